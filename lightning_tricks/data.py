@@ -1,0 +1,184 @@
+"""Data sets that fit in memory, served as whole batches that are on the device already."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from lightning_tricks.errors import InputError
+
+EVALUATION_BATCH = 4096
+"""Samples in a batch where no gradient is kept."""
+
+
+class Split(NamedTuple):
+    """The inputs and targets of some samples."""
+
+    inputs: Tensor
+    """(N, …)"""
+    targets: Tensor
+    """(N,)"""
+
+
+class TensorLoader:
+    """Walk the batches of a split: slices of tensors, not samples collated one by one.
+
+    Args:
+        split: the samples.
+        batch_size: samples in a batch.
+        shuffle: returns the seed of this epoch's order; None keeps the order.
+    """
+
+    def __init__(
+        self, split: Split, batch_size: int, shuffle: Callable[[], int] | None = None
+    ) -> None:
+        self.split, self.batch_size, self.shuffle = split, batch_size, shuffle
+
+    def __len__(self) -> int:
+        full, rest = divmod(len(self.split.inputs), self.batch_size)
+        # While training, a last batch of one sample is left out: batch norm cannot use it.
+        return full + (rest > (1 if self.shuffle and full else 0))
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        inputs, targets = self.split
+        if self.shuffle is None:
+            pieces = zip(
+                inputs.split(self.batch_size), targets.split(self.batch_size), strict=True
+            )
+            yield from pieces
+            return
+        generator = torch.Generator().manual_seed(self.shuffle())
+        order = torch.randperm(len(inputs), generator=generator).to(inputs.device)
+        for index in order.split(self.batch_size)[: len(self)]:
+            yield inputs[index], targets[index]
+
+
+class InMemoryData(pl.LightningDataModule):
+    """Train, validation and test splits of a classification data set that fits in memory.
+
+    The order of each epoch follows from torch's initial seed and the number of the epoch alone.
+
+    Args:
+        train: the split to learn from.
+        validation: the split to compare trials on.
+        test: the split that only the champion sees; may be left out.
+        batch_size: samples in a training batch.
+
+    Raises:
+        InputError: if a split is empty, inputs hold NaN or infinity, inputs and targets differ in
+            number, or fewer than two classes are there.
+    """
+
+    def __init__(
+        self, train: Split, validation: Split, test: Split | None = None, *, batch_size: int = 64
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise InputError(f"batch_size must be at least 1 (got {batch_size})")
+        splits = {"train": train, "validation": validation, "test": test}
+        for name, split in splits.items():
+            if split is not None:
+                _check(name, split)
+        classes = torch.unique(train.targets)
+        if len(classes) < 2:
+            raise InputError(
+                f"a classification data set needs at least two classes (got {classes.tolist()})"
+            )
+        self.splits = {name: split for name, split in splits.items() if split is not None}
+        self.batch_size = batch_size
+        self.classes = 1 + max(int(split.targets.max()) for split in self.splits.values())
+
+    @classmethod
+    def from_arrays(
+        cls,
+        inputs: Any,
+        targets: Any,
+        *,
+        validation: float = 0.2,
+        test: float = 0.2,
+        batch_size: int = 64,
+        seed: int = 0,
+    ) -> "InMemoryData":
+        """Split arrays at random, in equal shares of each class.
+
+        Args:
+            inputs: (N, …), any array of numbers.
+            targets: (N,), class numbers.
+            validation: the share of samples to compare trials on.
+            test: the share of samples that only the champion sees.
+            batch_size: samples in a training batch.
+            seed: of the split, which is the same for every trial.
+
+        Raises:
+            InputError: as for the class, or if a class has too few samples to be split.
+        """
+        from sklearn.model_selection import train_test_split  # slow to import, and rarely needed
+
+        whole = Split(_tensor(inputs), torch.as_tensor(np.asarray(targets)).long())
+        _check("data set", whole)
+        index = np.arange(len(whole.targets))
+        try:
+            rest, held = train_test_split(
+                index, test_size=test, random_state=seed, stratify=whole.targets
+            )
+            train, compared = train_test_split(
+                rest,
+                test_size=validation / (1 - test),
+                random_state=seed,
+                stratify=whole.targets[rest],
+            )
+        except ValueError as error:
+            raise InputError(f"the data set cannot be split: {error}") from None
+        parts = [Split(whole.inputs[part], whole.targets[part]) for part in (train, compared, held)]
+        return cls(*parts, batch_size=batch_size)
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """The shape of one sample."""
+        return tuple(self.splits["train"].inputs.shape[1:])
+
+    def setup(self, stage: str) -> None:
+        del stage
+        if self.trainer is not None:
+            device = self.trainer.strategy.root_device
+            self.splits = {
+                name: Split(*(part.to(device) for part in split))
+                for name, split in self.splits.items()
+            }
+
+    def train_dataloader(self) -> TensorLoader:
+        seed = torch.initial_seed()
+        return TensorLoader(self.splits["train"], self.batch_size, lambda: seed + self._epoch())
+
+    def val_dataloader(self) -> TensorLoader:
+        return TensorLoader(self.splits["validation"], EVALUATION_BATCH)
+
+    def test_dataloader(self) -> TensorLoader:
+        if "test" not in self.splits:
+            raise InputError("this data set has no test split")
+        return TensorLoader(self.splits["test"], EVALUATION_BATCH)
+
+    def _epoch(self) -> int:
+        return self.trainer.current_epoch if self.trainer is not None else 0
+
+
+def _tensor(values: Any) -> Tensor:
+    tensor = torch.as_tensor(np.asarray(values))
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _check(name: str, split: Split) -> None:
+    inputs, targets = split
+    if not len(inputs) or len(inputs) != len(targets):
+        raise InputError(
+            f"{name}: inputs and targets must be of one length, at least 1 "
+            f"(got {len(inputs)} and {len(targets)})"
+        )
+    if inputs.is_floating_point() and not torch.isfinite(inputs).all():
+        bad = int((~torch.isfinite(inputs)).sum())
+        raise InputError(f"{name}: inputs must be finite (got {bad} NaN or infinite values)")
+    if targets.is_floating_point() or targets.dim() != 1 or int(targets.min()) < 0:
+        raise InputError(f"{name}: targets must be class numbers from 0 on, of shape (N,)")

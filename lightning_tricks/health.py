@@ -1,0 +1,79 @@
+"""Gradient health: do gradients reach the first layer, how often are they clipped, are they finite?"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from lightning_tricks import surgery
+
+CHECK_EVERY = 16
+"""On an accelerator, reading a number waits for it: there, finiteness is looked at this seldom."""
+
+
+class Diverged(RuntimeError):
+    """The loss or the gradients became NaN or infinite: nothing can be learned from here on."""
+
+
+class GradientHealth:
+    """Numbers of each training step, kept on the device and summed up once an epoch."""
+
+    def __init__(self) -> None:
+        self._steps: list[tuple[Tensor, ...]] = []
+        self._count = 0
+
+    def observe(self, loss: Tensor, norms: Tensor, clipped: Tensor, ends: tuple[int, int]) -> None:
+        """Add a step.
+
+        Args:
+            loss: of the step's batch.
+            norms: the gradient norm of each parameter, before clipping.
+            clipped: whether any gradient was clipped.
+            ends: the positions in `norms` of the weights of the first and of the last layer.
+
+        Raises:
+            Diverged: if the loss or a gradient is NaN or infinite.
+        """
+        total = torch.linalg.vector_norm(norms)
+        self._steps.append((loss, total, clipped, norms[ends[0]], norms[ends[1]]))
+        self._count += 1
+        if total.device.type == "cpu" or self._count % CHECK_EVERY == 0:
+            self._check(float(loss), float(total))
+
+    def summary(self) -> dict[str, float]:
+        """Return the means over the steps since the last summary, and forget them.
+
+        `gradient/norm` is before clipping, `gradient/clipped` the share of steps that were clipped,
+        `gradient/first_to_last` the ratio of the mean norms of the first and the last layer.
+
+        Raises:
+            Diverged: if a loss or a gradient was NaN or infinite.
+        """
+        if not self._steps:
+            return {}
+        columns = [torch.stack(column).float() for column in zip(*self._steps, strict=True)]
+        loss, norm, clipped, first, last = torch.stack(columns).mean(1).tolist()
+        self._steps = []
+        self._check(loss, norm)
+        return {
+            "train/loss": loss,
+            "gradient/norm": norm,
+            "gradient/clipped": clipped,
+            "gradient/first_to_last": first / last if last > 0 else 0.0,
+        }
+
+    def _check(self, loss: float, norm: float) -> None:
+        for name, value in (("loss", loss), ("gradient norm", norm)):
+            if not math.isfinite(value):
+                raise Diverged(f"the {name} became {value} at training step {self._count}")
+
+
+def ends(module: nn.Module, parameters: list[nn.Parameter]) -> tuple[int, int]:
+    """Return the positions among parameters of the first and the last layer's weight."""
+    owned = [
+        index
+        for layer in surgery.weighted_layers(module)
+        for index, parameter in enumerate(parameters)
+        if parameter.dim() > 1 and any(parameter is own for own in layer.parameters())
+    ]
+    return (owned[0], owned[-1]) if owned else (0, len(parameters) - 1)

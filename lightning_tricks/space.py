@@ -1,0 +1,337 @@
+"""The type is the search space: draw a frozen record of tricks from an Optuna trial.
+
+A *trick* is a frozen pydantic model. Each of its fields has a default, a validity (pydantic's) and,
+where it is to be searched, a *domain* (`Float`, `Int`, `Choice` or `OneMinus`, as `Annotated`
+metadata). A *stage* is a field whose type is a union of tricks told apart by a literal `kind`.
+Everything else is read off these types.
+"""
+
+import difflib
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, get_args, get_origin
+
+import optuna
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
+
+from lightning_tricks.domains import Choice, Domain, Fixed, Float, Int, OneMinus
+from lightning_tricks.errors import InputError
+
+__all__ = ["Choice", "Float", "Int", "OneMinus", "Space", "Trick", "suggest"]
+
+
+class Trick(BaseModel):
+    """A frozen record of hyperparameters: one training trick, or a record of several stages.
+
+    Unknown fields, NaN and infinite numbers are refused. Every field needs a default.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    neutral: ClassVar[bool] = False
+    """Whether this variant switches its stage off."""
+    searched: ClassVar[bool] = True
+    """Whether a search proposes this variant without being asked to by name."""
+
+    @classmethod
+    def parse(cls, data: Any) -> Self:
+        """Build the record from plain data, as read from JSON or YAML.
+
+        Raises:
+            InputError: if a field is unknown or invalid; names its path and the value.
+        """
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise InputError(_explain(error)) from None
+
+    def flatten(self) -> dict[str, Any]:
+        """Return the record as one flat mapping: `optimizer: adam`, `optimizer.lr: 0.002`."""
+        return dict(_flatten(self, ""))
+
+
+T = TypeVar("T", bound=Trick)
+
+
+def variants(field: FieldInfo) -> dict[str, type[Trick]]:
+    """Return the variants of a stage by kind; empty for a field that is not a stage."""
+    if get_origin(field.annotation) not in (typing.Union, types.UnionType):
+        return {}
+    return {
+        kind_of(option): option
+        for option in get_args(field.annotation)
+        if isinstance(option, type) and issubclass(option, Trick)
+    }
+
+
+def kind_of(trick: type[Trick]) -> str:
+    """Return the literal that tells a variant from the others of its stage.
+
+    Raises:
+        TypeError: if the class has no `kind: Literal["..."] = "..."` field.
+    """
+    field = trick.model_fields.get("kind")
+    if field is None or get_origin(field.annotation) is not Literal:
+        raise TypeError(f'{trick.__name__} must have a field `kind: Literal["…"] = "…"`')
+    kind: str = get_args(field.annotation)[0]
+    return kind
+
+
+def stages(model: type[Trick]) -> dict[str, dict[str, type[Trick]]]:
+    """Return the variants by kind of every stage of a record type, by field name."""
+    found = {name: variants(field) for name, field in model.model_fields.items()}
+    return {name: options for name, options in found.items() if options}
+
+
+def suggest(trial: optuna.Trial, model: "type[T] | Space[T]") -> T:
+    """Draw a record from an Optuna trial, for anyone's own objective.
+
+    Optuna's parameter names are paths, `optimizer` and `optimizer.adam.lr`; a parameter is drawn
+    exactly when its variant was.
+    """
+    space = model if isinstance(model, Space) else Space(model)
+    return space.suggest(trial)
+
+
+@dataclass(frozen=True)
+class Space(Generic[T]):
+    """The search space of a record type, pinned and narrowed as the user likes.
+
+    Example:
+        space = Space(Tricks).pin({"normalization": "batch"}).narrow({"optimizer": ["adam", "sgd"]})
+    """
+
+    model: type[T]
+    changed: Mapping[str, Domain] = field(default_factory=dict)
+    """Domains by path, where they differ from those of the types."""
+
+    @property
+    def domains(self) -> dict[str, Domain]:
+        """Return the domain of every path, those of fields that are not searched included."""
+        return {**dict(_domains(self.model, "")), **self.changed}
+
+    def pin(self, values: Mapping[str, Any]) -> "Space[T]":
+        """Fix fields or stages to one value.
+
+        Args:
+            values: by path. A stage takes a kind (its hyperparameters are still searched), a
+                mapping with a kind and the hyperparameters to pin too, or a whole trick.
+
+        Raises:
+            InputError: if a path does not exist, is pinned already, or a value is not valid.
+        """
+        space = self
+        for path, value in values.items():
+            for inner, pinned in self._expand(path, value):
+                space = space._change(inner, Fixed(pinned))
+        return space._checked()
+
+    def narrow(self, domains: Mapping[str, Any]) -> "Space[T]":
+        """Replace the domains of fields, or the kinds of stages, that are searched.
+
+        Args:
+            domains: by path; a list of options, a domain, or a mapping `{low, high, log}`.
+
+        Raises:
+            InputError: if a path does not exist or is pinned, or a domain is empty or not valid.
+        """
+        space = self
+        for path, value in domains.items():
+            self._field(path)
+            space = space._change(path, Domain.parse(path, value, space.domains[path]))
+        return space._checked()
+
+    @classmethod
+    def from_yaml(cls, model: type[T], path: str | Path) -> "Space[T]":
+        """Read a space from a YAML file with the sections `pin` and `narrow`.
+
+        Raises:
+            InputError: if the file cannot be read, is malformed or names what does not exist.
+        """
+        try:
+            data = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: cannot be read ({error})") from None
+        except yaml.YAMLError as error:
+            raise InputError(f"{path}: malformed YAML ({_one_line(error)})") from None
+        if not isinstance(data, dict) or not set(data) <= {"pin", "narrow"}:
+            raise InputError(f"{path}: must hold the sections `pin` and `narrow` only (got {data!r})")
+        sections = {name: data.get(name) or {} for name in ("pin", "narrow")}
+        for name, section in sections.items():
+            if not isinstance(section, dict) or not all(isinstance(key, str) for key in section):
+                raise InputError(f"{path}: `{name}` must map paths to values (got {section!r})")
+        try:
+            return cls(model).pin(sections["pin"]).narrow(sections["narrow"])
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+
+    def suggest(self, trial: optuna.Trial) -> T:
+        """Draw a record from an Optuna trial."""
+        domains = self.domains
+        return self.model.parse(_draw(self.model, "", lambda path: domains[path].draw(trial, path)))
+
+    def nearest(self, record: Trick) -> T:
+        """Return the record of this space that is closest to a given one, stage by stage.
+
+        A pinned field has its pinned value; a number outside of its domain is moved to the bound;
+        a kind that the space does not hold becomes the first that it does.
+        """
+        wanted = dict(_paths(record, ""))
+        domains = self.domains
+        return self.model.parse(
+            _draw(self.model, "", lambda path: domains[path].nearest(wanted.get(path)))
+        )
+
+    def params(self, record: T) -> dict[str, Any]:
+        """Return the Optuna parameters that draw a record of this space."""
+        encoded = (self.domains[path].encode(path, value) for path, value in _paths(record, ""))
+        return {name: value for pairs in encoded for name, value in pairs.items()}
+
+    def describe(self) -> dict[str, Any]:
+        """Return every path's domain as plain data; equal spaces have equal descriptions."""
+        return {path: domain.describe() for path, domain in self.domains.items()}
+
+    def _expand(self, path: str, value: Any) -> Iterator[tuple[str, Any]]:
+        """Split a pinned trick into its kind and its fields."""
+        options = variants(self._field(path))
+        if not options or isinstance(value, str):
+            yield path, value
+            return
+        fields = value.model_dump() if isinstance(value, Trick) else value
+        if not isinstance(fields, Mapping) or "kind" not in fields:
+            raise InputError(f"{path}: must be a kind, one of {list(options)} (got {value!r})")
+        yield path, fields["kind"]
+        for name, inner in fields.items():
+            if name != "kind":
+                yield f"{path}.{fields['kind']}.{name}", inner
+
+    def _field(self, path: str) -> FieldInfo:
+        owner, name = self._owner(path)
+        return owner.model_fields[name]
+
+    def _owner(self, path: str) -> tuple[type[Trick], str]:
+        """Find the class that a path's field belongs to, and the field's name."""
+        known = self.domains
+        if path not in known:
+            close = difflib.get_close_matches(path, known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise InputError(f"{path}: no such field in {self.model.__name__}{hint}")
+        owner: type[Trick] = self.model
+        *way, name = path.split(".")
+        while way:
+            field = owner.model_fields[way.pop(0)]
+            options = variants(field)
+            owner = options[way.pop(0)] if options else typing.cast(type[Trick], field.annotation)
+        return owner, name
+
+    def _change(self, path: str, domain: Domain) -> "Space[T]":
+        self._field(path)
+        if path in self.changed and isinstance(self.changed[path], Fixed):
+            raise InputError(f"{path}: is pinned to {self.changed[path].describe()} already")
+        return replace(self, changed={**self.changed, path: self._valid(path, domain)})
+
+    def _valid(self, path: str, domain: Domain) -> Domain:
+        """Check the domain's bounds or options against the validity of the field."""
+        owner, name = self._owner(path)
+        options = variants(owner.model_fields[name])
+        try:
+            for value in domain.extremes():
+                if not options:
+                    owner.model_validate({name: value})
+                elif value not in options:
+                    raise InputError(f"{path}: must be one of {list(options)} (got {value!r})")
+            if isinstance(domain, Fixed) and not options:
+                return Fixed(getattr(owner.model_validate({name: domain.value}), name))
+        except ValidationError as error:
+            raise InputError(_explain(error, path)) from None
+        return domain
+
+    def _checked(self) -> "Space[T]":
+        """Refuse a change to a field that can never be active."""
+        domains = self.domains
+        for path in self.changed:
+            parts = path.split(".")
+            for end in range(1, len(parts)):
+                stage = domains.get(".".join(parts[:end]))
+                if stage is not None and parts[end] not in stage.extremes():
+                    raise InputError(
+                        f"{path}: is never used, for {'.'.join(parts[:end])} is only ever one of "
+                        f"{list(stage.extremes())}; leave it out or allow {parts[end]!r}"
+                    )
+        return self
+
+
+def _domains(model: type[Trick], prefix: str) -> Iterator[tuple[str, Domain]]:
+    """Walk every field of a record type, those of all variants included."""
+    for name, field in model.model_fields.items():
+        path = prefix + name
+        if options := variants(field):
+            searched = [kind for kind, option in options.items() if option.searched]
+            yield path, Choice(*searched) if len(searched) > 1 else Fixed(*searched)
+            for kind, option in options.items():
+                yield from _domains(option, f"{path}.{kind}.")
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, Trick):
+            yield from _domains(field.annotation, f"{path}.")
+        elif name != "kind":
+            found = [item for item in field.metadata if isinstance(item, Domain)]
+            yield path, found[0] if found else Fixed(field.get_default(call_default_factory=True))
+
+
+def _draw(model: type[Trick], prefix: str, choose: Callable[[str], Any]) -> dict[str, Any]:
+    """Build a record's data, asking `choose` for each active path in the order of the fields."""
+    data: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        path = prefix + name
+        if options := variants(field):
+            kind = choose(path)
+            data[name] = {"kind": kind, **_draw(options[kind], f"{path}.{kind}.", choose)}
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, Trick):
+            data[name] = _draw(field.annotation, f"{path}.", choose)
+        elif name != "kind":
+            data[name] = choose(path)
+    return data
+
+
+def _paths(record: Trick, prefix: str) -> Iterator[tuple[str, Any]]:
+    """Walk the active paths of a record with their values; a stage's value is its kind."""
+    for name, field in type(record).model_fields.items():
+        value, path = getattr(record, name), prefix + name
+        if not isinstance(value, Trick):
+            if name != "kind":
+                yield path, value
+        elif variants(field):
+            kind = kind_of(type(value))
+            yield path, kind
+            yield from _paths(value, f"{path}.{kind}.")
+        else:
+            yield from _paths(value, f"{path}.")
+
+
+def _flatten(record: Trick, prefix: str) -> Iterator[tuple[str, Any]]:
+    for name in type(record).model_fields:
+        value = getattr(record, name)
+        if isinstance(value, Trick):
+            yield from _flatten(value, f"{prefix}{name}.")
+        elif name == "kind":
+            yield prefix.removesuffix("."), value
+        else:
+            yield prefix + name, value
+
+
+def _explain(error: ValidationError, path: str = "") -> str:
+    """Say in one line which path broke which rule with which value."""
+    problems = []
+    for item in error.errors():
+        where = path or ".".join(str(part) for part in item["loc"])
+        problems.append(f"{where}: {item['msg']} (got {item['input']!r})")
+    return "; ".join(problems)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+

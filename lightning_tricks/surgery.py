@@ -1,0 +1,122 @@
+"""Find and replace layers of an unmodified `torch.nn.Module`.
+
+The *weighted layers* are the linear and convolutional ones, in the order of registration. The last
+of them is the *head*; the others are *hidden*. New layers are put into `nn.Sequential` containers,
+where "after this layer" has a meaning that can be read off the module.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import nn
+
+Weighted: TypeAlias = nn.Linear | nn.modules.conv._ConvNd
+
+ACTIVATIONS: tuple[type[nn.Module], ...] = tuple(
+    getattr(nn, name)
+    for name in (
+        "CELU ELU GELU GLU Hardshrink Hardsigmoid Hardswish Hardtanh LeakyReLU LogSigmoid Mish PReLU "
+        "RReLU ReLU ReLU6 SELU SiLU Sigmoid Softplus Softshrink Softsign Tanh Tanhshrink Threshold"
+    ).split()
+)
+NORMS: tuple[type[nn.Module], ...] = (
+    nn.modules.batchnorm._NormBase,  # batch and instance norm
+    nn.GroupNorm,
+    nn.LayerNorm,
+    nn.LocalResponseNorm,
+    nn.RMSNorm,
+)
+DROPOUTS: tuple[type[nn.Module], ...] = (nn.modules.dropout._DropoutNd,)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+class Fans(NamedTuple):
+    """How many inputs one output of a layer sums over, and how many outputs one input reaches."""
+
+    inputs: int
+    outputs: int
+
+
+def is_weighted(module: nn.Module) -> bool:
+    """Tell whether a module is a linear or convolutional layer."""
+    return isinstance(module, (nn.Linear, nn.modules.conv._ConvNd))
+
+
+def weighted_layers(module: nn.Module) -> list[Weighted]:
+    """Return the linear and convolutional layers in the order of registration."""
+    return [m for m in module.modules() if isinstance(m, (nn.Linear, nn.modules.conv._ConvNd))]
+
+
+def hidden_layers(module: nn.Module) -> list[Weighted]:
+    """Return the weighted layers but the head."""
+    return weighted_layers(module)[:-1]
+
+
+def channels(layer: Weighted) -> int:
+    """Return the number of outputs of a linear layer, or of output channels of a convolution."""
+    return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+
+
+def fans(layer: Weighted) -> Fans:
+    """Return the true fan-in and fan-out of a layer.
+
+    `torch.nn.init` ignores `groups` in the fan-out of a convolution and swaps the two fans of a
+    transposed one; here each output counts what it sums over: k·in/groups, and each input what it
+    reaches: k·out/groups (stride aside), with k the size of the kernel.
+    """
+    if isinstance(layer, nn.Linear):
+        return Fans(layer.in_features, layer.out_features)
+    kernel = math.prod(layer.kernel_size)
+    return Fans(
+        kernel * layer.in_channels // layer.groups, kernel * layer.out_channels // layer.groups
+    )
+
+
+def unit_dims(layer: Weighted) -> tuple[int, ...]:
+    """Return the dimensions of the weight to sum over for one output unit."""
+    if isinstance(layer, _TRANSPOSED):
+        return (0, *range(2, layer.weight.dim()))
+    return tuple(range(1, layer.weight.dim()))
+
+
+def sequentials(module: nn.Module) -> Iterator[nn.Sequential]:
+    """Walk the containers whose children run one after another."""
+    for found in list(module.modules()):
+        if isinstance(found, nn.Sequential) and type(found).forward is nn.Sequential.forward:
+            yield found
+
+
+def refill(container: nn.Sequential, modules: Iterable[nn.Module]) -> None:
+    """Replace the children of a container; children that stay keep the names that are not numbers."""
+    old = dict(container._modules)
+    numbered = all(name.isdecimal() for name in old)
+    names = {id(child): name for name, child in old.items()}
+    for name in old:
+        del container._modules[name]
+    for index, child in enumerate(modules):
+        name = str(index)
+        if not numbered:
+            name = names.get(id(child), f"{type(child).__name__.lower()}{index}")
+        container.add_module(name, child)
+
+
+def replace_everywhere(module: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Put `new` in each place of the module where `old` stands."""
+    for parent in list(module.modules()):
+        for name, child in list(parent._modules.items()):
+            if child is old:
+                setattr(parent, name, new)
+
+
+def drop_bias(layer: Weighted) -> None:
+    """Take away a bias that a following normalization subtracts again."""
+    layer.register_parameter("bias", None)
+
+
+def add_bias(layer: Weighted) -> None:
+    """Give a layer a bias of zeros, if it has none."""
+    if layer.bias is None:
+        bias = torch.zeros(channels(layer), device=layer.weight.device, dtype=layer.weight.dtype)
+        layer.register_parameter("bias", nn.Parameter(bias))

@@ -1,0 +1,72 @@
+"""The record that has one field for each training stage."""
+
+from typing import Self
+
+from pydantic import Field
+
+from lightning_tricks.domains import Domain
+from lightning_tricks.space import Trick, stages
+from lightning_tricks.tricks.averaging import Averaging, NoAveraging
+from lightning_tricks.tricks.clipping import Clipping, NormClipping
+from lightning_tricks.tricks.dropout import AnyDropout, NoDropout
+from lightning_tricks.tricks.initialization import HeNormal, Initialization
+from lightning_tricks.tricks.normalization import BatchNorm, Normalization
+from lightning_tricks.tricks.optimizers import Adam, AnyOptimizer
+from lightning_tricks.tricks.scaling import Scaling, Standardize
+from lightning_tricks.tricks.schedules import CosineSchedule, Schedule
+from lightning_tricks.tricks.stopping import NoStopping, Stopping
+from lightning_tricks.tricks.weight_decay import DecoupledWeightDecay, WeightDecay
+
+
+class Tricks(Trick):
+    """Every training trick of a module: `Tricks()` is what a good practitioner would start from.
+
+    A subclass may add fields of its own, such as the width of its network, and give others
+    another default.
+    """
+
+    scaling: Scaling = Field(Standardize(), discriminator="kind")
+    initialization: Initialization = Field(HeNormal(), discriminator="kind")
+    normalization: Normalization = Field(BatchNorm(), discriminator="kind")
+    dropout: AnyDropout = Field(NoDropout(), discriminator="kind")
+    weight_decay: WeightDecay = Field(DecoupledWeightDecay(), discriminator="kind")
+    optimizer: AnyOptimizer = Field(Adam(), discriminator="kind")
+    clipping: Clipping = Field(NormClipping(), discriminator="kind")
+    schedule: Schedule = Field(CosineSchedule(), discriminator="kind")
+    averaging: Averaging = Field(NoAveraging(), discriminator="kind")
+    stopping: Stopping = Field(NoStopping(), discriminator="kind")
+
+    @classmethod
+    def plain(cls) -> Self:
+        """Return the record with every trick off: each stage at its neutral variant.
+
+        Stages that have none, such as a field of a subclass for its network, keep their default.
+        """
+        return cls(**{
+            name: option()
+            for name, options in stages(cls).items()
+            for option in options.values()
+            if option.neutral
+        })
+
+    def differences(self, other: "Tricks") -> dict[str, tuple[str, str]]:
+        """Return the stages in which two records differ, as (this one's, the other's) in words."""
+        names = type(self).model_fields
+        return {
+            name: (describe(getattr(self, name)), describe(getattr(other, name)))
+            for name in names
+            if getattr(self, name) != getattr(other, name, None)
+        }
+
+
+def describe(value: object) -> str:
+    """Write a stage's variant in words: `adam (lr 0.002, beta1 0.9)`, searched fields only."""
+    if not isinstance(value, Trick):
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
+    fields = [
+        f"{name} {describe(getattr(value, name))}"
+        for name, field in type(value).model_fields.items()
+        if any(isinstance(item, Domain) for item in field.metadata)
+    ]
+    kind = getattr(value, "kind", type(value).__name__)
+    return f"{kind} ({', '.join(fields)})" if fields else str(kind)

@@ -1,0 +1,194 @@
+"""Averaging of weights: what is validated, saved and scored is the average.
+
+Until an average has begun, that is the weights themselves. Statistics of batch norm are gathered
+again under the averaged weights, over the training split, before each validation.
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from typing import Annotated, Any, ClassVar, Literal
+
+import pytorch_lightning as pl
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from lightning_tricks.space import Float, Trick
+
+
+class AveragingTrick(Trick):
+    """Which average of the weights over training is used."""
+
+    def callback(self) -> "WeightAveraging | None":
+        """Return the Lightning callback that averages; None where there is nothing to do."""
+        return WeightAveraging(self)
+
+    @abstractmethod
+    def weight(self, updates: int, epoch: float, epochs: int, steps: int) -> float:
+        """Return the weight of the present weights in the average; 0 leaves it as it is.
+
+        Args:
+            updates: how often the average was updated before.
+            epoch: epochs done; a whole number at the end of an epoch.
+            epochs: the number of epochs of the whole budget.
+            steps: the number of optimizer steps of the whole budget.
+        """
+
+
+class NoAveraging(AveragingTrick):
+    """The last weights."""
+
+    neutral: ClassVar[bool] = True
+    kind: Literal["none"] = "none"
+
+    def callback(self) -> None:
+        return None
+
+    def weight(self, updates: int, epoch: float, epochs: int, steps: int) -> float:
+        del updates, epoch, epochs, steps
+        return 0.0
+
+
+class ExponentialAveraging(AveragingTrick):
+    """a ← a + (w − a)/n after each step, where n is `horizon` (a share of the budget) in steps.
+
+    The decay 1 − 1/n follows from the budget: a fixed one outlasts a short run. The first n steps
+    are averaged evenly, so that the initial weights fade (Polyak and Juditsky, 1992).
+    """
+
+    kind: Literal["ema"] = "ema"
+    horizon: Annotated[float, Float(0.01, 0.2, log=True)] = Field(0.05, gt=0, le=1)
+
+    def weight(self, updates: int, epoch: float, epochs: int, steps: int) -> float:
+        del epoch, epochs
+        return max(1 / (updates + 1), 1 / max(self.horizon * steps, 1.0))
+
+
+class StochasticWeightAveraging(AveragingTrick):
+    """The mean of the weights at the end of each epoch from `start` on (Izmailov et al., 2018).
+
+    `start` is a share of the budget. The last epoch is always among them.
+    """
+
+    kind: Literal["swa"] = "swa"
+    start: Annotated[float, Float(0.5, 0.9)] = Field(0.75, ge=0, lt=1)
+
+    def weight(self, updates: int, epoch: float, epochs: int, steps: int) -> float:
+        del steps
+        ends_epoch = epoch == round(epoch)
+        return 1 / (updates + 1) if ends_epoch and epoch > self.start * epochs else 0.0
+
+
+Averaging = NoAveraging | ExponentialAveraging | StochasticWeightAveraging
+
+
+class WeightAveraging(pl.Callback):
+    """Keep the average of a module's weights, and put it in their place whenever they count."""
+
+    def __init__(self, trick: AveragingTrick) -> None:
+        self.trick = trick
+        self.updates = 0
+        self.steps = 0
+        self.average: dict[str, Tensor] = {}
+        """The averaged parameters, and the buffers that go with them, by name."""
+        self.raw: dict[str, Tensor] = {}
+        """The weights in training, while the module holds the average."""
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *unused: Any
+    ) -> None:
+        del unused
+        if trainer.global_step == self.steps:
+            return  # gradients were accumulated only
+        self.steps = trainer.global_step
+        total, epochs = int(trainer.estimated_stepping_batches), trainer.max_epochs or 1
+        done = trainer.current_epoch + (1.0 if trainer.is_last_batch else 0.5)
+        if weight := self.trick.weight(self.updates, done, epochs, total):
+            self._update(pl_module, weight)
+
+    @torch.no_grad()
+    def _update(self, module: nn.Module, weight: float) -> None:
+        parameters = {name: p.detach() for name, p in module.named_parameters()}
+        if not self.updates:
+            self.average = {name: value.clone() for name, value in module.state_dict().items()}
+        torch._foreach_lerp_(
+            [self.average[name] for name in parameters], list(parameters.values()), weight
+        )
+        self.updates += 1
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.updates and trainer.state.fn == "fit":
+            self._swap_in(trainer, pl_module)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.raw and trainer.state.fn == "fit":
+            pl_module.load_state_dict(self.raw)
+            self.raw = {}
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.updates:
+            self._swap_in(trainer, pl_module)
+
+    def _swap_in(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Put the average into the module, with fresh batch-norm statistics."""
+        self.raw = _copy(module)
+        module.load_state_dict(self.average)
+        refresh_statistics(module, _inputs(trainer, module))
+        self.average = _copy(module)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        del trainer, pl_module
+        if self.updates:
+            checkpoint["raw_state_dict"] = self.raw or checkpoint["state_dict"]
+            checkpoint["state_dict"] = self.average
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if trainer.state.fn == "fit" and "raw_state_dict" in checkpoint:
+            self.average = dict(checkpoint["state_dict"])
+            pl_module.load_state_dict(checkpoint["raw_state_dict"])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"updates": self.updates, "steps": self.steps}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.updates, self.steps = state_dict["updates"], state_dict["steps"]
+
+
+@torch.no_grad()
+def refresh_statistics(module: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Gather the running statistics of batch norm anew over batches of inputs.
+
+    Everything else is in evaluation mode meanwhile: dropout would widen the variance that the
+    network has in use.
+    """
+    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        return
+    modes = {layer: layer.training for layer in module.modules()}
+    momenta = {norm: norm.momentum for norm in norms}
+    module.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean over the batches
+        norm.train()
+    for batch in batches:
+        module(batch)
+    for norm, momentum in momenta.items():
+        norm.momentum = momentum
+    for layer, training in modes.items():
+        layer.training = training
+
+
+def _inputs(trainer: pl.Trainer, module: pl.LightningModule) -> Iterable[Tensor]:
+    """Walk the training inputs, leaving the random state of training alone."""
+    with torch.random.fork_rng():
+        for batch in trainer.train_dataloader or []:
+            yield trainer.strategy.batch_to_device(batch[0], module.device)
+
+
+def _copy(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in module.state_dict().items()}

@@ -1,0 +1,124 @@
+"""Gradient clipping. The formulas take a number or a tensor of numbers for θ."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from lightning_tricks import surgery
+from lightning_tricks.space import Float, Trick
+from lightning_tricks.surgery import Weighted
+
+
+class ClippingTrick(Trick):
+    """How long gradients are shortened."""
+
+    @abstractmethod
+    def clip(self, module: nn.Module, gradients: Sequence[Tensor], norm: Tensor) -> Tensor:
+        """Shorten gradients in place; return whether any was, as a boolean tensor of one value.
+
+        Args:
+            module: the module whose parameters have these gradients.
+            gradients: the gradients of all its parameters that have one.
+            norm: their norm, all of them taken as one vector.
+        """
+
+
+class NoClipping(ClippingTrick):
+    """Gradients as they are."""
+
+    neutral: ClassVar[bool] = True
+    kind: Literal["none"] = "none"
+
+    def clip(self, module: nn.Module, gradients: Sequence[Tensor], norm: Tensor) -> Tensor:
+        del module, gradients
+        return torch.zeros_like(norm, dtype=torch.bool)
+
+
+class NormClipping(ClippingTrick):
+    """g ← θ·g/‖g‖ where ‖g‖ > θ (Pascanu et al., 2013)."""
+
+    kind: Literal["norm"] = "norm"
+    theta: Annotated[float, Float(0.1, 10.0, log=True)] = Field(1.0, gt=0)
+
+    def clip(self, module: nn.Module, gradients: Sequence[Tensor], norm: Tensor) -> Tensor:
+        del module
+        torch._foreach_mul_(list(gradients), norm_factor(norm, self.theta))
+        return norm > self.theta
+
+
+class UnitClipping(ClippingTrick):
+    """g ← g/‖g‖ where ‖g‖ > θ, as the lesson has it: to length 1, whatever θ is."""
+
+    kind: Literal["unit"] = "unit"
+    theta: Annotated[float, Float(0.1, 10.0, log=True)] = Field(1.0, gt=0)
+
+    def clip(self, module: nn.Module, gradients: Sequence[Tensor], norm: Tensor) -> Tensor:
+        del module
+        torch._foreach_mul_(list(gradients), unit_factor(norm, self.theta))
+        return norm > self.theta
+
+
+class ValueClipping(ClippingTrick):
+    """Each coordinate of g is cut off at ±θ."""
+
+    kind: Literal["value"] = "value"
+    theta: Annotated[float, Float(1e-3, 1.0, log=True)] = Field(0.1, gt=0)
+
+    def clip(self, module: nn.Module, gradients: Sequence[Tensor], norm: Tensor) -> Tensor:
+        del module, norm
+        largest = torch.stack(torch._foreach_norm(list(gradients), float("inf"))).amax()
+        for gradient in gradients:
+            gradient.clamp_(-self.theta, self.theta)
+        return largest > self.theta
+
+
+class AdaptiveClipping(ClippingTrick):
+    """g ← λ·‖w‖/‖g‖·g for each output unit where ‖g‖ > λ·‖w‖ (AGC; Brock et al., 2021).
+
+    Acts on the weights of the hidden layers: not on the head, as in the paper, nor on biases and
+    norms. ‖w‖ counts as at least 10⁻³, so that weights that begin at zero can move.
+    """
+
+    kind: Literal["adaptive"] = "adaptive"
+    ratio: Annotated[float, Float(5e-3, 0.2, log=True)] = Field(0.01, gt=0)
+
+    def clip(self, module: nn.Module, gradients: Sequence[Tensor], norm: Tensor) -> Tensor:
+        del gradients
+        clipped = torch.zeros_like(norm, dtype=torch.bool)
+        for layer in surgery.hidden_layers(module):
+            for weight, dims in _matrices(layer):
+                if weight.grad is not None:
+                    length = torch.linalg.vector_norm(weight, dim=dims, keepdim=True)
+                    limit = self.ratio * length.clamp_min(1e-3)
+                    norms = torch.linalg.vector_norm(weight.grad, dim=dims, keepdim=True)
+                    weight.grad.mul_(norm_factor(norms, limit))
+                    clipped = clipped | (norms > limit).any()
+        return clipped
+
+
+def norm_factor(norm: Tensor, theta: float | Tensor) -> Tensor:
+    """Return what to multiply a gradient of a norm with so that it has at most the norm θ."""
+    return theta / torch.maximum(norm, torch.as_tensor(theta).to(norm))
+
+
+def unit_factor(norm: Tensor, theta: float | Tensor) -> Tensor:
+    """Return what to multiply a gradient with so that it has the norm 1 where it had over θ."""
+    return torch.where(norm > theta, 1 / norm, torch.ones_like(norm))
+
+
+def _matrices(layer: Weighted) -> list[tuple[Tensor, tuple[int, ...]]]:
+    """Return the trainable weight of a layer with the dimensions of one output unit.
+
+    Under weight norm that is the direction `v`, which has the shape of the weight.
+    """
+    if nn.utils.parametrize.is_parametrized(layer, "weight"):
+        parametrization = layer.parametrizations["weight"]  # type: ignore[index, union-attr]
+        return [(parametrization.original1, surgery.unit_dims(layer))]
+    return [(layer.weight, surgery.unit_dims(layer))]
+
+
+Clipping = NoClipping | NormClipping | UnitClipping | ValueClipping | AdaptiveClipping

@@ -1,0 +1,92 @@
+"""Dropout: zero a share of the inputs of the linear layers while training."""
+
+from abc import abstractmethod
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+from torch import nn
+
+from lightning_tricks import surgery
+from lightning_tricks.errors import InputError
+from lightning_tricks.space import Float, Trick
+
+
+class DropoutTrick(Trick):
+    """Which share of the inputs of a layer is zeroed while training."""
+
+    @abstractmethod
+    def apply(self, module: nn.Module) -> None:
+        """Change the dropout of a module in place.
+
+        Raises:
+            InputError: if there is no layer whose inputs could be dropped.
+        """
+
+
+class NoDropout(DropoutTrick):
+    """No dropout; what the backbone has of it is switched off."""
+
+    neutral: ClassVar[bool] = True
+    kind: Literal["none"] = "none"
+
+    def apply(self, module: nn.Module) -> None:
+        set_rate(module, 0.0)
+
+
+class Dropout(DropoutTrick):
+    """x ← mask·x/(1 − p), where the mask is 0 with probability p (Srivastava et al., 2014).
+
+    `p` is the share that is removed, as in the lesson and in torch. It acts on the inputs of linear
+    layers, the first layer of the network aside. Where batch norm would follow, it would see another
+    variance in training than in use (Li et al., 2019): beside batch norm dropout stands after the
+    last norm only. A backbone with dropout layers of its own keeps their places and gets the rate.
+    """
+
+    kind: Literal["dropout"] = "dropout"
+    p: Annotated[float, Float(0.05, 0.5)] = Field(0.1, gt=0, lt=1)
+
+    def apply(self, module: nn.Module) -> None:
+        if not set_rate(module, self.p) and not insert_dropout(module, self.p):
+            raise InputError(
+                "dropout found nothing to act on: looked in nn.Sequential for nn.Linear other than "
+                "the first layer, with no batch norm after it"
+            )
+
+
+def set_rate(module: nn.Module, p: float) -> int:
+    """Set the rate of the dropout layers that a module has; return how many there are."""
+    layers = [layer for layer in module.modules() if isinstance(layer, surgery.DROPOUTS)]
+    for layer in layers:
+        layer.p = p  # type: ignore[assignment]  # a plain attribute of torch's dropout layers
+    return len(layers)
+
+
+def insert_dropout(module: nn.Module, p: float) -> int:
+    """Put a dropout layer before each linear layer where it does no harm; return how many."""
+    places = {id(layer) for layer in _places(module)}
+    for container in surgery.sequentials(module):
+        children: list[nn.Module] = []
+        for child in container:
+            if id(child) in places:
+                children.append(nn.Dropout(p))
+            children.append(child)
+        surgery.refill(container, children)
+    return len(places)
+
+
+def _places(module: nn.Module) -> list[nn.Module]:
+    """Find the linear layers, the first layer aside, that no batch norm comes after."""
+    inside = {id(child) for container in surgery.sequentials(module) for child in container}
+    found: list[nn.Module] = []
+    first = True
+    for layer in module.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            found.clear()
+        elif surgery.is_weighted(layer):
+            if isinstance(layer, nn.Linear) and not first and id(layer) in inside:
+                found.append(layer)
+            first = False
+    return found
+
+
+AnyDropout = NoDropout | Dropout

@@ -1,0 +1,169 @@
+"""Weight initialisation of linear and convolutional layers, with their true fans.
+
+Biases become zero. The head, which no activation follows, gets the gain 1.
+"""
+
+import math
+from abc import abstractmethod
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+from torch import nn
+
+from lightning_tricks import surgery
+from lightning_tricks.space import Float, Trick
+from lightning_tricks.surgery import Fans, Weighted
+
+
+class InitializationTrick(Trick):
+    """How the weights of linear and convolutional layers are drawn."""
+
+    def apply(self, module: nn.Module) -> None:
+        """Draw the weights of every weighted layer of a module anew, in place.
+
+        Before weight norm is put on: a weight that is computed cannot be drawn.
+        """
+        layers = surgery.weighted_layers(module)
+        for layer in layers:
+            self.draw(layer, surgery.fans(layer), head=layer is layers[-1])
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+    @abstractmethod
+    def draw(self, layer: Weighted, fans: Fans, head: bool) -> None:
+        """Draw the weight of one layer in place."""
+
+
+class TorchInitialization(InitializationTrick):
+    """What torch drew when the layer was made: U(±1/√n_in) for weights and biases alike."""
+
+    neutral: ClassVar[bool] = True
+    kind: Literal["torch"] = "torch"
+
+    def apply(self, module: nn.Module) -> None:
+        del module
+
+    def draw(self, layer: Weighted, fans: Fans, head: bool) -> None:
+        del layer, fans, head
+
+
+class UniformInitialization(InitializationTrick):
+    """w ~ U(±bound/√n_in); bound 1 is the heuristic discussed by Glorot and Bengio (2010)."""
+
+    kind: Literal["uniform"] = "uniform"
+    bound: Annotated[float, Float(0.5, 3.0, log=True)] = Field(1.0, gt=0)
+
+    def draw(self, layer: Weighted, fans: Fans, head: bool) -> None:
+        del head
+        bound = self.bound / math.sqrt(fans.inputs)
+        nn.init.uniform_(layer.weight, -bound, bound)
+
+
+class _Normal(InitializationTrick):
+    """w ~ N(0, std²), with the std of the variant."""
+
+    def draw(self, layer: Weighted, fans: Fans, head: bool) -> None:
+        nn.init.normal_(layer.weight, std=self.std(fans, head))
+
+    @abstractmethod
+    def std(self, fans: Fans, head: bool) -> float:
+        """Return the standard deviation of the weights of one layer."""
+
+
+class StandardNormal(_Normal):
+    """w ~ N(0, 1): the negative control. A sum over n inputs has the std √n."""
+
+    searched: ClassVar[bool] = False
+    kind: Literal["normal"] = "normal"
+
+    def std(self, fans: Fans, head: bool) -> float:
+        del fans, head
+        return 1.0
+
+
+class GaussianInitialization(_Normal):
+    """w ~ N(0, std = 1/n_in), as the lesson words it: the signal fades with depth.
+
+    Read as a variance, 1/n_in is `lecun_normal`.
+    """
+
+    kind: Literal["gaussian"] = "gaussian"
+
+    def std(self, fans: Fans, head: bool) -> float:
+        del head
+        return 1 / fans.inputs
+
+
+class LecunNormal(_Normal):
+    """w ~ N(0, std = 1/√n_in): keeps the std of the signal in linear layers (LeCun et al., 1998)."""
+
+    kind: Literal["lecun_normal"] = "lecun_normal"
+
+    def std(self, fans: Fans, head: bool) -> float:
+        del head
+        return 1 / math.sqrt(fans.inputs)
+
+
+class GlorotNormal(_Normal):
+    """w ~ N(0, std = √(2/(n_in + n_out))) (Glorot and Bengio, 2010)."""
+
+    kind: Literal["glorot_normal"] = "glorot_normal"
+
+    def std(self, fans: Fans, head: bool) -> float:
+        del head
+        return math.sqrt(2 / (fans.inputs + fans.outputs))
+
+
+class GlorotUniform(InitializationTrick):
+    """w ~ U(±√(6/(n_in + n_out))) (Glorot and Bengio, 2010)."""
+
+    kind: Literal["glorot_uniform"] = "glorot_uniform"
+
+    def draw(self, layer: Weighted, fans: Fans, head: bool) -> None:
+        del head
+        bound = math.sqrt(6 / (fans.inputs + fans.outputs))
+        nn.init.uniform_(layer.weight, -bound, bound)
+
+
+class HeNormal(_Normal):
+    """w ~ N(0, std = √(2/n_in)): keeps the signal through ReLU (He et al., 2015)."""
+
+    kind: Literal["he_normal"] = "he_normal"
+
+    def std(self, fans: Fans, head: bool) -> float:
+        return math.sqrt((1 if head else 2) / fans.inputs)
+
+
+class HeUniform(InitializationTrick):
+    """w ~ U(±√(6/n_in)), of the same std as `he_normal` (He et al., 2015)."""
+
+    kind: Literal["he_uniform"] = "he_uniform"
+
+    def draw(self, layer: Weighted, fans: Fans, head: bool) -> None:
+        bound = math.sqrt((3 if head else 6) / fans.inputs)
+        nn.init.uniform_(layer.weight, -bound, bound)
+
+
+class Orthogonal(InitializationTrick):
+    """Rows or columns orthonormal, times the gain; √2 suits ReLU (Saxe et al., 2014)."""
+
+    kind: Literal["orthogonal"] = "orthogonal"
+    gain: float = Field(math.sqrt(2), gt=0)
+
+    def draw(self, layer: Weighted, fans: Fans, head: bool) -> None:
+        del fans
+        nn.init.orthogonal_(layer.weight, 1.0 if head else self.gain)
+
+
+Initialization = (
+    TorchInitialization
+    | UniformInitialization
+    | StandardNormal
+    | GaussianInitialization
+    | LecunNormal
+    | GlorotNormal
+    | GlorotUniform
+    | HeNormal
+    | HeUniform
+    | Orthogonal
+)

@@ -1,0 +1,243 @@
+"""Optimizers: each a pure formula that turns a gradient into a step.
+
+A formula, `OptimizerTrick.update`, sees one flat tensor and plain numbers, and uses arithmetic that
+broadcasts: in place of a number it takes a tensor of numbers, one for each of many models trained
+at once. `FlatOptimizer` drives a formula over the parameters of a model; a whole group costs a
+handful of tensor operations, however many parameters it has.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_tricks.space import Choice, Float, OneMinus, Trick
+
+State = dict[str, Any]
+Number = float | Tensor
+
+
+class OptimizerTrick(Trick):
+    """The formula by which a gradient changes the weights."""
+
+    kind: str
+    lr: float
+
+    def build(self, groups: list[dict[str, Any]]) -> "FlatOptimizer":
+        """Return the optimizer over parameter groups as `WeightDecayTrick.groups` makes them."""
+        return FlatOptimizer(groups, self)
+
+    def direct(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return the gradients, one for each parameter, as the formula is to see them."""
+        return gradients
+
+    @abstractmethod
+    def update(self, gradient: Tensor, state: State, lr: Number) -> Tensor:
+        """Return the step to add to the weights, of the gradient's shape.
+
+        Args:
+            gradient: flat, of all parameters of a group.
+            state: what the formula keeps between steps; empty before the first.
+            lr: the learning rate of this step, η.
+        """
+
+
+class SGD(OptimizerTrick):
+    """w ← w − η·g (Robbins and Monro, 1951)."""
+
+    neutral: ClassVar[bool] = True
+    kind: Literal["sgd"] = "sgd"
+    lr: Annotated[float, Float(1e-2, 1.0, log=True)] = Field(0.1, gt=0)
+
+    def update(self, gradient: Tensor, state: State, lr: Number) -> Tensor:
+        del state
+        return -lr * gradient
+
+
+class Momentum(OptimizerTrick):
+    """v ← γ·v − η·g; w ← w + v, as the lesson has it (Polyak, 1964; Sutskever et al., 2013).
+
+    The velocity holds past learning rates: after a drop of η it is still fast.
+    """
+
+    kind: Literal["momentum"] = "momentum"
+    lr: Annotated[float, Float(1e-3, 0.5, log=True)] = Field(0.05, gt=0)
+    gamma: Annotated[float, OneMinus(5e-3, 0.3)] = Field(0.9, ge=0, lt=1)
+
+    def update(self, gradient: Tensor, state: State, lr: Number) -> Tensor:
+        state["velocity"] = _start(state, "velocity", gradient) * self.gamma - lr * gradient
+        velocity: Tensor = state["velocity"]
+        return velocity
+
+
+class TorchMomentum(OptimizerTrick):
+    """b ← γ·b + g; w ← w − η·b, as `torch.optim.SGD` has it.
+
+    Equal to `momentum` while η is constant; a drop of η slows it down at once.
+    """
+
+    kind: Literal["torch_momentum"] = "torch_momentum"
+    lr: Annotated[float, Float(1e-3, 0.5, log=True)] = Field(0.05, gt=0)
+    gamma: Annotated[float, OneMinus(5e-3, 0.3)] = Field(0.9, ge=0, lt=1)
+
+    def update(self, gradient: Tensor, state: State, lr: Number) -> Tensor:
+        state["buffer"] = _start(state, "buffer", gradient) * self.gamma + gradient
+        return -lr * state["buffer"]
+
+
+class Nesterov(OptimizerTrick):
+    """b ← γ·b + g; w ← w − η·(g + γ·b) (Nesterov, 1983; Sutskever et al., 2013)."""
+
+    kind: Literal["nesterov"] = "nesterov"
+    lr: Annotated[float, Float(1e-3, 0.5, log=True)] = Field(0.05, gt=0)
+    gamma: Annotated[float, OneMinus(5e-3, 0.3)] = Field(0.9, ge=0, lt=1)
+
+    def update(self, gradient: Tensor, state: State, lr: Number) -> Tensor:
+        state["buffer"] = _start(state, "buffer", gradient) * self.gamma + gradient
+        return -lr * (gradient + self.gamma * state["buffer"])
+
+
+class NormalizedSGD(OptimizerTrick):
+    """w ← w − η·g/(‖g‖ + ε), which the lesson calls Adagrad (Hazan et al., 2015).
+
+    The norm is taken over each parameter tensor or over all parameters. A step has the length η
+    however small the gradient is, so the learning rate must decay for it to settle.
+    """
+
+    kind: Literal["normalized_sgd"] = "normalized_sgd"
+    lr: Annotated[float, Float(1e-2, 1.0, log=True)] = Field(0.1, gt=0)
+    scope: Annotated[Literal["layer", "global"], Choice("layer", "global")] = "layer"
+    epsilon: float = Field(1e-12, gt=0)
+
+    def direct(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
+        norms = list(torch._foreach_norm(list(gradients)))
+        if self.scope == "global":
+            norms = [torch.linalg.vector_norm(torch.stack(norms))] * len(norms)
+        return [g / (norm + self.epsilon) for g, norm in zip(gradients, norms, strict=True)]
+
+    def update(self, gradient: Tensor, state: State, lr: Number) -> Tensor:
+        del state
+        return -lr * gradient
+
+
+class Adagrad(OptimizerTrick):
+    """s ← s + g²; w ← w − η·g/(√s + ε), coordinate by coordinate (Duchi et al., 2011)."""
+
+    kind: Literal["adagrad"] = "adagrad"
+    lr: Annotated[float, Float(3e-3, 0.3, log=True)] = Field(0.03, gt=0)
+    epsilon: float = Field(1e-10, gt=0)
+
+    def update(self, gradient: Tensor, state: State, lr: Number) -> Tensor:
+        state["sum"] = _start(state, "sum", gradient).addcmul_(gradient, gradient)
+        return -lr * gradient / (state["sum"].sqrt() + self.epsilon)
+
+
+class RMSProp(OptimizerTrick):
+    """s ← ρ·s + (1 − ρ)·g²; w ← w − η·g/(√s + ε) (Hinton, 2012; ε outside the root, as torch)."""
+
+    kind: Literal["rmsprop"] = "rmsprop"
+    lr: Annotated[float, Float(1e-4, 1e-2, log=True)] = Field(1e-3, gt=0)
+    rho: Annotated[float, OneMinus(1e-3, 0.3)] = Field(0.99, ge=0, lt=1)
+    epsilon: float = Field(1e-8, gt=0)
+
+    def update(self, gradient: Tensor, state: State, lr: Number) -> Tensor:
+        state["square"] = _average(state, "square", gradient * gradient, self.rho)
+        return -lr * gradient / (state["square"].sqrt() + self.epsilon)
+
+
+class Adam(OptimizerTrick):
+    """w ← w − η·m̂/(√v̂ + ε) with averages m of g and v of g² (Kingma and Ba, 2015).
+
+    m̂ and v̂ are divided by 1 − βᵗ. With decoupled weight decay it is AdamW.
+    """
+
+    kind: Literal["adam"] = "adam"
+    lr: Annotated[float, Float(1e-4, 3e-2, log=True)] = Field(2e-3, gt=0)
+    beta1: Annotated[float, OneMinus(0.02, 0.5)] = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.999, ge=0, lt=1)
+    epsilon: float = Field(1e-8, gt=0)
+
+    def update(self, gradient: Tensor, state: State, lr: Number) -> Tensor:
+        step = state["step"] = state.get("step", 0) + 1
+        mean = state["mean"] = _average(state, "mean", gradient, self.beta1)
+        square = state["square"] = _average(state, "square", gradient * gradient, self.beta2)
+        correction = (1 - self.beta2**step) ** 0.5
+        size = -lr * correction / (1 - self.beta1**step)
+        return size * mean / (square.sqrt() + self.epsilon * correction)
+
+
+class FlatOptimizer(Optimizer):
+    """Drive a formula over the parameters of a model, each group as one flat tensor.
+
+    A parameter without a gradient counts as one whose gradient is zero. The parameters of a group
+    share a device and a floating-point type.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], trick: OptimizerTrick) -> None:
+        self.trick = trick
+        super().__init__(groups, {"lr": trick.lr, "l2": 0.0, "l1": 0.0, "decoupled": 0.0})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Take one step; evaluates the closure first, with gradients enabled."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        gradients = [[_gradient(p) for p in group["params"]] for group in self.param_groups]
+        for group, found in zip(self.param_groups, gradients, strict=True):
+            _add_penalties(group, found)
+        directed = iter(self.trick.direct([g for found in gradients for g in found]))
+        for group in self.param_groups:
+            parameters, lr = group["params"], group["lr"]
+            flat = torch.cat([next(directed).flatten() for _ in parameters])
+            step = self.trick.update(flat, self.state[parameters[0]], lr)
+            if group["decoupled"]:
+                torch._foreach_mul_(parameters, 1 - lr * group["decoupled"])
+            pieces = step.split([p.numel() for p in parameters])
+            torch._foreach_add_(
+                parameters, [d.view_as(p) for d, p in zip(pieces, parameters, strict=True)]
+            )
+        return loss
+
+
+def _gradient(parameter: Tensor) -> Tensor:
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+
+
+def _add_penalties(group: dict[str, Any], gradients: list[Tensor]) -> None:
+    """Add the gradients of the L2 and L1 penalties, leaving the parameters' own alone."""
+    parameters = group["params"]
+    if group["l2"]:
+        gradients[:] = torch._foreach_add(gradients, parameters, alpha=group["l2"])
+    if group["l1"]:
+        gradients[:] = torch._foreach_add(
+            gradients, [p.sign() for p in parameters], alpha=group["l1"]
+        )
+
+
+def _start(state: State, name: str, like: Tensor) -> Tensor:
+    """Return a tensor of the state, zeros before the first step."""
+    found: Tensor = state[name] if name in state else torch.zeros_like(like)
+    return found
+
+
+def _average(state: State, name: str, value: Tensor, decay: Number) -> Tensor:
+    """Return the exponential average after one more value."""
+    return _start(state, name, value).mul_(decay).add_((1 - decay) * value)
+
+
+AnyOptimizer = (
+    SGD
+    | Momentum
+    | TorchMomentum
+    | Nesterov
+    | NormalizedSGD
+    | Adagrad
+    | RMSProp
+    | Adam
+)

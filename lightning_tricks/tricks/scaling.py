@@ -1,0 +1,171 @@
+"""Input scaling, fitted on the training split and kept in the module (LeCun et al., 1998).
+
+The statistics are buffers, so that a saved model answers on raw inputs. They are taken per feature
+of flat inputs (N, F) and per channel of inputs (N, C, …).
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lightning_tricks.errors import InputError
+from lightning_tricks.space import Trick
+
+LIMIT = 8.0
+"""Scaled inputs are cut off at ±8: a feature that is nearly constant in the training split would
+send any other value arbitrarily far away."""
+
+
+class Statistics:
+    """Running count, mean, variance and range of each feature, merged batch by batch in float64.
+
+    The merge is the one of Chan, Golub and LeVeque (1983), which does not cancel when the mean is
+    large beside the deviation.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = self.square = self.low = self.high = torch.zeros(())
+
+    def update(self, batch: Tensor) -> None:
+        """Add a batch of shape (N, F) or (N, C, …).
+
+        Raises:
+            InputError: if a value is NaN or infinite.
+        """
+        rows = batch.to(torch.float64).transpose(0, 1).flatten(1)  # (features, values of each)
+        if not torch.isfinite(rows).all():
+            raise InputError("inputs must be finite (got NaN or infinity in the training split)")
+        count, mean = rows.shape[1], rows.mean(1)
+        square = (rows - mean[:, None]).square().sum(1)
+        low, high = rows.amin(1), rows.amax(1)
+        if self.count:
+            total, delta = self.count + count, mean - self.mean
+            square += self.square + delta.square() * self.count * count / total
+            mean = self.mean + delta * count / total
+            low, high = torch.minimum(low, self.low), torch.maximum(high, self.high)
+            count = total
+        self.count, self.mean, self.square, self.low, self.high = count, mean, square, low, high
+
+    @property
+    def deviation(self) -> Tensor:
+        """The standard deviation of each feature."""
+        return (self.square / max(self.count, 1)).sqrt()
+
+
+class Scale(nn.Module):
+    """x ← clamp((x − offset)·gain, ±8), with one offset and one gain a feature."""
+
+    offset: Tensor
+    gain: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("offset", torch.empty(0))
+        self.register_buffer("gain", torch.empty(0))
+
+    @property
+    def fitted(self) -> bool:
+        """Whether the statistics are there."""
+        return self.offset.numel() > 0
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        shape = (1, -1) + (1,) * (inputs.dim() - 2)
+        scaled = (inputs - self.offset.view(shape)) * self.gain.view(shape)
+        return scaled.clamp(-LIMIT, LIMIT)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        # A fresh module has empty buffers until it is fitted: take the shape of the saved ones.
+        for name in ("offset", "gain"):
+            if prefix + name in state_dict:
+                setattr(self, name, torch.empty_like(state_dict[prefix + name]).to(self.offset))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+class Cast(nn.Module):
+    """Integer inputs (images as bytes) become floating-point numbers of the same value."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs if inputs.is_floating_point() else inputs.float()
+
+
+class ScalingTrick(Trick):
+    """How inputs are scaled."""
+
+    def build(self) -> Scale | None:
+        """Return the layer that scales, still to be fitted; None where there is nothing to do."""
+        return Scale()
+
+    def fit(self, layer: Scale, batches: Iterable[Tensor]) -> None:
+        """Fit a layer on the inputs of the training split.
+
+        Raises:
+            InputError: if there are none, or if one is NaN or infinite.
+        """
+        statistics = Statistics()
+        for batch in batches:
+            statistics.update(batch)
+        if not statistics.count:
+            raise InputError("input scaling needs a training split (got no batch)")
+        offset, width = self.affine(statistics)
+        # A width below the rounding error of the values is the width of a constant feature.
+        magnitude = torch.maximum(statistics.low.abs(), statistics.high.abs())
+        constant = width <= 1e-6 * magnitude
+        gain = torch.where(constant, 1.0, width.clamp_min(torch.finfo(torch.float32).tiny)).pow(-1)
+        layer.offset = torch.where(constant, statistics.mean, offset).to(layer.offset)
+        layer.gain = gain.to(layer.gain)
+
+    @abstractmethod
+    def affine(self, statistics: Statistics) -> tuple[Tensor, Tensor]:
+        """Return what becomes 0 and the width that becomes 1, of each feature."""
+
+
+class NoScaling(ScalingTrick):
+    """Inputs as they are."""
+
+    neutral: ClassVar[bool] = True
+    kind: Literal["none"] = "none"
+
+    def build(self) -> None:
+        return None
+
+    def affine(self, statistics: Statistics) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(statistics.mean), torch.ones_like(statistics.mean)
+
+
+class UnitScaling(ScalingTrick):
+    """x ← (x − min)/(max − min), to [0, 1]."""
+
+    kind: Literal["unit"] = "unit"
+
+    def affine(self, statistics: Statistics) -> tuple[Tensor, Tensor]:
+        return statistics.low, statistics.high - statistics.low
+
+
+class SignedScaling(ScalingTrick):
+    """x ← 2·(x − min)/(max − min) − 1, to [−1, 1]."""
+
+    kind: Literal["signed"] = "signed"
+
+    def affine(self, statistics: Statistics) -> tuple[Tensor, Tensor]:
+        return (statistics.low + statistics.high) / 2, (statistics.high - statistics.low) / 2
+
+
+class Standardize(ScalingTrick):
+    """x ← (x − mean)/std (LeCun et al., Efficient BackProp, 1998).
+
+    The deviation is never taken below a twentieth of the range, which a feature of a few rare
+    spikes falls short of and an ordinary one does not.
+    """
+
+    kind: Literal["standardize"] = "standardize"
+
+    def affine(self, statistics: Statistics) -> tuple[Tensor, Tensor]:
+        spread = (statistics.high - statistics.low) / 20
+        return statistics.mean, torch.maximum(statistics.deviation, spread)
+
+
+Scaling = NoScaling | UnitScaling | SignedScaling | Standardize

@@ -1,0 +1,169 @@
+"""Learning-rate decay: what the learning rate is multiplied with, epoch by epoch.
+
+A schedule's length is the full budget of the trial, `max_epochs`, whether or not the trial is
+stopped before.
+"""
+
+import math
+from abc import abstractmethod
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+
+from lightning_tricks.space import Float, OneMinus, Trick
+
+WARMUP_START = 0.01
+"""A warm-up begins at a hundredth of the learning rate: at zero the first step would be lost."""
+
+
+class ScheduleTrick(Trick):
+    """How the learning rate changes over the budget."""
+
+    interval: ClassVar[Literal["epoch", "step"]] = "epoch"
+    """When the learning rate changes."""
+
+    def build(self, optimizer: Optimizer, steps: int, epochs: int) -> dict[str, Any] | None:
+        """Return what Lightning calls an `lr_scheduler_config`; None for a constant rate.
+
+        Args:
+            optimizer: whose learning rates are multiplied.
+            steps: the number of optimizer steps of the whole budget.
+            epochs: the number of epochs of the whole budget.
+        """
+        per_epoch = 1.0 if self.interval == "epoch" else steps / epochs
+        scheduler = LambdaLR(optimizer, lambda count: self.factor(count / per_epoch, epochs))
+        return {"scheduler": scheduler, "interval": self.interval}
+
+    @abstractmethod
+    def factor(self, epoch: float, epochs: int) -> float:
+        """Return the factor after `epoch` epochs, a fraction within one, out of `epochs`."""
+
+
+class ConstantSchedule(ScheduleTrick):
+    """η throughout."""
+
+    neutral: ClassVar[bool] = True
+    kind: Literal["constant"] = "constant"
+
+    def build(self, optimizer: Optimizer, steps: int, epochs: int) -> None:
+        del optimizer, steps, epochs
+
+    def factor(self, epoch: float, epochs: int) -> float:
+        del epoch, epochs
+        return 1.0
+
+
+class ExponentialSchedule(ScheduleTrick):
+    """η·γᵏ after k epochs; the lesson's γ is 0.98."""
+
+    kind: Literal["exponential"] = "exponential"
+    gamma: Annotated[float, OneMinus(2e-3, 0.3)] = Field(0.98, gt=0, le=1)
+
+    def factor(self, epoch: float, epochs: int) -> float:
+        del epochs
+        return self.gamma ** math.floor(epoch)
+
+
+class StepSchedule(ScheduleTrick):
+    """η·γ for each `every` (a share of the budget) that has passed."""
+
+    kind: Literal["step"] = "step"
+    every: Annotated[float, Float(0.2, 0.5)] = Field(1 / 3, gt=0, le=1)
+    gamma: Annotated[float, Float(0.1, 0.5, log=True)] = Field(0.1, gt=0, le=1)
+
+    def factor(self, epoch: float, epochs: int) -> float:
+        return self.gamma ** (math.floor(epoch) // max(round(self.every * epochs), 1))
+
+
+class _WarmUp(ScheduleTrick):
+    """A linear warm-up over a share of the budget, and a way down from η to a share of it."""
+
+    interval: ClassVar[Literal["epoch", "step"]] = "step"
+    kind: str
+    warmup: Annotated[float, Float(0.0, 0.1)] = Field(0.05, ge=0, lt=1)
+    final: float = Field(0.0, ge=0, le=1)
+
+    def factor(self, epoch: float, epochs: int) -> float:
+        progress = min(epoch / epochs, 1.0)
+        if progress < self.warmup:
+            return WARMUP_START + (1 - WARMUP_START) * progress / self.warmup
+        return self.final + (1 - self.final) * self.fall(
+            (progress - self.warmup) / (1 - self.warmup)
+        )
+
+    @abstractmethod
+    def fall(self, progress: float) -> float:
+        """Return the way down from 1 to 0 as progress goes from 0 to 1."""
+
+
+class LinearSchedule(_WarmUp):
+    """Down in a straight line, after a linear warm-up."""
+
+    kind: Literal["linear"] = "linear"
+
+    def fall(self, progress: float) -> float:
+        return 1 - progress
+
+
+class CosineSchedule(_WarmUp):
+    """Down as (1 + cos πt)/2, after a linear warm-up (Loshchilov and Hutter, 2017)."""
+
+    kind: Literal["cosine"] = "cosine"
+
+    def fall(self, progress: float) -> float:
+        return (1 + math.cos(math.pi * progress)) / 2
+
+
+class OneCycleSchedule(ScheduleTrick):
+    """Up from η/25 to η over a share of the budget, then down to η/10⁴, by cosines (Smith, 2018).
+
+    The momentum stays as it is.
+    """
+
+    interval: ClassVar[Literal["epoch", "step"]] = "step"
+    kind: Literal["one_cycle"] = "one_cycle"
+    peak: Annotated[float, Float(0.1, 0.4)] = Field(0.25, gt=0, lt=1)
+    start: float = Field(1 / 25, gt=0, le=1)
+    final: float = Field(1e-4, ge=0, le=1)
+
+    def factor(self, epoch: float, epochs: int) -> float:
+        progress = min(epoch / epochs, 1.0)
+        if progress < self.peak:
+            return _cosine(self.start, 1.0, progress / self.peak)
+        return _cosine(1.0, self.final, (progress - self.peak) / (1 - self.peak))
+
+
+class PlateauSchedule(ScheduleTrick):
+    """η·γ each time the validation loss has not fallen for `patience` (a share of the budget)."""
+
+    kind: Literal["plateau"] = "plateau"
+    patience: Annotated[float, Float(0.1, 0.3)] = Field(0.15, gt=0, le=1)
+    gamma: Annotated[float, Float(0.1, 0.5, log=True)] = Field(0.3, gt=0, lt=1)
+
+    def build(self, optimizer: Optimizer, steps: int, epochs: int) -> dict[str, Any]:
+        del steps
+        patience = max(round(self.patience * epochs), 1)
+        scheduler = ReduceLROnPlateau(optimizer, factor=self.gamma, patience=patience)
+        return {"scheduler": scheduler, "interval": "epoch", "monitor": "val/loss"}
+
+    def factor(self, epoch: float, epochs: int) -> float:
+        del epoch, epochs
+        return 1.0  # the rest depends on the losses, which torch's scheduler watches
+
+
+def _cosine(start: float, end: float, progress: float) -> float:
+    """Go from start to end along half a cosine."""
+    return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
+
+
+Schedule = (
+    ConstantSchedule
+    | ExponentialSchedule
+    | StepSchedule
+    | LinearSchedule
+    | CosineSchedule
+    | OneCycleSchedule
+    | PlateauSchedule
+)

@@ -1,0 +1,111 @@
+"""Early stopping, which leaves the best weights in the module.
+
+In a search the pruner compares trials with each other; patience compares a trial with itself. Both
+look at the same number: the score that the trial would have if it stopped now.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+import pytorch_lightning as pl
+from pydantic import Field
+from torch import Tensor
+
+from lightning_tricks.errors import InputError
+from lightning_tricks.space import Float, Trick
+
+Mode = Literal["min", "max"]
+
+
+class StoppingTrick(Trick):
+    """When training ends before its budget does."""
+
+    def callback(self, monitor: str, mode: Mode) -> "BestWeights | None":
+        """Return the Lightning callback that stops; None where there is nothing to do."""
+        del monitor, mode
+        return None
+
+    @abstractmethod
+    def score(self, history: Sequence[float], mode: Mode) -> float:
+        """Return the score of the weights that training would leave if it ended now."""
+
+
+class NoStopping(StoppingTrick):
+    """The whole budget is used, and the last weights stay."""
+
+    neutral: ClassVar[bool] = True
+    kind: Literal["none"] = "none"
+
+    def score(self, history: Sequence[float], mode: Mode) -> float:
+        del mode
+        return history[-1]
+
+
+class Patience(StoppingTrick):
+    """Stop when no epoch was the best for `patience`, and restore the best (Prechelt, 1998).
+
+    `patience` is a share of the budget, at least one epoch: below a fifth, schedules that gain
+    late, such as cosine, are cut off.
+    """
+
+    kind: Literal["patience"] = "patience"
+    patience: Annotated[float, Float(0.2, 0.4)] = Field(0.3, gt=0, le=1)
+
+    def callback(self, monitor: str, mode: Mode) -> "BestWeights":
+        return BestWeights(self.patience, monitor, mode)
+
+    def score(self, history: Sequence[float], mode: Mode) -> float:
+        return max(history) if mode == "max" else min(history)
+
+
+Stopping = NoStopping | Patience
+
+
+class BestWeights(pl.Callback):
+    """Keep the weights of the best validation, stop when it was too long ago, and restore them."""
+
+    def __init__(self, patience: float, monitor: str, mode: Mode) -> None:
+        self.patience, self.monitor, self.mode = patience, monitor, mode
+        self.best: float | None = None
+        self.waited = 0
+        self.weights: dict[str, Tensor] = {}
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        score = monitored(trainer, self.monitor)
+        if self.best is None or (score > self.best if self.mode == "max" else score < self.best):
+            self.best, self.waited = score, 0
+            self.weights = {k: v.clone() for k, v in pl_module.state_dict().items()}
+        else:
+            self.waited += 1
+        if self.waited >= max(round(self.patience * (trainer.max_epochs or 1)), 1):
+            trainer.should_stop = True
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # After `on_train_end`, where an average takes the place of the weights.
+        del trainer
+        if self.weights:
+            pl_module.load_state_dict(self.weights)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "waited": self.waited, "weights": self.weights}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best, self.waited = state_dict["best"], state_dict["waited"]
+        self.weights = state_dict["weights"]
+
+
+def monitored(trainer: pl.Trainer, monitor: str) -> float:
+    """Return the latest value of a logged metric.
+
+    Raises:
+        InputError: if no metric of that name was logged; lists those that were.
+    """
+    if monitor not in trainer.callback_metrics:
+        raise InputError(
+            f"monitor {monitor!r} is never logged; must be one of "
+            f"{sorted(trainer.callback_metrics)}"
+        )
+    return float(trainer.callback_metrics[monitor])

@@ -1,0 +1,101 @@
+"""Weight decay, for every optimizer alike.
+
+Every trainable parameter is in exactly one group of the optimizer: the decayed or the other. The
+parameters of norms, the biases and the lengths `g` of weight norm are decayed only where
+`norms_and_biases` is set.
+"""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+from torch import nn
+
+from lightning_tricks import surgery
+from lightning_tricks.space import Choice, Float, Trick
+
+
+class WeightDecayTrick(Trick):
+    """How high absolute values of the weights are penalised."""
+
+    def groups(self, module: nn.Module) -> list[dict[str, Any]]:
+        """Split the trainable parameters of a module into optimizer groups.
+
+        The keys `l2`, `l1` and `decoupled` of a group hold its coefficients.
+        """
+        trainable = [p for p in module.parameters() if p.requires_grad]
+        spared = set() if self.decays_all() else norms_and_biases(module)
+        decayed = [p for p in trainable if id(p) not in spared]
+        rest = [p for p in trainable if id(p) in spared]
+        groups = [{"params": decayed, **self.coefficients()}, {"params": rest}]
+        return [group for group in groups if group["params"]]
+
+    def coefficients(self) -> dict[str, float]:
+        """Return the coefficients of the decayed group."""
+        return {}
+
+    def decays_all(self) -> bool:
+        """Tell whether norms and biases are treated like the other parameters."""
+        return True
+
+
+class NoWeightDecay(WeightDecayTrick):
+    """No penalty."""
+
+    neutral: ClassVar[bool] = True
+    kind: Literal["none"] = "none"
+
+
+class _Penalty(WeightDecayTrick):
+    """A penalty on the weights, and on norms and biases where asked for."""
+
+    kind: str
+    norms_and_biases: Annotated[bool, Choice(False, True)] = False
+
+    def decays_all(self) -> bool:
+        return self.norms_and_biases
+
+
+class L2(_Penalty):
+    """Loss + λ/2·‖w‖²: λ·w is added to the gradient, before the optimizer's own formula."""
+
+    kind: Literal["l2"] = "l2"
+    strength: Annotated[float, Float(1e-6, 1e-2, log=True)] = Field(5e-4, ge=0)
+
+    def coefficients(self) -> dict[str, float]:
+        return {"l2": self.strength}
+
+
+class L1(_Penalty):
+    """Loss + λ·‖w‖₁: λ·sign(w) is added to the gradient."""
+
+    kind: Literal["l1"] = "l1"
+    strength: Annotated[float, Float(1e-7, 1e-3, log=True)] = Field(1e-5, ge=0)
+
+    def coefficients(self) -> dict[str, float]:
+        return {"l1": self.strength}
+
+
+class DecoupledWeightDecay(_Penalty):
+    """w ← (1 − η·λ)·w beside the optimizer's step; with Adam, AdamW (Loshchilov and Hutter, 2019)."""
+
+    kind: Literal["decoupled"] = "decoupled"
+    strength: Annotated[float, Float(1e-3, 1.0, log=True)] = Field(2e-2, ge=0)
+
+    def coefficients(self) -> dict[str, float]:
+        return {"decoupled": self.strength}
+
+
+def norms_and_biases(module: nn.Module) -> set[int]:
+    """Return the ids of the parameters of norm layers, of biases, and of weight norm's lengths."""
+    found: set[int] = set()
+    for name, parameter in module.named_parameters():
+        last = name.rpartition(".")[2]
+        if last == "bias" or name.endswith("parametrizations.weight.original0"):
+            found.add(id(parameter))
+    for layer in module.modules():
+        if isinstance(layer, surgery.NORMS):
+            found |= {id(parameter) for parameter in layer.parameters(recurse=False)}
+    return found
+
+
+WeightDecay = NoWeightDecay | L2 | DecoupledWeightDecay | L1
