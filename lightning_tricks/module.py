@@ -84,6 +84,12 @@ class TricksModule(pl.LightningModule):
         outputs: Tensor = self.backbone(inputs)
         return outputs
 
+    def network(self) -> nn.Module:
+        """Return what answers on raw inputs, without Lightning: in evaluation mode, on the CPU."""
+        layers = [self.cast, self.scaling, self.backbone]
+        whole = nn.Sequential(*(layer for layer in layers if layer is not None))
+        return copy.deepcopy(whole).cpu().eval()
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         del batch_idx
         inputs, targets = batch

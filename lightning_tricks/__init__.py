@@ -1,0 +1,44 @@
+"""Every deep-learning training trick of a Lightning module, as a searchable hyperparameter."""
+
+from lightning_tricks.backbones import MLP, Backbone, ConvNet
+from lightning_tricks.cli import main
+from lightning_tricks.data import InMemoryData, Split
+from lightning_tricks.errors import InputError
+from lightning_tricks.health import Diverged
+from lightning_tricks.module import TricksModule
+from lightning_tricks.pruning import PruningCallback
+from lightning_tricks.report import Summary
+from lightning_tricks.search import create_study
+from lightning_tricks.space import Choice, Float, Int, OneMinus, Space, Trick, suggest
+from lightning_tricks.study import optimize
+from lightning_tricks.task import Task
+from lightning_tricks.trial import Epoch, Result, train
+from lightning_tricks.tricks import Tricks
+
+__all__ = [
+    "MLP",
+    "Backbone",
+    "Choice",
+    "ConvNet",
+    "Diverged",
+    "Epoch",
+    "Float",
+    "InMemoryData",
+    "InputError",
+    "Int",
+    "OneMinus",
+    "PruningCallback",
+    "Result",
+    "Space",
+    "Split",
+    "Summary",
+    "Task",
+    "Trick",
+    "Tricks",
+    "TricksModule",
+    "create_study",
+    "main",
+    "optimize",
+    "suggest",
+    "train",
+]

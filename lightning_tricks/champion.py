@@ -1,0 +1,115 @@
+"""The best trial's model: its weights kept, its test score taken once, itself registered."""
+
+import json
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from lightning_tricks.ledger import Outcome
+from lightning_tricks.module import TricksModule
+from lightning_tricks.task import Task
+from lightning_tricks.tracking import Tracker
+from lightning_tricks.trial import train
+from lightning_tricks.tricks import Tricks
+
+
+class Shelf:
+    """The folder that keeps the weights of the best trial so far, and of no other."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def put(self, number: int, weights: Mapping[str, Tensor]) -> None:
+        """Keep the weights of a trial in place of those before."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self._path(number)
+        torch.save(dict(weights), path.with_suffix(".part"))
+        path.with_suffix(".part").replace(path)
+        for other in self.folder.glob("trial-*.pt"):
+            if other != path:
+                other.unlink()
+
+    def get(self, number: int) -> dict[str, Tensor] | None:
+        """Return the weights of a trial; None if they are not here."""
+        path = self._path(number)
+        if not path.exists():
+            return None
+        weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+        return weights
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"trial-{number:05d}.pt"
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The best trial's module, with its score on the test split."""
+
+    number: int
+    tricks: Tricks
+    module: TricksModule
+    test: dict[str, float]
+    """Metrics on the test split by name; empty if there is none."""
+
+
+def crown(
+    task: Task, outcome: Outcome, shelf: Shelf, number: int, say: Callable[[str], None]
+) -> Champion:
+    """Return the module of a finished trial, and look at the test split with it.
+
+    Weights that are not on the shelf are trained again, from the same record and seed.
+    """
+    tricks = task.tricks.parse(outcome.record)
+    weights = shelf.get(number)
+    if weights is None:
+        say(f"the weights of trial {number} are not in {shelf.folder}: training it again")
+        result = train(task, tricks, outcome.seed)
+        weights = dict(result.weights)
+    module = task.module(tricks)
+    module.load_state_dict(weights)
+    return Champion(number, tricks, module, _test(task, module))
+
+
+def register(champion: Champion, tracker: Tracker, name: str, task: Task) -> str:
+    """Log and register a champion in MLflow; return the version of the registered model."""
+    inputs, _ = task.example()
+    example = inputs[:2].cpu()
+    with tempfile.TemporaryDirectory() as folder:
+        weights, record = Path(folder, "state_dict.pt"), Path(folder, "tricks.json")
+        torch.save(champion.module.state_dict(), weights)
+        record.write_text(json.dumps(champion.tricks.model_dump(), indent=2), encoding="utf-8")
+        version = tracker.register(
+            champion.number, name, champion.module.network(), example.numpy(), [weights, record]
+        )
+    tracker.score(champion.number, champion.test)
+    return version
+
+
+def _test(task: Task, module: TricksModule) -> dict[str, float]:
+    """Return the metrics on the test split; empty if the data module has none."""
+    data: Any = task.data
+    splits = getattr(data, "splits", None)
+    missing = type(data).test_dataloader is pl.LightningDataModule.test_dataloader
+    if missing or (splits is not None and "test" not in splits):
+        return {}
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"pytorch_lightning\..*")
+        trainer = pl.Trainer(
+            devices=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            **{k: v for k, v in task.trainer.items() if k in ("accelerator", "precision")},
+        )
+        found = trainer.test(module, datamodule=data, verbose=False)[0]
+    return {name: float(value) for name, value in found.items()}

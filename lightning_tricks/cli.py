@@ -1,0 +1,131 @@
+"""The command line that every study script shares."""
+
+import argparse
+import logging
+import math
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NoReturn
+
+from lightning_tricks.errors import InputError
+from lightning_tricks.search import PRUNERS, SAMPLERS, create_study
+from lightning_tricks.space import Space
+from lightning_tricks.study import optimize
+from lightning_tricks.task import Task
+
+
+class _Parser(argparse.ArgumentParser):
+    """Say what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(message)
+
+
+def main(
+    make_task: Callable[[], Task], arguments: Sequence[str] | None = None, *, n_trials: int = 40
+) -> int:
+    """Run a study of a task as the command line says; return the exit code.
+
+    0: the study holds its trials. 2: the input was wrong, which one line on the standard error
+    says. 130: interrupted; the same command goes on.
+
+    Args:
+        make_task: makes the task, so that a mistake in its data is told like any other.
+        arguments: instead of those of the command line.
+        n_trials: the default number of trials.
+    """
+    try:
+        return _run(make_task, arguments, n_trials)
+    except InputError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except KeyboardInterrupt as interrupt:
+        why = f" ({interrupt})" if str(interrupt) else ""
+        sys.stderr.write(f"interrupted{why}: run the same command to go on\n")
+        return 130
+
+
+def _run(
+    make_task: Callable[[], Task], arguments: Sequence[str] | None, n_trials: int
+) -> int:
+    given = _parser(n_trials).parse_args(arguments)
+    task = make_task()
+    if given.epochs is not None:
+        task = replace(task, epochs=given.epochs)
+    space = Space(task.tricks)
+    if given.space is not None:
+        space = Space.from_yaml(task.tricks, given.space)
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    study = create_study(
+        given.study_name or task.name,
+        direction=task.direction,
+        epochs=task.epochs,
+        storage=given.storage,
+        sampler=given.sampler,
+        pruner=given.pruner,
+        seed=given.seed,
+    )
+    summary = optimize(
+        study,
+        task,
+        n_trials=given.n_trials,
+        space=space,
+        timeout=given.timeout,
+        seed=given.seed,
+        tracking_uri=given.tracking_uri,
+    )
+    sys.stdout.write(f"\n{summary.text()}\n\n{summary.look}\n")
+    return 0
+
+
+def _parser(n_trials: int) -> argparse.ArgumentParser:
+    parser = _Parser(
+        description="Search the training tricks of a task; run it again to go on.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--n-trials", type=_count, default=n_trials, help="finished trials the study is to hold")
+    add("--epochs", type=_count, help="full budget of a trial (default: the task's)")
+    add("--study-name", type=_name, help="of the study (default: the task's name)")
+    add("--storage", default="optuna.journal", help="path of a journal file, or an Optuna URL")
+    add("--tracking-uri", default="sqlite:///mlflow.db", help="anything MLflow takes")
+    add("--sampler", choices=sorted(SAMPLERS), default="tpe", help="what proposes records")
+    add("--pruner", choices=sorted(PRUNERS), default="median", help="what stops hopeless trials")
+    add("--seed", type=_seed, default=0, help="same seed, same trials")
+    add("--space", metavar="FILE.yaml", help="pins and narrows the search space")
+    add("--timeout", type=_seconds, help="seconds after which no further trial begins")
+    return parser
+
+
+def _count(text: str) -> int:
+    value = int(text) if re.fullmatch(r"\d+", text) else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1 (got {text!r})")
+    return value
+
+
+def _seed(text: str) -> int:
+    if not re.fullmatch(r"\d{1,9}", text):
+        raise argparse.ArgumentTypeError(f"must be a whole number below 10⁹ (got {text!r})")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"must be a number of seconds above 0 (got {text!r})")
+    return value
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[\w][\w .-]{0,99}", text):
+        raise argparse.ArgumentTypeError(
+            f"must be letters, digits, spaces, dots, dashes or underscores (got {text!r})"
+        )
+    return text

@@ -1,0 +1,389 @@
+"""The coordinator: the only one that asks and tells Optuna, and that tells MLflow.
+
+Trials run in this process, one after another, through `trial.train`: a job out, reports and a
+result back. Nothing else connects a trial with the study, so that it may run elsewhere.
+"""
+
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.pruners import NopPruner
+from optuna.trial import FrozenTrial, TrialState
+
+from lightning_tricks import champion, ledger
+from lightning_tricks.errors import InputError
+from lightning_tricks.ledger import Outcome
+from lightning_tricks.progress import Progress
+from lightning_tricks.report import Summary, score_of, summarize
+from lightning_tricks.search import finished, put_back
+from lightning_tricks.seeds import derive
+from lightning_tricks.space import Space
+from lightning_tricks.task import Task
+from lightning_tricks.tracking import (
+    Tracker,
+    Update,
+    how_to_look,
+    metrics_at,
+    milliseconds,
+    shown,
+)
+from lightning_tricks.trial import Epoch, Interrupted, Result, train
+from lightning_tricks.tricks import Tricks
+
+FIRST_FAILURES = 5
+"""When so many trials failed and none did not, the mistake is not in the tricks."""
+
+
+def optimize(
+    study: optuna.Study,
+    task: Task,
+    *,
+    n_trials: int,
+    space: Space[Any] | None = None,
+    timeout: float | None = None,
+    seed: int = 0,
+    tracking_uri: str = "sqlite:///mlflow.db",
+    checkpoints: str | Path = "checkpoints",
+    progress: bool = True,
+) -> Summary:
+    """Search the tricks of a task until the study holds `n_trials` finished trials.
+
+    The first two are the baseline `Tricks()` and `Tricks.plain()`, as near to them as the space
+    allows; the study's sampler proposes the others. A study that holds some trials already goes on.
+
+    Args:
+        study: with any sampler, pruner and storage.
+        task: what to train.
+        n_trials: finished trials in the study at the end, those of earlier runs included.
+        space: the search space; by default that of the task's record type.
+        timeout: seconds after which no further trial begins.
+        seed: the seed of each trial follows from it and the trial's number.
+        tracking_uri: anything MLflow takes.
+        checkpoints: the folder that keeps the weights of the best trial.
+        progress: whether to tell how far it is, on the standard error.
+
+    Raises:
+        InputError: if anything given is not valid or does not fit; nothing is lost.
+        KeyboardInterrupt: after Ctrl-C; the trial under way was put back in the queue.
+    """
+    if n_trials < 1:
+        raise InputError(f"n_trials must be at least 1 (got {n_trials})")
+    if timeout is not None and not timeout > 0:
+        raise InputError(f"timeout must be greater than 0 seconds (got {timeout})")
+    space = Space(task.tricks) if space is None else space
+    task.check(space)
+    ledger.claim(study, task, space, seed)
+    done = len(finished(study))
+    with Progress(n_trials, done, quiet=not progress) as bar:
+        tracker = Tracker(tracking_uri, study.study_name, bar.warn)
+        with _Coordinator(study, task, space, seed, tracker, bar, Path(checkpoints)) as coordinator:
+            if done:
+                bar.say(f"going on: {done} of {n_trials} trials are finished already")
+            coordinator.run(n_trials, timeout)
+            return coordinator.conclude()
+
+
+class _Coordinator:
+    """One run of a study, from taking it up to its conclusion."""
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        task: Task,
+        space: Space[Any],
+        seed: int,
+        tracker: Tracker,
+        bar: Progress,
+        checkpoints: Path,
+    ) -> None:
+        self.study, self.task, self.space, self.seed = study, task, space, seed
+        self.tracker, self.bar = tracker, bar
+        self.shelf = champion.Shelf(checkpoints / study.study_name)
+        self.interrupts = 0
+        self.known: dict[str, int] = {}
+        """The number of the first finished trial by the key of its record."""
+
+    def __enter__(self) -> "_Coordinator":
+        """Take the study up: what was under way goes back in the queue, MLflow is set right."""
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            put_back(self.study, trial)
+        trials = finished(self.study)
+        for trial in trials:
+            if (outcome := Outcome.read(trial)) and trial.state != TrialState.FAIL:
+                self.known.setdefault(outcome.key, trial.number)
+        if not self.study.get_trials(deepcopy=False):
+            self._enqueue_references()
+        run_id = self.tracker.open(
+            self.study.user_attrs.get(ledger.MLFLOW_RUN),
+            self.study.study_name,
+            {"study": self.study.study_name, "command": command(), "tricks": "study"},
+        )
+        if run_id != self.study.user_attrs.get(ledger.MLFLOW_RUN):
+            self.study.set_user_attr(ledger.MLFLOW_RUN, run_id)
+        self.tracker.attempt(self._save_view)
+        self.tracker.reconcile(
+            {t.number: lambda t=t: self._whole(t) for t in trials},  # type: ignore[misc]
+            state="trial.state",
+        )
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *unused: object) -> None:
+        del unused
+        self.tracker.close("FINISHED" if kind is None else "KILLED")
+
+    def run(self, n_trials: int, timeout: float | None) -> None:
+        """Finish trials until there are enough, time is up or the user wants to leave."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._listen():
+            while len(finished(self.study)) < n_trials:
+                if deadline is not None and time.monotonic() >= deadline:
+                    self.bar.say(f"time is up after {timeout:g} s")
+                    return
+                self._next()
+                self._stop_if_hopeless()
+
+    def conclude(self) -> Summary:
+        """Crown the champion, describe the study in MLflow and return what it found."""
+        best = ledger.best_trial(self.study)
+        if best is None:
+            self.bar.warn("no trial used its whole budget, so there is no champion")
+        elif not self.tracker.flush(timeout=60):
+            self.bar.warn(
+                f"MLflow at {self.tracker.uri} is still down: run the same command again to write "
+                "what is missing"
+            )
+        else:
+            self.tracker.attempt(lambda: self._crown(best))
+        summary = summarize(self.study, self.task)
+        if self.tracker.flush(timeout=5):
+            metrics = {} if best is None else {"objective": best.value or 0.0}
+            text = (
+                f"Study of the training tricks of `{self.task.name}`; {self.task.monitor}, best "
+                f"of {self.task.epochs} epochs a trial.\n\n{summary.markdown()}\n\n"
+                f"Reproduce it with `{command()}`."
+            )
+            self.tracker.attempt(lambda: self.tracker.describe(text, metrics))
+        look = how_to_look(self.tracker.uri, self.tracker.link)
+        return replace(summary, look=look)
+
+    def _enqueue_references(self) -> None:
+        references = {"baseline": self.task.tricks(), "plain": self.task.tricks.plain()}
+        seen = []
+        for role, tricks in references.items():
+            nearest = self.space.nearest(tricks)
+            if nearest not in seen:
+                seen.append(nearest)
+                self.study.enqueue_trial(self.space.params(nearest), user_attrs={"role": role})
+
+    def _next(self) -> None:
+        """Ask for one trial, and finish it or put it back."""
+        trial = self.study.ask()
+        tricks: Tricks = self.space.suggest(trial)
+        seed = derive(self.seed, trial.number)
+        twin = self.known.get(ledger.key(tricks.model_dump()))
+        self.tracker.update(trial.number, self._began(trial.number, tricks, seed, milliseconds()))
+        try:
+            if twin is not None:
+                outcome = self._repeat(trial, twin)
+            else:
+                result = train(self.task, tricks, seed, self._reporter(trial), self._leaving)
+                outcome = Outcome.of(tricks, seed, result)
+                self._keep(trial, result)
+        except BaseException as error:
+            put_back(self.study, trial)
+            self.tracker.update(trial.number, Update(gone=True))
+            if isinstance(error, Interrupted):
+                raise KeyboardInterrupt(f"trial {trial.number} was put back") from None
+            raise
+        self._finish(trial, outcome)
+
+    def _finish(self, trial: optuna.Trial, outcome: Outcome) -> None:
+        trial.set_user_attr(ledger.OUTCOME, outcome.__dict__)
+        state = ledger.STATES[outcome.state]
+        ended = self.study.tell(
+            trial, outcome.score if state == TrialState.COMPLETE else None, state=state
+        )
+        if state != TrialState.FAIL:
+            self.known.setdefault(outcome.key, trial.number)
+        self.tracker.update(trial.number, self._ended(ended, outcome))
+        best = ledger.best_trial(self.study)
+        story = f"repeats trial {outcome.duplicate_of}" if outcome.duplicate_of is not None else (
+            f"{outcome.seconds:.1f} s"
+        )
+        reason = f", {outcome.reason}" if outcome.reason else ""
+        self.bar.finish(
+            f"trial {trial.number}: {score_of(ended)}, {story}{reason}",
+            state.name,
+            "none yet" if best is None else f"{best.value:.4f} (trial {best.number})",
+        )
+
+    def _reporter(self, trial: optuna.Trial) -> Callable[[Epoch], bool]:
+        """Return what hears of each epoch of a trial, and says whether to stop."""
+        # A trial that was put back has some of its reports already, and will make the same again.
+        reported = set(self.study._storage.get_trial(trial._trial_id).intermediate_values)
+        prunes = not isinstance(self.study.pruner, NopPruner)
+
+        def report(epoch: Epoch) -> bool:
+            self.tracker.update(trial.number, self._at(epoch, milliseconds()))
+            if not prunes:
+                return False
+            if epoch.number not in reported:
+                trial.report(epoch.score, epoch.number)
+            return trial.should_prune()
+
+        return report
+
+    def _repeat(self, trial: optuna.Trial, twin: int) -> Outcome:
+        """Take over the outcome of an earlier trial of the same record, reports included."""
+        original = next(t for t in finished(self.study) if t.number == twin)
+        outcome = Outcome(**{**original.user_attrs[ledger.OUTCOME], "duplicate_of": twin})
+        for epoch in outcome.history:
+            trial.report(epoch.score, epoch.number)
+            self.tracker.update(trial.number, self._at(epoch, milliseconds()))
+        return outcome
+
+    def _keep(self, trial: optuna.Trial, result: Result) -> None:
+        """Keep the weights of a trial that is the best so far."""
+        if result.state != "complete" or result.score is None:
+            return
+        best = ledger.best_trial(self.study)
+        sign = 1 if self.task.mode == "max" else -1
+        if best is None or sign * result.score > sign * (best.value or 0.0):
+            self.shelf.put(trial.number, result.weights)
+
+    def _crown(self, best: FrozenTrial) -> None:
+        held = self.study.user_attrs.get(ledger.CHAMPION)
+        run_id = self.tracker.run_of(best.number)
+        if held and held["trial"] == best.number and held["run_id"] == run_id:
+            return
+        outcome = Outcome.read(best)
+        if outcome is None:
+            return
+        crowned = champion.crown(self.task, outcome, self.shelf, best.number, self.bar.say)
+        version = champion.register(crowned, self.tracker, self.study.study_name, self.task)
+        self.study.set_user_attr(
+            ledger.CHAMPION,
+            {"trial": best.number, "run_id": run_id, "version": version, "test": crowned.test},
+        )
+
+    def _stop_if_hopeless(self) -> None:
+        trials = finished(self.study)
+        if len(trials) < FIRST_FAILURES or any(t.state != TrialState.FAIL for t in trials):
+            return
+        outcome = Outcome.read(trials[-1])
+        raise InputError(
+            f"the first {len(trials)} trials all failed, the last one with: "
+            f"{outcome.reason if outcome else 'no reason'}"
+        )
+
+    def _leaving(self) -> bool:
+        return self.interrupts > 0
+
+    @contextmanager
+    def _listen(self) -> Iterator[None]:
+        """Turn Ctrl-C and SIGTERM into a wish that is looked at between training steps."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def wish(number: int, frame: object) -> None:
+            del number, frame
+            self.interrupts += 1
+            if self.interrupts > 1:
+                raise KeyboardInterrupt
+
+        before = {number: signal.signal(number, wish) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+            if self.interrupts:
+                raise KeyboardInterrupt
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    # What is written to MLflow, in the words of the study.
+
+    def _began(self, number: int, tricks: Tricks, seed: int, start: int) -> Update:
+        plain = self.task.tricks.plain()
+        changed = [getattr(getattr(tricks, n), "kind", n) for n in tricks.differences(plain)]
+        return Update(
+            params={name: shown(value) for name, value in tricks.flatten().items()},
+            tags={
+                "trial.state": "RUNNING",
+                "tricks": " · ".join(map(str, changed)) or "plain",
+                "seed": str(seed),
+            },
+            artifacts={"tricks.json": tricks.model_dump()},
+            start=start,
+            status="RUNNING",
+        )
+
+    def _at(self, epoch: Epoch, when: int) -> Update:
+        return Update(metrics=metrics_at(epoch.number, epoch.metrics, when))
+
+    def _ended(self, trial: FrozenTrial, outcome: Outcome) -> Update:
+        end = milliseconds(trial.datetime_complete.timestamp() if trial.datetime_complete else None)
+        tags = {"trial.state": trial.state.name}
+        if outcome.reason:
+            tags["reason"] = outcome.reason
+        if outcome.duplicate_of is not None:
+            tags["duplicate.of"] = str(outcome.duplicate_of)
+        if role := trial.user_attrs.get(ledger.ROLE):
+            tags["role"] = role
+        numbers = {"parameters": float(outcome.parameters), "seconds": outcome.seconds}
+        if samples := self.task.samples():
+            numbers["parameters_per_sample"] = outcome.parameters / samples
+        if outcome.score is not None:
+            numbers["objective"] = outcome.score
+        last = outcome.epochs[-1]["number"] if outcome.epochs else 0
+        return Update(
+            tags=tags,
+            metrics=metrics_at(last, numbers, end),
+            artifacts={"traceback.txt": outcome.traceback} if outcome.traceback else {},
+            end=end,
+            status={"COMPLETE": "FINISHED", "PRUNED": "KILLED"}.get(trial.state.name, "FAILED"),  # type: ignore[arg-type]
+        )
+
+    def _whole(self, trial: FrozenTrial) -> Update:
+        """All that is to be written about a finished trial, from what Optuna holds."""
+        outcome = Outcome.read(trial)
+        start = milliseconds((trial.datetime_start or datetime.now()).timestamp())
+        if outcome is None:
+            return Update(tags={"trial.state": trial.state.name}, start=start, status="FAILED")
+        update = self._began(
+            trial.number, self.task.tricks.parse(outcome.record), outcome.seed, start
+        )
+        step = 1000 * outcome.seconds / max(len(outcome.epochs), 1)
+        for count, epoch in enumerate(outcome.history, 1):
+            update.merge(self._at(epoch, start + int(step * count)))
+        update.merge(self._ended(trial, outcome))
+        return update
+
+    def _save_view(self) -> None:
+        stages = [name for name in self.task.tricks.model_fields]
+        self.tracker.save_view(
+            [
+                "metrics.`objective`",
+                "metrics.`parameters_per_sample`",
+                *(f"params.`{name}`" for name in ("optimizer", "optimizer.lr", *stages[:8])),
+                "tags.`trial.state`",
+                "tags.`tricks`",
+            ],
+            ascending=self.task.mode == "min",
+        )
+
+
+def command() -> str:
+    """Return the command that started this program."""
+    return shlex.join(["python", *sys.argv])
+

@@ -1,0 +1,129 @@
+"""`Task`: what the user brings to a study."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from lightning_tricks.errors import InputError
+from lightning_tricks.module import Measure, TricksModule, accuracy
+from lightning_tricks.space import Space
+from lightning_tricks.tricks import Tricks
+from lightning_tricks.tricks.stopping import Mode
+
+
+@dataclass(frozen=True)
+class Task:
+    """A network, data, a loss, a metric and a budget: all that a trial needs but its tricks.
+
+    Args:
+        name: names the study, the MLflow experiment and the registered model.
+        data: the splits; a Lightning data module.
+        backbone: makes the network for a record of tricks.
+        tricks: the type of the records, `Tricks` or a subclass: the search space.
+        epochs: the full budget of a trial.
+        monitor: the metric that trials are compared by, as it is logged.
+        mode: whether less or more of it is better.
+        loss: a mean over samples, from outputs and targets.
+        metrics: further means over samples, by name.
+        trainer: further arguments of Lightning's Trainer, such as `precision`.
+    """
+
+    name: str
+    data: pl.LightningDataModule
+    backbone: Callable[[Any], nn.Module]
+    tricks: type[Tricks] = Tricks
+    epochs: int = 20
+    monitor: str = "val/accuracy"
+    mode: Mode = "max"
+    loss: Measure = F.cross_entropy
+    metrics: Mapping[str, Measure] = field(default_factory=lambda: {"accuracy": accuracy})
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise InputError(f"epochs must be at least 1 (got {self.epochs})")
+        if self.mode not in ("min", "max"):
+            raise InputError(f"mode must be 'min' or 'max' (got {self.mode!r})")
+
+    @property
+    def direction(self) -> str:
+        """Optuna's name for the mode."""
+        return "maximize" if self.mode == "max" else "minimize"
+
+    def module(self, tricks: Tricks) -> TricksModule:
+        """Return a new module; its weights come from torch's random state."""
+        return TricksModule(
+            self.backbone(tricks),
+            tricks,
+            loss=self.loss,
+            metrics=self.metrics,
+            monitor=self.monitor,
+            mode=self.mode,
+        )
+
+    def check(self, space: Space[Any]) -> None:
+        """Pass one batch through a network, so that a mistake shows before the first trial.
+
+        Raises:
+            InputError: if the outputs do not fit the targets, what is logged lacks the monitor, or
+                a trick that the space holds finds nothing in the backbone to act on.
+        """
+        baseline: Tricks = space.nearest(self.tricks())
+        for stage in ("normalization", "dropout"):
+            for kind in space.domains[stage].extremes():
+                changed = self.tricks.parse({**baseline.model_dump(), stage: {"kind": kind}})
+                try:
+                    self.module(changed)
+                except InputError as error:
+                    raise InputError(f"{error}; leave {kind!r} out of {stage}") from None
+        self._check_shapes(self.module(baseline))
+
+    def _check_shapes(self, module: TricksModule) -> None:
+        names = [f"val/{name}" for name in ("loss", *self.metrics)]
+        if self.monitor not in names:
+            raise InputError(
+                f"monitor {self.monitor!r} is never logged; must be one of {names}"
+            )
+        inputs, targets = self.example()
+        module.eval()
+        try:
+            with torch.no_grad():
+                outputs = module.backbone(module.cast(inputs))
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise InputError(
+                f"the backbone does not take inputs of shape {tuple(inputs.shape)}: {_first(error)}"
+            ) from None
+        try:
+            if len(outputs) != len(targets):
+                raise ValueError("one output a sample is needed")
+            loss = self.loss(outputs, targets)
+            for metric in self.metrics.values():
+                metric(outputs, targets)
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            raise InputError(
+                f"the backbone's outputs of shape {tuple(getattr(outputs, 'shape', ()))} do not "
+                f"fit {len(targets)} targets up to {targets.max().item()}: {_first(error)}"
+            ) from None
+        if loss.dim():
+            raise InputError(f"the loss must be one number (got shape {tuple(loss.shape)})")
+
+    def example(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the first validation batch, as the data module gives it."""
+        self.data.prepare_data()
+        self.data.setup("fit")
+        batch = next(iter(self.data.val_dataloader()))
+        return batch[0].cpu(), batch[1].cpu()
+
+    def samples(self) -> int | None:
+        """Return the number of training samples, where the data module can tell."""
+        splits = getattr(self.data, "splits", None)
+        return len(splits["train"].inputs) if splits else None
+
+
+def _first(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

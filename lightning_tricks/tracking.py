@@ -1,0 +1,468 @@
+"""MLflow shows the study as a person thinks of it; the only file that imports mlflow.
+
+An experiment per study name, a run per study, a nested run per trial. A `Tracker` is told what
+happened and returns at once: a thread of its own writes, in few batches. While the server is down
+it keeps what it was told and tries again; Optuna holds the truth, from which `reconcile` writes
+whatever is still missing when the study is run again.
+"""
+
+import base64
+import contextlib
+import io
+import itertools
+import json
+import logging
+import os
+import shlex
+import sys
+import threading
+import time
+import warnings
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlparse
+
+import mlflow
+import torch
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.models import Model, infer_signature
+from mlflow.tracking import MlflowClient
+from numpy.typing import NDArray
+from torch import nn
+
+from lightning_tricks.errors import InputError
+
+Status = Literal["RUNNING", "FINISHED", "KILLED", "FAILED"]
+
+FLUSH_SECONDS = 1.0
+"""How long events are gathered before they are written in one batch."""
+PAUSE_SECONDS = 2.0
+"""How long to wait for a server that is down before trying again."""
+_METRICS_AT_ONCE = 800  # MLflow takes 1000 entries in a batch, of which 100 may be params
+_PARAMS_AT_ONCE = 100
+_PARENT = "mlflow.parentRunId"
+_NUMBER = "trial.number"
+
+
+@dataclass
+class Update:
+    """What is to be written about one trial; a later one is merged into an earlier one."""
+
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    metrics: list[Metric] = field(default_factory=list)
+    artifacts: dict[str, Any] = field(default_factory=dict)
+    """Text, or data to be written as JSON, by file name."""
+    start: int | None = None
+    """Milliseconds since the epoch."""
+    end: int | None = None
+    status: Status | None = None
+    gone: bool = False
+    """The trial was put back in the queue: its run is removed."""
+
+    def merge(self, later: "Update") -> None:
+        """Add what came later."""
+        self.params |= later.params
+        self.tags |= later.tags
+        self.metrics += later.metrics
+        self.artifacts |= later.artifacts
+        self.start = self.start or later.start
+        self.end = later.end or self.end
+        self.status = later.status or self.status
+        self.gone = later.gone
+
+
+class Tracker:
+    """Write a study to MLflow, off the caller's path.
+
+    Args:
+        uri: anything MLflow takes as a tracking URI.
+        experiment: the name of the experiment, which is made if it is not there.
+        warn: is told, in a line, when the server is lost and when it is back.
+
+    Raises:
+        InputError: if MLflow cannot be reached.
+    """
+
+    def __init__(self, uri: str, experiment: str, warn: Callable[[str], None]) -> None:
+        # MLflow's own retries block a call for minutes; this class tries again by itself.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        self.uri, self._warn = uri, warn
+        try:
+            self.client = MlflowClient(tracking_uri=uri)
+            found = self.client.get_experiment_by_name(experiment)
+            if found is None:
+                self.experiment_id = self.client.create_experiment(experiment)
+            elif found.lifecycle_stage != "active":
+                raise InputError(
+                    f"the MLflow experiment {experiment!r} was deleted: restore it, or choose "
+                    "another --study-name"
+                )
+            else:
+                self.experiment_id = found.experiment_id
+        except InputError:
+            raise
+        except Exception as error:  # MLflow, SQLAlchemy and requests each raise their own
+            raise InputError(f"MLflow cannot be opened at {uri}: {_line(error)}") from None
+        self.run_id = ""
+        self._runs: dict[int, str] = {}
+        self._pending: dict[int, Update] = {}
+        self._lock = threading.Condition()
+        self._urgent = self._writing = self._closing = self._down = False
+        self._thread = threading.Thread(target=self._write_forever, name="mlflow", daemon=True)
+
+    def open(self, run_id: str | None, name: str, tags: Mapping[str, str]) -> str:
+        """Open the study's run, again if it is there already, and start to write; return its id."""
+        if run_id is not None and self._exists(run_id):
+            self.run_id = run_id
+            self.client.update_run(run_id, status="RUNNING")
+        else:
+            run = self.client.create_run(self.experiment_id, run_name=name)
+            self.run_id = run.info.run_id
+        self.client.log_batch(self.run_id, tags=[RunTag(k, v) for k, v in tags.items()])
+        self._thread.start()
+        return self.run_id
+
+    def update(self, number: int, update: Update) -> None:
+        """Note what is to be written about a trial, and return at once."""
+        with self._lock:
+            if number in self._pending:
+                self._pending[number].merge(update)
+            else:
+                self._pending[number] = update
+            self._lock.notify()
+
+    def reconcile(self, finished: Mapping[int, Callable[[], Update]], state: str) -> int:
+        """Bring MLflow to agree with the finished trials; return how many were written anew.
+
+        Args:
+            finished: by trial number, what is to be written if the run is not as it should be.
+            state: the tag that must be there when a run is whole.
+        """
+        written = 0
+        for run in self._children():
+            number = int(run.data.tags[_NUMBER])
+            if number in finished and run.data.tags.get(state) and run.info.status != "RUNNING":
+                self._runs[number] = run.info.run_id
+            else:
+                self.client.delete_run(run.info.run_id)  # of a trial that did not end, or half
+        for number, update in finished.items():
+            if number not in self._runs:
+                self.update(number, update())
+                written += 1
+        return written
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until all is written; return whether it is.
+
+        Args:
+            timeout: in seconds.
+        """
+        deadline = time.monotonic() + timeout
+        with self._lock:
+            self._urgent = True
+            self._lock.notify()
+            while self._pending or self._writing:
+                if (left := deadline - time.monotonic()) <= 0:
+                    break
+                self._lock.wait(min(left, 0.1))
+            self._urgent = False
+            return not (self._pending or self._writing)
+
+    def close(self, status: Status) -> None:
+        """End the study's run; what could not be written by now is left for the next time."""
+        with self._lock:
+            self._closing = True
+            self._lock.notify_all()
+        self._thread.join(timeout=30)
+        if not self._down:
+            self.attempt(lambda: self.client.set_terminated(self.run_id, status))
+
+    def attempt(self, write: Callable[[], Any]) -> bool:
+        """Write something that is nice to have; return whether it went well."""
+        try:
+            write()
+        except Exception as error:
+            self._warn(f"MLflow at {self.uri}: {_line(error)}")
+            return False
+        return True
+
+    def describe(self, markdown: str, metrics: Mapping[str, float]) -> None:
+        """Write the study run's description, its report and its metrics."""
+        self.client.set_tag(self.run_id, "mlflow.note.content", markdown)
+        self.client.log_text(self.run_id, markdown, "report.md")
+        now = milliseconds()
+        self.client.log_batch(
+            self.run_id, metrics=[Metric(k, significant(v), now, 0) for k, v in metrics.items()]
+        )
+
+    def register(
+        self,
+        number: int,
+        name: str,
+        network: nn.Module,
+        example: NDArray[Any],
+        beside: Sequence[Path],
+    ) -> str:
+        """Log a network under a trial's run and register it with the alias `champion`.
+
+        It is saved as an exported program, which loads without unpickling code and takes batches
+        of any size.
+
+        Args:
+            number: of the trial.
+            name: of the registered model, which is made if it is not there.
+            network: in evaluation mode, on the CPU.
+            example: a batch of raw inputs, of two samples or more.
+            beside: further files to keep in the run's folder `champion`.
+
+        Returns:
+            The version of the registered model.
+        """
+        with torch.no_grad():
+            outputs = network(torch.from_numpy(example)).numpy()
+        before = mlflow.get_tracking_uri()
+        mlflow.set_tracking_uri(self.uri)
+        try:
+            with _quiet_registration():
+                logged = Model.log(
+                    artifact_path=None,
+                    flavor=mlflow.pytorch,
+                    name="champion",
+                    run_id=self._runs[number],
+                    registered_model_name=name,
+                    pytorch_model=network,
+                    serialization_format="pt2",
+                    signature=infer_signature(example, outputs),
+                    input_example=example,
+                    # Without these MLflow spends seconds on finding out.
+                    pip_requirements=[f"{p}=={version(p)}" for p in ("mlflow", "numpy", "torch")],
+                )
+        finally:
+            mlflow.set_tracking_uri(before)
+        for path in beside:
+            self.client.log_artifact(self._runs[number], str(path), "champion")
+        registered = str(logged.registered_model_version)
+        self.client.set_registered_model_alias(name, "champion", registered)
+        return registered
+
+    def score(self, number: int, metrics: Mapping[str, float]) -> None:
+        """Write the champion's metrics on the test split, to its run and the study's."""
+        now = milliseconds()
+        for run_id in (self._runs[number], self.run_id):
+            self.client.log_batch(run_id, metrics=metrics_at(0, metrics, now))
+
+    def save_view(self, columns: Sequence[str], ascending: bool) -> None:
+        """Give the experiment's runs table a view that shows scores and tricks, best first.
+
+        The UI's own table shows no metric and no param. The tag is one that the UI writes itself
+        when a view is shared; MLflow does not document it.
+        """
+        view = {
+            "searchFilter": "",
+            "orderByKey": "metrics.`objective`",
+            "orderByAsc": ascending,
+            "startTime": "ALL",
+            "lifecycleFilter": "Active",
+            "datasetsFilter": [],
+            "modelVersionFilter": "All Runs",
+            "selectedColumns": list(columns),
+            "columnOrder": [],
+            "columnWidths": {},
+            "runsHiddenMode": "FIRST_10_RUNS",
+        }
+        packed = base64.b64encode(zlib.compress(json.dumps(view).encode())).decode()
+        now = milliseconds()
+        shared = {"name": "Trials", "createdAt": now, "updatedAt": now, "state": f"deflate;{packed}"}
+        self.client.set_experiment_tag(
+            self.experiment_id, "mlflow.sharedViewState.trials", json.dumps(shared)
+        )
+
+    @property
+    def link(self) -> str:
+        """The page of that view, below the address of a server."""
+        return (
+            f"#/experiments/{self.experiment_id}/runs"
+            "?workflowType=machine_learning&viewStateShareKey=trials"
+        )
+
+    def run_of(self, number: int) -> str | None:
+        """Return the id of a trial's run."""
+        return self._runs.get(number)
+
+    def _exists(self, run_id: str) -> bool:
+        try:
+            return str(self.client.get_run(run_id).info.lifecycle_stage) == "active"
+        except mlflow.MlflowException:
+            return False
+
+    def _children(self) -> Iterable[Run]:
+        token: str | None = None
+        while True:
+            page = self.client.search_runs(
+                [self.experiment_id],
+                filter_string=f"tags.`{_PARENT}` = '{self.run_id}'",
+                max_results=1000,
+                page_token=token,
+            )
+            yield from page
+            if not (token := page.token):
+                return
+
+    def _write_forever(self) -> None:
+        """Write what is pending, batch by batch, until closed."""
+        while True:
+            with self._lock:
+                while not self._pending and not self._closing:
+                    self._lock.wait()
+                if not self._pending:
+                    return
+                self._rest(FLUSH_SECONDS)
+                batch, self._pending = self._pending, {}
+                self._writing = True
+            self._write(batch)
+            with self._lock:
+                self._writing = False
+                self._lock.notify_all()
+                if self._closing and self._down:
+                    return
+                if self._down:
+                    self._rest(PAUSE_SECONDS)
+
+    def _rest(self, seconds: float) -> None:
+        """Wait, unless somebody waits for what is pending."""
+        self._lock.wait_for(lambda: self._urgent or self._closing, timeout=seconds)
+
+    def _write(self, batch: dict[int, Update]) -> None:
+        """Write a batch; what fails goes back before what came meanwhile."""
+        while batch:
+            number = min(batch)
+            try:
+                self._apply(number, batch[number])
+            except Exception as error:
+                self._lose(error)
+                with self._lock:
+                    for late, update in self._pending.items():
+                        if late in batch:
+                            batch[late].merge(update)
+                        else:
+                            batch[late] = update
+                    self._pending = batch
+                return
+            del batch[number]
+        if self._down:
+            self._down = False
+            self._warn(f"MLflow at {self.uri} is back")
+
+    def _lose(self, error: Exception) -> None:
+        if not self._down:
+            self._warn(
+                f"MLflow at {self.uri} does not answer ({_line(error)}); "
+                "training goes on, and what is missing is written when it is back"
+            )
+        self._down = True
+
+    def _apply(self, number: int, update: Update) -> None:
+        """Write one trial's update; doing it twice does no harm."""
+        if update.gone:
+            if run_id := self._runs.pop(number, None):
+                self.client.delete_run(run_id)
+            return
+        run_id = self._runs.get(number) or self._create(number, update)
+        self._runs[number] = run_id
+        params = _chunks([Param(k, v) for k, v in update.params.items()], _PARAMS_AT_ONCE)
+        metrics = _chunks(update.metrics, _METRICS_AT_ONCE)
+        tags = [RunTag(k, v) for k, v in update.tags.items()]
+        for some_params, some_metrics in itertools.zip_longest(params, metrics, fillvalue=[]):
+            self.client.log_batch(run_id, metrics=some_metrics, params=some_params, tags=tags)
+            tags = []
+        for name, content in update.artifacts.items():
+            if isinstance(content, str):
+                self.client.log_text(run_id, content, name)
+            else:
+                self.client.log_dict(run_id, content, name)
+        if update.status not in (None, "RUNNING"):
+            self.client.set_terminated(run_id, update.status, end_time=update.end)
+
+    def _create(self, number: int, update: Update) -> str:
+        if self._down:  # the answer to an earlier attempt may have been lost on the way
+            for run in self._children():
+                if run.data.tags.get(_NUMBER) == str(number):
+                    return str(run.info.run_id)
+        tags = {
+            _PARENT: self.run_id,
+            _NUMBER: str(number),
+            "mlflow.source.name": sys.argv[0],
+            "mlflow.source.type": "LOCAL",
+        }
+        run = self.client.create_run(
+            self.experiment_id, start_time=update.start, tags=tags, run_name=f"trial-{number:03d}"
+        )
+        return str(run.info.run_id)
+
+
+def milliseconds(seconds: float | None = None) -> int:
+    """Return a time, by default now, in milliseconds since the epoch."""
+    return int(1000 * (time.time() if seconds is None else seconds))
+
+
+def significant(value: float) -> float:
+    """Round to five significant digits: the UI's cells show about ten characters."""
+    return float(f"{value:.5g}")
+
+
+def metrics_at(step: int, values: Mapping[str, float], when: int) -> list[Metric]:
+    """Return the metrics of one epoch.
+
+    Args:
+        step: the number of the epoch.
+        values: by name.
+        when: milliseconds since the epoch.
+    """
+    return [Metric(name, significant(value), when, step) for name, value in values.items()]
+
+
+def shown(value: Any) -> str:
+    """Write a hyperparameter as a param of a run."""
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def how_to_look(uri: str, link: str) -> str:
+    """Say how to open the UI.
+
+    Args:
+        uri: the tracking URI.
+        link: the path of the page, as `Tracker.link` returns it.
+    """
+    if urlparse(uri).scheme in ("http", "https"):
+        return f"Look at the trials:  {uri.rstrip('/')}/{link}"
+    return (
+        f"Look at the trials:  mlflow ui --backend-store-uri {shlex.quote(uri)}\n"
+        f"                     http://127.0.0.1:5000/{link}"
+    )
+
+
+@contextlib.contextmanager
+def _quiet_registration() -> Iterator[None]:
+    """Keep MLflow from telling, on both streams, what the caller tells in its own words."""
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+
+
+def _chunks(items: list[Any], size: int) -> list[list[Any]]:
+    """Split a list into pieces; an empty one into one empty piece."""
+    return [items[at : at + size] for at in range(0, len(items), size)] or [[]]
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
