@@ -1,0 +1,104 @@
+"""What several tests share: the variants of every stage, small networks and small data."""
+
+import itertools
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+from lightning_tricks import InMemoryData, Split, Tricks, TricksModule
+from lightning_tricks.space import stages
+
+VARIANTS = [
+    (stage, kind) for stage, options in stages(Tricks).items() for kind in options
+]
+STAGE_PAIRS = list(itertools.combinations(stages(Tricks), 2))
+
+
+def variant(stage: str, kind: str, **fields: Any) -> Any:
+    """Return a variant of a stage, with its defaults but for some fields."""
+    return stages(Tricks)[stage][kind](**fields)
+
+
+def mlp(inputs: int = 6, width: int = 8, classes: int = 3, depth: int = 2) -> nn.Sequential:
+    layers: list[nn.Module] = [nn.Linear(inputs, width), nn.ReLU()]
+    for _ in range(depth - 1):
+        layers += [nn.Linear(width, width), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(width, classes))
+
+
+def convnet() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(2, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=1, groups=4),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(8 * 4 * 4, 6),
+        nn.ReLU(),
+        nn.Linear(6, 3),
+    )
+
+
+def samples(count: int, *shape: int, seed: int = 0, classes: int = 3) -> Split:
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(count, *shape, generator=generator) * 3 + 5
+    targets = torch.arange(count) % classes
+    return Split(inputs, targets)
+
+
+def small_data(*shape: int, batch_size: int = 8) -> InMemoryData:
+    shape = shape or (6,)
+    return InMemoryData(
+        samples(24, *shape),
+        samples(12, *shape, seed=1),
+        samples(12, *shape, seed=2),
+        batch_size=batch_size,
+    )
+
+
+def fit(
+    tricks: Tricks, backbone: nn.Module, data: Any = None, epochs: int = 1, **options: Any
+) -> TricksModule:
+    """Train a module with a silent Trainer."""
+    module = TricksModule(backbone, tricks)
+    trainer(epochs, **options).fit(module, datamodule=data or small_data())
+    return module
+
+
+def trainer(epochs: int, **options: Any) -> pl.Trainer:
+    silent = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "accelerator": "cpu",
+    }
+    return pl.Trainer(max_epochs=epochs, **{**silent, **options})
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    pl.seed_everything(0, verbose=False)
+
+
+@pytest.fixture(autouse=True)
+def in_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    yield
+
+
+@pytest.fixture(scope="session")
+def digits() -> InMemoryData:
+    return InMemoryData.from_arrays(*load_digits(return_X_y=True))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def quiet() -> None:
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
