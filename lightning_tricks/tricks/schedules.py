@@ -145,7 +145,7 @@ class PlateauSchedule(ScheduleTrick):
     def build(self, optimizer: Optimizer, steps: int, epochs: int) -> dict[str, Any]:
         del steps
         patience = max(round(self.patience * epochs), 1)
-        scheduler = ReduceLROnPlateau(optimizer, factor=self.gamma, patience=patience)
+        scheduler = ReduceLROnPlateau(optimizer, factor=self.gamma, patience=patience, eps=0.0)
         return {"scheduler": scheduler, "interval": "epoch", "monitor": "val/loss"}
 
     def factor(self, epoch: float, epochs: int) -> float:

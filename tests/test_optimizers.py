@@ -1,0 +1,164 @@
+"""Each formula against torch's own optimizer, and the lesson's against NumPy."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import mlp, variant
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightning_tricks.tricks import Tricks
+from lightning_tricks.tricks.optimizers import Adam, Momentum, NormalizedSGD, TorchMomentum
+from lightning_tricks.tricks.weight_decay import L1, L2, DecoupledWeightDecay, NoWeightDecay
+
+torch_optim = torch.optim
+REFERENCES = [
+    ("sgd", {"lr": 0.1}, torch_optim.SGD, {"lr": 0.1}),
+    ("torch_momentum", {"lr": 0.1, "gamma": 0.8}, torch_optim.SGD, {"lr": 0.1, "momentum": 0.8}),
+    ("momentum", {"lr": 0.1, "gamma": 0.8}, torch_optim.SGD, {"lr": 0.1, "momentum": 0.8}),
+    (
+        "nesterov",
+        {"lr": 0.1, "gamma": 0.8},
+        torch_optim.SGD,
+        {"lr": 0.1, "momentum": 0.8, "nesterov": True},
+    ),
+    ("adagrad", {"lr": 0.1}, torch_optim.Adagrad, {"lr": 0.1}),
+    ("rmsprop", {"lr": 0.01, "rho": 0.95}, torch_optim.RMSprop, {"lr": 0.01, "alpha": 0.95}),
+    ("adam", {"lr": 0.01, "beta1": 0.8}, torch_optim.Adam, {"lr": 0.01, "betas": (0.8, 0.999)}),
+]
+
+
+def run(optimizer, module, steps=12):
+    """Take steps on a fixed sequence of random losses."""
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(steps):
+        inputs = torch.randn(5, 6, generator=generator)
+        optimizer.zero_grad()
+        module(inputs).square().sum().backward()
+        optimizer.step()
+    return [p.detach().clone() for p in module.parameters()]
+
+
+def pair():
+    torch.manual_seed(0)
+    ours = mlp()
+    theirs = mlp()
+    theirs.load_state_dict(ours.state_dict())
+    return ours, theirs
+
+
+def close(ours, theirs):
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize(("kind", "fields", "reference", "options"), REFERENCES)
+def test_each_optimizer_equals_torch(kind, fields, reference, options):
+    ours, theirs = pair()
+    optimizer = variant("optimizer", kind, **fields).build(NoWeightDecay().groups(ours))
+    close(run(optimizer, ours), run(reference(theirs.parameters(), **options), theirs))
+
+
+@pytest.mark.parametrize(("kind", "fields", "reference", "options"), REFERENCES)
+def test_l2_equals_the_weight_decay_of_torch(kind, fields, reference, options):
+    ours, theirs = pair()
+    groups = L2(strength=0.03, norms_and_biases=True).groups(ours)
+    optimizer = variant("optimizer", kind, **fields).build(groups)
+    expected = reference(theirs.parameters(), weight_decay=0.03, **options)
+    close(run(optimizer, ours), run(expected, theirs))
+
+
+def test_adam_with_decoupled_decay_equals_adamw():
+    ours, theirs = pair()
+    groups = DecoupledWeightDecay(strength=0.3, norms_and_biases=True).groups(ours)
+    reference = torch.optim.AdamW(theirs.parameters(), lr=0.01, weight_decay=0.3)
+    close(run(Adam(lr=0.01).build(groups), ours), run(reference, theirs))
+
+
+def test_adam_with_decoupled_decay_of_weights_alone_equals_adamw_with_two_groups():
+    ours, theirs = pair()
+    weights = [p for p in theirs.parameters() if p.dim() > 1]
+    biases = [p for p in theirs.parameters() if p.dim() == 1]
+    reference = torch.optim.AdamW(
+        [{"params": weights, "weight_decay": 0.3}, {"params": biases, "weight_decay": 0.0}], lr=0.01
+    )
+    optimizer = Adam(lr=0.01).build(DecoupledWeightDecay(strength=0.3).groups(ours))
+    close(run(optimizer, ours), run(reference, theirs))
+
+
+def test_l1_pulls_each_weight_towards_zero_by_the_same_amount():
+    ours, _ = pair()
+    before = ours[0].weight.detach().clone()
+    optimizer = variant("optimizer", "sgd", lr=0.5).build(L1(strength=0.01).groups(ours))
+    optimizer.step()  # no gradient at all: the penalty acts alone
+    torch.testing.assert_close(ours[0].weight, before - 0.5 * 0.01 * before.sign())
+
+
+def drive(trick, gradients, rates):
+    """Return the weight's way from zero under a formula."""
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = trick.build([{"params": [parameter]}])
+    for gradient, rate in zip(gradients, rates, strict=True):
+        optimizer.param_groups[0]["lr"] = rate
+        parameter.grad = torch.tensor([float(gradient)])
+        optimizer.step()
+    return float(parameter.detach())
+
+
+def test_the_lessons_momentum_keeps_its_speed_when_the_rate_drops_and_torchs_does_not():
+    gradients, rates = [1.0] * 10, [0.1] * 5 + [0.01] * 5
+    velocity = weight = buffer = other = 0.0
+    for g, eta in zip(gradients, rates, strict=True):
+        velocity = 0.9 * velocity - eta * g
+        weight += velocity
+        buffer = 0.9 * buffer + g
+        other -= eta * buffer
+    lessons = drive(Momentum(gamma=0.9), gradients, rates)
+    torchs = drive(TorchMomentum(gamma=0.9), gradients, rates)
+    np.testing.assert_allclose([lessons, torchs], [weight, other], rtol=1e-5)
+    assert lessons < torchs - 0.5
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+@given(scale=st.floats(1e-6, 1e6))
+def test_a_normalized_step_has_the_length_of_the_learning_rate(scope, scale):
+    parameters = [torch.nn.Parameter(torch.zeros(3)), torch.nn.Parameter(torch.zeros(2, 2))]
+    optimizer = NormalizedSGD(lr=0.25, scope=scope).build([{"params": parameters}])
+    for parameter in parameters:
+        parameter.grad = torch.full_like(parameter, scale)
+    optimizer.step()
+    lengths = [float(p.detach().norm()) for p in parameters]
+    if scope == "layer":
+        np.testing.assert_allclose(lengths, [0.25, 0.25], rtol=1e-4)
+    else:
+        np.testing.assert_allclose(np.hypot(*lengths), 0.25, rtol=1e-4)
+
+
+def test_a_zero_gradient_does_not_move_a_normalized_step():
+    parameter = torch.nn.Parameter(torch.ones(3))
+    optimizer = NormalizedSGD().build([{"params": [parameter]}])
+    parameter.grad = torch.zeros(3)
+    optimizer.step()
+    assert torch.equal(parameter, torch.ones(3))
+
+
+@pytest.mark.parametrize("kind", [kind for kind, *_ in REFERENCES])
+def test_numbers_may_be_vectors_one_for_each_model(kind):
+    """The seam for many models at once: stacked gradients, and a learning rate for each."""
+    rates = [0.01, 0.02, 0.05]
+    trick = variant("optimizer", kind)
+    gradients = torch.randn(6, 3, 4)  # steps, models, weights
+    stacked: dict = {}
+    alone: list[dict] = [{} for _ in rates]
+    for gradient in gradients:
+        together = trick.update(gradient, stacked, torch.tensor(rates)[:, None])
+        for row, (rate, state) in enumerate(zip(rates, alone, strict=True)):
+            torch.testing.assert_close(together[row], trick.update(gradient[row], state, rate))
+
+
+def test_defaults_of_the_search_lie_inside_of_it():
+    from lightning_tricks import Space
+
+    space = Space(Tricks)
+    assert space.nearest(Tricks()) == Tricks()
+    assert space.nearest(Tricks.plain()) == Tricks.plain()

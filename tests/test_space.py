@@ -1,0 +1,219 @@
+import json
+from typing import Annotated, Literal
+
+import optuna
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import Field
+
+from lightning_tricks import Choice, Float, InputError, Int, OneMinus, Space, Trick, Tricks, suggest
+from lightning_tricks.tricks.clipping import NormClipping
+
+
+class Off(Trick):
+    neutral = True
+    kind: Literal["off"] = "off"
+
+
+class On(Trick):
+    kind: Literal["on"] = "on"
+    rate: Annotated[float, Float(0.1, 10, log=True)] = Field(1.0, gt=0)
+    count: Annotated[int, Int(1, 8)] = Field(2, ge=1)
+    flag: Annotated[bool, Choice(False, True)] = False
+    beta: Annotated[float, OneMinus(0.01, 0.5)] = Field(0.9, lt=1)
+    fixed: float = 7.0
+
+
+class Hidden(Trick):
+    searched = False
+    kind: Literal["hidden"] = "hidden"
+
+
+class Record(Trick):
+    stage: Off | On | Hidden = Field(On(), discriminator="kind")
+    width: Annotated[int, Int(4, 64, log=True)] = 16
+
+
+SPACE = Space(Record)
+
+
+def draw(space, seed=0, **enqueued):
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    if enqueued:
+        study.enqueue_trial(enqueued)
+    trial = study.ask()
+    return suggest(trial, space), trial.params
+
+
+def test_parameter_names_are_paths_and_only_those_of_the_chosen_variant():
+    record, params = draw(Record, stage="on", width=8)
+    assert set(params) == {
+        "stage", "stage.on.rate", "stage.on.count", "stage.on.flag", "stage.on.one_minus_beta", "width"
+    }
+    assert record.stage.beta == 1 - params["stage.on.one_minus_beta"]
+    _, params = draw(Record, stage="off")
+    assert set(params) == {"stage", "width"}
+
+
+def test_two_optimizers_have_two_learning_rates():
+    space = Space(Tricks)
+    assert {"optimizer.adam.lr", "optimizer.sgd.lr"} <= set(space.domains)
+
+
+def test_an_error_names_the_path_and_the_value():
+    with pytest.raises(InputError, match=r"stage.on.rate: .* greater than 0 \(got -1\)"):
+        Record.parse({"stage": {"kind": "on", "rate": -1}})
+
+
+def test_variants_not_searched_are_there_when_asked_for():
+    assert "hidden" not in SPACE.domains["stage"].extremes()
+    narrowed = SPACE.narrow({"stage": ["off", "hidden"]})
+    assert {draw(narrowed, seed)[0].stage.kind for seed in range(20)} == {"off", "hidden"}
+    assert draw(SPACE.pin({"stage": "hidden"}))[0].stage == Hidden()
+
+
+def test_pin_a_kind_a_field_a_mapping_or_a_whole_trick():
+    record, params = draw(SPACE.pin({"stage": "on", "stage.on.rate": 3}))
+    assert record.stage.rate == 3.0
+    assert "stage.on.count" in params
+    assert not {"stage", "stage.on.rate"} & set(params)
+    assert draw(SPACE.pin({"stage": {"kind": "on", "count": 5}}))[0].stage.count == 5
+    record, params = draw(SPACE.pin({"stage": On(rate=2, count=3), "width": 4}))
+    assert record == Record(stage=On(rate=2, count=3), width=4)
+    assert params == {}
+
+
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=30, deadline=None)
+def test_narrowed_values_stay_inside(seed):
+    space = SPACE.narrow({"stage.on.rate": Float(2, 3), "width": {"low": 8, "high": 9}})
+    record, _ = draw(space.pin({"stage": "on"}), seed)
+    assert 2 <= record.stage.rate <= 3
+    assert record.width in (8, 9)
+
+
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=30, deadline=None)
+def test_a_record_is_found_again_by_its_parameters(seed):
+    record, params = draw(SPACE, seed)
+    again, _ = draw(SPACE, seed + 1, **params)
+    assert again == record
+    assert SPACE.nearest(record) == record
+
+
+def test_nearest_moves_what_lies_outside():
+    space = SPACE.narrow({"stage": ["off", "on"], "width": [4, 8]}).narrow(
+        {"stage.on.rate": {"low": 2, "high": 5}}
+    )
+    assert space.nearest(Record()) == Record(stage=On(rate=2.0), width=4)
+    assert space.nearest(Record(stage=Hidden())).stage == Off()
+
+
+WRONG = [
+    ({"pin": {"stge": "on"}}, "stge: no such field in Record; did you mean 'stage'"),
+    ({"pin": {"stage": "onn"}}, "stage: must be one of"),
+    ({"pin": {"stage": 3}}, "stage: must be a kind"),
+    ({"pin": {"stage": {"rate": 3}}}, "stage: must be a kind"),
+    ({"pin": {"stage.on.rate": -1}}, "greater than 0"),
+    ({"pin": {"stage.on.rate": float("nan")}}, "finite"),
+    ({"pin": {"width": "wide"}}, "width: .*integer"),
+    ({"narrow": {"stage": []}}, "at least one option"),
+    ({"narrow": {"stage": ["on", "on"]}}, "differ"),
+    ({"narrow": {"stage": {"low": 1, "high": 2}}}, "must be one of"),
+    ({"narrow": {"width": {"low": 9, "high": 4}}}, "low <= high"),
+    ({"narrow": {"width": {"low": 1.5, "high": 4}}}, "whole numbers"),
+    ({"narrow": {"width": {"low": 1}}}, "needs low and high"),
+    ({"narrow": {"width": {"low": 1, "high": 2, "step": 1}}}, "low, high and log only"),
+    ({"narrow": {"width": {"low": "a", "high": 2}}}, "width: "),
+    ({"narrow": {"width": 5}}, "list of options or"),
+    ({"narrow": {"stage.on.rate": {"low": 0, "high": 2, "log": True}}}, "low > 0"),
+    ({"narrow": {"stage.on.rate": {"low": 0, "high": 2}}}, "greater than 0"),
+    ({"pin": {"stage": "off"}, "narrow": {"stage.on.rate": [1, 2]}}, "is never used"),
+    ({"pin": {"stage": "off", "stage.on.rate": 1}}, "is never used"),
+    ({"pin": {"width": 8}, "narrow": {"width": [4, 8]}}, "is pinned to 8 already"),
+    ({"pin": {"stage": "on", "stage.on.rate": [1]}}, "valid number"),
+    ({"search": {}}, "sections `pin` and `narrow` only"),
+    ({"pin": ["stage"]}, "must map paths to values"),
+    ([1], "sections"),
+    ({"pin": {1: 2}}, "must map paths"),
+]
+
+
+@pytest.mark.parametrize(("content", "message"), WRONG, ids=[str(content) for content, _ in WRONG])
+def test_a_wrong_space_is_one_clear_line(content, message, tmp_path):
+    path = tmp_path / "space.yaml"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(InputError, match=message) as caught:
+        Space.from_yaml(Record, path)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"pin: [", b"\xff\xfe\x00", b"a: b: c"])
+def test_a_malformed_file_is_one_clear_line(content, tmp_path):
+    path = tmp_path / "space.yaml"
+    path.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        Space.from_yaml(Record, path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_one_clear_line(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        Space.from_yaml(Record, tmp_path / "none.yaml")
+    with pytest.raises(InputError, match="cannot be read"):
+        Space.from_yaml(Record, tmp_path)
+
+
+def test_a_space_from_a_file(tmp_path):
+    path = tmp_path / "space.yaml"
+    path.write_text(
+        "pin: {clipping: {kind: norm, theta: 2.0}}\n"
+        "narrow:\n"
+        "  optimizer: [adam, sgd]\n"
+        "  optimizer.adam.lr: {low: 1e-4, high: 1e-2, log: true}\n"
+    )
+    space = Space.from_yaml(Tricks, path)
+    assert space.domains["optimizer.adam.lr"] == Float(1e-4, 1e-2, log=True)
+    assert space.nearest(Tricks()).clipping == NormClipping(theta=2.0)
+
+
+def test_an_empty_file_is_the_whole_space(tmp_path):
+    (tmp_path / "space.yaml").write_text("")
+    assert Space.from_yaml(Record, tmp_path / "space.yaml") == SPACE
+
+
+def test_the_description_is_plain_data():
+    assert json.loads(json.dumps(Space(Tricks).describe())) == Space(Tricks).describe()
+
+
+def test_a_subclass_widens_the_space():
+    class Mine(Tricks):
+        width: Annotated[int, Int(8, 16)] = 8
+
+    record, params = draw(Mine)
+    assert isinstance(record, Mine)
+    assert params["width"] == record.width
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Float(2, 1),
+        lambda: Float(0, 1, log=True),
+        lambda: Float(0, float("inf")),
+        lambda: Float(float("nan"), 1),
+        lambda: Int(3, 2),
+        lambda: Choice(),
+        lambda: Choice("a", "a"),
+        lambda: Choice(float("nan")),
+        lambda: Choice([1]),
+        lambda: OneMinus(0, 0.5),
+    ],
+    ids=range(10),
+)
+def test_a_wrong_domain_is_refused_when_it_is_made(make):
+    with pytest.raises(ValueError, match=r"\(got"):
+        make()

@@ -1,0 +1,190 @@
+"""Normalization and dropout: where layers go in, and what happens to biases."""
+
+import pytest
+import torch
+from conftest import VARIANTS, convnet, mlp, variant
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from lightning_tricks import MLP, ConvNet, InputError, Tricks, TricksModule
+
+LAYER_NORMS = ["batch", "layer", "group"]
+
+
+def kinds(module):
+    return [type(child).__name__ for child in module]
+
+
+def normalized(backbone, kind, **fields):
+    variant("normalization", kind, **fields).apply(backbone)
+    return backbone
+
+
+def test_before_the_activation():
+    module = normalized(mlp(), "batch")
+    assert kinds(module) == [
+        "Linear", "BatchNorm1d", "ReLU", "Linear", "BatchNorm1d", "ReLU", "Linear"
+    ]
+
+
+def test_after_the_activation():
+    module = normalized(mlp(), "batch", position="after")
+    assert kinds(module) == [
+        "Linear", "ReLU", "BatchNorm1d", "Linear", "ReLU", "BatchNorm1d", "Linear"
+    ]
+
+
+def test_on_images():
+    module = normalized(convnet(), "batch")
+    assert kinds(module)[:4] == ["Conv2d", "BatchNorm2d", "ReLU", "Conv2d"]
+    assert kinds(module)[-4:] == ["Linear", "BatchNorm1d", "ReLU", "Linear"]
+    assert kinds(normalized(convnet(), "layer"))[1] == "GroupNorm"
+
+
+@pytest.mark.parametrize("kind", LAYER_NORMS)
+def test_biases_go_with_a_following_norm_and_come_back(kind):
+    module = normalized(mlp(), kind)
+    assert [m.bias is None for m in module if isinstance(m, nn.Linear)] == [True, True, False]
+    variant("normalization", "none").apply(module)
+    assert kinds(module) == kinds(mlp())
+    assert [m.bias is None for m in module if isinstance(m, nn.Linear)] == [False] * 3
+    normalized(module, kind, position="after")
+    assert [m.bias is None for m in module if isinstance(m, nn.Linear)] == [False] * 3
+
+
+def test_a_layer_without_activation_is_normalized_too():
+    module = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    normalized(module, "batch", position="after")
+    assert kinds(module) == ["Linear", "BatchNorm1d", "Linear", "ReLU", "BatchNorm1d", "Linear"]
+
+
+@pytest.mark.parametrize("first", LAYER_NORMS)
+@pytest.mark.parametrize("second", [*LAYER_NORMS, "weight"])
+def test_norms_that_are_there_are_swapped(first, second):
+    module = normalized(mlp(), first)
+    normalized(module, second)
+    assert kinds(module) == kinds(normalized(mlp(), second))
+
+
+def test_a_norm_outside_of_a_sequential_is_taken_out():
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = mlp()
+            self.norm = nn.LayerNorm(3)
+
+        def forward(self, inputs):
+            return self.norm(self.body(inputs))
+
+    module = Own()
+    variant("normalization", "none").apply(module)
+    assert isinstance(module.norm, nn.Identity)
+
+
+def test_the_users_network_is_left_as_it_was():
+    backbone = mlp()
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    TricksModule(backbone, Tricks(dropout={"kind": "dropout"}))
+    after = backbone.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert kinds(backbone) == kinds(mlp())
+
+
+@given(width=st.integers(1, 97), groups=st.integers(1, 40))
+def test_groups_divide_and_no_feature_stands_alone(width, groups):
+    trick = variant("normalization", "group", groups=groups)
+    on_images = trick.layer(nn.Conv2d(1, width, 3))
+    assert width % on_images.num_groups == 0
+    assert on_images.num_groups <= groups
+    on_features = trick.layer(nn.Linear(1, width))
+    assert width % on_features.num_groups == 0
+    assert width == 1 or on_features.num_groups < width
+
+
+@pytest.mark.parametrize("kind", LAYER_NORMS)
+def test_a_backbone_without_hidden_layer_is_an_error_that_says_what_was_looked_for(kind):
+    with pytest.raises(InputError, match=r"found nothing to act on: looked in nn.Sequential"):
+        normalized(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), kind)
+
+
+def test_weight_norm_keeps_the_weights_that_were_drawn():
+    tricks = Tricks(normalization={"kind": "weight"}, initialization={"kind": "he_normal"})
+    torch.manual_seed(0)
+    wrapped = TricksModule(mlp(width=64), tricks).backbone[2].weight
+    torch.manual_seed(0)
+    bare = TricksModule(mlp(width=64), Tricks(normalization={"kind": "none"})).backbone[2].weight
+    torch.testing.assert_close(wrapped, bare)
+
+
+def test_weight_norm_has_a_length_for_each_output_of_a_transposed_convolution():
+    layer = nn.Sequential(nn.ConvTranspose2d(3, 5, 3))
+    variant("normalization", "weight").wrap(layer)
+    assert layer[0].parametrizations.weight.original0.shape == (1, 5, 1, 1)
+
+
+def test_dropout_stands_before_each_linear_layer_but_the_first():
+    module = mlp()
+    variant("dropout", "dropout", p=0.3).apply(module)
+    assert kinds(module) == ["Linear", "ReLU", "Dropout", "Linear", "ReLU", "Dropout", "Linear"]
+    assert {m.p for m in module if isinstance(m, nn.Dropout)} == {0.3}
+
+
+def test_dropout_beside_batch_norm_stands_after_the_last_norm_only():
+    module = normalized(mlp(), "batch")
+    variant("dropout", "dropout").apply(module)
+    assert kinds(module)[-2:] == ["Dropout", "Linear"]
+    assert kinds(module).count("Dropout") == 1
+
+
+def test_dropout_layers_that_are_there_get_the_rate_or_none():
+    module = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Dropout(0.7), nn.Linear(4, 2))
+    variant("dropout", "dropout", p=0.2).apply(module)
+    assert [m.p for m in module if isinstance(m, nn.Dropout)] == [0.2]
+    variant("dropout", "none").apply(module)
+    assert [m.p for m in module if isinstance(m, nn.Dropout)] == [0.0]
+
+
+def test_dropout_removes_the_share_p_and_keeps_the_mean():
+    module = TricksModule(mlp(), Tricks.plain().model_copy(update={
+        "dropout": variant("dropout", "dropout", p=0.25)
+    }))
+    layer = next(m for m in module.modules() if isinstance(m, nn.Dropout))
+    dropped = layer(torch.ones(100_000))
+    assert float((dropped == 0).float().mean()) == pytest.approx(0.25, abs=0.01)
+    assert float(dropped.mean()) == pytest.approx(1.0, abs=0.02)
+
+
+def test_dropout_that_finds_nothing_is_an_error():
+    with pytest.raises(InputError, match="dropout found nothing to act on"):
+        variant("dropout", "dropout").apply(nn.Sequential(nn.Conv2d(1, 1, 3)))
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("norm", [kind for stage, kind in VARIANTS if stage == "normalization"])
+def test_the_built_in_networks_take_every_norm(residual, depth, norm):
+    tricks = Tricks(normalization={"kind": norm}, dropout={"kind": "dropout"})
+    flat = MLP(depth=depth, width=16, residual=residual).build((2, 8, 8), 5)
+    images = ConvNet(depth=depth, width=8, residual=residual).build((2, 8, 8), 5)
+    for backbone in (flat, images):
+        module = TricksModule(backbone, tricks.model_copy(update={"scaling": variant("scaling", "none")}))
+        assert module(torch.randn(4, 2, 8, 8)).shape == (4, 5)
+
+
+def test_the_shape_of_the_built_in_networks():
+    count = sum(isinstance(m, nn.Linear) for m in MLP(depth=3).build((4,), 2).modules())
+    assert count == 4
+    with pytest.raises(InputError, match="needs samples of shape"):
+        ConvNet().build((64,), 10)
+
+
+def test_names_of_a_named_sequential_stay():
+    from collections import OrderedDict
+
+    layers = OrderedDict(first=nn.Linear(4, 4), act=nn.ReLU(), head=nn.Linear(4, 2))
+    module = normalized(nn.Sequential(layers), "batch")
+    names = [name for name, _ in module.named_children()]
+    assert [n for n in names if n in layers] == ["first", "act", "head"]
+    assert kinds(module) == ["Linear", "BatchNorm1d", "ReLU", "Linear"]
