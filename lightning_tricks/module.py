@@ -152,7 +152,7 @@ class TricksModule(pl.LightningModule):
         self.health.observe(self._last_loss, norms, clipped, self._ends)
 
     def on_validation_start(self) -> None:
-        if not self.trainer.sanity_checking:
+        if self.trainer.is_last_batch and not self.trainer.sanity_checking:
             self.epoch_metrics = self.health.summary() or self.epoch_metrics
 
     def on_train_epoch_end(self) -> None:

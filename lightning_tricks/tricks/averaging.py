@@ -89,6 +89,8 @@ class WeightAveraging(pl.Callback):
         self.trick = trick
         self.updates = 0
         self.steps = 0
+        self.refreshed = 0
+        """The number of updates when the statistics of batch norm were last gathered."""
         self.average: dict[str, Tensor] = {}
         """The averaged parameters, and the buffers that go with them, by name."""
         self.raw: dict[str, Tensor] = {}
@@ -133,8 +135,10 @@ class WeightAveraging(pl.Callback):
         """Put the average into the module, with fresh batch-norm statistics."""
         self.raw = _copy(module)
         module.load_state_dict(self.average)
-        refresh_statistics(module, _inputs(trainer, module))
-        self.average = _copy(module)
+        if self.refreshed != self.updates:
+            refresh_statistics(module, _inputs(trainer, module))
+            self.average = _copy(module)
+            self.refreshed = self.updates
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -152,10 +156,11 @@ class WeightAveraging(pl.Callback):
             pl_module.load_state_dict(checkpoint["raw_state_dict"])
 
     def state_dict(self) -> dict[str, Any]:
-        return {"updates": self.updates, "steps": self.steps}
+        return {"updates": self.updates, "steps": self.steps, "refreshed": self.refreshed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.updates, self.steps = state_dict["updates"], state_dict["steps"]
+        self.refreshed = state_dict["refreshed"]
 
 
 @torch.no_grad()

@@ -68,7 +68,7 @@ class BestWeights(pl.Callback):
     def __init__(self, patience: float, monitor: str, mode: Mode) -> None:
         self.patience, self.monitor, self.mode = patience, monitor, mode
         self.best: float | None = None
-        self.waited = 0
+        self.best_epoch = 0
         self.weights: dict[str, Tensor] = {}
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -76,11 +76,10 @@ class BestWeights(pl.Callback):
             return
         score = monitored(trainer, self.monitor)
         if self.best is None or (score > self.best if self.mode == "max" else score < self.best):
-            self.best, self.waited = score, 0
+            self.best, self.best_epoch = score, trainer.current_epoch
             self.weights = {k: v.clone() for k, v in pl_module.state_dict().items()}
-        else:
-            self.waited += 1
-        if self.waited >= max(round(self.patience * (trainer.max_epochs or 1)), 1):
+        waited = trainer.current_epoch - self.best_epoch
+        if waited >= max(round(self.patience * (trainer.max_epochs or 1)), 1):
             trainer.should_stop = True
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -90,10 +89,10 @@ class BestWeights(pl.Callback):
             pl_module.load_state_dict(self.weights)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "waited": self.waited, "weights": self.weights}
+        return {"best": self.best, "best_epoch": self.best_epoch, "weights": self.weights}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best, self.waited = state_dict["best"], state_dict["waited"]
+        self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
         self.weights = state_dict["weights"]
 
 

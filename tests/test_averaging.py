@@ -1,0 +1,165 @@
+"""The three ways in which averaging makes a score wrong elsewhere, and the formulas."""
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from conftest import fit, mlp, small_data, trainer, variant
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from lightning_tricks import Tricks, TricksModule
+from lightning_tricks.tricks.averaging import WeightAveraging, refresh_statistics
+
+KINDS = [("ema", {"horizon": 0.2}), ("swa", {"start": 0.5})]
+
+
+class Recorder(pl.Callback):
+    """Keep the raw weights after each step, and what is there at each validation."""
+
+    def __init__(self):
+        self.steps, self.epoch_ends, self.validated, self.saved = [], [], [], []
+
+    def on_train_batch_end(self, trainer, pl_module, *unused):
+        self.steps.append(copy(pl_module))
+        if trainer.is_last_batch:
+            self.epoch_ends.append(copy(pl_module))
+
+    def on_validation_end(self, trainer, pl_module):
+        if not trainer.sanity_checking:
+            self.validated.append((copy(pl_module), float(trainer.callback_metrics["val/loss"])))
+
+
+def copy(module):
+    return {name: p.detach().clone() for name, p in module.named_parameters()}
+
+
+def run(kind, fields, epochs=4, norm="none", **options):
+    tricks = Tricks(averaging={"kind": kind, **fields}, normalization={"kind": norm})
+    recorder = Recorder()
+    module = TricksModule(mlp(), tricks)
+    runner = trainer(epochs, callbacks=[recorder], **options)
+    runner.fit(module, datamodule=small_data())
+    return module, recorder, runner
+
+
+def same(ours, theirs):
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_swa_is_the_mean_of_the_epoch_ends_the_last_included():
+    module, recorder, _ = run("swa", {"start": 0.5})
+    last = recorder.epoch_ends[2:]
+    same(copy(module), {name: (last[0][name] + last[1][name]) / 2 for name in last[0]})
+
+
+def test_ema_equals_torch_once_it_is_warm():
+    module, recorder, _ = run("ema", {"horizon": 0.25})  # 12 steps: an average over 3
+    reference = nn.ParameterDict({name.replace(".", "_"): value for name, value in recorder.steps[0].items()})
+    averaged = AveragedModel(reference, multi_avg_fn=get_ema_multi_avg_fn(1 - 1 / 3))
+    mean = {name: sum(step[name] for step in recorder.steps[:3]) / 3 for name in recorder.steps[0]}
+    for source in (mean, *recorder.steps[3:]):
+        for name, value in source.items():
+            reference[name.replace(".", "_")].data.copy_(value)
+        averaged.update_parameters(reference)
+    same(copy(module), {
+        name: averaged.module[name.replace(".", "_")].detach() for name in recorder.steps[0]
+    })
+
+
+@pytest.mark.parametrize(("kind", "fields"), KINDS)
+def test_what_is_validated_last_is_what_is_left_and_what_was_logged(kind, fields):
+    module, recorder, runner = run(kind, fields, norm="batch")
+    same(copy(module), recorder.validated[-1][0])
+    logged = recorder.validated[-1][1]
+    again = trainer(1).validate(module, small_data(), verbose=False)[0]["val/loss"]
+    assert again == pytest.approx(logged, rel=1e-5)
+    assert float(runner.callback_metrics["val/loss"]) == pytest.approx(logged, rel=1e-6)
+
+
+def test_before_an_average_has_begun_the_weights_themselves_are_validated():
+    _, recorder, _ = run("swa", {"start": 0.5})
+    same(recorder.validated[0][0], recorder.epoch_ends[0])
+    same(recorder.validated[1][0], recorder.epoch_ends[1])
+
+
+@pytest.mark.parametrize(("kind", "fields"), KINDS)
+def test_training_goes_on_from_the_raw_weights(kind, fields):
+    _, with_average, _ = run(kind, fields, norm="batch")
+    torch.manual_seed(0)
+    pl.seed_everything(0, verbose=False)
+    _, without, _ = run("none", {}, norm="batch")
+    pl.seed_everything(0, verbose=False)
+    _, again, _ = run(kind, fields, norm="batch")
+    for one, other in zip(without.steps, again.steps, strict=True):
+        same(one, other)
+    assert len(with_average.steps) == len(again.steps)
+
+
+@pytest.mark.parametrize(("kind", "fields"), KINDS)
+def test_what_is_saved_is_the_average(kind, fields, tmp_path):
+    module, recorder, runner = run(
+        kind, fields, norm="batch", enable_checkpointing=True, default_root_dir=tmp_path
+    )
+    saved = torch.load(runner.checkpoint_callback.best_model_path, weights_only=True)
+    same(saved["state_dict"], copy(module))
+    fresh = TricksModule.load_from_checkpoint(
+        runner.checkpoint_callback.best_model_path, backbone=mlp()
+    )
+    assert fresh.tricks == module.tricks
+    logged = recorder.validated[-1][1]
+    assert trainer(1).validate(fresh, small_data(), verbose=False)[0]["val/loss"] == pytest.approx(
+        logged, rel=1e-5
+    )
+
+
+def test_early_stopping_does_not_discard_the_average():
+    tricks = Tricks(
+        averaging={"kind": "ema", "horizon": 0.2},
+        stopping={"kind": "patience", "patience": 0.25},
+        normalization={"kind": "none"},
+    )
+    recorder = Recorder()
+    module = TricksModule(mlp(), tricks, monitor="val/loss", mode="min")
+    trainer(8, callbacks=[recorder]).fit(module, datamodule=small_data())
+    best = min(recorder.validated, key=lambda pair: pair[1])
+    same(copy(module), best[0])
+
+
+def test_statistics_of_batch_norm_are_those_of_the_averaged_weights():
+    module, _, runner = run("swa", {"start": 0.0}, norm="batch")
+    inputs = small_data().splits["train"].inputs
+    norm = next(m for m in module.modules() if isinstance(m, nn.BatchNorm1d))
+    with torch.no_grad():
+        entering = module.backbone[0](module.scaling(inputs))
+    torch.testing.assert_close(norm.running_mean, entering.mean(0), rtol=1e-3, atol=1e-4)
+    assert any(isinstance(callback, WeightAveraging) for callback in runner.callbacks)
+
+
+def test_refreshing_leaves_modes_momentum_and_dropout_alone():
+    module = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.BatchNorm1d(4, momentum=0.3))
+    module[1].eval()
+    batches = [torch.randn(50, 3), torch.randn(50, 3)]
+    refresh_statistics(module, batches)
+    assert [m.training for m in module] == [True, False, True]
+    assert module[2].momentum == 0.3
+    with torch.no_grad():
+        expected = module[0](torch.cat(batches)).mean(0)
+    torch.testing.assert_close(module[2].running_mean, expected)
+
+
+def test_a_horizon_is_a_share_of_the_budget():
+    trick = variant("averaging", "ema", horizon=0.1)
+    assert trick.weight(updates=10_000, epoch=5, epochs=10, steps=500) == pytest.approx(1 / 50)
+    assert trick.weight(updates=0, epoch=0, epochs=10, steps=500) == 1.0
+
+
+def test_accumulated_batches_count_as_one_step():
+    module, recorder, _ = run("ema", {"horizon": 1.0}, epochs=2, accumulate_grad_batches=3)
+    ends = recorder.epoch_ends  # three batches an epoch: one step
+    same(copy(module), {name: (ends[0][name] + ends[1][name]) / 2 for name in ends[0]})
+
+
+def test_the_module_is_usable_by_name_of_its_hyperparameters():
+    module = fit(Tricks(averaging={"kind": "ema"}), mlp())
+    assert Tricks.parse(module.hparams["tricks"]) == module.tricks

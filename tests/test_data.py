@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+import torch
+from conftest import samples
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightning_tricks import InMemoryData, InputError, Split
+from lightning_tricks.data import TensorLoader
+
+
+def numbered(count):
+    return Split(torch.arange(count).float()[:, None], torch.arange(count))
+
+
+@given(count=st.integers(1, 60), size=st.integers(1, 20), seed=st.integers(0, 99))
+def test_a_shuffled_epoch_holds_each_sample_once_and_no_batch_of_one(count, size, seed):
+    loader = TensorLoader(numbered(count), size, lambda: seed)
+    batches = [targets.tolist() for _, targets in loader]
+    assert len(batches) == len(loader)
+    left_out = count - sum(map(len, batches))
+    assert left_out == (1 if size > 1 and count % size == 1 and count > 1 else 0)
+    flat = sum(batches, [])
+    assert len(set(flat)) == len(flat)
+
+
+@given(count=st.integers(1, 60), size=st.integers(1, 20))
+def test_without_shuffling_every_sample_comes_in_order(count, size):
+    loader = TensorLoader(numbered(count), size)
+    assert sum((targets.tolist() for _, targets in loader), []) == list(range(count))
+    assert len(list(loader)) == len(loader)
+
+
+def test_the_order_follows_from_the_seed():
+    def order(seed):
+        return torch.cat([y for _, y in TensorLoader(numbered(50), 7, lambda: seed)]).tolist()
+
+    assert order(1) == order(1) != order(2)
+
+
+def test_splits_are_disjoint_whole_and_stratified():
+    inputs, targets = np.arange(100.0)[:, None], np.arange(100) % 4
+    data = InMemoryData.from_arrays(inputs, targets)
+    parts = [data.splits[name].inputs.flatten().tolist() for name in ("train", "validation", "test")]
+    assert sorted(sum(parts, [])) == list(range(100))
+    assert [len(part) for part in parts] == [60, 20, 20]
+    assert torch.bincount(data.splits["test"].targets).tolist() == [5, 5, 5, 5]
+    assert data.classes == 4
+    assert data.sample_shape == (1,)
+
+
+def bad(**changes):
+    given = {"train": samples(12, 4), "validation": samples(6, 4), **changes}
+    return InMemoryData(**given)
+
+
+BAD = {
+    "one class": (lambda: bad(train=samples(6, 4, classes=1)), "at least two classes"),
+    "nan": (
+        lambda: InMemoryData.from_arrays([[1.0], [float("nan")]] * 9, [0, 1] * 9),
+        r"must be finite \(got 9 NaN",
+    ),
+    "empty": (lambda: InMemoryData.from_arrays(np.zeros((0, 2)), []), "of one length, at least 1"),
+    "lengths": (lambda: InMemoryData.from_arrays(np.zeros((3, 2)), [0, 1]), "of one length"),
+    "few": (lambda: InMemoryData.from_arrays(np.zeros((3, 2)), [0, 1, 1]), "cannot be split"),
+    "negative": (lambda: InMemoryData.from_arrays([[1.0]] * 20, [-1, 1] * 10), "class numbers"),
+    "batch": (lambda: bad(batch_size=0), "batch_size must be at least 1"),
+    "floats": (
+        lambda: bad(validation=Split(torch.zeros(3, 4), torch.zeros(3))), "class numbers"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_data_is_one_clear_line(case):
+    make, message = BAD[case]
+    with pytest.raises(InputError, match=message) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+def test_no_test_split_is_an_error_when_it_is_asked_for():
+    with pytest.raises(InputError, match="no test split"):
+        bad().test_dataloader()

@@ -1,0 +1,117 @@
+import pytest
+import pytorch_lightning as pl
+import torch
+from conftest import fit, mlp, samples, small_data, trainer, variant
+from pytorch_lightning.callbacks import ModelCheckpoint
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_tricks import Diverged, InputError, Tricks, TricksModule
+from lightning_tricks.health import GradientHealth
+
+LOGGED = {
+    "train/loss", "val/loss", "val/accuracy",
+    "gradient/norm", "gradient/clipped", "gradient/first_to_last",
+}  # fmt: skip
+
+
+def test_it_is_an_ordinary_lightning_module_with_ordinary_loaders(tmp_path):
+    loader = DataLoader(TensorDataset(*samples(24, 6)), batch_size=8, shuffle=True)
+    module = TricksModule(mlp(), Tricks(averaging={"kind": "swa"}))
+    checkpoint = ModelCheckpoint(tmp_path, monitor="val/accuracy", mode="max")
+    run = trainer(3, callbacks=[checkpoint], enable_checkpointing=True)
+    run.fit(module, loader, loader)
+    assert set(run.callback_metrics) >= LOGGED
+    assert run.test(module, loader, verbose=False)[0].keys() == {"test/loss", "test/accuracy"}
+    predicted = torch.cat(run.predict(module, loader))
+    assert predicted.shape == (24, 3)
+
+
+def test_a_custom_loss_and_metric():
+    module = TricksModule(
+        nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 1), nn.Flatten(0)),
+        Tricks(),
+        loss=lambda y, t: nn.functional.mse_loss(y, t.float()),
+        metrics={"mae": lambda y, t: (y - t).abs().mean()},
+        monitor="val/mae",
+        mode="min",
+    )
+    run = trainer(2)
+    run.fit(module, datamodule=small_data())
+    assert "val/mae" in run.callback_metrics
+
+
+def test_tricks_may_be_plain_data():
+    assert TricksModule(mlp(), Tricks().model_dump()).tricks == Tricks()
+    with pytest.raises(InputError, match=r"clipping.norm.theta: .*\(got -1\)"):
+        TricksModule(mlp(), {"clipping": {"kind": "norm", "theta": -1}})
+
+
+def test_clipping_twice_is_an_error():
+    with pytest.raises(InputError, match="leave gradient_clip_val of the Trainer at None"):
+        fit(Tricks(), mlp(), gradient_clip_val=1.0)
+
+
+def test_a_schedule_needs_the_length_of_training():
+    with pytest.raises(InputError, match="set max_epochs"):
+        run = trainer(-1, max_steps=5)
+        run.fit(TricksModule(mlp(), Tricks()), datamodule=small_data())
+
+
+def test_raw_huge_inputs_diverge_and_say_where():
+    data = small_data()
+    data.splits["train"].inputs.mul_(1e30)
+    with pytest.raises(Diverged, match=r"became (nan|inf) at training step \d+"):
+        fit(Tricks.plain(), mlp(), data)
+
+
+def test_the_weights_before_a_divergence_are_kept_finite():
+    data = small_data()
+    module = TricksModule(mlp(), Tricks.plain().model_copy(
+        update={"optimizer": variant("optimizer", "sgd", lr=1e20)}
+    ))
+    with pytest.raises(Diverged):
+        trainer(20).fit(module, datamodule=data)
+    assert all(torch.isfinite(p).all() for p in module.parameters())
+
+
+def test_gradient_health_is_that_of_the_gradients_before_clipping():
+    seen = []
+
+    class Watch(pl.Callback):
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            seen.append([p.grad.norm().item() for p in pl_module.parameters()])
+
+    tricks = Tricks(
+        normalization={"kind": "none"}, clipping={"kind": "norm", "theta": 0.5}
+    )
+    module = fit(tricks, mlp(), callbacks=[Watch()], num_sanity_val_steps=0)
+    norms = torch.tensor(seen)
+    total = norms.square().sum(1).sqrt()
+    found = module.epoch_metrics
+    assert found["gradient/norm"] == pytest.approx(total.mean().item(), rel=1e-5)
+    assert found["gradient/clipped"] == pytest.approx((total > 0.5).float().mean().item())
+    expected = norms[:, 0].mean() / norms[:, 4].mean()
+    assert found["gradient/first_to_last"] == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_health_of_no_step_is_empty():
+    assert GradientHealth().summary() == {}
+
+
+def test_on_an_accelerator_divergence_is_seen_by_the_end_of_the_epoch():
+    health = GradientHealth()
+    health._steps.append(tuple(torch.tensor(v) for v in (float("nan"), 1.0, 0.0, 1.0, 1.0)))
+    with pytest.raises(Diverged, match="loss became nan"):
+        health.summary()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_every_trick_on_a_gpu():
+    from lightning_tricks.space import stages
+
+    for stage, options in stages(Tricks).items():
+        for kind in options:
+            module = fit(Tricks(**{stage: {"kind": kind}}), mlp(), accelerator="gpu", devices=1)
+            assert all(torch.isfinite(p).all() for p in module.parameters())

@@ -1,0 +1,66 @@
+import pytest
+import torch
+from conftest import mlp, small_data, trainer, variant
+
+from lightning_tricks import InputError, Tricks, TricksModule
+from lightning_tricks.tricks.stopping import BestWeights
+
+PLAIN = Tricks.plain()
+# Scores by epoch, patience as a share of the ten epochs, and what must follow.
+TABLE = [
+    ("max", [0.1, 0.2, 0.2, 0.2, 0.9], 0.2, 4, 1),
+    ("max", [0.5, 0.4, 0.6, 0.5, 0.4], 0.2, 5, 2),
+    ("min", [0.5, 0.6, 0.7, 0.1], 0.2, 3, 0),
+    ("min", [-0.5, -0.6, -0.55, -0.58, -0.9], 0.2, 4, 1),
+    ("max", [0.1, 0.0, 0.9], 0.1, 2, 0),
+    ("max", [0.1, 0.0, 0.9], 0.01, 2, 0),  # at least one epoch
+    ("max", [0.1, 0.2, 0.3], 0.1, None, 2),
+]
+
+
+class Scripted(TricksModule):
+    """Validate to scripted scores, with weights that tell the epoch."""
+
+    script: list[float] = []
+
+    def validation_step(self, batch, batch_idx):
+        epoch = self.current_epoch
+        torch.nn.init.constant_(self.backbone[0].bias, float(epoch))
+        self.log("val/accuracy", self.script[min(epoch, len(self.script) - 1)])
+        self.log("val/loss", 0.0)
+
+
+@pytest.mark.parametrize(("mode", "scores", "patience", "stops_after", "best"), TABLE)
+def test_when_it_stops_and_what_it_restores(mode, scores, patience, stops_after, best):
+    tricks = PLAIN.model_copy(
+        update={"stopping": variant("stopping", "patience", patience=patience)}
+    )
+    module = Scripted(mlp(), tricks, mode=mode)
+    module.script = scores
+    run = trainer(10, num_sanity_val_steps=0)
+    if stops_after is None:
+        run.fit_loop.max_epochs = len(scores)
+    run.fit(module, datamodule=small_data())
+    assert run.current_epoch == (stops_after or len(scores))
+    assert module.backbone[0].bias[0].item() == best
+    trick = tricks.stopping
+    assert trick.score(scores[: run.current_epoch], mode) == scores[best]
+
+
+def test_without_stopping_the_last_epoch_counts():
+    assert PLAIN.stopping.score([0.9, 0.3], "max") == 0.3
+
+
+def test_a_monitor_that_is_never_logged_is_an_error():
+    tricks = PLAIN.model_copy(update={"stopping": variant("stopping", "patience")})
+    module = TricksModule(mlp(), tricks, monitor="val/acuracy")
+    with pytest.raises(InputError, match=r"'val/acuracy' is never logged; must be one of.*val/acc"):
+        trainer(2).fit(module, datamodule=small_data())
+
+
+def test_the_state_survives():
+    callback = BestWeights(0.2, "val/loss", "min")
+    callback.best, callback.best_epoch, callback.weights = 0.3, 2, {"w": torch.ones(1)}
+    other = BestWeights(0.2, "val/loss", "min")
+    other.load_state_dict(callback.state_dict())
+    assert other.state_dict() == callback.state_dict()

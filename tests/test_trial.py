@@ -1,0 +1,127 @@
+import gc
+
+import pytest
+import torch
+from conftest import mlp, small_data, variant
+from torch import nn
+
+from lightning_tricks import InputError, Space, Task, Tricks, train
+from lightning_tricks.trial import Interrupted
+
+
+def task(**changes):
+    return Task(**{
+        "name": "small", "data": small_data(), "backbone": lambda tricks: mlp(), "epochs": 4, **changes
+    })  # fmt: skip
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not():
+    tricks = Tricks(dropout={"kind": "dropout"}, averaging={"kind": "ema"})
+    one, two, other = (train(task(), tricks, seed) for seed in (1, 1, 2))
+    assert [e.metrics for e in one.epochs] == [e.metrics for e in two.epochs]
+    assert all(torch.equal(one.weights[k], two.weights[k]) for k in one.weights)
+    assert [e.metrics for e in one.epochs] != [e.metrics for e in other.epochs]
+
+
+def test_each_epoch_is_reported_with_its_metrics():
+    heard = []
+    result = train(task(), Tricks(), 0, report=lambda epoch: heard.append(epoch) or False)
+    assert heard == result.epochs
+    assert [e.number for e in heard] == [0, 1, 2, 3]
+    assert result.state == "complete"
+    assert result.score == heard[-1].metrics["val/accuracy"]
+    assert {"train/loss", "gradient/norm", "val/loss", "lr"} <= set(heard[0].metrics)
+    assert result.parameters == sum(p.numel() for p in task().module(Tricks()).parameters())
+
+
+def test_a_stop_ends_it_after_that_epoch_as_pruned():
+    result = train(task(), Tricks(), 0, report=lambda epoch: epoch.number == 1)
+    assert (result.state, len(result.epochs)) == ("pruned", 2)
+    assert "after epoch 2" in result.reason
+
+
+def test_a_stop_after_the_last_epoch_is_no_pruning():
+    assert train(task(), Tricks(), 0, report=lambda epoch: epoch.number == 3).state == "complete"
+
+
+def test_a_divergence_prunes_it_at_once_and_says_why():
+    data = small_data()
+    data.splits["train"].inputs.mul_(1e30)
+    result = train(task(data=data), Tricks.plain(), 0)
+    assert result.state == "pruned"
+    assert "became" in result.reason
+    assert "(epoch 1)" in result.reason
+    assert result.score is None
+
+
+def test_an_exception_of_the_users_code_fails_it_with_its_traceback():
+    def backbone(tricks):
+        raise RuntimeError("no memory\nleft")
+
+    result = train(task(backbone=backbone), Tricks(), 0)
+    assert (result.state, result.reason) == ("failed", "RuntimeError: no memory left")
+    assert "def backbone" not in result.reason
+    assert "in backbone" in result.traceback
+
+
+def test_it_leaves_at_once_when_interrupted():
+    asked = iter([False] * 4 + [True] * 9)
+    with pytest.raises(Interrupted):
+        train(task(), Tricks(), 0, interrupted=lambda: next(asked))
+
+
+def test_patience_scores_the_best_epoch_and_keeps_its_weights():
+    tricks = Tricks(stopping=variant("stopping", "patience", patience=1.0))
+    chosen = task(monitor="val/loss", mode="min", epochs=8)
+    result = train(chosen, tricks, 3)
+    losses = [e.metrics["val/loss"] for e in result.epochs]
+    assert result.score == min(losses)
+    module = chosen.module(tricks)
+    module.load_state_dict(result.weights)
+    module.eval()
+    inputs, targets = chosen.example()
+    assert float(chosen.loss(module(inputs), targets)) == pytest.approx(min(losses), rel=1e-5)
+
+
+def test_nothing_is_kept_of_a_trial():
+    train(task(), Tricks(), 0)
+    gc.collect()
+    before = sum(issubclass(type(o), nn.Module) for o in gc.get_objects())
+    for seed in range(3):
+        train(task(), Tricks(), seed)
+    gc.collect()
+    assert sum(issubclass(type(o), nn.Module) for o in gc.get_objects()) <= before + 40
+
+
+WRONG = {
+    "shape": ({"backbone": lambda t: nn.Linear(6, 2)}, "do not fit"),
+    "inputs": ({"backbone": lambda t: mlp(inputs=7)}, "does not take inputs of shape"),
+    "outputs": (
+        {"backbone": lambda t: nn.Sequential(mlp(), nn.Flatten(0))}, "do not fit|one output a sample"
+    ),
+    "monitor": ({"monitor": "val/acuracy"}, "never logged; must be one of"),
+    "loss": (
+        {"loss": lambda y, t: nn.functional.cross_entropy(y, t, reduction="none")}, "one number"
+    ),
+    "epochs": ({"epochs": 0}, "epochs must be at least 1"),
+    "mode": ({"mode": "best"}, "mode must be"),
+    "hidden": (
+        {"backbone": lambda t: nn.Sequential(nn.Flatten(), nn.Linear(6, 3))},
+        "found nothing to act on.*leave 'batch' out of normalization",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_task_is_one_clear_line_before_any_training(case):
+    changes, message = WRONG[case]
+    space = Space(Tricks)
+    if case in ("shape", "outputs"):
+        space = space.pin({"normalization": "none", "dropout": "none"})
+    with pytest.raises(InputError, match=message) as caught:
+        task(**changes).check(space)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_right_task_is_let_pass():
+    task().check(Space(Tricks))
