@@ -12,11 +12,15 @@ from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.errors import InputError
 from lightning_tricks.seeds import derive
+
+
+LOCK_SECONDS = 5
+"""After so long, the lock of a journal file is taken for one that a dead program left behind."""
 
 
 class SeededSampler(BaseSampler):
@@ -54,7 +58,10 @@ class SeededSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        return self._sampler.sample_independent(study, trial, param_name, param_distribution)
+        # A sampler of its own for each parameter: a trial that was killed while it was drawn has
+        # some of its parameters, and the others must not depend on which.
+        sampler = self._make(derive(self._seed, trial.number, param_name))
+        return sampler.sample_independent(study, trial, param_name, param_distribution)
 
 
 def _tpe(seed: int) -> BaseSampler:
@@ -170,7 +177,10 @@ def _storage(storage: str | Path | BaseStorage | None) -> BaseStorage | str | No
             f"the storage {str(storage)!r} cannot be opened: it must be the path of a journal file "
             "in a folder that is there, or a URL such as sqlite:///optuna.db"
         )
-    return JournalStorage(JournalFileBackend(str(path)))
+    # A program that is killed while it writes leaves its lock behind. A write takes milliseconds, so
+    # a lock that old is nobody's.
+    lock = JournalFileSymlinkLock(str(path), grace_period=LOCK_SECONDS)
+    return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:

@@ -96,7 +96,8 @@ class Tracker:
             logging.getLogger(name).setLevel(logging.ERROR)
         self.uri, self._warn = uri, warn
         try:
-            self.client = MlflowClient(tracking_uri=uri)
+            self._store = _absolute(uri)
+            self.client = MlflowClient(tracking_uri=self._store)
             found = self.client.get_experiment_by_name(experiment)
             if found is None:
                 self.experiment_id = self.client.create_experiment(experiment)
@@ -229,7 +230,7 @@ class Tracker:
         with torch.no_grad():
             outputs = network(torch.from_numpy(example)).numpy()
         before = mlflow.get_tracking_uri()
-        mlflow.set_tracking_uri(self.uri)
+        mlflow.set_tracking_uri(self._store)
         try:
             with _quiet_registration():
                 logged = Model.log(
@@ -447,6 +448,14 @@ def how_to_look(uri: str, link: str) -> str:
         f"Look at the trials:  mlflow ui --backend-store-uri {shlex.quote(uri)}\n"
         f"                     http://127.0.0.1:5000/{link}"
     )
+
+
+def _absolute(uri: str) -> str:
+    """Name a SQLite file by its whole path: MLflow keeps stores by name, wherever that led to."""
+    start = "sqlite:///"
+    if not uri.startswith(start):
+        return uri
+    return start + str(Path(uri.removeprefix(start)).absolute())
 
 
 @contextlib.contextmanager

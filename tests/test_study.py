@@ -1,0 +1,412 @@
+"""The coordinator with real storages, a real MLflow store and real processes."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import optuna
+import pytest
+import tiny_study
+import torch
+from conftest import mlp, small_data, variant
+from mlflow.tracking import MlflowClient
+from optuna.trial import TrialState
+from torch import nn
+
+from lightning_tricks import InputError, Space, Task, Tricks, create_study, main, optimize
+from lightning_tricks import study as study_module
+from lightning_tricks.ledger import Outcome
+from lightning_tricks.search import SAMPLERS, SeededSampler, spared
+
+SCRIPT = Path(__file__).with_name("tiny_study.py")
+STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
+
+
+def task(**changes):
+    return Task(**{
+        "name": "tiny", "data": small_data(), "backbone": lambda tricks: mlp(), "epochs": 3, **changes
+    })  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory):
+    """Return an MLflow database with its tables, which take seconds to make."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture(autouse=True)
+def with_store(empty_store, in_its_own_folder):
+    shutil.copy(empty_store, "mlflow.db")
+
+
+def run(*arguments):
+    """Run the study in this process, as its command would."""
+    return main(tiny_study.task, [*arguments])
+
+
+def start(*arguments, **environment):
+    return subprocess.Popen(
+        [sys.executable, SCRIPT, *arguments],
+        stderr=subprocess.PIPE, text=True, env={**os.environ, **environment},
+    )  # fmt: skip
+
+
+def load(name="tiny"):
+    return create_study(name)
+
+
+def values(study):
+    return [(t.number, t.state.name, t.params, t.value) for t in study.trials]
+
+
+def store(name="mlflow.db"):
+    return f"sqlite:///{Path(name).absolute()}"
+
+
+def children(uri=None, name="tiny"):
+    client = MlflowClient(uri or store())
+    experiment = client.get_experiment_by_name(name)
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    parents = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
+    nested = {int(r.data.tags["trial.number"]): r for r in runs if r not in parents}
+    assert len(nested) == len(runs) - len(parents)
+    return parents, nested
+
+
+def assert_agreement(study, uri=None):
+    """Optuna and MLflow hold the same trials, states, values and parameters."""
+    parents, nested = children(uri, study.study_name)
+    assert len(parents) == 1
+    assert set(nested) == {t.number for t in study.trials}
+    for trial in study.trials:
+        run, outcome = nested[trial.number], Outcome.read(trial)
+        assert run.info.status == STATUS[trial.state.name]
+        assert run.data.tags["trial.state"] == trial.state.name
+        record = Tricks.parse(outcome.record)
+        assert run.data.params["optimizer"] == record.optimizer.kind
+        assert float(run.data.params["optimizer.lr"]) == pytest.approx(record.optimizer.lr, rel=1e-4)
+        if trial.value is not None:
+            assert run.data.metrics["objective"] == pytest.approx(trial.value, rel=1e-4)
+        if outcome.epochs:
+            history = MlflowClient(uri or store()).get_metric_history(run.info.run_id, "val/loss")
+            assert [m.step for m in history] == [e["number"] for e in outcome.epochs]
+
+
+def test_the_first_two_trials_are_the_baseline_and_plain():
+    study = create_study("tiny", storage=None)
+    optimize(study, task(), n_trials=3, progress=False)
+    records = [Tricks.parse(Outcome.read(t).record) for t in study.trials]
+    assert records[0] == Tricks()
+    assert records[1] == Tricks.plain()
+    assert len(study.trials) == 3
+    assert_agreement(study)
+
+
+@pytest.mark.parametrize("sampler", [optuna.samplers.RandomSampler(0), optuna.samplers.TPESampler()])
+@pytest.mark.parametrize("pruner", [optuna.pruners.NopPruner(), optuna.pruners.HyperbandPruner()])
+def test_any_study_of_optuna_will_do(sampler, pruner):
+    study = optuna.create_study(direction="minimize", sampler=sampler, pruner=pruner)
+    summary = optimize(
+        study, task(monitor="val/loss", mode="min"), n_trials=4, progress=False
+    )
+    assert len(study.trials) == 4
+    assert "val/loss" in summary.text()
+
+
+def test_a_repeated_record_is_not_trained_again(monkeypatch):
+    trained = []
+    original = study_module.train
+    monkeypatch.setattr(
+        study_module, "train", lambda *a, **k: trained.append(a[1]) or original(*a, **k)
+    )
+    space = Space(Tricks).pin(
+        {stage: getattr(Tricks(), stage) for stage in Tricks.model_fields if stage != "scaling"}
+    )
+    study = create_study("tiny", storage=None)
+    optimize(study, task(), n_trials=8, space=space, progress=False)
+    assert len(study.trials) == 8
+    assert len(trained) == len({t.model_dump_json() for t in trained}) <= 4
+    first = {}
+    for trial in study.trials:
+        key = trial.params["scaling"]
+        assert trial.value == first.setdefault(key, trial.value)
+    assert_agreement(study)
+
+
+def test_the_same_command_again_goes_on_to_the_number_and_says_so(capsys):
+    assert run("--n-trials", "3") == 0
+    before = values(load())
+    assert run("--n-trials", "5") == 0
+    assert "going on: 3 of 5 trials are finished already" in capsys.readouterr().err
+    assert values(load())[:3] == before
+    assert len(load().trials) == 5
+    assert run("--n-trials", "5") == 0
+    assert "trial " not in capsys.readouterr().err
+    assert len(load().trials) == 5
+    assert_agreement(load())
+    versions = MlflowClient(store()).search_model_versions("name='tiny'")
+    assert len({v.run_id for v in versions}) == len(versions)
+
+
+def test_same_seed_same_scores_and_resumed_equals_undisturbed(tmp_path):
+    for folder, steps in (("one", ["6"]), ("two", ["6"]), ("steps", ["2", "3", "6"])):
+        (tmp_path / folder).mkdir()
+        os.chdir(tmp_path / folder)
+        shutil.copy(tmp_path / "mlflow.db", ".")
+        for count in steps:
+            assert run("--n-trials", count, "--seed", "5") == 0
+    found = []
+    for folder in ("one", "two", "steps"):
+        os.chdir(tmp_path / folder)
+        found.append(values(load()))
+    assert found[0] == found[1] == found[2]
+    os.chdir(tmp_path)
+
+
+def wait_for(process, condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def under_way(number):
+    """Tell whether a trial is being trained, as the storage on disk has it."""
+
+    def look():
+        if not Path("optuna.journal").exists():
+            return False
+        states = [t.state for t in load().trials]
+        return len(states) > number and states[number] == TrialState.RUNNING
+
+    return look
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)]
+)
+def test_stopped_in_the_middle_it_puts_the_trial_back_and_goes_on_to_the_same_scores(
+    number, code, tmp_path
+):
+    (tmp_path / "undisturbed").mkdir()
+    os.chdir(tmp_path / "undisturbed")
+    shutil.copy(tmp_path / "mlflow.db", ".")
+    assert run("--n-trials", "4") == 0
+    expected = values(load())
+    os.chdir(tmp_path)
+    process = start("--n-trials", "4", SLOW="0.5")
+    wait_for(process, under_way(2))
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    states = [t.state.name for t in load().trials]
+    assert states[:2] == ["COMPLETE", "COMPLETE"]
+    if number != signal.SIGKILL:
+        assert "Traceback" not in errors
+        assert "run the same command to go on" in errors
+        assert set(states[2:]) <= {"WAITING"}
+        parents, nested = children()
+        assert parents[0].info.status == "KILLED"
+        assert set(nested) == {0, 1}
+    assert run("--n-trials", "4") == 0
+    assert values(load()) == expected
+    assert_agreement(load())
+
+
+def test_a_failing_record_fails_alone_with_its_traceback():
+    def backbone(tricks):
+        if getattr(tricks.optimizer, "kind", "") == "sgd":
+            raise RuntimeError("out of memory, they say")
+        return mlp()
+
+    space = Space(Tricks).pin({"normalization": "batch"})
+    study = create_study("tiny", storage=None, sampler="random")
+    optimize(study, task(backbone=backbone), n_trials=3, space=space, progress=False)
+    assert study.trials[1].state == TrialState.FAIL
+    assert Outcome.read(study.trials[1]).reason == "RuntimeError: out of memory, they say"
+    assert_agreement(study)
+    _, nested = children()
+    assert nested[1].data.tags["reason"] == "RuntimeError: out of memory, they say"
+    text = mlflow.artifacts.load_text(f"{nested[1].info.artifact_uri}/traceback.txt")
+    assert "in backbone" in text
+
+
+def test_when_all_of_the_first_trials_fail_the_study_stops_and_says_why():
+    class Broken(nn.Sequential):
+        def forward(self, inputs):
+            if self.training:
+                raise RuntimeError("broken")
+            return super().forward(inputs)
+
+    def backbone(tricks):
+        return Broken(mlp())
+
+    study = create_study("tiny", storage=None)
+    with pytest.raises(InputError, match="the first 5 trials all failed.*RuntimeError: broken"):
+        optimize(study, task(backbone=backbone), n_trials=9, progress=False)
+
+
+def test_a_diverged_trial_is_pruned_with_its_reason_in_mlflow():
+    data = small_data()
+    data.splits["train"].inputs.mul_(1e30)
+    study = create_study("tiny", storage=None)
+    optimize(study, task(data=data), n_trials=2, progress=False)
+    assert study.trials[1].state == TrialState.PRUNED
+    _, nested = children()
+    assert nested[1].info.status == "KILLED"
+    assert "became" in nested[1].data.tags["reason"]
+    assert_agreement(study)
+
+
+def test_a_slow_start_is_spared_by_the_default_pruner():
+    """Warm-up with cosine and dropout trail at first: no trial is pruned in the first third."""
+    study = create_study("tiny", storage=None, epochs=12)
+    for score in (0.8, 0.81, 0.82, 0.83, 0.84, 0.85, 0.86, 0.87, 0.88):
+        trial = study.ask()
+        for epoch in range(12):
+            trial.report(score, epoch)
+        study.tell(trial, score)
+    late = study.ask()
+    pruned = []
+    for epoch in range(12):
+        late.report(0.5 if epoch < 4 else 0.95, epoch)
+        pruned.append(late.should_prune())
+    assert not any(pruned)
+    hopeless = study.ask()
+    for epoch in range(12):
+        hopeless.report(0.5, epoch)
+    assert hopeless.should_prune()
+    assert spared(12) == 4
+
+
+def test_the_champion_is_registered_once_and_answers_on_raw_inputs():
+    study = create_study("tiny", storage=None)
+    data = small_data()
+    chosen = task(data=data)
+    optimize(study, chosen, n_trials=3, progress=False)
+    optimize(study, chosen, n_trials=3, progress=False)
+    client = MlflowClient(store())
+    (version,) = client.search_model_versions("name='tiny'")
+    assert client.get_model_version_by_alias("tiny", "champion").version == version.version
+    _, nested = children()
+    best = study.best_trial.number
+    assert version.run_id == nested[best].info.run_id
+    mlflow.set_tracking_uri(store())
+    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+    try:
+        model = mlflow.pytorch.load_model("models:/tiny@champion")
+    finally:
+        del os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"]
+    split = data.splits["test"]
+    accuracy = float((model(split.inputs).argmax(1) == split.targets).float().mean())
+    assert nested[best].data.metrics["test/accuracy"] == pytest.approx(accuracy, rel=1e-4)
+    assert model(split.inputs[:5]).shape == (5, 3)
+    scored = mlflow.pyfunc.load_model("models:/tiny@champion").predict(split.inputs[:7].numpy())
+    np.testing.assert_allclose(scored, model(split.inputs[:7]).detach().numpy(), rtol=1e-5)
+
+    uri = f"{nested[best].info.artifact_uri}/champion"
+    record = json.loads(mlflow.artifacts.load_text(f"{uri}/tricks.json"))
+    path = mlflow.artifacts.download_artifacts(f"{uri}/state_dict.pt")
+    module = chosen.module(Tricks.parse(record))
+    module.load_state_dict(torch.load(path, weights_only=True))
+    module.eval()
+    torch.testing.assert_close(module(split.inputs), model(split.inputs))
+
+
+def test_lost_weights_of_the_champion_are_trained_again():
+    study = create_study("tiny", storage=None)
+    optimize(study, task(), n_trials=2, progress=False)
+    for path in Path("checkpoints/tiny").iterdir():
+        path.unlink()
+    optimize(study, task(), n_trials=2, progress=False, tracking_uri="sqlite:///other.db")
+    client = MlflowClient(store("other.db"))
+    assert client.get_model_version_by_alias("tiny", "champion")
+    assert_agreement(study, store("other.db"))
+
+
+def test_only_the_best_weights_are_kept():
+    study = create_study("tiny", storage=None)
+    optimize(study, task(), n_trials=5, progress=False)
+    assert len(list(Path("checkpoints/tiny").iterdir())) == 1
+
+
+def test_a_timeout_begins_no_further_trial():
+    study = create_study("tiny", storage=None)
+    optimize(study, task(), n_trials=50, timeout=0.01, progress=False)
+    assert len([t for t in study.trials if t.state.is_finished()]) <= 1
+
+
+REFUSED = {
+    "direction": (lambda s: optimize(s, task(monitor="val/loss", mode="min"), n_trials=3), "to minimize"),
+    "epochs": (lambda s: optimize(s, task(epochs=4), n_trials=3), r"epochs \(3 there, 4 now\)"),
+    "seed": (lambda s: optimize(s, task(), n_trials=3, seed=7), r"seed \(0 there, 7 now\)"),
+    "monitor": (lambda s: optimize(s, task(metrics={"f": task().metrics["accuracy"]}, monitor="val/f"),
+                                   n_trials=3), "monitor"),
+    "space": (lambda s: optimize(s, task(), n_trials=3, space=Space(Tricks).pin({"optimizer": "sgd"})),
+              "search space .optimizer"),
+    "trials": (lambda s: optimize(s, task(), n_trials=0), "n_trials must be at least 1"),
+    "timeout": (lambda s: optimize(s, task(), n_trials=3, timeout=float("nan")), "timeout"),
+}  # fmt: skip
+
+
+def test_what_does_not_fit_a_study_is_refused_and_loses_nothing():
+    study = create_study("tiny", storage=None)
+    optimize(study, task(), n_trials=2, progress=False)
+    before = values(study)
+    for call, message in REFUSED.values():
+        with pytest.raises(InputError, match=message):
+            call(study)
+    assert values(study) == before
+
+
+def test_a_study_of_another_program_is_refused():
+    study = optuna.create_study(direction="maximize")
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+    with pytest.raises(InputError, match="holds 1 trials of another program"):
+        optimize(study, task(), n_trials=3)
+
+
+def test_a_seeded_sampler_does_not_depend_on_how_often_it_was_made():
+    def propose(resume):
+        study = optuna.create_study(sampler=SeededSampler(SAMPLERS["tpe"], 3))
+        for count in range(14):
+            if resume and count % 3 == 0:
+                study.sampler = SeededSampler(SAMPLERS["tpe"], 3)
+            trial = study.ask()
+            x = trial.suggest_float("x", 0, 1)
+            if trial.suggest_categorical("more", [True, False]):
+                x += trial.suggest_float("more.y", 0, 1)
+            study.tell(trial, x)
+        return [t.params for t in study.trials]
+
+    assert propose(resume=False) == propose(resume=True)
+
+
+@pytest.mark.parametrize("storage", ["sqlite:///optuna.db", "folder.journal"])
+def test_a_put_back_trial_keeps_its_number_and_parameters(storage):
+    from lightning_tricks.search import put_back
+
+    study = create_study("tiny", storage=storage)
+    trial = study.ask()
+    x = trial.suggest_float("x", 0, 1)
+    trial.report(0.5, 0)
+    put_back(study, trial)
+    again = study.ask()
+    assert (again.number, again.suggest_float("x", 0, 1)) == (trial.number, x)
+    study.tell(again, 1.0)
+    assert len(study.trials) == 1
+
+
+def test_the_plain_network_of_the_tests_is_small():
+    assert sum(p.numel() for p in nn.ModuleList([mlp()]).parameters()) < 200
+    assert variant("optimizer", "adam").lr == Tricks().optimizer.lr
