@@ -60,7 +60,9 @@ class MLP(Backbone):
 
     def build(self, inputs: Sequence[int], outputs: int) -> nn.Module:
         layers: list[nn.Module] = [
-            nn.Flatten(), nn.Linear(math.prod(inputs), self.width), nn.ReLU()
+            nn.Flatten(),
+            nn.Linear(math.prod(inputs), self.width),
+            nn.ReLU(),
         ]
         for _ in range(self.depth - 1):
             block = [nn.Linear(self.width, self.width), nn.ReLU()]

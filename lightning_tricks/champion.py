@@ -13,6 +13,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from lightning_tricks.errors import InputError
 from lightning_tricks.ledger import Outcome
 from lightning_tricks.module import TricksModule
 from lightning_tricks.task import Task
@@ -27,9 +28,19 @@ class Shelf:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    def make(self) -> None:
+        """Make the folder.
+
+        Raises:
+            InputError: if it cannot be made.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"checkpoints cannot be kept in {self.folder}: {error}") from None
+
     def put(self, number: int, weights: Mapping[str, Tensor]) -> None:
         """Keep the weights of a trial in place of those before."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         path = self._path(number)
         torch.save(dict(weights), path.with_suffix(".part"))
         path.with_suffix(".part").replace(path)
@@ -38,11 +49,14 @@ class Shelf:
                 other.unlink()
 
     def get(self, number: int) -> dict[str, Tensor] | None:
-        """Return the weights of a trial; None if they are not here."""
+        """Return the weights of a trial; None if they are not here, or damaged."""
         path = self._path(number)
         if not path.exists():
             return None
-        weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception:  # torch raises many for a file that is damaged
+            return None
         return weights
 
     def _path(self, number: int) -> Path:

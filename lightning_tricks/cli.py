@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NoReturn
 
-from lightning_tricks.errors import InputError
+from lightning_tricks.errors import InputError, check_name
 from lightning_tricks.search import PRUNERS, SAMPLERS, create_study
 from lightning_tricks.space import Space
 from lightning_tricks.study import optimize
@@ -47,9 +47,7 @@ def main(
         return 130
 
 
-def _run(
-    make_task: Callable[[], Task], arguments: Sequence[str] | None, n_trials: int
-) -> int:
+def _run(make_task: Callable[[], Task], arguments: Sequence[str] | None, n_trials: int) -> int:
     given = _parser(n_trials).parse_args(arguments)
     task = make_task()
     if given.epochs is not None:
@@ -101,16 +99,22 @@ def _parser(n_trials: int) -> argparse.ArgumentParser:
 
 
 def _count(text: str) -> int:
-    value = int(text) if re.fullmatch(r"\d+", text) else 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1 (got {text!r})")
-    return value
+    if not re.fullmatch(r"0*[1-9][0-9]{0,8}", text):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to 10⁹ (got {text[:40]!r})")
+    return int(text)
 
 
 def _seed(text: str) -> int:
-    if not re.fullmatch(r"\d{1,9}", text):
-        raise argparse.ArgumentTypeError(f"must be a whole number below 10⁹ (got {text!r})")
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 10⁹ (got {text[:40]!r})")
     return int(text)
+
+
+def _name(text: str) -> str:
+    try:
+        return check_name(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _seconds(text: str) -> float:
@@ -119,13 +123,5 @@ def _seconds(text: str) -> float:
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"must be a number of seconds above 0 (got {text!r})")
+        raise argparse.ArgumentTypeError(f"must be a number of seconds above 0 (got {text[:40]!r})")
     return value
-
-
-def _name(text: str) -> str:
-    if not re.fullmatch(r"[\w][\w .-]{0,99}", text):
-        raise argparse.ArgumentTypeError(
-            f"must be letters, digits, spaces, dots, dashes or underscores (got {text!r})"
-        )
-    return text

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from lightning_tricks.errors import InputError
+from lightning_tricks.errors import InputError, in_a_line
 
 EVALUATION_BATCH = 4096
 """Samples in a batch where no gradient is kept."""
@@ -32,9 +32,7 @@ class TensorLoader:
         shuffle: returns the seed of this epoch's order; None keeps the order.
     """
 
-    def __init__(
-        self, split: Split, batch_size: int, shuffle: Callable[[], int] | None = None
-    ) -> None:
+    def __init__(self, split: Split, batch_size: int, shuffle: Callable[[], int] | None = None) -> None:
         self.split, self.batch_size, self.shuffle = split, batch_size, shuffle
 
     def __len__(self) -> int:
@@ -46,13 +44,15 @@ class TensorLoader:
         inputs, targets = self.split
         if self.shuffle is None:
             pieces = zip(
-                inputs.split(self.batch_size), targets.split(self.batch_size), strict=True
+                torch.split(inputs, self.batch_size),
+                torch.split(targets, self.batch_size),
+                strict=True,
             )
             yield from pieces
             return
         generator = torch.Generator().manual_seed(self.shuffle())
         order = torch.randperm(len(inputs), generator=generator).to(inputs.device)
-        for index in order.split(self.batch_size)[: len(self)]:
+        for index in torch.split(order, self.batch_size)[: len(self)]:
             yield inputs[index], targets[index]
 
 
@@ -76,18 +76,18 @@ class InMemoryData(pl.LightningDataModule):
         self, train: Split, validation: Split, test: Split | None = None, *, batch_size: int = 64
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise InputError(f"batch_size must be at least 1 (got {batch_size})")
-        splits = {"train": train, "validation": validation, "test": test}
-        for name, split in splits.items():
-            if split is not None:
-                _check(name, split)
-        classes = torch.unique(train.targets)
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise InputError(f"batch_size must be a whole number of at least 1 (got {batch_size})")
+        given = {"train": train, "validation": validation, "test": test}
+        self.splits = {name: _split(name, split) for name, split in given.items() if split is not None}
+        shapes = {name: tuple(split.inputs.shape[1:]) for name, split in self.splits.items()}
+        if len(set(shapes.values())) > 1:
+            raise InputError(f"the samples of all splits must be of one shape (got {shapes})")
+        classes = torch.unique(self.splits["train"].targets)
         if len(classes) < 2:
             raise InputError(
                 f"a classification data set needs at least two classes (got {classes.tolist()})"
             )
-        self.splits = {name: split for name, split in splits.items() if split is not None}
         self.batch_size = batch_size
         self.classes = 1 + max(int(split.targets.max()) for split in self.splits.values())
 
@@ -115,10 +115,10 @@ class InMemoryData(pl.LightningDataModule):
         Raises:
             InputError: as for the class, or if a class has too few samples to be split.
         """
-        from sklearn.model_selection import train_test_split  # slow to import, and rarely needed
+        # Slow to import, and rarely needed.
+        from sklearn.model_selection import train_test_split  # noqa: PLC0415
 
-        whole = Split(_tensor(inputs), torch.as_tensor(np.asarray(targets)).long())
-        _check("data set", whole)
+        whole = _split("data set", (inputs, targets))
         index = np.arange(len(whole.targets))
         try:
             rest, held = train_test_split(
@@ -145,8 +145,7 @@ class InMemoryData(pl.LightningDataModule):
         if self.trainer is not None:
             device = self.trainer.strategy.root_device
             self.splits = {
-                name: Split(*(part.to(device) for part in split))
-                for name, split in self.splits.items()
+                name: Split(*(part.to(device) for part in split)) for name, split in self.splits.items()
             }
 
     def train_dataloader(self) -> TensorLoader:
@@ -165,13 +164,33 @@ class InMemoryData(pl.LightningDataModule):
         return self.trainer.current_epoch if self.trainer is not None else 0
 
 
-def _tensor(values: Any) -> Tensor:
-    tensor = torch.as_tensor(np.asarray(values))
-    return tensor.float() if tensor.is_floating_point() else tensor
+def _split(name: str, pair: tuple[Any, Any]) -> Split:
+    """Read inputs and targets, and check them."""
+    try:
+        inputs, targets = (torch.as_tensor(part) for part in map(_array, pair))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name}: inputs and targets must be numbers ({in_a_line(error)})") from None
+    if inputs.is_floating_point():
+        inputs = inputs.float()
+    if targets.is_floating_point() and bool((targets == targets.round()).all()):
+        targets = targets.long()
+    _check(name, Split(inputs, targets))
+    return Split(inputs, targets.long())
+
+
+def _array(values: Any) -> Any:
+    return values if isinstance(values, Tensor) else np.asarray(values)
 
 
 def _check(name: str, split: Split) -> None:
     inputs, targets = split
+    if inputs.dim() < 2 or inputs.is_complex():
+        raise InputError(
+            f"{name}: inputs must be real numbers of shape (N, features) or (N, channels, …) "
+            f"(got {inputs.dtype} of shape {tuple(inputs.shape)})"
+        )
+    if targets.dim() != 1:
+        raise InputError(f"{name}: targets must be of shape (N,) (got {tuple(targets.shape)})")
     if not len(inputs) or len(inputs) != len(targets):
         raise InputError(
             f"{name}: inputs and targets must be of one length, at least 1 "
@@ -180,5 +199,5 @@ def _check(name: str, split: Split) -> None:
     if inputs.is_floating_point() and not torch.isfinite(inputs).all():
         bad = int((~torch.isfinite(inputs)).sum())
         raise InputError(f"{name}: inputs must be finite (got {bad} NaN or infinite values)")
-    if targets.is_floating_point() or targets.dim() != 1 or int(targets.min()) < 0:
-        raise InputError(f"{name}: targets must be class numbers from 0 on, of shape (N,)")
+    if targets.is_floating_point() or int(targets.min()) < 0:
+        raise InputError(f"{name}: targets must be class numbers from 0 on (got {targets.min().item()})")

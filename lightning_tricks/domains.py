@@ -20,7 +20,7 @@ class Domain(ABC):
 
     @abstractmethod
     def nearest(self, value: Any) -> Any:
-        """Return the value of this domain closest to a given one (None: there is none)."""
+        """Return the value of this domain closest to a given one."""
 
     @abstractmethod
     def encode(self, path: str, value: Any) -> dict[str, Any]:
@@ -47,8 +47,9 @@ class Domain(ABC):
             if isinstance(value, Mapping):
                 return _range(value, current)
             if isinstance(value, (list, tuple)):
-                return Choice(*value) if len(value) != 1 else Fixed(value[0])
-        except (TypeError, ValueError) as error:
+                choice = Choice(*value)
+                return choice if len(value) > 1 else Fixed(choice.options[0])
+        except (TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{path}: {error}") from None
         raise InputError(f"{path}: must be a list of options or {{low, high, log}} (got {value!r})")
 
@@ -59,11 +60,13 @@ def _range(value: Mapping[str, Any], current: Domain) -> Domain:
         raise ValueError(f"a range has low, high and log only (got {sorted(map(str, unknown))})")
     if missing := {"low", "high"} - set(value):
         raise ValueError(f"a range needs low and high (missing: {sorted(missing)})")
-    low, high, log = value["low"], value["high"], bool(value.get("log", False))
-    whole = isinstance(current, Int) or (
-        isinstance(current, Fixed) and isinstance(current.value, int)
-    )
-    if whole:
+    low, high, log = value["low"], value["high"], value.get("log", False)
+    if not isinstance(log, bool):
+        raise ValueError(f"log must be true or false (got {log!r})")
+    kind = type(current.value) if isinstance(current, Fixed) else type(current)
+    if kind not in (Int, Float, OneMinus, int, float):
+        raise ValueError(f"takes a list of options, not a range (got {dict(value)!r})")
+    if kind in (Int, int):
         return Int(_whole(low), _whole(high), log=log)
     return Float(float(low), float(high), log=log)
 
@@ -96,7 +99,7 @@ class Float(Domain):
         return trial.suggest_float(path, self.low, self.high, log=self.log)
 
     def nearest(self, value: Any) -> float:
-        return self.low if value is None else min(max(float(value), self.low), self.high)
+        return min(max(float(value), self.low), self.high)
 
     def encode(self, path: str, value: Any) -> dict[str, Any]:
         return {path: value}
@@ -123,7 +126,7 @@ class Int(Domain):
         return trial.suggest_int(path, self.low, self.high, log=self.log)
 
     def nearest(self, value: Any) -> int:
-        return self.low if value is None else min(max(round(value), self.low), self.high)
+        return min(max(round(value), self.low), self.high)
 
     def encode(self, path: str, value: Any) -> dict[str, Any]:
         return {path: value}
@@ -184,7 +187,7 @@ class OneMinus(Domain):
         return 1.0 - trial.suggest_float(self._name(path), self.low, self.high, log=True)
 
     def nearest(self, value: Any) -> float:
-        distance = self.low if value is None else 1.0 - float(value)
+        distance = 1.0 - float(value)
         if self.low <= distance <= self.high:
             return float(value)
         return 1.0 - min(max(distance, self.low), self.high)

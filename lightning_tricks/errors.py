@@ -1,5 +1,10 @@
 """The one exception that means "the input was wrong", as against a defect of the program."""
 
+import re
+
+NAME = re.compile(r"\w[\w .-]{0,99}")
+"""Names of studies: they name a folder, an experiment and a registered model as well."""
+
 
 class InputError(ValueError):
     """Input that breaks a rule: its one-line message states the rule, the value and the remedy.
@@ -7,3 +12,24 @@ class InputError(ValueError):
     A study script prints the message and ends with exit code 2; a library user catches it as the
     `ValueError` it is.
     """
+
+
+def check_name(name: str) -> str:
+    """Return a name if it will do as that of a study.
+
+    Raises:
+        InputError: if it holds other characters, or is too long.
+    """
+    if not isinstance(name, str) or not NAME.fullmatch(name) or ".." in name:
+        raise InputError(
+            "a name must be 1 to 100 letters, digits, spaces, dots, dashes or underscores, and begin "
+            f"with a letter or digit (got {str(name)[:120]!r})"
+        )
+    return name
+
+
+def in_a_line(error: BaseException, most: int = 200) -> str:
+    """Write another's exception in a line: without passwords, and without end."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    text = re.sub(r"//([^/@:\s]+):[^/@\s]+@", r"//\1:***@", text)
+    return text if len(text) <= most else f"{text[:most]}…"

@@ -21,9 +21,7 @@ from lightning_tricks.tricks import Tricks
 
 IDENTITY, OUTCOME, ROLE = "identity", "outcome", "role"
 CHAMPION, MLFLOW_RUN = "champion", "mlflow_run"
-STATES = {
-    "complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL
-}
+STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
 @dataclass(frozen=True)
@@ -114,21 +112,21 @@ def claim(study: optuna.Study, task: Task, space: Space[Any], seed: int) -> None
         study.set_user_attr(IDENTITY, mine)
     elif difference := _difference(theirs, mine):
         raise InputError(
-            f"study {study.study_name!r} was made with another {difference}; "
+            f"study {study.study_name!r} was made with another value of {difference}; "
             "choose another --study-name"
         )
 
 
 def _difference(theirs: dict[str, Any], mine: dict[str, Any]) -> str:
     """Say in words what first differs between two identities; empty if nothing does."""
-    for name in mine:
-        before, now = theirs.get(name), mine[name]
+    for name, now in mine.items():
+        before = theirs.get(name)
         if name == "space" and isinstance(before, dict):
             paths = [p for p in {**before, **now} if before.get(p, ...) != now.get(p, ...)]
             if paths:
                 path = paths[0]
                 return (
-                    f"search space ({path}: {before.get(path, 'nothing')} there, "
+                    f"the search space ({path}: {before.get(path, 'nothing')} there, "
                     f"{now.get(path, 'nothing')} now)"
                 )
         elif before != now:

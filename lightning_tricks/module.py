@@ -14,7 +14,6 @@ from torch.optim import Optimizer
 from lightning_tricks import health
 from lightning_tricks.errors import InputError
 from lightning_tricks.tricks import Tricks
-from lightning_tricks.tricks.normalization import WeightNorm
 from lightning_tricks.tricks.scaling import Cast
 from lightning_tricks.tricks.stopping import Mode
 
@@ -57,7 +56,7 @@ class TricksModule(pl.LightningModule):
         tricks: Tricks | Mapping[str, Any],
         *,
         loss: Measure = F.cross_entropy,
-        metrics: Mapping[str, Measure] = {"accuracy": accuracy},  # noqa: B006  # never changed
+        metrics: Mapping[str, Measure] = {"accuracy": accuracy},  # never changed
         monitor: str = "val/accuracy",
         mode: Mode = "max",
     ) -> None:
@@ -117,7 +116,7 @@ class TricksModule(pl.LightningModule):
         schedule = self.tricks.schedule.build(optimizer, steps, epochs)
         if schedule is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": schedule}  # type: ignore[return-value, typeddict-item]
+        return {"optimizer": optimizer, "lr_scheduler": schedule}  # type: ignore[return-value]
 
     def configure_callbacks(self) -> list[pl.Callback]:
         # Best weights first: they are taken while the average still stands in the module.
@@ -146,9 +145,7 @@ class TricksModule(pl.LightningModule):
             )
         gradients = [p.grad for p in self._trained if p.grad is not None]
         norms = torch.stack(torch._foreach_norm(gradients))
-        clipped = self.tricks.clipping.clip(
-            self.backbone, gradients, torch.linalg.vector_norm(norms)
-        )
+        clipped = self.tricks.clipping.clip(self.backbone, gradients, torch.linalg.vector_norm(norms))
         self.health.observe(self._last_loss, norms, clipped, self._ends)
 
     def on_validation_start(self) -> None:
@@ -166,7 +163,9 @@ class TricksModule(pl.LightningModule):
         measured["loss"] = self.loss(outputs, targets)
         self.log_dict(
             {f"{split}/{name}": value for name, value in measured.items()},
-            batch_size=len(targets), on_step=False, on_epoch=True,
+            batch_size=len(targets),
+            on_step=False,
+            on_epoch=True,
         )
 
     def _budget(self) -> tuple[int, int]:
@@ -179,5 +178,4 @@ class TricksModule(pl.LightningModule):
         return int(steps), epochs
 
     def _train_batches(self) -> Any:
-        for batch in self.trainer.train_dataloader or []:
-            yield batch
+        yield from self.trainer.train_dataloader or []

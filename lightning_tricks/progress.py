@@ -2,9 +2,11 @@
 
 import sys
 import time
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Self, TextIO
+from typing import Any, Self, TextIO
 
+from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
 
@@ -13,23 +15,29 @@ class Progress:
 
     Args:
         total: the number of trials to be finished.
-        done: those that are finished already.
+        trials: those that are finished already.
         quiet: whether to tell nothing but warnings.
         stream: where to tell it; by default the standard error.
     """
 
     def __init__(
-        self, total: int, done: int, *, quiet: bool = False, stream: TextIO | None = None
+        self,
+        total: int,
+        trials: Sequence[FrozenTrial],
+        *,
+        quiet: bool = False,
+        stream: TextIO | None = None,
     ) -> None:
         self.stream = stream or sys.stderr
         self.quiet = quiet
-        self.total, self.done = total, done
-        self.pruned = self.failed = 0
-        self._began, self._start = done, time.monotonic()
-        self._bar: tqdm[None] | None = None
+        self.total, self.done = total, len(trials)
+        self.pruned = sum(trial.state == TrialState.PRUNED for trial in trials)
+        self.failed = sum(trial.state == TrialState.FAIL for trial in trials)
+        self._began, self._start = self.done, time.monotonic()
+        self._bar: tqdm[Any] | None = None
         if self.stream.isatty() and not quiet:
             self._bar = tqdm(
-                total=total, initial=done, file=self.stream, unit="trial", dynamic_ncols=True
+                total=total, initial=self.done, file=self.stream, unit="trial", dynamic_ncols=True
             )
 
     def __enter__(self) -> Self:

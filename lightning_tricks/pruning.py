@@ -38,6 +38,4 @@ class PruningCallback(pl.Callback):
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         del trainer, pl_module
         if self.pruned:
-            raise optuna.TrialPruned(
-                f"pruned after {self.validations} validations of {self.monitor}"
-            )
+            raise optuna.TrialPruned(f"pruned after {self.validations} validations of {self.monitor}")

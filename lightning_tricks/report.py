@@ -60,9 +60,7 @@ def summarize(study: optuna.Study, task: Task) -> Summary:
         for name, value in champion["test"].items():
             rows.append([name, *([""] * (len(shown) - 1)), f"{value:.4f}"])
     for stage in task.tricks.model_fields:
-        cells = [
-            describe(getattr(records[name], stage)) if name in records else "" for name in shown
-        ]
+        cells = [describe(getattr(records[name], stage)) if name in records else "" for name in shown]
         if len(set(cells)) > 1:
             rows.append([stage, *cells])
     return Summary(header, rows, count(finished(study)))

@@ -5,7 +5,7 @@ import re
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -15,9 +15,8 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_tricks.errors import InputError
+from lightning_tricks.errors import InputError, in_a_line
 from lightning_tricks.seeds import derive
-
 
 LOCK_SECONDS = 5
 """After so long, the lock of a journal file is taken for one that a dead program left behind."""
@@ -95,9 +94,7 @@ def spared(epochs: int) -> int:
 
 
 def _median(epochs: int) -> BasePruner:
-    return optuna.pruners.MedianPruner(
-        n_startup_trials=8, n_warmup_steps=spared(epochs), n_min_trials=5
-    )
+    return optuna.pruners.MedianPruner(n_startup_trials=8, n_warmup_steps=spared(epochs), n_min_trials=5)
 
 
 def _halving(epochs: int) -> BasePruner:
@@ -126,7 +123,7 @@ PRUNERS: Mapping[str, Callable[[int], BasePruner]] = {
 def create_study(
     name: str,
     *,
-    direction: str = "maximize",
+    direction: Literal["minimize", "maximize"] = "maximize",
     epochs: int = 20,
     storage: str | Path | BaseStorage | None = "optuna.journal",
     sampler: str = "tpe",
@@ -163,7 +160,10 @@ def create_study(
     except InputError:
         raise
     except Exception as error:  # each storage raises its own
-        raise InputError(f"the storage {storage} cannot be opened: {_line(error)}") from None
+        raise InputError(
+            f"the storage cannot be opened: {in_a_line(error)} (got {_shown(storage)}); give the path "
+            "of a journal file, or an Optuna URL whose driver is installed and whose server is up"
+        ) from None
 
 
 def _storage(storage: str | Path | BaseStorage | None) -> BaseStorage | str | None:
@@ -172,7 +172,7 @@ def _storage(storage: str | Path | BaseStorage | None) -> BaseStorage | str | No
     if isinstance(storage, str) and re.match(r"\w+(\+\w+)?://", storage):
         return storage
     path = Path(storage)
-    if path.is_dir() or not path.parent.is_dir():
+    if not path.parent.is_dir() or (path.exists() and not path.is_file()) or not str(storage):
         raise InputError(
             f"the storage {str(storage)!r} cannot be opened: it must be the path of a journal file "
             "in a folder that is there, or a URL such as sqlite:///optuna.db"
@@ -180,7 +180,23 @@ def _storage(storage: str | Path | BaseStorage | None) -> BaseStorage | str | No
     # A program that is killed while it writes leaves its lock behind. A write takes milliseconds, so
     # a lock that old is nobody's.
     lock = JournalFileSymlinkLock(str(path), grace_period=LOCK_SECONDS)
+    _mend(path, lock)
     return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
+
+
+def _mend(path: Path, lock: JournalFileSymlinkLock) -> None:
+    """Drop a last line that was cut off when the disk was full or the machine went down."""
+    if not path.exists():
+        return
+    lock.acquire()
+    try:
+        with path.open("r+b") as journal:
+            content = journal.read()
+            whole = content.rfind(b"\n") + 1
+            if content.startswith(b"{") and 0 < whole < len(content):
+                journal.truncate(whole)
+    finally:
+        lock.release()
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
@@ -197,5 +213,5 @@ def put_back(study: optuna.Study, trial: FrozenTrial | optuna.Trial) -> None:
     study._storage.set_trial_state_values(trial._trial_id, state=TrialState.WAITING)
 
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+def _shown(storage: object) -> str:
+    return in_a_line(ValueError(str(storage)))

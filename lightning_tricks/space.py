@@ -10,7 +10,8 @@ import difflib
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from dataclasses import field as dataclass_field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, get_args, get_origin
 
@@ -20,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 from lightning_tricks.domains import Choice, Domain, Fixed, Float, Int, OneMinus
-from lightning_tricks.errors import InputError
+from lightning_tricks.errors import InputError, in_a_line
 
 __all__ = ["Choice", "Float", "Int", "OneMinus", "Space", "Trick", "suggest"]
 
@@ -31,7 +32,7 @@ class Trick(BaseModel):
     Unknown fields, NaN and infinite numbers are refused. Every field needs a default.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
     neutral: ClassVar[bool] = False
     """Whether this variant switches its stage off."""
@@ -107,7 +108,7 @@ class Space(Generic[T]):
     """
 
     model: type[T]
-    changed: Mapping[str, Domain] = field(default_factory=dict)
+    changed: Mapping[str, Domain] = dataclass_field(default_factory=dict)
     """Domains by path, where they differ from those of the types."""
 
     @property
@@ -154,14 +155,17 @@ class Space(Generic[T]):
             InputError: if the file cannot be read, is malformed or names what does not exist.
         """
         try:
-            data = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: cannot be read ({error})") from None
-        except yaml.YAMLError as error:
-            raise InputError(f"{path}: malformed YAML ({_one_line(error)})") from None
+            data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{str(path)!r}: cannot be read ({error})") from None
+        except (yaml.YAMLError, RecursionError) as error:
+            raise InputError(f"{path}: malformed YAML ({in_a_line(error)})") from None
+        data = {} if data is None else data
         if not isinstance(data, dict) or not set(data) <= {"pin", "narrow"}:
             raise InputError(f"{path}: must hold the sections `pin` and `narrow` only (got {data!r})")
-        sections = {name: data.get(name) or {} for name in ("pin", "narrow")}
+        sections: dict[str, Any] = {
+            name: {} if data.get(name) is None else data[name] for name in ("pin", "narrow")
+        }
         for name, section in sections.items():
             if not isinstance(section, dict) or not all(isinstance(key, str) for key in section):
                 raise InputError(f"{path}: `{name}` must map paths to values (got {section!r})")
@@ -179,12 +183,14 @@ class Space(Generic[T]):
         """Return the record of this space that is closest to a given one, stage by stage.
 
         A pinned field has its pinned value; a number outside of its domain is moved to the bound;
-        a kind that the space does not hold becomes the first that it does.
+        a kind that the space does not hold becomes the first that it does, with its defaults.
         """
         wanted = dict(_paths(record, ""))
         domains = self.domains
         return self.model.parse(
-            _draw(self.model, "", lambda path: domains[path].nearest(wanted.get(path)))
+            _draw(
+                self.model, "", lambda path: domains[path].nearest(wanted.get(path, self._default(path)))
+            )
         )
 
     def params(self, record: T) -> dict[str, Any]:
@@ -192,18 +198,36 @@ class Space(Generic[T]):
         encoded = (self.domains[path].encode(path, value) for path, value in _paths(record, ""))
         return {name: value for pairs in encoded for name, value in pairs.items()}
 
+    def check(self) -> None:
+        """Check what the record type itself says, which nobody did when the class was made.
+
+        Raises:
+            InputError: if a field has no default, or a default or a domain is not valid.
+        """
+        self.model.parse({})
+        for path, domain in self.domains.items():
+            self._valid(path, domain)
+
     def describe(self) -> dict[str, Any]:
         """Return every path's domain as plain data; equal spaces have equal descriptions."""
         return {path: domain.describe() for path, domain in self.domains.items()}
 
     def _expand(self, path: str, value: Any) -> Iterator[tuple[str, Any]]:
         """Split a pinned trick into its kind and its fields."""
-        options = variants(self._field(path))
-        if not options or isinstance(value, str):
+        fields = value.model_dump() if isinstance(value, Trick) else value
+        inside = [known for known in self.domains if known.startswith(f"{path}.")]
+        if inside and path not in self.domains:  # one record, not a choice among several
+            if not isinstance(fields, Mapping):
+                raise InputError(f"{path}: is a record, so pin its fields: {inside} (got {value!r})")
+            for name in fields:
+                if name != "kind":
+                    yield from self._expand(f"{path}.{name}", getattr(value, name, fields[name]))
+            return
+        if not variants(self._field(path)) or isinstance(value, str):
             yield path, value
             return
-        fields = value.model_dump() if isinstance(value, Trick) else value
-        if not isinstance(fields, Mapping) or "kind" not in fields:
+        options = variants(self._field(path))
+        if not isinstance(fields, Mapping) or not isinstance(fields.get("kind"), str):
             raise InputError(f"{path}: must be a kind, one of {list(options)} (got {value!r})")
         yield path, fields["kind"]
         for name, inner in fields.items():
@@ -229,6 +253,10 @@ class Space(Generic[T]):
             owner = options[way.pop(0)] if options else typing.cast(type[Trick], field.annotation)
         return owner, name
 
+    def _default(self, path: str) -> Any:
+        default = self._field(path).get_default(call_default_factory=True)
+        return kind_of(type(default)) if isinstance(default, Trick) else default
+
     def _change(self, path: str, domain: Domain) -> "Space[T]":
         self._field(path)
         if path in self.changed and isinstance(self.changed[path], Fixed):
@@ -239,17 +267,19 @@ class Space(Generic[T]):
         """Check the domain's bounds or options against the validity of the field."""
         owner, name = self._owner(path)
         options = variants(owner.model_fields[name])
-        try:
+        if options:
             for value in domain.extremes():
-                if not options:
-                    owner.model_validate({name: value})
-                elif value not in options:
+                if value not in options:
                     raise InputError(f"{path}: must be one of {list(options)} (got {value!r})")
-            if isinstance(domain, Fixed) and not options:
-                return Fixed(getattr(owner.model_validate({name: domain.value}), name))
+            return domain
+        try:
+            # As pydantic reads them: YAML takes 1e-3 for a string.
+            valid = [getattr(owner.model_validate({name: v}), name) for v in domain.extremes()]
         except ValidationError as error:
             raise InputError(_explain(error, path)) from None
-        return domain
+        if isinstance(domain, Fixed):
+            return Fixed(*valid)
+        return Choice(*valid) if isinstance(domain, Choice) else domain
 
     def _checked(self) -> "Space[T]":
         """Refuse a change to a field that can never be active."""
@@ -330,8 +360,3 @@ def _explain(error: ValidationError, path: str = "") -> str:
         where = path or ".".join(str(part) for part in item["loc"])
         problems.append(f"{where}: {item['msg']} (got {item['input']!r})")
     return "; ".join(problems)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-

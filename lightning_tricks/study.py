@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from filelock import FileLock, Timeout
 from optuna.pruners import NopPruner
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks import champion, ledger
-from lightning_tricks.errors import InputError
+from lightning_tricks.errors import InputError, check_name, in_a_line
 from lightning_tricks.ledger import Outcome
 from lightning_tricks.progress import Progress
 from lightning_tricks.report import Summary, score_of, summarize
@@ -76,21 +77,58 @@ def optimize(
         InputError: if anything given is not valid or does not fit; nothing is lost.
         KeyboardInterrupt: after Ctrl-C; the trial under way was put back in the queue.
     """
-    if n_trials < 1:
-        raise InputError(f"n_trials must be at least 1 (got {n_trials})")
-    if timeout is not None and not timeout > 0:
-        raise InputError(f"timeout must be greater than 0 seconds (got {timeout})")
     space = Space(task.tricks) if space is None else space
-    task.check(space)
-    ledger.claim(study, task, space, seed)
-    done = len(finished(study))
-    with Progress(n_trials, done, quiet=not progress) as bar:
+    _check(study, task, n_trials, space, timeout, seed)
+    shelf = champion.Shelf(Path(checkpoints) / study.study_name)
+    shelf.make()
+    trials = finished(study)
+    with _alone(shelf.folder), Progress(n_trials, trials, quiet=not progress) as bar:
         tracker = Tracker(tracking_uri, study.study_name, bar.warn)
-        with _Coordinator(study, task, space, seed, tracker, bar, Path(checkpoints)) as coordinator:
-            if done:
-                bar.say(f"going on: {done} of {n_trials} trials are finished already")
+        ledger.claim(study, task, space, seed)
+        with _Coordinator(study, task, space, seed, tracker, bar, shelf) as coordinator:
+            if len(trials) >= n_trials:
+                bar.say(f"nothing to train: the study holds {len(trials)} finished trials already")
+            elif trials:
+                bar.say(f"going on: {len(trials)} of {n_trials} trials are finished already")
             coordinator.run(n_trials, timeout)
             return coordinator.conclude()
+
+
+def _check(
+    study: optuna.Study,
+    task: Task,
+    n_trials: int,
+    space: Space[Any],
+    timeout: float | None,
+    seed: int,
+) -> None:
+    for name, value, least in (("n_trials", n_trials, 1), ("seed", seed, 0)):
+        if not isinstance(value, int) or value < least:
+            raise InputError(f"{name} must be a whole number of at least {least} (got {value!r})")
+    if timeout is not None and not (isinstance(timeout, (int, float)) and timeout > 0):
+        raise InputError(f"timeout must be greater than 0 seconds (got {timeout!r})")
+    if not isinstance(space, Space) or not issubclass(space.model, task.tricks):
+        raise InputError(f"the space must be one of {task.tricks.__name__} (got {space!r:.80})")
+    if len(study.directions) > 1:
+        raise InputError(f"the study must have one objective (got {len(study.directions)})")
+    check_name(study.study_name)
+    task.check(space)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep a second program from putting back the trials that this one is training."""
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(
+            f"another program works on this study: wait for it to end (it holds {folder}/lock)"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class _Coordinator:
@@ -104,11 +142,11 @@ class _Coordinator:
         seed: int,
         tracker: Tracker,
         bar: Progress,
-        checkpoints: Path,
+        shelf: champion.Shelf,
     ) -> None:
         self.study, self.task, self.space, self.seed = study, task, space, seed
         self.tracker, self.bar = tracker, bar
-        self.shelf = champion.Shelf(checkpoints / study.study_name)
+        self.shelf = shelf
         self.interrupts = 0
         self.known: dict[str, int] = {}
         """The number of the first finished trial by the key of its record."""
@@ -150,23 +188,24 @@ class _Coordinator:
                     self.bar.say(f"time is up after {timeout:g} s")
                     return
                 self._next()
-                self._stop_if_hopeless()
+                self._stop_if_hopeless(FIRST_FAILURES)
 
     def conclude(self) -> Summary:
         """Crown the champion, describe the study in MLflow and return what it found."""
+        self._stop_if_hopeless(least=1)
         best = ledger.best_trial(self.study)
         if best is None:
             self.bar.warn("no trial used its whole budget, so there is no champion")
-        elif not self.tracker.flush(timeout=60):
+        elif not self.tracker.flush(timeout=5 if self.tracker.down else 60):
             self.bar.warn(
                 f"MLflow at {self.tracker.uri} is still down: run the same command again to write "
                 "what is missing"
             )
         else:
-            self.tracker.attempt(lambda: self._crown(best))
+            self._crown(best)
         summary = summarize(self.study, self.task)
         if self.tracker.flush(timeout=5):
-            metrics = {} if best is None else {"objective": best.value or 0.0}
+            metrics = {} if best is None else {"best": best.value or 0.0}
             text = (
                 f"Study of the training tricks of `{self.task.name}`; {self.task.monitor}, best "
                 f"of {self.task.epochs} epochs a trial.\n\n{summary.markdown()}\n\n"
@@ -188,11 +227,11 @@ class _Coordinator:
     def _next(self) -> None:
         """Ask for one trial, and finish it or put it back."""
         trial = self.study.ask()
-        tricks: Tricks = self.space.suggest(trial)
         seed = derive(self.seed, trial.number)
-        twin = self.known.get(ledger.key(tricks.model_dump()))
-        self.tracker.update(trial.number, self._began(trial.number, tricks, seed, milliseconds()))
         try:
+            tricks: Tricks = self.space.suggest(trial)
+            twin = self.known.get(ledger.key(tricks.model_dump()))
+            self.tracker.update(trial.number, self._began(tricks, seed, milliseconds()))
             if twin is not None:
                 outcome = self._repeat(trial, twin)
             else:
@@ -217,8 +256,10 @@ class _Coordinator:
             self.known.setdefault(outcome.key, trial.number)
         self.tracker.update(trial.number, self._ended(ended, outcome))
         best = ledger.best_trial(self.study)
-        story = f"repeats trial {outcome.duplicate_of}" if outcome.duplicate_of is not None else (
-            f"{outcome.seconds:.1f} s"
+        story = (
+            f"repeats trial {outcome.duplicate_of}"
+            if outcome.duplicate_of is not None
+            else (f"{outcome.seconds:.1f} s")
         )
         reason = f", {outcome.reason}" if outcome.reason else ""
         self.bar.finish(
@@ -269,16 +310,20 @@ class _Coordinator:
         outcome = Outcome.read(best)
         if outcome is None:
             return
-        crowned = champion.crown(self.task, outcome, self.shelf, best.number, self.bar.say)
-        version = champion.register(crowned, self.tracker, self.study.study_name, self.task)
+        try:
+            crowned = champion.crown(self.task, outcome, self.shelf, best.number, self.bar.say)
+            version = champion.register(crowned, self.tracker, self.study.study_name, self.task)
+        except Exception as error:  # of the test split, the export or MLflow: the study stands
+            self.bar.warn(f"no champion was registered: {type(error).__name__}: {in_a_line(error)}")
+            return
         self.study.set_user_attr(
             ledger.CHAMPION,
             {"trial": best.number, "run_id": run_id, "version": version, "test": crowned.test},
         )
 
-    def _stop_if_hopeless(self) -> None:
+    def _stop_if_hopeless(self, least: int) -> None:
         trials = finished(self.study)
-        if len(trials) < FIRST_FAILURES or any(t.state != TrialState.FAIL for t in trials):
+        if len(trials) < least or any(t.state != TrialState.FAIL for t in trials):
             return
         outcome = Outcome.read(trials[-1])
         raise InputError(
@@ -313,7 +358,7 @@ class _Coordinator:
 
     # What is written to MLflow, in the words of the study.
 
-    def _began(self, number: int, tricks: Tricks, seed: int, start: int) -> Update:
+    def _began(self, tricks: Tricks, seed: int, start: int) -> Update:
         plain = self.task.tricks.plain()
         changed = [getattr(getattr(tricks, n), "kind", n) for n in tricks.differences(plain)]
         return Update(
@@ -360,9 +405,7 @@ class _Coordinator:
         start = milliseconds((trial.datetime_start or datetime.now()).timestamp())
         if outcome is None:
             return Update(tags={"trial.state": trial.state.name}, start=start, status="FAILED")
-        update = self._began(
-            trial.number, self.task.tricks.parse(outcome.record), outcome.seed, start
-        )
+        update = self._began(self.task.tricks.parse(outcome.record), outcome.seed, start)
         step = 1000 * outcome.seconds / max(len(outcome.epochs), 1)
         for count, epoch in enumerate(outcome.history, 1):
             update.merge(self._at(epoch, start + int(step * count)))
@@ -370,7 +413,7 @@ class _Coordinator:
         return update
 
     def _save_view(self) -> None:
-        stages = [name for name in self.task.tricks.model_fields]
+        stages = list(self.task.tricks.model_fields)
         self.tracker.save_view(
             [
                 "metrics.`objective`",
@@ -386,4 +429,3 @@ class _Coordinator:
 def command() -> str:
     """Return the command that started this program."""
     return shlex.join(["python", *sys.argv])
-

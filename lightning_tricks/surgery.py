@@ -16,10 +16,32 @@ Weighted: TypeAlias = nn.Linear | nn.modules.conv._ConvNd
 
 ACTIVATIONS: tuple[type[nn.Module], ...] = tuple(
     getattr(nn, name)
-    for name in (
-        "CELU ELU GELU GLU Hardshrink Hardsigmoid Hardswish Hardtanh LeakyReLU LogSigmoid Mish PReLU "
-        "RReLU ReLU ReLU6 SELU SiLU Sigmoid Softplus Softshrink Softsign Tanh Tanhshrink Threshold"
-    ).split()
+    for name in [
+        "CELU",
+        "ELU",
+        "GELU",
+        "GLU",
+        "Hardshrink",
+        "Hardsigmoid",
+        "Hardswish",
+        "Hardtanh",
+        "LeakyReLU",
+        "LogSigmoid",
+        "Mish",
+        "PReLU",
+        "RReLU",
+        "ReLU",
+        "ReLU6",
+        "SELU",
+        "SiLU",
+        "Sigmoid",
+        "Softplus",
+        "Softshrink",
+        "Softsign",
+        "Tanh",
+        "Tanhshrink",
+        "Threshold",
+    ]
 )
 NORMS: tuple[type[nn.Module], ...] = (
     nn.modules.batchnorm._NormBase,  # batch and instance norm
@@ -69,9 +91,7 @@ def fans(layer: Weighted) -> Fans:
     if isinstance(layer, nn.Linear):
         return Fans(layer.in_features, layer.out_features)
     kernel = math.prod(layer.kernel_size)
-    return Fans(
-        kernel * layer.in_channels // layer.groups, kernel * layer.out_channels // layer.groups
-    )
+    return Fans(kernel * layer.in_channels // layer.groups, kernel * layer.out_channels // layer.groups)
 
 
 def unit_dims(layer: Weighted) -> tuple[int, ...]:

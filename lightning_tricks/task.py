@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lightning_tricks.errors import InputError
+from lightning_tricks.errors import InputError, check_name, in_a_line
 from lightning_tricks.module import Measure, TricksModule, accuracy
 from lightning_tricks.space import Space
 from lightning_tricks.tricks import Tricks
@@ -45,13 +45,23 @@ class Task:
     trainer: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise InputError(f"epochs must be at least 1 (got {self.epochs})")
+        check_name(self.name)
+        if not isinstance(self.epochs, int) or self.epochs < 1:
+            raise InputError(f"epochs must be a whole number of at least 1 (got {self.epochs!r})")
+        if not isinstance(self.data, pl.LightningDataModule):
+            raise InputError(
+                f"data must be a LightningDataModule, such as InMemoryData "
+                f"(got {type(self.data).__name__})"
+            )
+        if not (isinstance(self.tricks, type) and issubclass(self.tricks, Tricks)):
+            raise InputError(f"tricks must be Tricks or a subclass of it (got {self.tricks!r})")
+        if taken := {"max_epochs", "callbacks", "logger"} & set(self.trainer):
+            raise InputError(f"trainer must leave {sorted(taken)} to the study")
         if self.mode not in ("min", "max"):
             raise InputError(f"mode must be 'min' or 'max' (got {self.mode!r})")
 
     @property
-    def direction(self) -> str:
+    def direction(self) -> Literal["minimize", "maximize"]:
         """Optuna's name for the mode."""
         return "maximize" if self.mode == "max" else "minimize"
 
@@ -73,6 +83,7 @@ class Task:
             InputError: if the outputs do not fit the targets, what is logged lacks the monitor, or
                 a trick that the space holds finds nothing in the backbone to act on.
         """
+        space.check()
         baseline: Tricks = space.nearest(self.tricks())
         for stage in ("normalization", "dropout"):
             for kind in space.domains[stage].extremes():
@@ -81,43 +92,48 @@ class Task:
                     self.module(changed)
                 except InputError as error:
                     raise InputError(f"{error}; leave {kind!r} out of {stage}") from None
+                except Exception as error:  # the user's code may raise anything
+                    raise InputError(f"the backbone cannot be made: {_words(error)}") from None
         self._check_shapes(self.module(baseline))
 
     def _check_shapes(self, module: TricksModule) -> None:
         names = [f"val/{name}" for name in ("loss", *self.metrics)]
         if self.monitor not in names:
-            raise InputError(
-                f"monitor {self.monitor!r} is never logged; must be one of {names}"
-            )
+            raise InputError(f"monitor {self.monitor!r} is never logged; must be one of {names}")
         inputs, targets = self.example()
         module.eval()
         try:
             with torch.no_grad():
                 outputs = module.backbone(module.cast(inputs))
-        except (RuntimeError, ValueError, IndexError) as error:
+        except Exception as error:
             raise InputError(
-                f"the backbone does not take inputs of shape {tuple(inputs.shape)}: {_first(error)}"
+                f"the backbone does not take inputs of shape {tuple(inputs.shape)}: {_words(error)}"
             ) from None
         try:
             if len(outputs) != len(targets):
                 raise ValueError("one output a sample is needed")
             loss = self.loss(outputs, targets)
-            for metric in self.metrics.values():
-                metric(outputs, targets)
-        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            measured = {name: f(outputs, targets) for name, f in self.metrics.items()}
+        except Exception as error:
             raise InputError(
                 f"the backbone's outputs of shape {tuple(getattr(outputs, 'shape', ()))} do not "
-                f"fit {len(targets)} targets up to {targets.max().item()}: {_first(error)}"
+                f"fit {len(targets)} targets up to {targets.max().item()}: {_words(error)}"
             ) from None
-        if loss.dim():
-            raise InputError(f"the loss must be one number (got shape {tuple(loss.shape)})")
+        for name, value in {"loss": loss, **measured}.items():
+            if not isinstance(value, torch.Tensor) or value.numel() != 1:
+                raise InputError(f"{name} must return a tensor of one number (got {type(value)})")
 
     def example(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the first validation batch, as the data module gives it."""
-        self.data.prepare_data()
-        self.data.setup("fit")
-        batch = next(iter(self.data.val_dataloader()))
-        return batch[0].cpu(), batch[1].cpu()
+        try:
+            self.data.prepare_data()
+            self.data.setup("fit")
+            inputs, targets = next(iter(self.data.val_dataloader()))
+            return inputs.cpu(), targets.cpu()
+        except Exception as error:
+            raise InputError(
+                f"val_dataloader() must give batches of (inputs, targets): {_words(error)}"
+            ) from None
 
     def samples(self) -> int | None:
         """Return the number of training samples, where the data module can tell."""
@@ -125,5 +141,5 @@ class Task:
         return len(splits["train"].inputs) if splits else None
 
 
-def _first(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {in_a_line(error)}"

@@ -34,7 +34,7 @@ from mlflow.tracking import MlflowClient
 from numpy.typing import NDArray
 from torch import nn
 
-from lightning_tricks.errors import InputError
+from lightning_tricks.errors import InputError, in_a_line
 
 Status = Literal["RUNNING", "FINISHED", "KILLED", "FAILED"]
 
@@ -44,8 +44,10 @@ PAUSE_SECONDS = 2.0
 """How long to wait for a server that is down before trying again."""
 _METRICS_AT_ONCE = 800  # MLflow takes 1000 entries in a batch, of which 100 may be params
 _PARAMS_AT_ONCE = 100
+_SQLITE = "sqlite:///"
 _PARENT = "mlflow.parentRunId"
 _NUMBER = "trial.number"
+_SOURCE = {"mlflow.source.name": sys.argv[0], "mlflow.source.type": "LOCAL"}
 
 
 @dataclass
@@ -95,6 +97,13 @@ class Tracker:
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.ERROR)
         self.uri, self._warn = uri, warn
+        if not uri or any(space in uri for space in "\n\r"):
+            raise InputError(f"the tracking URI must be one line of text (got {uri!r})")
+        file = Path(_absolute(uri).removeprefix(_SQLITE))
+        if uri.startswith(_SQLITE) and not (file.parent.is_dir() and not file.is_dir()):
+            raise InputError(
+                f"MLflow cannot be opened at {uri}: must be the path of a file in a folder that is there"
+            )
         try:
             self._store = _absolute(uri)
             self.client = MlflowClient(tracking_uri=self._store)
@@ -111,7 +120,10 @@ class Tracker:
         except InputError:
             raise
         except Exception as error:  # MLflow, SQLAlchemy and requests each raise their own
-            raise InputError(f"MLflow cannot be opened at {uri}: {_line(error)}") from None
+            raise InputError(
+                f"MLflow cannot be opened: {in_a_line(error)} (got {uri}); start the server, or give "
+                "another tracking URI"
+            ) from None
         self.run_id = ""
         self._runs: dict[int, str] = {}
         self._pending: dict[int, Update] = {}
@@ -119,17 +131,35 @@ class Tracker:
         self._urgent = self._writing = self._closing = self._down = False
         self._thread = threading.Thread(target=self._write_forever, name="mlflow", daemon=True)
 
+    @property
+    def down(self) -> bool:
+        """Whether the last attempt to write failed."""
+        return self._down
+
     def open(self, run_id: str | None, name: str, tags: Mapping[str, str]) -> str:
-        """Open the study's run, again if it is there already, and start to write; return its id."""
+        """Open the study's run, again if it is there already, and start to write; return its id.
+
+        Raises:
+            InputError: if MLflow cannot be written to.
+        """
+        try:
+            self._open(run_id, name, tags)
+        except Exception as error:  # a file that may not be written, a server that went away
+            raise InputError(
+                f"MLflow cannot be written to: {in_a_line(error)} (got {self.uri})"
+            ) from None
+        self._thread.start()
+        return self.run_id
+
+    def _open(self, run_id: str | None, name: str, tags: Mapping[str, str]) -> None:
         if run_id is not None and self._exists(run_id):
             self.run_id = run_id
             self.client.update_run(run_id, status="RUNNING")
         else:
             run = self.client.create_run(self.experiment_id, run_name=name)
             self.run_id = run.info.run_id
+        tags = {**tags, **_SOURCE}
         self.client.log_batch(self.run_id, tags=[RunTag(k, v) for k, v in tags.items()])
-        self._thread.start()
-        return self.run_id
 
     def update(self, number: int, update: Update) -> None:
         """Note what is to be written about a trial, and return at once."""
@@ -191,7 +221,7 @@ class Tracker:
         try:
             write()
         except Exception as error:
-            self._warn(f"MLflow at {self.uri}: {_line(error)}")
+            self._warn(f"MLflow at {self.uri}: {in_a_line(error)}")
             return False
         return True
 
@@ -281,7 +311,12 @@ class Tracker:
         }
         packed = base64.b64encode(zlib.compress(json.dumps(view).encode())).decode()
         now = milliseconds()
-        shared = {"name": "Trials", "createdAt": now, "updatedAt": now, "state": f"deflate;{packed}"}
+        shared = {
+            "name": "Trials",
+            "createdAt": now,
+            "updatedAt": now,
+            "state": f"deflate;{packed}",
+        }
         self.client.set_experiment_tag(
             self.experiment_id, "mlflow.sharedViewState.trials", json.dumps(shared)
         )
@@ -365,7 +400,7 @@ class Tracker:
     def _lose(self, error: Exception) -> None:
         if not self._down:
             self._warn(
-                f"MLflow at {self.uri} does not answer ({_line(error)}); "
+                f"MLflow at {self.uri} does not answer ({in_a_line(error)}); "
                 "training goes on, and what is missing is written when it is back"
             )
         self._down = True
@@ -381,7 +416,8 @@ class Tracker:
         params = _chunks([Param(k, v) for k, v in update.params.items()], _PARAMS_AT_ONCE)
         metrics = _chunks(update.metrics, _METRICS_AT_ONCE)
         tags = [RunTag(k, v) for k, v in update.tags.items()]
-        for some_params, some_metrics in itertools.zip_longest(params, metrics, fillvalue=[]):
+        nothing: list[Any] = []
+        for some_params, some_metrics in itertools.zip_longest(params, metrics, fillvalue=nothing):
             self.client.log_batch(run_id, metrics=some_metrics, params=some_params, tags=tags)
             tags = []
         for name, content in update.artifacts.items():
@@ -400,8 +436,7 @@ class Tracker:
         tags = {
             _PARENT: self.run_id,
             _NUMBER: str(number),
-            "mlflow.source.name": sys.argv[0],
-            "mlflow.source.type": "LOCAL",
+            **_SOURCE,
         }
         run = self.client.create_run(
             self.experiment_id, start_time=update.start, tags=tags, run_name=f"trial-{number:03d}"
@@ -452,26 +487,23 @@ def how_to_look(uri: str, link: str) -> str:
 
 def _absolute(uri: str) -> str:
     """Name a SQLite file by its whole path: MLflow keeps stores by name, wherever that led to."""
-    start = "sqlite:///"
-    if not uri.startswith(start):
+    if not uri.startswith(_SQLITE) or uri.endswith(":memory:"):
         return uri
-    return start + str(Path(uri.removeprefix(start)).absolute())
+    return _SQLITE + str(Path(uri.removeprefix(_SQLITE)).absolute())
 
 
 @contextlib.contextmanager
 def _quiet_registration() -> Iterator[None]:
     """Keep MLflow from telling, on both streams, what the caller tells in its own words."""
-    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+    with (
+        contextlib.redirect_stderr(io.StringIO()),
+        contextlib.redirect_stdout(io.StringIO()),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _chunks(items: list[Any], size: int) -> list[list[Any]]:
     """Split a list into pieces; an empty one into one empty piece."""
     return [items[at : at + size] for at in range(0, len(items), size)] or [[]]
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
-

@@ -1,6 +1,7 @@
 """Train one trial: a record of tricks in, a result out. Knows neither Optuna nor MLflow."""
 
 import logging
+import math
 import time
 import traceback
 import warnings
@@ -13,7 +14,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from lightning_tricks.errors import InputError
+from lightning_tricks.errors import InputError, in_a_line
 from lightning_tricks.health import Diverged
 from lightning_tricks.task import Task
 from lightning_tricks.tricks import Tricks
@@ -71,10 +72,9 @@ def train(
 ) -> Result:
     """Train one trial. The same task, tricks and seed give the same result on one machine.
 
-    A loss or gradient that is not finite prunes the trial; an exception in the user's code fails it.
+    A loss, gradient or score that is not finite prunes the trial; an exception fails it.
 
     Raises:
-        InputError: if the input is such that every trial would fail.
         Interrupted: soon after `interrupted()` becomes true.
     """
     start = time.perf_counter()
@@ -89,12 +89,15 @@ def train(
             _trainer(task, watcher).fit(module, datamodule=task.data)
             if watcher.stopped:
                 state, reason = "pruned", f"the pruner stopped it after epoch {watcher.count}"
+            elif not watcher.epochs:
+                raise InputError(f"no validation was run, so {task.monitor} has no value")
         except Diverged as error:
             state, reason = "pruned", f"{error} (epoch {watcher.count + 1})"
-        except (Interrupted, InputError):
-            raise
-        except Exception as error:  # the user's code may raise anything, and the study goes on
-            state, reason = "failed", f"{type(error).__name__}: {' '.join(str(error).split())}"
+        except (Exception, SystemExit) as error:  # the user's code may raise anything
+            # Lightning turns a signal into `SystemExit`.
+            if isinstance(error, Interrupted) or interrupted():
+                raise Interrupted from None
+            state, reason = "failed", f"{type(error).__name__}: {in_a_line(error)}"
             trace = traceback.format_exc()
     return Result(
         state=state,
@@ -118,9 +121,7 @@ def _trainer(task: Task, watcher: "_Watcher") -> pl.Trainer:
         # On a GPU, the same seed gives the same bits only if torch is asked for it.
         "deterministic": "warn" if torch.cuda.is_available() else None,
     }
-    return pl.Trainer(
-        **{**defaults, **task.trainer}, max_epochs=task.epochs, callbacks=[watcher]
-    )
+    return pl.Trainer(**{**defaults, **task.trainer}, max_epochs=task.epochs, callbacks=[watcher])
 
 
 class _Watcher(pl.Callback):
@@ -146,7 +147,12 @@ class _Watcher(pl.Callback):
             raise Interrupted
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.values.append(monitored(trainer, self.task.monitor))
+        if trainer.sanity_checking or not trainer.is_last_batch:
+            return
+        value = monitored(trainer, self.task.monitor)
+        if not math.isfinite(value):
+            raise Diverged(f"{self.task.monitor} became {value}")
+        self.values.append(value)
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         metrics.update(getattr(pl_module, "epoch_metrics", {}))  # those logged are an epoch old
         metrics["lr"] = trainer.optimizers[0].param_groups[0]["lr"]

@@ -2,7 +2,6 @@
 
 import itertools
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,7 @@ from torch import nn
 from lightning_tricks import InMemoryData, Split, Tricks, TricksModule
 from lightning_tricks.space import stages
 
-VARIANTS = [
-    (stage, kind) for stage, options in stages(Tricks).items() for kind in options
-]
+VARIANTS = [(stage, kind) for stage, options in stages(Tricks).items() for kind in options]
 STAGE_PAIRS = list(itertools.combinations(stages(Tricks), 2))
 
 
@@ -89,9 +86,8 @@ def seeded() -> None:
 
 
 @pytest.fixture(autouse=True)
-def in_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def in_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    yield
 
 
 @pytest.fixture(scope="session")
@@ -101,4 +97,6 @@ def digits() -> InMemoryData:
 
 @pytest.fixture(autouse=True, scope="session")
 def quiet() -> None:
+    # Two test workers with two threads each on two cores wait for each other most of the time.
+    torch.set_num_threads(1)
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)

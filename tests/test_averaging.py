@@ -55,16 +55,19 @@ def test_swa_is_the_mean_of_the_epoch_ends_the_last_included():
 
 def test_ema_equals_torch_once_it_is_warm():
     module, recorder, _ = run("ema", {"horizon": 0.25})  # 12 steps: an average over 3
-    reference = nn.ParameterDict({name.replace(".", "_"): value for name, value in recorder.steps[0].items()})
+    reference = nn.ParameterDict(
+        {name.replace(".", "_"): value for name, value in recorder.steps[0].items()}
+    )
     averaged = AveragedModel(reference, multi_avg_fn=get_ema_multi_avg_fn(1 - 1 / 3))
     mean = {name: sum(step[name] for step in recorder.steps[:3]) / 3 for name in recorder.steps[0]}
     for source in (mean, *recorder.steps[3:]):
         for name, value in source.items():
             reference[name.replace(".", "_")].data.copy_(value)
         averaged.update_parameters(reference)
-    same(copy(module), {
-        name: averaged.module[name.replace(".", "_")].detach() for name in recorder.steps[0]
-    })
+    same(
+        copy(module),
+        {name: averaged.module[name.replace(".", "_")].detach() for name in recorder.steps[0]},
+    )
 
 
 @pytest.mark.parametrize(("kind", "fields"), KINDS)
@@ -103,9 +106,7 @@ def test_what_is_saved_is_the_average(kind, fields, tmp_path):
     )
     saved = torch.load(runner.checkpoint_callback.best_model_path, weights_only=True)
     same(saved["state_dict"], copy(module))
-    fresh = TricksModule.load_from_checkpoint(
-        runner.checkpoint_callback.best_model_path, backbone=mlp()
-    )
+    fresh = TricksModule.load_from_checkpoint(runner.checkpoint_callback.best_model_path, backbone=mlp())
     assert fresh.tricks == module.tricks
     logged = recorder.validated[-1][1]
     assert trainer(1).validate(fresh, small_data(), verbose=False)[0]["val/loss"] == pytest.approx(

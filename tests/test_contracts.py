@@ -6,7 +6,17 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from conftest import STAGE_PAIRS, VARIANTS, convnet, fit, mlp, samples, small_data, trainer, variant
+from conftest import (
+    STAGE_PAIRS,
+    VARIANTS,
+    convnet,
+    fit,
+    mlp,
+    samples,
+    small_data,
+    trainer,
+    variant,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

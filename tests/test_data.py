@@ -64,11 +64,14 @@ BAD = {
     "lengths": (lambda: InMemoryData.from_arrays(np.zeros((3, 2)), [0, 1]), "of one length"),
     "few": (lambda: InMemoryData.from_arrays(np.zeros((3, 2)), [0, 1, 1]), "cannot be split"),
     "negative": (lambda: InMemoryData.from_arrays([[1.0]] * 20, [-1, 1] * 10), "class numbers"),
-    "batch": (lambda: bad(batch_size=0), "batch_size must be at least 1"),
-    "floats": (
-        lambda: bad(validation=Split(torch.zeros(3, 4), torch.zeros(3))), "class numbers"
-    ),
-}  # fmt: skip
+    "strings": (lambda: InMemoryData.from_arrays([[1.0]] * 9, ["a", "b", "c"] * 3), "must be numbers"),
+    "ragged": (lambda: InMemoryData.from_arrays([[1.0], [1.0, 2.0]], [0, 1]), "must be numbers"),
+    "scalar": (lambda: InMemoryData.from_arrays(3, 3), "inputs must be real numbers of shape"),
+    "complex": (lambda: InMemoryData.from_arrays([[1j]] * 20, [0, 1] * 10), "real numbers"),
+    "shapes": (lambda: bad(test=samples(6, 5)), "of one shape"),
+    "batch": (lambda: bad(batch_size=0), "batch_size must be a whole number"),
+    "floats": (lambda: bad(validation=Split(torch.zeros(3, 4), torch.full((3,), 0.5))), "class numbers"),
+}
 
 
 @pytest.mark.parametrize("case", BAD)

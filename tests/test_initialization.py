@@ -104,7 +104,8 @@ def signal(kind, depth=20, width=256):
     """Return the std of the last of many linear and ReLU layers, for inputs of std 1."""
     torch.manual_seed(0)
     module = nn.Sequential(
-        *(m for _ in range(depth) for m in (nn.Linear(width, width), nn.ReLU())), nn.Linear(width, 1)
+        *(m for _ in range(depth) for m in (nn.Linear(width, width), nn.ReLU())),
+        nn.Linear(width, 1),
     )
     variant("initialization", kind).apply(module)
     with torch.no_grad():

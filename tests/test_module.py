@@ -10,9 +10,13 @@ from lightning_tricks import Diverged, InputError, Tricks, TricksModule
 from lightning_tricks.health import GradientHealth
 
 LOGGED = {
-    "train/loss", "val/loss", "val/accuracy",
-    "gradient/norm", "gradient/clipped", "gradient/first_to_last",
-}  # fmt: skip
+    "train/loss",
+    "val/loss",
+    "val/accuracy",
+    "gradient/norm",
+    "gradient/clipped",
+    "gradient/first_to_last",
+}
 
 
 def test_it_is_an_ordinary_lightning_module_with_ordinary_loaders(tmp_path):
@@ -67,9 +71,10 @@ def test_raw_huge_inputs_diverge_and_say_where():
 
 def test_the_weights_before_a_divergence_are_kept_finite():
     data = small_data()
-    module = TricksModule(mlp(), Tricks.plain().model_copy(
-        update={"optimizer": variant("optimizer", "sgd", lr=1e20)}
-    ))
+    module = TricksModule(
+        mlp(),
+        Tricks.plain().model_copy(update={"optimizer": variant("optimizer", "sgd", lr=1e20)}),
+    )
     with pytest.raises(Diverged):
         trainer(20).fit(module, datamodule=data)
     assert all(torch.isfinite(p).all() for p in module.parameters())
@@ -82,9 +87,7 @@ def test_gradient_health_is_that_of_the_gradients_before_clipping():
         def on_before_optimizer_step(self, trainer, pl_module, optimizer):
             seen.append([p.grad.norm().item() for p in pl_module.parameters()])
 
-    tricks = Tricks(
-        normalization={"kind": "none"}, clipping={"kind": "norm", "theta": 0.5}
-    )
+    tricks = Tricks(normalization={"kind": "none"}, clipping={"kind": "norm", "theta": 0.5})
     module = fit(tricks, mlp(), callbacks=[Watch()], num_sanity_val_steps=0)
     norms = torch.tensor(seen)
     total = norms.square().sum(1).sqrt()

@@ -80,7 +80,8 @@ def test_adam_with_decoupled_decay_of_weights_alone_equals_adamw_with_two_groups
     weights = [p for p in theirs.parameters() if p.dim() > 1]
     biases = [p for p in theirs.parameters() if p.dim() == 1]
     reference = torch.optim.AdamW(
-        [{"params": weights, "weight_decay": 0.3}, {"params": biases, "weight_decay": 0.0}], lr=0.01
+        [{"params": weights, "weight_decay": 0.3}, {"params": biases, "weight_decay": 0.0}],
+        lr=0.01,
     )
     optimizer = Adam(lr=0.01).build(DecoupledWeightDecay(strength=0.3).groups(ours))
     close(run(optimizer, ours), run(reference, theirs))

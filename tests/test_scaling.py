@@ -70,9 +70,7 @@ def test_a_nearly_constant_feature_does_not_blow_up(kind):
 
 
 @given(
-    values=hnp.arrays(
-        np.float32, (12, 3), elements=st.floats(-1e4, 1e4, width=32)
-    ),
+    values=hnp.arrays(np.float32, (12, 3), elements=st.floats(-1e4, 1e4, width=32)),
     batches=st.integers(1, 6),
 )
 def test_statistics_do_not_depend_on_the_batches(values, batches):

@@ -72,7 +72,12 @@ def test_one_cycle_equals_torch():
     )
     expected = reference(
         lambda o: lr_scheduler.OneCycleLR(
-            o, 1.0, total_steps=80, pct_start=0.25, div_factor=25, final_div_factor=1e4,
+            o,
+            1.0,
+            total_steps=80,
+            pct_start=0.25,
+            div_factor=25,
+            final_div_factor=1e4,
             cycle_momentum=False,
         ),
         80,

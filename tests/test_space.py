@@ -8,7 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
-from lightning_tricks import Choice, Float, InputError, Int, OneMinus, Space, Trick, Tricks, suggest
+from lightning_tricks import (
+    Choice,
+    Float,
+    InputError,
+    Int,
+    OneMinus,
+    Space,
+    Trick,
+    Tricks,
+    suggest,
+)
 from lightning_tricks.tricks.clipping import NormClipping
 
 
@@ -50,7 +60,12 @@ def draw(space, seed=0, **enqueued):
 def test_parameter_names_are_paths_and_only_those_of_the_chosen_variant():
     record, params = draw(Record, stage="on", width=8)
     assert set(params) == {
-        "stage", "stage.on.rate", "stage.on.count", "stage.on.flag", "stage.on.one_minus_beta", "width"
+        "stage",
+        "stage.on.rate",
+        "stage.on.count",
+        "stage.on.flag",
+        "stage.on.one_minus_beta",
+        "width",
     }
     assert record.stage.beta == 1 - params["stage.on.one_minus_beta"]
     _, params = draw(Record, stage="off")
@@ -121,7 +136,7 @@ WRONG = [
     ({"pin": {"width": "wide"}}, "width: .*integer"),
     ({"narrow": {"stage": []}}, "at least one option"),
     ({"narrow": {"stage": ["on", "on"]}}, "differ"),
-    ({"narrow": {"stage": {"low": 1, "high": 2}}}, "must be one of"),
+    ({"narrow": {"stage": {"low": 1, "high": 2}}}, "takes a list of options"),
     ({"narrow": {"width": {"low": 9, "high": 4}}}, "low <= high"),
     ({"narrow": {"width": {"low": 1.5, "high": 4}}}, "whole numbers"),
     ({"narrow": {"width": {"low": 1}}}, "needs low and high"),
@@ -134,6 +149,14 @@ WRONG = [
     ({"pin": {"stage": "off", "stage.on.rate": 1}}, "is never used"),
     ({"pin": {"width": 8}, "narrow": {"width": [4, 8]}}, "is pinned to 8 already"),
     ({"pin": {"stage": "on", "stage.on.rate": [1]}}, "valid number"),
+    ({"narrow": {"stage.on.flag": {"low": 0, "high": 1}}}, "takes a list of options"),
+    ({"narrow": {"stage.on.flag": [2, 3]}}, "valid boolean"),
+    ({"narrow": {"stage": [["on"]]}}, "options must be strings"),
+    ({"narrow": {"width": {"low": 1, "high": float("inf")}}}, "width: "),
+    ({"narrow": {"width": {"low": 4, "high": 8, "log": "no"}}}, "log must be true or false"),
+    ({"pin": {"stage": {"kind": ["on"]}}}, "stage: must be a kind"),
+    ({"pin": False}, "must map paths to values"),
+    (False, "sections"),
     ({"search": {}}, "sections `pin` and `narrow` only"),
     ({"pin": ["stage"]}, "must map paths to values"),
     ([1], "sections"),
@@ -180,6 +203,46 @@ def test_a_space_from_a_file(tmp_path):
     assert space.nearest(Tricks()).clipping == NormClipping(theta=2.0)
 
 
+def test_options_are_read_as_the_field_reads_them():
+    space = SPACE.narrow({"stage.on.rate": ["1e-1", "1e0"], "stage.on.flag": ["yes", "no"]})
+    assert space.domains["stage.on.rate"].options == (0.1, 1.0)
+    assert space.domains["stage.on.flag"].options == (True, False)
+    record, _ = draw(space.pin({"stage": "on"}))
+    assert record.stage.rate in (0.1, 1.0)
+
+
+class Nested(Trick):
+    inner: On = On(rate=2.0)
+
+
+def test_a_record_that_is_no_choice_is_pinned_by_its_fields_or_whole():
+    space = Space(Nested)
+    assert space.pin({"inner": {"rate": 3}}).nearest(Nested()).inner.rate == 3.0
+    assert draw(space.pin({"inner": On(rate=4)}))[0] == Nested(inner=On(rate=4))
+    with pytest.raises(InputError, match="is a record, so pin its fields"):
+        space.pin({"inner": "on"})
+
+
+def test_a_record_type_that_is_wrong_in_itself_is_one_clear_line():
+    class NoDefault(Trick):
+        width: int
+
+    class WrongDefault(Trick):
+        width: Annotated[int, Int(1, 4)] = "wide"
+
+    class WrongDomain(Trick):
+        width: Annotated[int, Int(1, 8)] = Field(8, ge=4)
+
+    for model, message in (
+        (NoDefault, "width: .*required"),
+        (WrongDefault, "width: .*integer"),
+        (WrongDomain, r"width: .*equal to 4 \(got 1\)"),
+    ):
+        with pytest.raises(InputError, match=message) as caught:
+            Space(model).check()
+        assert "\n" not in str(caught.value)
+
+
 def test_an_empty_file_is_the_whole_space(tmp_path):
     (tmp_path / "space.yaml").write_text("")
     assert Space.from_yaml(Record, tmp_path / "space.yaml") == SPACE
@@ -206,7 +269,7 @@ def test_a_subclass_widens_the_space():
         lambda: Float(0, float("inf")),
         lambda: Float(float("nan"), 1),
         lambda: Int(3, 2),
-        lambda: Choice(),
+        Choice,
         lambda: Choice("a", "a"),
         lambda: Choice(float("nan")),
         lambda: Choice([1]),

@@ -32,9 +32,7 @@ class Scripted(TricksModule):
 
 @pytest.mark.parametrize(("mode", "scores", "patience", "stops_after", "best"), TABLE)
 def test_when_it_stops_and_what_it_restores(mode, scores, patience, stops_after, best):
-    tricks = PLAIN.model_copy(
-        update={"stopping": variant("stopping", "patience", patience=patience)}
-    )
+    tricks = PLAIN.model_copy(update={"stopping": variant("stopping", "patience", patience=patience)})
     module = Scripted(mlp(), tricks, mode=mode)
     module.script = scores
     run = trainer(10, num_sanity_val_steps=0)

@@ -20,7 +20,7 @@ from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
 from torch import nn
 
-from lightning_tricks import InputError, Space, Task, Tricks, create_study, main, optimize
+from lightning_tricks import ConvNet, InputError, Space, Task, Tricks, create_study, main, optimize
 from lightning_tricks import study as study_module
 from lightning_tricks.ledger import Outcome
 from lightning_tricks.search import SAMPLERS, SeededSampler, spared
@@ -30,9 +30,15 @@ STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 
 
 def task(**changes):
-    return Task(**{
-        "name": "tiny", "data": small_data(), "backbone": lambda tricks: mlp(), "epochs": 3, **changes
-    })  # fmt: skip
+    return Task(
+        **{
+            "name": "tiny",
+            "data": small_data(),
+            "backbone": lambda tricks: mlp(),
+            "epochs": 3,
+            **changes,
+        }
+    )
 
 
 @pytest.fixture(scope="session")
@@ -56,8 +62,10 @@ def run(*arguments):
 def start(*arguments, **environment):
     return subprocess.Popen(
         [sys.executable, SCRIPT, *arguments],
-        stderr=subprocess.PIPE, text=True, env={**os.environ, **environment},
-    )  # fmt: skip
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
 
 
 def load(name="tiny"):
@@ -115,9 +123,7 @@ def test_the_first_two_trials_are_the_baseline_and_plain():
 @pytest.mark.parametrize("pruner", [optuna.pruners.NopPruner(), optuna.pruners.HyperbandPruner()])
 def test_any_study_of_optuna_will_do(sampler, pruner):
     study = optuna.create_study(direction="minimize", sampler=sampler, pruner=pruner)
-    summary = optimize(
-        study, task(monitor="val/loss", mode="min"), n_trials=4, progress=False
-    )
+    summary = optimize(study, task(monitor="val/loss", mode="min"), n_trials=4, progress=False)
     assert len(study.trials) == 4
     assert "val/loss" in summary.text()
 
@@ -125,9 +131,7 @@ def test_any_study_of_optuna_will_do(sampler, pruner):
 def test_a_repeated_record_is_not_trained_again(monkeypatch):
     trained = []
     original = study_module.train
-    monkeypatch.setattr(
-        study_module, "train", lambda *a, **k: trained.append(a[1]) or original(*a, **k)
-    )
+    monkeypatch.setattr(study_module, "train", lambda *a, **k: trained.append(a[1]) or original(*a, **k))
     space = Space(Tricks).pin(
         {stage: getattr(Tricks(), stage) for stage in Tricks.model_fields if stage != "scaling"}
     )
@@ -252,7 +256,7 @@ def test_when_all_of_the_first_trials_fail_the_study_stops_and_says_why():
         return Broken(mlp())
 
     study = create_study("tiny", storage=None)
-    with pytest.raises(InputError, match="the first 5 trials all failed.*RuntimeError: broken"):
+    with pytest.raises(InputError, match=r"first 5 trials all failed.*RuntimeError: broken"):
         optimize(study, task(backbone=backbone), n_trials=9, progress=False)
 
 
@@ -323,11 +327,14 @@ def test_the_champion_is_registered_once_and_answers_on_raw_inputs():
     torch.testing.assert_close(module(split.inputs), model(split.inputs))
 
 
-def test_lost_weights_of_the_champion_are_trained_again():
+@pytest.mark.parametrize(
+    "damage", [Path.unlink, lambda path: path.write_text("no")], ids=["gone", "torn"]
+)
+def test_lost_weights_of_the_champion_are_trained_again(damage):
     study = create_study("tiny", storage=None)
     optimize(study, task(), n_trials=2, progress=False)
-    for path in Path("checkpoints/tiny").iterdir():
-        path.unlink()
+    for path in Path("checkpoints/tiny").glob("*.pt"):
+        damage(path)
     optimize(study, task(), n_trials=2, progress=False, tracking_uri="sqlite:///other.db")
     client = MlflowClient(store("other.db"))
     assert client.get_model_version_by_alias("tiny", "champion")
@@ -337,7 +344,7 @@ def test_lost_weights_of_the_champion_are_trained_again():
 def test_only_the_best_weights_are_kept():
     study = create_study("tiny", storage=None)
     optimize(study, task(), n_trials=5, progress=False)
-    assert len(list(Path("checkpoints/tiny").iterdir())) == 1
+    assert len(list(Path("checkpoints/tiny").glob("*.pt"))) == 1
 
 
 def test_a_timeout_begins_no_further_trial():
@@ -347,16 +354,25 @@ def test_a_timeout_begins_no_further_trial():
 
 
 REFUSED = {
-    "direction": (lambda s: optimize(s, task(monitor="val/loss", mode="min"), n_trials=3), "to minimize"),
+    "direction": (
+        lambda s: optimize(s, task(monitor="val/loss", mode="min"), n_trials=3),
+        "to minimize",
+    ),
     "epochs": (lambda s: optimize(s, task(epochs=4), n_trials=3), r"epochs \(3 there, 4 now\)"),
     "seed": (lambda s: optimize(s, task(), n_trials=3, seed=7), r"seed \(0 there, 7 now\)"),
-    "monitor": (lambda s: optimize(s, task(metrics={"f": task().metrics["accuracy"]}, monitor="val/f"),
-                                   n_trials=3), "monitor"),
-    "space": (lambda s: optimize(s, task(), n_trials=3, space=Space(Tricks).pin({"optimizer": "sgd"})),
-              "search space .optimizer"),
-    "trials": (lambda s: optimize(s, task(), n_trials=0), "n_trials must be at least 1"),
+    "monitor": (
+        lambda s: optimize(
+            s, task(metrics={"f": task().metrics["accuracy"]}, monitor="val/f"), n_trials=3
+        ),
+        "monitor",
+    ),
+    "space": (
+        lambda s: optimize(s, task(), n_trials=3, space=Space(Tricks).pin({"optimizer": "sgd"})),
+        "search space .optimizer",
+    ),
+    "trials": (lambda s: optimize(s, task(), n_trials=0), "n_trials must be a whole number"),
     "timeout": (lambda s: optimize(s, task(), n_trials=3, timeout=float("nan")), "timeout"),
-}  # fmt: skip
+}
 
 
 def test_what_does_not_fit_a_study_is_refused_and_loses_nothing():
@@ -367,6 +383,47 @@ def test_what_does_not_fit_a_study_is_refused_and_loses_nothing():
         with pytest.raises(InputError, match=message):
             call(study)
     assert values(study) == before
+
+
+def test_a_second_program_on_the_same_study_is_refused():
+    process = start("--n-trials", "3", SLOW="0.5")
+    wait_for(process, under_way(0))
+    with pytest.raises(InputError, match="another program works on this study"):
+        optimize(load(), task(), n_trials=3)
+    process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert_agreement(load())
+
+
+def test_a_failed_start_does_not_claim_the_study():
+    study = create_study("tiny", storage=None)
+    with pytest.raises(InputError, match="MLflow cannot be opened"):
+        optimize(study, task(epochs=2), n_trials=3, tracking_uri="sqlite:////nowhere/mlflow.db")
+    optimize(study, task(), n_trials=1, progress=False)
+
+
+def test_a_journal_with_a_torn_last_line_goes_on():
+    assert run("--n-trials", "3") == 0
+    journal = Path("optuna.journal")
+    whole = journal.read_bytes()
+    journal.write_bytes(whole[:-20])
+    assert run("--n-trials", "4") == 0
+    assert len(load().trials) == 4
+
+
+def test_a_record_that_cannot_be_trained_costs_one_trial():
+    class Deep(Tricks):
+        network: ConvNet = ConvNet(width=8)
+
+    space = Space(Deep).narrow({"network.depth": {"low": 1, "high": 9}}).pin({"normalization": "batch"})
+    chosen = task(
+        tricks=Deep, data=small_data(1, 8, 8), backbone=lambda t: t.network.build((1, 8, 8), 3)
+    )
+    study = create_study("tiny", storage=None, sampler="random")
+    optimize(study, chosen, n_trials=6, space=space, progress=False)
+    reasons = [Outcome.read(t).reason for t in study.trials if t.state == TrialState.FAIL]
+    assert reasons
+    assert all("needs samples of shape" in reason for reason in reasons)
 
 
 def test_a_study_of_another_program_is_refused():

@@ -24,14 +24,26 @@ def normalized(backbone, kind, **fields):
 def test_before_the_activation():
     module = normalized(mlp(), "batch")
     assert kinds(module) == [
-        "Linear", "BatchNorm1d", "ReLU", "Linear", "BatchNorm1d", "ReLU", "Linear"
+        "Linear",
+        "BatchNorm1d",
+        "ReLU",
+        "Linear",
+        "BatchNorm1d",
+        "ReLU",
+        "Linear",
     ]
 
 
 def test_after_the_activation():
     module = normalized(mlp(), "batch", position="after")
     assert kinds(module) == [
-        "Linear", "ReLU", "BatchNorm1d", "Linear", "ReLU", "BatchNorm1d", "Linear"
+        "Linear",
+        "ReLU",
+        "BatchNorm1d",
+        "Linear",
+        "ReLU",
+        "BatchNorm1d",
+        "Linear",
     ]
 
 
@@ -147,9 +159,9 @@ def test_dropout_layers_that_are_there_get_the_rate_or_none():
 
 
 def test_dropout_removes_the_share_p_and_keeps_the_mean():
-    module = TricksModule(mlp(), Tricks.plain().model_copy(update={
-        "dropout": variant("dropout", "dropout", p=0.25)
-    }))
+    module = TricksModule(
+        mlp(), Tricks.plain().model_copy(update={"dropout": variant("dropout", "dropout", p=0.25)})
+    )
     layer = next(m for m in module.modules() if isinstance(m, nn.Dropout))
     dropped = layer(torch.ones(100_000))
     assert float((dropped == 0).float().mean()) == pytest.approx(0.25, abs=0.01)
@@ -169,7 +181,9 @@ def test_the_built_in_networks_take_every_norm(residual, depth, norm):
     flat = MLP(depth=depth, width=16, residual=residual).build((2, 8, 8), 5)
     images = ConvNet(depth=depth, width=8, residual=residual).build((2, 8, 8), 5)
     for backbone in (flat, images):
-        module = TricksModule(backbone, tricks.model_copy(update={"scaling": variant("scaling", "none")}))
+        module = TricksModule(
+            backbone, tricks.model_copy(update={"scaling": variant("scaling", "none")})
+        )
         assert module(torch.randn(4, 2, 8, 8)).shape == (4, 5)
 
 

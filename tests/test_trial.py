@@ -1,8 +1,9 @@
 import gc
 
 import pytest
+import pytorch_lightning as pl
 import torch
-from conftest import mlp, small_data, variant
+from conftest import mlp, samples, small_data, variant
 from torch import nn
 
 from lightning_tricks import InputError, Space, Task, Tricks, train
@@ -10,9 +11,15 @@ from lightning_tricks.trial import Interrupted
 
 
 def task(**changes):
-    return Task(**{
-        "name": "small", "data": small_data(), "backbone": lambda tricks: mlp(), "epochs": 4, **changes
-    })  # fmt: skip
+    return Task(
+        **{
+            "name": "small",
+            "data": small_data(),
+            "backbone": lambda tricks: mlp(),
+            "epochs": 4,
+            **changes,
+        }
+    )
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not():
@@ -64,6 +71,26 @@ def test_an_exception_of_the_users_code_fails_it_with_its_traceback():
     assert "in backbone" in result.traceback
 
 
+def test_a_score_that_is_not_a_number_prunes_it():
+    metrics = {"accuracy": lambda outputs, targets: outputs.sum() * float("nan")}
+    result = train(task(metrics=metrics), Tricks(), 0)
+    assert (result.state, result.score) == ("pruned", None)
+    assert "val/accuracy became nan" in result.reason
+
+
+@pytest.mark.parametrize("trainer", [{"limit_val_batches": 0}, {"max_steps": 1}])
+def test_no_validation_is_a_failure_that_says_so(trainer):
+    result = train(task(trainer=trainer), Tricks(schedule={"kind": "constant"}), 0)
+    assert result.state == "failed"
+    assert "no validation was run" in result.reason
+
+
+@pytest.mark.parametrize("trainer", [{"num_sanity_val_steps": 2}, {"val_check_interval": 0.5}])
+def test_an_epoch_is_reported_once(trainer):
+    result = train(task(trainer=trainer), Tricks(), 0)
+    assert [e.number for e in result.epochs] == [0, 1, 2, 3]
+
+
 def test_it_leaves_at_once_when_interrupted():
     asked = iter([False] * 4 + [True] * 9)
     with pytest.raises(Interrupted):
@@ -80,7 +107,9 @@ def test_patience_scores_the_best_epoch_and_keeps_its_weights():
     module.load_state_dict(result.weights)
     module.eval()
     inputs, targets = chosen.example()
-    assert float(chosen.loss(module(inputs), targets)) == pytest.approx(min(losses), rel=1e-5)
+    with torch.no_grad():
+        again = float(chosen.loss(module(inputs), targets))
+    assert again == pytest.approx(min(losses), rel=1e-5)
 
 
 def test_nothing_is_kept_of_a_trial():
@@ -97,19 +126,30 @@ WRONG = {
     "shape": ({"backbone": lambda t: nn.Linear(6, 2)}, "do not fit"),
     "inputs": ({"backbone": lambda t: mlp(inputs=7)}, "does not take inputs of shape"),
     "outputs": (
-        {"backbone": lambda t: nn.Sequential(mlp(), nn.Flatten(0))}, "do not fit|one output a sample"
+        {"backbone": lambda t: nn.Sequential(mlp(), nn.Flatten(0))},
+        "do not fit|one output a sample",
     ),
     "monitor": ({"monitor": "val/acuracy"}, "never logged; must be one of"),
     "loss": (
-        {"loss": lambda y, t: nn.functional.cross_entropy(y, t, reduction="none")}, "one number"
+        {"loss": lambda y, t: nn.functional.cross_entropy(y, t, reduction="none")},
+        "one number",
     ),
-    "epochs": ({"epochs": 0}, "epochs must be at least 1"),
+    "metric": ({"metrics": {"accuracy": lambda y, t: y}}, "accuracy must return"),
+    "raises": ({"backbone": lambda t: 1 / 0}, "backbone cannot be made: ZeroDivisionError"),
+    "nothing": ({"backbone": lambda t: None}, "backbone"),
+    "forward": ({"backbone": lambda t: nn.Sequential(mlp(), nn.Bilinear(1, 1, 1))}, "does not take"),
+    "data": ({"data": samples(3, 6)}, "must be a LightningDataModule"),
+    "loaders": ({"data": pl.LightningDataModule()}, r"val_dataloader\(\) must give"),
+    "tricks": ({"tricks": 3}, "tricks must be Tricks"),
+    "trainer": ({"trainer": {"max_epochs": 3}}, "must leave"),
+    "name": ({"name": "../x"}, "a name must be"),
+    "epochs": ({"epochs": 0}, "epochs must be a whole number"),
     "mode": ({"mode": "best"}, "mode must be"),
     "hidden": (
         {"backbone": lambda t: nn.Sequential(nn.Flatten(), nn.Linear(6, 3))},
         "found nothing to act on.*leave 'batch' out of normalization",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", WRONG)

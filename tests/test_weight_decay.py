@@ -4,7 +4,7 @@ from conftest import VARIANTS, convnet, mlp, variant
 from torch import nn
 
 from lightning_tricks import Tricks, TricksModule
-from lightning_tricks.tricks.weight_decay import DecoupledWeightDecay, L2
+from lightning_tricks.tricks.weight_decay import L2, DecoupledWeightDecay
 
 DECAYS = [kind for stage, kind in VARIANTS if stage == "weight_decay"]
 NORMS = [kind for stage, kind in VARIANTS if stage == "normalization"]

@@ -42,12 +42,14 @@ class Tricks(Trick):
 
         Stages that have none, such as a field of a subclass for its network, keep their default.
         """
-        return cls(**{
-            name: option()
-            for name, options in stages(cls).items()
-            for option in options.values()
-            if option.neutral
-        })
+        return cls(
+            **{
+                name: option()
+                for name, options in stages(cls).items()
+                for option in options.values()
+                if option.neutral
+            }
+        )
 
     def differences(self, other: "Tricks") -> dict[str, tuple[str, str]]:
         """Return the stages in which two records differ, as (this one's, the other's) in words."""

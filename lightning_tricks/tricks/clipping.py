@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -116,8 +116,8 @@ def _matrices(layer: Weighted) -> list[tuple[Tensor, tuple[int, ...]]]:
     Under weight norm that is the direction `v`, which has the shape of the weight.
     """
     if nn.utils.parametrize.is_parametrized(layer, "weight"):
-        parametrization = layer.parametrizations["weight"]  # type: ignore[index, union-attr]
-        return [(parametrization.original1, surgery.unit_dims(layer))]
+        held: Any = layer.parametrizations
+        return [(held["weight"].original1, surgery.unit_dims(layer))]
     return [(layer.weight, surgery.unit_dims(layer))]
 
 

@@ -4,6 +4,7 @@ The surgery removes the norms that the backbone has, and puts its own into the `
 containers: before the activation (as Ioffe and Szegedy, 2015) or after it.
 """
 
+import itertools
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Annotated, ClassVar, Literal
@@ -130,7 +131,7 @@ def remove_norms(module: nn.Module) -> None:
     """Take out every norm layer; a bias that a norm made useless comes back."""
     for container in surgery.sequentials(module):
         children = list(container)
-        for layer, following in zip(children, children[1:], strict=False):
+        for layer, following in itertools.pairwise(children):
             if isinstance(layer, Weighted) and isinstance(following, surgery.NORMS):
                 surgery.add_bias(layer)
         kept = [child for child in children if not isinstance(child, surgery.NORMS)]
@@ -140,9 +141,7 @@ def remove_norms(module: nn.Module) -> None:
         surgery.replace_everywhere(module, norm, nn.Identity())
 
 
-def insert_norms(
-    module: nn.Module, make: Callable[[Weighted], nn.Module], position: Position
-) -> int:
+def insert_norms(module: nn.Module, make: Callable[[Weighted], nn.Module], position: Position) -> int:
     """Put a norm beside every hidden layer that stands in an `nn.Sequential`; return how many.
 
     After the layer, or after its activation where one follows at once. A layer loses its bias when

@@ -69,8 +69,8 @@ class Momentum(OptimizerTrick):
     gamma: Annotated[float, OneMinus(5e-3, 0.3)] = Field(0.9, ge=0, lt=1)
 
     def update(self, gradient: Tensor, state: State, lr: Number) -> Tensor:
-        state["velocity"] = _start(state, "velocity", gradient) * self.gamma - lr * gradient
-        velocity: Tensor = state["velocity"]
+        velocity = _start(state, "velocity", gradient) * self.gamma - lr * gradient
+        state["velocity"] = velocity
         return velocity
 
 
@@ -85,8 +85,9 @@ class TorchMomentum(OptimizerTrick):
     gamma: Annotated[float, OneMinus(5e-3, 0.3)] = Field(0.9, ge=0, lt=1)
 
     def update(self, gradient: Tensor, state: State, lr: Number) -> Tensor:
-        state["buffer"] = _start(state, "buffer", gradient) * self.gamma + gradient
-        return -lr * state["buffer"]
+        buffer = _start(state, "buffer", gradient) * self.gamma + gradient
+        state["buffer"] = buffer
+        return -lr * buffer
 
 
 class Nesterov(OptimizerTrick):
@@ -97,8 +98,9 @@ class Nesterov(OptimizerTrick):
     gamma: Annotated[float, OneMinus(5e-3, 0.3)] = Field(0.9, ge=0, lt=1)
 
     def update(self, gradient: Tensor, state: State, lr: Number) -> Tensor:
-        state["buffer"] = _start(state, "buffer", gradient) * self.gamma + gradient
-        return -lr * (gradient + self.gamma * state["buffer"])
+        buffer = _start(state, "buffer", gradient) * self.gamma + gradient
+        state["buffer"] = buffer
+        return -lr * (gradient + self.gamma * buffer)
 
 
 class NormalizedSGD(OptimizerTrick):
@@ -132,8 +134,9 @@ class Adagrad(OptimizerTrick):
     epsilon: float = Field(1e-10, gt=0)
 
     def update(self, gradient: Tensor, state: State, lr: Number) -> Tensor:
-        state["sum"] = _start(state, "sum", gradient).addcmul_(gradient, gradient)
-        return -lr * gradient / (state["sum"].sqrt() + self.epsilon)
+        total = _start(state, "sum", gradient).addcmul_(gradient, gradient)
+        state["sum"] = total
+        return -lr * gradient / (total.sqrt() + self.epsilon)
 
 
 class RMSProp(OptimizerTrick):
@@ -145,8 +148,8 @@ class RMSProp(OptimizerTrick):
     epsilon: float = Field(1e-8, gt=0)
 
     def update(self, gradient: Tensor, state: State, lr: Number) -> Tensor:
-        state["square"] = _average(state, "square", gradient * gradient, self.rho)
-        return -lr * gradient / (state["square"].sqrt() + self.epsilon)
+        square = _average(state, "square", gradient * gradient, self.rho)
+        return -lr * gradient / (square.sqrt() + self.epsilon)
 
 
 class Adam(OptimizerTrick):
@@ -162,10 +165,11 @@ class Adam(OptimizerTrick):
     epsilon: float = Field(1e-8, gt=0)
 
     def update(self, gradient: Tensor, state: State, lr: Number) -> Tensor:
-        step = state["step"] = state.get("step", 0) + 1
-        mean = state["mean"] = _average(state, "mean", gradient, self.beta1)
-        square = state["square"] = _average(state, "square", gradient * gradient, self.beta2)
-        correction = (1 - self.beta2**step) ** 0.5
+        step: int = state.get("step", 0) + 1
+        state["step"] = step
+        mean = _average(state, "mean", gradient, self.beta1)
+        square = _average(state, "square", gradient * gradient, self.beta2)
+        correction: Number = (1 - self.beta2**step) ** 0.5
         size = -lr * correction / (1 - self.beta1**step)
         return size * mean / (square.sqrt() + self.epsilon * correction)
 
@@ -182,7 +186,7 @@ class FlatOptimizer(Optimizer):
         super().__init__(groups, {"lr": trick.lr, "l2": 0.0, "l1": 0.0, "decoupled": 0.0})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step; evaluates the closure first, with gradients enabled."""
         loss = None
         if closure is not None:
@@ -198,7 +202,7 @@ class FlatOptimizer(Optimizer):
             step = self.trick.update(flat, self.state[parameters[0]], lr)
             if group["decoupled"]:
                 torch._foreach_mul_(parameters, 1 - lr * group["decoupled"])
-            pieces = step.split([p.numel() for p in parameters])
+            pieces = torch.split(step, [p.numel() for p in parameters])
             torch._foreach_add_(
                 parameters, [d.view_as(p) for d, p in zip(pieces, parameters, strict=True)]
             )
@@ -215,9 +219,7 @@ def _add_penalties(group: dict[str, Any], gradients: list[Tensor]) -> None:
     if group["l2"]:
         gradients[:] = torch._foreach_add(gradients, parameters, alpha=group["l2"])
     if group["l1"]:
-        gradients[:] = torch._foreach_add(
-            gradients, [p.sign() for p in parameters], alpha=group["l1"]
-        )
+        gradients[:] = torch._foreach_add(gradients, [p.sign() for p in parameters], alpha=group["l1"])
 
 
 def _start(state: State, name: str, like: Tensor) -> Tensor:
@@ -227,17 +229,10 @@ def _start(state: State, name: str, like: Tensor) -> Tensor:
 
 
 def _average(state: State, name: str, value: Tensor, decay: Number) -> Tensor:
-    """Return the exponential average after one more value."""
-    return _start(state, name, value).mul_(decay).add_((1 - decay) * value)
+    """Return the exponential average after one more value, which the state keeps."""
+    average = _start(state, name, value).mul_(decay).add_((1 - decay) * value)
+    state[name] = average
+    return average
 
 
-AnyOptimizer = (
-    SGD
-    | Momentum
-    | TorchMomentum
-    | Nesterov
-    | NormalizedSGD
-    | Adagrad
-    | RMSProp
-    | Adam
-)
+AnyOptimizer = SGD | Momentum | TorchMomentum | Nesterov | NormalizedSGD | Adagrad | RMSProp | Adam

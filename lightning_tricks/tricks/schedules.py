@@ -89,9 +89,7 @@ class _WarmUp(ScheduleTrick):
         progress = min(epoch / epochs, 1.0)
         if progress < self.warmup:
             return WARMUP_START + (1 - WARMUP_START) * progress / self.warmup
-        return self.final + (1 - self.final) * self.fall(
-            (progress - self.warmup) / (1 - self.warmup)
-        )
+        return self.final + (1 - self.final) * self.fall((progress - self.warmup) / (1 - self.warmup))
 
     @abstractmethod
     def fall(self, progress: float) -> float:

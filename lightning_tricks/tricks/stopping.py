@@ -4,6 +4,7 @@ In a search the pruner compares trials with each other; patience compares a tria
 look at the same number: the score that the trial would have if it stopped now.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
@@ -75,7 +76,8 @@ class BestWeights(pl.Callback):
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         score = monitored(trainer, self.monitor)
-        if self.best is None or (score > self.best if self.mode == "max" else score < self.best):
+        better = self.best is None or (score > self.best if self.mode == "max" else score < self.best)
+        if better and math.isfinite(score):
             self.best, self.best_epoch = score, trainer.current_epoch
             self.weights = {k: v.clone() for k, v in pl_module.state_dict().items()}
         waited = trainer.current_epoch - self.best_epoch
@@ -104,7 +106,6 @@ def monitored(trainer: pl.Trainer, monitor: str) -> float:
     """
     if monitor not in trainer.callback_metrics:
         raise InputError(
-            f"monitor {monitor!r} is never logged; must be one of "
-            f"{sorted(trainer.callback_metrics)}"
+            f"monitor {monitor!r} is never logged; must be one of {sorted(trainer.callback_metrics)}"
         )
     return float(trainer.callback_metrics[monitor])

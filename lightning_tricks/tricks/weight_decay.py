@@ -26,7 +26,10 @@ class WeightDecayTrick(Trick):
         spared = set() if self.decays_all() else norms_and_biases(module)
         decayed = [p for p in trainable if id(p) not in spared]
         rest = [p for p in trainable if id(p) in spared]
-        groups = [{"params": decayed, **self.coefficients()}, {"params": rest}]
+        groups: list[dict[str, Any]] = [
+            {"params": decayed, **self.coefficients()},
+            {"params": rest},
+        ]
         return [group for group in groups if group["params"]]
 
     def coefficients(self) -> dict[str, float]:
