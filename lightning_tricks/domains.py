@@ -126,7 +126,8 @@ class Int(Domain):
         return trial.suggest_int(path, self.low, self.high, log=self.log)
 
     def nearest(self, value: Any) -> int:
-        return min(max(round(value), self.low), self.high)
+        whole: int = round(value)
+        return min(max(whole, self.low), self.high)
 
     def encode(self, path: str, value: Any) -> dict[str, Any]:
         return {path: value}

@@ -19,41 +19,53 @@ class GradientHealth:
     """Numbers of each training step, kept on the device and summed up once an epoch."""
 
     def __init__(self) -> None:
-        self._steps: list[tuple[Tensor, ...]] = []
+        self._losses: list[Tensor] = []
+        self._norms: list[Tensor] = []
+        self._clipped: list[Tensor] = []
         self._count = 0
 
-    def observe(self, loss: Tensor, norms: Tensor, clipped: Tensor, ends: tuple[int, int]) -> None:
+    def observe(self, loss: Tensor, norms: Tensor, total: Tensor, clipped: Tensor) -> None:
         """Add a step.
 
         Args:
             loss: of the step's batch.
             norms: the gradient norm of each parameter, before clipping.
+            total: the norm of all gradients as one vector.
             clipped: whether any gradient was clipped.
-            ends: the positions in `norms` of the weights of the first and of the last layer.
 
         Raises:
             Diverged: if the loss or a gradient is NaN or infinite.
         """
-        total = torch.linalg.vector_norm(norms)
-        self._steps.append((loss, total, clipped, norms[ends[0]], norms[ends[1]]))
+        self._losses.append(loss)
+        self._norms.append(norms)
+        self._clipped.append(clipped)
         self._count += 1
         if total.device.type == "cpu" or self._count % CHECK_EVERY == 0:
-            self._check(float(loss), float(total))
+            self._check(loss.item(), total.item())
 
-    def summary(self) -> dict[str, float]:
+    def summary(self, ends: tuple[int, int]) -> dict[str, float]:
         """Return the means over the steps since the last summary, and forget them.
 
         `gradient/norm` is before clipping, `gradient/clipped` the share of steps that were clipped,
         `gradient/first_to_last` the ratio of the mean norms of the first and the last layer.
 
+        Args:
+            ends: the positions in the norms of the weights of the first and of the last layer.
+
         Raises:
             Diverged: if a loss or a gradient was NaN or infinite.
         """
-        if not self._steps:
+        if not self._losses:
             return {}
-        columns = [torch.stack(column).float() for column in zip(*self._steps, strict=True)]
-        loss, norm, clipped, first, last = torch.stack(columns).mean(1).tolist()
-        self._steps = []
+        norms = torch.stack(self._norms)  # (steps, parameters)
+        means = [
+            torch.stack(self._losses).mean(),
+            torch.linalg.vector_norm(norms, dim=1).mean(),
+            torch.stack(self._clipped).float().mean(),
+            *norms.mean(0)[list(ends)],
+        ]
+        loss, norm, clipped, first, last = torch.stack(means).tolist()
+        self._losses, self._norms, self._clipped = [], [], []
         self._check(loss, norm)
         return {
             "train/loss": loss,

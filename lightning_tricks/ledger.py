@@ -5,7 +5,7 @@ trial holds its *outcome*: the record, the curves, the reason. MLflow can be wri
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -13,11 +13,11 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.errors import InputError
-from lightning_tricks.search import finished
 from lightning_tricks.space import Space
 from lightning_tricks.task import Task
 from lightning_tricks.trial import Epoch, Result
 from lightning_tricks.tricks import Tricks
+from lightning_tricks.tricks.stopping import Mode
 
 IDENTITY, OUTCOME, ROLE = "identity", "outcome", "role"
 CHAMPION, MLFLOW_RUN = "champion", "mlflow_run"
@@ -134,13 +134,13 @@ def _difference(theirs: dict[str, Any], mine: dict[str, Any]) -> str:
     return ""
 
 
-def best_trial(study: optuna.Study) -> FrozenTrial | None:
+def best_of(trials: Iterable[FrozenTrial], mode: Mode) -> FrozenTrial | None:
     """Return the best of the trials that used their whole budget; the earliest of equals."""
-    complete = [t for t in finished(study) if t.state == TrialState.COMPLETE]
-    sign = 1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else -1
+    complete = [t for t in trials if t.state == TrialState.COMPLETE]
+    sign = 1 if mode == "max" else -1
     return max(complete, key=lambda t: (sign * (t.value or 0.0), -t.number), default=None)
 
 
-def trial_of(study: optuna.Study, role: str) -> FrozenTrial | None:
+def trial_of(trials: Iterable[FrozenTrial], role: str) -> FrozenTrial | None:
     """Return the finished trial that is the baseline, or the plain one."""
-    return next((t for t in finished(study) if t.user_attrs.get(ROLE) == role), None)
+    return next((t for t in trials if t.user_attrs.get(ROLE) == role), None)

@@ -75,6 +75,16 @@ class TricksModule(pl.LightningModule):
         self.health = health.GradientHealth()
         self.epoch_metrics: dict[str, float] = {}
         """The training loss and gradient health of the last epoch."""
+        self.logs_training = True
+        """Whether they are logged. Logging costs; who reads them here can do without."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning sets this one twice for each hook, some fifty times a step, and torch would look
+        # through parameters, buffers and submodules for it each time.
+        if name == "_current_fx_name":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
 
     def forward(self, inputs: Tensor) -> Tensor:
         inputs = self.cast(inputs)
@@ -145,16 +155,18 @@ class TricksModule(pl.LightningModule):
             )
         gradients = [p.grad for p in self._trained if p.grad is not None]
         norms = torch.stack(torch._foreach_norm(gradients))
-        clipped = self.tricks.clipping.clip(self.backbone, gradients, torch.linalg.vector_norm(norms))
-        self.health.observe(self._last_loss, norms, clipped, self._ends)
+        total = torch.linalg.vector_norm(norms)
+        clipped = self.tricks.clipping.clip(self.backbone, gradients, total)
+        self.health.observe(self._last_loss, norms, total, clipped)
 
     def on_validation_start(self) -> None:
         if self.trainer.is_last_batch and not self.trainer.sanity_checking:
-            self.epoch_metrics = self.health.summary() or self.epoch_metrics
+            self.epoch_metrics = self.health.summary(self._ends) or self.epoch_metrics
 
     def on_train_epoch_end(self) -> None:
-        self.epoch_metrics = self.health.summary() or self.epoch_metrics
-        self.log_dict(self.epoch_metrics)
+        self.epoch_metrics = self.health.summary(self._ends) or self.epoch_metrics
+        if self.logs_training:
+            self.log_dict(self.epoch_metrics)
 
     def _evaluate(self, split: str, batch: Batch) -> None:
         inputs, targets = batch

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_tricks.ledger import CHAMPION, Outcome, best_trial, trial_of
+from lightning_tricks.ledger import CHAMPION, Outcome, best_of, trial_of
 from lightning_tricks.search import finished
 from lightning_tricks.task import Task
 from lightning_tricks.tricks import describe
@@ -41,10 +41,11 @@ class Summary:
 
 def summarize(study: optuna.Study, task: Task) -> Summary:
     """Compare the plain, the baseline and the best trial, with the stages in which they differ."""
+    ended = finished(study)
     trials = {
-        "plain": trial_of(study, "plain"),
-        "baseline": trial_of(study, "baseline"),
-        "best": best_trial(study),
+        "plain": trial_of(ended, "plain"),
+        "baseline": trial_of(ended, "baseline"),
+        "best": best_of(ended, task.mode),
     }
     shown = {name: trial for name, trial in trials.items() if trial is not None}
     records = {}
@@ -63,7 +64,7 @@ def summarize(study: optuna.Study, task: Task) -> Summary:
         cells = [describe(getattr(records[name], stage)) if name in records else "" for name in shown]
         if len(set(cells)) > 1:
             rows.append([stage, *cells])
-    return Summary(header, rows, count(finished(study)))
+    return Summary(header, rows, count(ended))
 
 
 def score_of(trial: FrozenTrial) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,8 @@ class _Coordinator:
         self.tracker, self.bar = tracker, bar
         self.shelf = shelf
         self.interrupts = 0
+        self.ended: dict[int, FrozenTrial] = {}
+        """The finished trials by number: a storage takes long to list them."""
         self.known: dict[str, int] = {}
         """The number of the first finished trial by the key of its record."""
 
@@ -155,8 +158,8 @@ class _Coordinator:
         """Take the study up: what was under way goes back in the queue, MLflow is set right."""
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             put_back(self.study, trial)
-        trials = finished(self.study)
-        for trial in trials:
+        for trial in finished(self.study):
+            self.ended[trial.number] = trial
             if (outcome := Outcome.read(trial)) and trial.state != TrialState.FAIL:
                 self.known.setdefault(outcome.key, trial.number)
         if not self.study.get_trials(deepcopy=False):
@@ -170,7 +173,7 @@ class _Coordinator:
             self.study.set_user_attr(ledger.MLFLOW_RUN, run_id)
         self.tracker.attempt(self._save_view)
         self.tracker.reconcile(
-            {t.number: lambda t=t: self._whole(t) for t in trials},  # type: ignore[misc]
+            {n: partial(self._whole, trial) for n, trial in self.ended.items()},
             state="trial.state",
         )
         return self
@@ -183,7 +186,7 @@ class _Coordinator:
         """Finish trials until there are enough, time is up or the user wants to leave."""
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._listen():
-            while len(finished(self.study)) < n_trials:
+            while len(self.ended) < n_trials:
                 if deadline is not None and time.monotonic() >= deadline:
                     self.bar.say(f"time is up after {timeout:g} s")
                     return
@@ -193,7 +196,7 @@ class _Coordinator:
     def conclude(self) -> Summary:
         """Crown the champion, describe the study in MLflow and return what it found."""
         self._stop_if_hopeless(least=1)
-        best = ledger.best_trial(self.study)
+        best = self._best()
         if best is None:
             self.bar.warn("no trial used its whole budget, so there is no champion")
         elif not self.tracker.flush(timeout=5 if self.tracker.down else 60):
@@ -252,10 +255,11 @@ class _Coordinator:
         ended = self.study.tell(
             trial, outcome.score if state == TrialState.COMPLETE else None, state=state
         )
+        self.ended[trial.number] = ended
         if state != TrialState.FAIL:
             self.known.setdefault(outcome.key, trial.number)
         self.tracker.update(trial.number, self._ended(ended, outcome))
-        best = ledger.best_trial(self.study)
+        best = self._best()
         story = (
             f"repeats trial {outcome.duplicate_of}"
             if outcome.duplicate_of is not None
@@ -271,8 +275,9 @@ class _Coordinator:
     def _reporter(self, trial: optuna.Trial) -> Callable[[Epoch], bool]:
         """Return what hears of each epoch of a trial, and says whether to stop."""
         # A trial that was put back has some of its reports already, and will make the same again.
-        reported = set(self.study._storage.get_trial(trial._trial_id).intermediate_values)
         prunes = not isinstance(self.study.pruner, NopPruner)
+        frozen = self.study._storage.get_trial(trial._trial_id) if prunes else None
+        reported = set(frozen.intermediate_values) if frozen else set()
 
         def report(epoch: Epoch) -> bool:
             self.tracker.update(trial.number, self._at(epoch, milliseconds()))
@@ -286,8 +291,7 @@ class _Coordinator:
 
     def _repeat(self, trial: optuna.Trial, twin: int) -> Outcome:
         """Take over the outcome of an earlier trial of the same record, reports included."""
-        original = next(t for t in finished(self.study) if t.number == twin)
-        outcome = Outcome(**{**original.user_attrs[ledger.OUTCOME], "duplicate_of": twin})
+        outcome = Outcome(**{**self.ended[twin].user_attrs[ledger.OUTCOME], "duplicate_of": twin})
         for epoch in outcome.history:
             trial.report(epoch.score, epoch.number)
             self.tracker.update(trial.number, self._at(epoch, milliseconds()))
@@ -297,7 +301,7 @@ class _Coordinator:
         """Keep the weights of a trial that is the best so far."""
         if result.state != "complete" or result.score is None:
             return
-        best = ledger.best_trial(self.study)
+        best = self._best()
         sign = 1 if self.task.mode == "max" else -1
         if best is None or sign * result.score > sign * (best.value or 0.0):
             self.shelf.put(trial.number, result.weights)
@@ -322,7 +326,7 @@ class _Coordinator:
         )
 
     def _stop_if_hopeless(self, least: int) -> None:
-        trials = finished(self.study)
+        trials = list(self.ended.values())
         if len(trials) < least or any(t.state != TrialState.FAIL for t in trials):
             return
         outcome = Outcome.read(trials[-1])
@@ -330,6 +334,9 @@ class _Coordinator:
             f"the first {len(trials)} trials all failed, the last one with: "
             f"{outcome.reason if outcome else 'no reason'}"
         )
+
+    def _best(self) -> FrozenTrial | None:
+        return ledger.best_of(self.ended.values(), self.task.mode)
 
     def _leaving(self) -> bool:
         return self.interrupts > 0

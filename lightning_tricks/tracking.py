@@ -411,11 +411,13 @@ class Tracker:
             if run_id := self._runs.pop(number, None):
                 self.client.delete_run(run_id)
             return
-        run_id = self._runs.get(number) or self._create(number, update)
-        self._runs[number] = run_id
+        tags = [RunTag(k, v) for k, v in update.tags.items()]
+        run_id = self._runs.get(number)
+        if run_id is None:
+            run_id = self._runs[number] = self._create(number, update)
+            tags = []  # the run was made with them
         params = _chunks([Param(k, v) for k, v in update.params.items()], _PARAMS_AT_ONCE)
         metrics = _chunks(update.metrics, _METRICS_AT_ONCE)
-        tags = [RunTag(k, v) for k, v in update.tags.items()]
         nothing: list[Any] = []
         for some_params, some_metrics in itertools.zip_longest(params, metrics, fillvalue=nothing):
             self.client.log_batch(run_id, metrics=some_metrics, params=some_params, tags=tags)
@@ -432,12 +434,8 @@ class Tracker:
         if self._down:  # the answer to an earlier attempt may have been lost on the way
             for run in self._children():
                 if run.data.tags.get(_NUMBER) == str(number):
-                    return str(run.info.run_id)
-        tags = {
-            _PARENT: self.run_id,
-            _NUMBER: str(number),
-            **_SOURCE,
-        }
+                    self.client.delete_run(run.info.run_id)
+        tags = {**update.tags, **_SOURCE, _PARENT: self.run_id, _NUMBER: str(number)}
         run = self.client.create_run(
             self.experiment_id, start_time=update.start, tags=tags, run_name=f"trial-{number:03d}"
         )

@@ -86,6 +86,7 @@ def train(
         pl.seed_everything(seed, verbose=False)
         try:
             module = task.module(tricks)
+            module.logs_training = False  # the watcher reads it from the module
             _trainer(task, watcher).fit(module, datamodule=task.data)
             if watcher.stopped:
                 state, reason = "pruned", f"the pruner stopped it after epoch {watcher.count}"

@@ -99,14 +99,16 @@ def test_gradient_health_is_that_of_the_gradients_before_clipping():
 
 
 def test_health_of_no_step_is_empty():
-    assert GradientHealth().summary() == {}
+    assert GradientHealth().summary((0, 0)) == {}
 
 
 def test_on_an_accelerator_divergence_is_seen_by_the_end_of_the_epoch():
     health = GradientHealth()
-    health._steps.append(tuple(torch.tensor(v) for v in (float("nan"), 1.0, 0.0, 1.0, 1.0)))
+    health._losses.append(torch.tensor(float("nan")))
+    health._norms.append(torch.ones(2))
+    health._clipped.append(torch.tensor(False))
     with pytest.raises(Diverged, match="loss became nan"):
-        health.summary()
+        health.summary((0, 1))
 
 
 @pytest.mark.gpu
