@@ -19,16 +19,17 @@ class GradientHealth:
     """Numbers of each training step, kept on the device and summed up once an epoch."""
 
     def __init__(self) -> None:
+        self.loss = torch.zeros(())
+        """Of the last batch."""
         self._losses: list[Tensor] = []
         self._norms: list[Tensor] = []
         self._clipped: list[Tensor] = []
         self._count = 0
 
-    def observe(self, loss: Tensor, norms: Tensor, total: Tensor, clipped: Tensor) -> None:
+    def observe(self, norms: Tensor, total: Tensor, clipped: Tensor) -> None:
         """Add a step.
 
         Args:
-            loss: of the step's batch.
             norms: the gradient norm of each parameter, before clipping.
             total: the norm of all gradients as one vector.
             clipped: whether any gradient was clipped.
@@ -36,12 +37,12 @@ class GradientHealth:
         Raises:
             Diverged: if the loss or a gradient is NaN or infinite.
         """
-        self._losses.append(loss)
+        self._losses.append(self.loss)
         self._norms.append(norms)
         self._clipped.append(clipped)
         self._count += 1
         if total.device.type == "cpu" or self._count % CHECK_EVERY == 0:
-            self._check(loss.item(), total.item())
+            self._check(self.loss.item(), total.item())
 
     def summary(self, ends: tuple[int, int]) -> dict[str, float]:
         """Return the means over the steps since the last summary, and forget them.

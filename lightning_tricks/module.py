@@ -103,7 +103,7 @@ class TricksModule(pl.LightningModule):
         del batch_idx
         inputs, targets = batch
         loss = self.loss(self(inputs), targets)
-        self._last_loss = loss.detach()
+        self.health.loss = loss.detach()
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -157,7 +157,7 @@ class TricksModule(pl.LightningModule):
         norms = torch.stack(torch._foreach_norm(gradients))
         total = torch.linalg.vector_norm(norms)
         clipped = self.tricks.clipping.clip(self.backbone, gradients, total)
-        self.health.observe(self._last_loss, norms, total, clipped)
+        self.health.observe(norms, total, clipped)
 
     def on_validation_start(self) -> None:
         if self.trainer.is_last_batch and not self.trainer.sanity_checking:

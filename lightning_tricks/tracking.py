@@ -15,6 +15,7 @@ import logging
 import os
 import shlex
 import sys
+import tempfile
 import threading
 import time
 import warnings
@@ -30,6 +31,7 @@ import mlflow
 import torch
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.models import Model, infer_signature
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 from numpy.typing import NDArray
 from torch import nn
@@ -38,7 +40,7 @@ from lightning_tricks.errors import InputError, in_a_line
 
 Status = Literal["RUNNING", "FINISHED", "KILLED", "FAILED"]
 
-FLUSH_SECONDS = 1.0
+FLUSH_SECONDS = 2.0
 """How long events are gathered before they are written in one batch."""
 PAUSE_SECONDS = 2.0
 """How long to wait for a server that is down before trying again."""
@@ -127,6 +129,7 @@ class Tracker:
         self.run_id = ""
         self._runs: dict[int, str] = {}
         self._pending: dict[int, Update] = {}
+        self._places: dict[str, str] = {}
         self._lock = threading.Condition()
         self._urgent = self._writing = self._closing = self._down = False
         self._thread = threading.Thread(target=self._write_forever, name="mlflow", daemon=True)
@@ -422,13 +425,23 @@ class Tracker:
         for some_params, some_metrics in itertools.zip_longest(params, metrics, fillvalue=nothing):
             self.client.log_batch(run_id, metrics=some_metrics, params=some_params, tags=tags)
             tags = []
-        for name, content in update.artifacts.items():
-            if isinstance(content, str):
-                self.client.log_text(run_id, content, name)
-            else:
-                self.client.log_dict(run_id, content, name)
+        self._put(run_id, update.artifacts)
         if update.status not in (None, "RUNNING"):
             self.client.set_terminated(run_id, update.status, end_time=update.end)
+
+    def _put(self, run_id: str, artifacts: Mapping[str, Any]) -> None:
+        """Write artifacts; where to, is known of a run of this experiment without asking again."""
+        if not artifacts:
+            return
+        if run_id not in self._places:
+            self._places[run_id] = str(self.client.get_run(run_id).info.artifact_uri)
+        place = get_artifact_repository(self._places[run_id], tracking_uri=self._store)
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in artifacts.items():
+                text = content if isinstance(content, str) else json.dumps(content, indent=2)
+                path = Path(folder, name)
+                path.write_text(text, encoding="utf-8")
+                place.log_artifact(str(path))  # type: ignore[no-untyped-call]
 
     def _create(self, number: int, update: Update) -> str:
         if self._down:  # the answer to an earlier attempt may have been lost on the way
@@ -439,6 +452,7 @@ class Tracker:
         run = self.client.create_run(
             self.experiment_id, start_time=update.start, tags=tags, run_name=f"trial-{number:03d}"
         )
+        self._places = {run.info.run_id: run.info.artifact_uri}  # the last one is enough
         return str(run.info.run_id)
 
 

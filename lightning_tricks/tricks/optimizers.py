@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 from torch.optim import Optimizer
 
 from lightning_tricks.space import Choice, Float, OneMinus, Trick
@@ -171,7 +172,7 @@ class Adam(OptimizerTrick):
         square = _average(state, "square", gradient * gradient, self.beta2)
         correction: Number = (1 - self.beta2**step) ** 0.5
         size = -lr * correction / (1 - self.beta1**step)
-        return size * mean / (square.sqrt() + self.epsilon * correction)
+        return (mean / square.sqrt().add_(self.epsilon * correction)).mul_(size)
 
 
 class FlatOptimizer(Optimizer):
@@ -198,14 +199,11 @@ class FlatOptimizer(Optimizer):
         directed = iter(self.trick.direct([g for found in gradients for g in found]))
         for group in self.param_groups:
             parameters, lr = group["params"], group["lr"]
-            flat = torch.cat([next(directed).flatten() for _ in parameters])
+            flat = _flatten_dense_tensors([next(directed) for _ in parameters])  # type: ignore[no-untyped-call]
             step = self.trick.update(flat, self.state[parameters[0]], lr)
             if group["decoupled"]:
                 torch._foreach_mul_(parameters, 1 - lr * group["decoupled"])
-            pieces = torch.split(step, [p.numel() for p in parameters])
-            torch._foreach_add_(
-                parameters, [d.view_as(p) for d, p in zip(pieces, parameters, strict=True)]
-            )
+            torch._foreach_add_(parameters, _unflatten_dense_tensors(step, parameters))  # type: ignore[no-untyped-call]
         return loss
 
 
@@ -230,7 +228,7 @@ def _start(state: State, name: str, like: Tensor) -> Tensor:
 
 def _average(state: State, name: str, value: Tensor, decay: Number) -> Tensor:
     """Return the exponential average after one more value, which the state keeps."""
-    average = _start(state, name, value).mul_(decay).add_((1 - decay) * value)
+    average = _start(state, name, value).lerp_(value, 1 - decay)
     state[name] = average
     return average
 
