@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from filelock import FileLock, Timeout
 from optuna.pruners import NopPruner
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_tricks import champion, ledger
+from lightning_tricks import champion, ledger, updates
 from lightning_tricks.errors import InputError, check_name, in_a_line
 from lightning_tricks.ledger import Outcome
 from lightning_tricks.progress import Progress
@@ -35,9 +34,7 @@ from lightning_tricks.tracking import (
     Tracker,
     Update,
     how_to_look,
-    metrics_at,
     milliseconds,
-    shown,
 )
 from lightning_tricks.trial import Epoch, Interrupted, Result, train
 from lightning_tricks.tricks import Tricks
@@ -171,9 +168,11 @@ class _Coordinator:
         )
         if run_id != self.study.user_attrs.get(ledger.MLFLOW_RUN):
             self.study.set_user_attr(ledger.MLFLOW_RUN, run_id)
-        self.tracker.attempt(self._save_view)
+        self.tracker.attempt(
+            lambda: self.tracker.save_view(updates.columns(self.task), self.task.mode == "min")
+        )
         self.tracker.reconcile(
-            {n: partial(self._whole, trial) for n, trial in self.ended.items()},
+            {n: partial(updates.whole, self.task, trial) for n, trial in self.ended.items()},
             state="trial.state",
         )
         return self
@@ -210,8 +209,8 @@ class _Coordinator:
         if self.tracker.flush(timeout=5):
             metrics = {} if best is None else {"best": best.value or 0.0}
             text = (
-                f"Study of the training tricks of `{self.task.name}`; {self.task.monitor}, best "
-                f"of {self.task.epochs} epochs a trial.\n\n{summary.markdown()}\n\n"
+                f"Study of the training tricks of `{self.task.name}`: {self.task.monitor} of trials "
+                f"of up to {self.task.epochs} epochs.\n\n{summary.markdown()}\n\n"
                 f"Reproduce it with `{command()}`."
             )
             self.tracker.attempt(lambda: self.tracker.describe(text, metrics))
@@ -234,7 +233,7 @@ class _Coordinator:
         try:
             tricks: Tricks = self.space.suggest(trial)
             twin = self.known.get(ledger.key(tricks.model_dump()))
-            self.tracker.update(trial.number, self._began(tricks, seed, milliseconds()))
+            self.tracker.update(trial.number, updates.began(self.task, tricks, seed, milliseconds()))
             if twin is not None:
                 outcome = self._repeat(trial, twin)
             else:
@@ -258,7 +257,7 @@ class _Coordinator:
         self.ended[trial.number] = ended
         if state != TrialState.FAIL:
             self.known.setdefault(outcome.key, trial.number)
-        self.tracker.update(trial.number, self._ended(ended, outcome))
+        self.tracker.update(trial.number, updates.ended(self.task, ended, outcome))
         best = self._best()
         story = (
             f"repeats trial {outcome.duplicate_of}"
@@ -280,7 +279,7 @@ class _Coordinator:
         reported = set(frozen.intermediate_values) if frozen else set()
 
         def report(epoch: Epoch) -> bool:
-            self.tracker.update(trial.number, self._at(epoch, milliseconds()))
+            self.tracker.update(trial.number, updates.epoch(epoch, milliseconds()))
             if not prunes:
                 return False
             if epoch.number not in reported:
@@ -294,7 +293,7 @@ class _Coordinator:
         outcome = Outcome(**{**self.ended[twin].user_attrs[ledger.OUTCOME], "duplicate_of": twin})
         for epoch in outcome.history:
             trial.report(epoch.score, epoch.number)
-            self.tracker.update(trial.number, self._at(epoch, milliseconds()))
+            self.tracker.update(trial.number, updates.epoch(epoch, milliseconds()))
         return outcome
 
     def _keep(self, trial: optuna.Trial, result: Result) -> None:
@@ -362,75 +361,6 @@ class _Coordinator:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-    # What is written to MLflow, in the words of the study.
-
-    def _began(self, tricks: Tricks, seed: int, start: int) -> Update:
-        plain = self.task.tricks.plain()
-        changed = [getattr(getattr(tricks, n), "kind", n) for n in tricks.differences(plain)]
-        return Update(
-            params={name: shown(value) for name, value in tricks.flatten().items()},
-            tags={
-                "trial.state": "RUNNING",
-                "tricks": " · ".join(map(str, changed)) or "plain",
-                "seed": str(seed),
-            },
-            artifacts={"tricks.json": tricks.model_dump()},
-            start=start,
-            status="RUNNING",
-        )
-
-    def _at(self, epoch: Epoch, when: int) -> Update:
-        return Update(metrics=metrics_at(epoch.number, epoch.metrics, when))
-
-    def _ended(self, trial: FrozenTrial, outcome: Outcome) -> Update:
-        end = milliseconds(trial.datetime_complete.timestamp() if trial.datetime_complete else None)
-        tags = {"trial.state": trial.state.name}
-        if outcome.reason:
-            tags["reason"] = outcome.reason
-        if outcome.duplicate_of is not None:
-            tags["duplicate.of"] = str(outcome.duplicate_of)
-        if role := trial.user_attrs.get(ledger.ROLE):
-            tags["role"] = role
-        numbers = {"parameters": float(outcome.parameters), "seconds": outcome.seconds}
-        if samples := self.task.samples():
-            numbers["parameters_per_sample"] = outcome.parameters / samples
-        if outcome.score is not None:
-            numbers["objective"] = outcome.score
-        last = outcome.epochs[-1]["number"] if outcome.epochs else 0
-        return Update(
-            tags=tags,
-            metrics=metrics_at(last, numbers, end),
-            artifacts={"traceback.txt": outcome.traceback} if outcome.traceback else {},
-            end=end,
-            status={"COMPLETE": "FINISHED", "PRUNED": "KILLED"}.get(trial.state.name, "FAILED"),  # type: ignore[arg-type]
-        )
-
-    def _whole(self, trial: FrozenTrial) -> Update:
-        """All that is to be written about a finished trial, from what Optuna holds."""
-        outcome = Outcome.read(trial)
-        start = milliseconds((trial.datetime_start or datetime.now()).timestamp())
-        if outcome is None:
-            return Update(tags={"trial.state": trial.state.name}, start=start, status="FAILED")
-        update = self._began(self.task.tricks.parse(outcome.record), outcome.seed, start)
-        step = 1000 * outcome.seconds / max(len(outcome.epochs), 1)
-        for count, epoch in enumerate(outcome.history, 1):
-            update.merge(self._at(epoch, start + int(step * count)))
-        update.merge(self._ended(trial, outcome))
-        return update
-
-    def _save_view(self) -> None:
-        stages = list(self.task.tricks.model_fields)
-        self.tracker.save_view(
-            [
-                "metrics.`objective`",
-                "metrics.`parameters_per_sample`",
-                *(f"params.`{name}`" for name in ("optimizer", "optimizer.lr", *stages[:8])),
-                "tags.`trial.state`",
-                "tags.`tricks`",
-            ],
-            ascending=self.task.mode == "min",
-        )
 
 
 def command() -> str:
