@@ -10,10 +10,30 @@ import lightning_tricks
 
 PACKAGE = Path(lightning_tricks.__file__).parent
 ROOT = PACKAGE.parent
-ORDER = """
-    errors domains space surgery tricks backbones health module data task trial pruning seeds search
-    ledger tracking updates champion report progress study cli
-""".split()
+ORDER = [
+    "errors",
+    "domains",
+    "space",
+    "surgery",
+    "tricks",
+    "backbones",
+    "health",
+    "module",
+    "data",
+    "task",
+    "trial",
+    "pruning",
+    "seeds",
+    "search",
+    "ledger",
+    "tracking",
+    "updates",
+    "champion",
+    "report",
+    "progress",
+    "study",
+    "cli",
+]
 
 
 def imports(path):
