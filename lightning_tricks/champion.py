@@ -1,9 +1,7 @@
 """The best trial's model: its weights kept, its test score taken once, itself registered."""
 
 import json
-import logging
 import tempfile
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +16,7 @@ from lightning_tricks.ledger import Outcome
 from lightning_tricks.module import TricksModule
 from lightning_tricks.task import Task
 from lightning_tricks.tracking import Tracker
-from lightning_tricks.trial import train
+from lightning_tricks.trial import SILENT, quiet, train
 from lightning_tricks.tricks import Tricks
 
 
@@ -114,15 +112,9 @@ def _test(task: Task, module: TricksModule) -> dict[str, float]:
     missing = type(data).test_dataloader is pl.LightningDataModule.test_dataloader
     if missing or (splits is not None and "test" not in splits):
         return {}
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"pytorch_lightning\..*")
+    with quiet():
         trainer = pl.Trainer(
-            devices=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
+            **SILENT,
             **{k: v for k, v in task.trainer.items() if k in ("accelerator", "precision")},
         )
         found = trainer.test(module, datamodule=data, verbose=False)[0]

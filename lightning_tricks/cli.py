@@ -1,13 +1,14 @@
 """The command line that every study script shares."""
 
 import argparse
-import logging
 import math
 import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NoReturn
+
+import optuna
 
 from lightning_tricks.errors import InputError, check_name
 from lightning_tricks.search import PRUNERS, SAMPLERS, create_study
@@ -55,7 +56,7 @@ def _run(make_task: Callable[[], Task], arguments: Sequence[str] | None, n_trial
     space = Space(task.tricks)
     if given.space is not None:
         space = Space.from_yaml(task.tricks, given.space)
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = create_study(
         given.study_name or task.name,
         direction=task.direction,

@@ -147,7 +147,6 @@ def create_study(
     for what, given, known in (("sampler", sampler, SAMPLERS), ("pruner", pruner, PRUNERS)):
         if given not in known:
             raise InputError(f"{what} must be one of {sorted(known)} (got {given!r})")
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         return optuna.create_study(
             study_name=name,

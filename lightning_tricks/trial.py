@@ -35,6 +35,15 @@ class Epoch:
 Report = Callable[[Epoch], bool]
 """Takes an epoch; returns whether to stop. The one seam between a trial and whoever runs it."""
 
+SILENT: Mapping[str, Any] = {
+    "devices": 1,
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
+"""Arguments of a Trainer that writes nothing and prints nothing."""
+
 State = Literal["complete", "pruned", "failed"]
 
 
@@ -82,7 +91,7 @@ def train(
     module = None
     state: State = "complete"
     reason = trace = ""
-    with _quiet():
+    with quiet():
         pl.seed_everything(seed, verbose=False)
         try:
             module = task.module(tricks)
@@ -112,12 +121,8 @@ def train(
 
 
 def _trainer(task: Task, watcher: "_Watcher") -> pl.Trainer:
-    defaults: dict[str, Any] = {
-        "devices": 1,
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
+    defaults = {
+        **SILENT,
         "num_sanity_val_steps": 0,
         # On a GPU, the same seed gives the same bits only if torch is asked for it.
         "deterministic": "warn" if torch.cuda.is_available() else None,
@@ -169,7 +174,7 @@ def _size(module: pl.LightningModule) -> int:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep Lightning from printing its several lines about each fit."""
     logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
     level = logger.level
