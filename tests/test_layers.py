@@ -89,8 +89,9 @@ def test_every_module_is_in_the_architecture():
         assert f"`{name}.py`" in text or f"`{name}/`" in text, name
 
 
-def test_the_example_of_the_readme_runs():
+def test_the_example_of_the_readme_runs(capsys):
     text = (ROOT / "README.md").read_text()
-    (example,) = re.findall(r"```python\n(# example\n.*?)```", text, flags=re.DOTALL)
-    assert len(example.strip().splitlines()) <= 14
+    (example,) = re.findall(r"## Example\n\n```python\n(.*?)```", text, flags=re.DOTALL)
+    assert len([line for line in example.splitlines() if line.strip()]) <= 12
     exec(compile(example, "README.md", "exec"), {"__name__": "readme"})
+    assert "best (trial" in capsys.readouterr().out
