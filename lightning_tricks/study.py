@@ -291,9 +291,9 @@ class _Coordinator:
     def _repeat(self, trial: optuna.Trial, twin: int) -> Outcome:
         """Take over the outcome of an earlier trial of the same record, reports included."""
         outcome = Outcome(**{**self.ended[twin].user_attrs[ledger.OUTCOME], "duplicate_of": twin})
+        report = self._reporter(trial)
         for epoch in outcome.history:
-            trial.report(epoch.score, epoch.number)
-            self.tracker.update(trial.number, updates.epoch(epoch, milliseconds()))
+            report(epoch)
         return outcome
 
     def _keep(self, trial: optuna.Trial, result: Result) -> None:

@@ -61,14 +61,9 @@ class Fans(NamedTuple):
     outputs: int
 
 
-def is_weighted(module: nn.Module) -> bool:
-    """Tell whether a module is a linear or convolutional layer."""
-    return isinstance(module, (nn.Linear, nn.modules.conv._ConvNd))
-
-
 def weighted_layers(module: nn.Module) -> list[Weighted]:
     """Return the linear and convolutional layers in the order of registration."""
-    return [m for m in module.modules() if isinstance(m, (nn.Linear, nn.modules.conv._ConvNd))]
+    return [m for m in module.modules() if isinstance(m, Weighted)]
 
 
 def hidden_layers(module: nn.Module) -> list[Weighted]:

@@ -82,7 +82,7 @@ def _places(module: nn.Module) -> list[nn.Module]:
     for layer in module.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             found.clear()
-        elif surgery.is_weighted(layer):
+        elif isinstance(layer, surgery.Weighted):
             if isinstance(layer, nn.Linear) and not first and id(layer) in inside:
                 found.append(layer)
             first = False
