@@ -5,13 +5,16 @@ The same search on the same machine in the same run: scikit-learn's digits, a tw
 rate, dropout and decay are searched by TPE; Optuna and MLflow both write to SQLite.
 
 - by hand: Optuna + `Trainer` + `DataLoader(TensorDataset)` + `MLFlowLogger` + `ModelCheckpoint`
-- ours:    `lightning_tricks.optimize`, in one process
+- ours:    `lightning_tricks.optimize`, in one process, or with `--workers 2` on two
 - bare:    a PyTorch loop over sliced tensors with validation, no Optuna, MLflow or Lightning
 
 The first two take turns, and the ratio is that of each turn. `--growth` shows instead whether the
 cost of a trial, or memory, grows from the first 20 trials of a study to trials 181 to 200.
 
-    python benchmarks/trial_throughput.py [--rounds 5] [--trials 20] [--growth]
+With workers, the time that they take to start (tens of seconds, once a study) is left out: the clock
+runs from the end of the fourth trial to that of the last.
+
+    python benchmarks/trial_throughput.py [--rounds 5] [--trials 20] [--workers 2] [--growth]
 """
 
 import argparse
@@ -127,7 +130,7 @@ def space() -> Space[Tricks]:
     return Space(Tricks).pin({**fixed, **kinds, **rest}).narrow(searched)
 
 
-def ours(data: InMemoryData, folder: Path, trials: int) -> optuna.Study:
+def ours(data: InMemoryData, folder: Path, trials: int, workers: int | str = "inline") -> optuna.Study:
     """Run the same as a study of ours."""
     shape = MLP(depth=2, width=128)
     task = Task("ours", data, lambda tricks: shape.build((64,), 10), epochs=EPOCHS)
@@ -138,6 +141,7 @@ def ours(data: InMemoryData, folder: Path, trials: int) -> optuna.Study:
         study,
         task,
         n_trials=trials,
+        workers=workers,
         space=space(),
         tracking_uri=f"sqlite:///{folder / 'mlflow.db'}",
         checkpoints=folder / "checkpoints",
@@ -172,6 +176,12 @@ def seconds_a_trial(study: optuna.Study, first: int = 0, last: int | None = None
     return span.total_seconds() / len(trials)
 
 
+def seconds_an_end(study: optuna.Study, workers: int) -> float:
+    """Return the mean time from the end of a trial to that of the next, once all workers train."""
+    ends = sorted(trial.datetime_complete for trial in study.trials)[2 * workers - 1 :]
+    return (ends[-1] - ends[0]).total_seconds() / (len(ends) - 1)
+
+
 def quiet() -> None:
     """Keep Lightning, Optuna and MLflow from printing, which is not what is compared."""
     warnings.simplefilter("ignore")
@@ -180,7 +190,7 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def compare(data: InMemoryData, rounds: int, trials: int) -> None:
+def compare(data: InMemoryData, rounds: int, trials: int, workers: int | str) -> None:
     """Print each turn and the median ratio."""
     ratios = []
     print(f"{'round':>5}  {'by hand':>8}  {'ours':>8}  {'bare':>8}  seconds a trial   ours : by hand")
@@ -189,7 +199,11 @@ def compare(data: InMemoryData, rounds: int, trials: int) -> None:
             for folder in (one, other):  # tables are made beforehand for both
                 mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
             hand = seconds_a_trial(by_hand(data, Path(one), trials))
-            mine = seconds_a_trial(ours(data, Path(other), trials))
+            if isinstance(workers, int):
+                study = ours(data, Path(other), trials + 2 * workers, workers)
+                mine = seconds_an_end(study, workers)
+            else:
+                mine = seconds_a_trial(ours(data, Path(other), trials))
         loop = statistics.median(bare(data) for _ in range(5))
         if number == 0:
             continue  # a warm-up that is not counted
@@ -221,6 +235,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--workers", type=int, default="inline")
     parser.add_argument("--growth", action="store_true", help="the first trials against late ones")
     given = parser.parse_args()
     quiet()
@@ -228,4 +243,4 @@ if __name__ == "__main__":
     if given.growth:
         growth(digits)
     else:
-        compare(digits, given.rounds, given.trials)
+        compare(digits, given.rounds, given.trials, given.workers)

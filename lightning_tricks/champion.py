@@ -2,63 +2,21 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
 
-from lightning_tricks.errors import InputError
 from lightning_tricks.ledger import Outcome
 from lightning_tricks.module import TricksModule
+from lightning_tricks.shelf import Shelf
 from lightning_tricks.task import Task
 from lightning_tricks.tracking import Tracker
 from lightning_tricks.trial import SILENT, quiet, train
 from lightning_tricks.tricks import Tricks
-
-
-class Shelf:
-    """The folder that keeps the weights of the best trial so far, and of no other."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def make(self) -> None:
-        """Make the folder.
-
-        Raises:
-            InputError: if it cannot be made.
-        """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"checkpoints cannot be kept in {self.folder}: {error}") from None
-
-    def put(self, number: int, weights: Mapping[str, Tensor]) -> None:
-        """Keep the weights of a trial in place of those before."""
-        path = self._path(number)
-        torch.save(dict(weights), path.with_suffix(".part"))
-        path.with_suffix(".part").replace(path)
-        for other in self.folder.glob("trial-*.pt"):
-            if other != path:
-                other.unlink()
-
-    def get(self, number: int) -> dict[str, Tensor] | None:
-        """Return the weights of a trial; None if they are not here, or damaged."""
-        path = self._path(number)
-        if not path.exists():
-            return None
-        try:
-            weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception:  # torch raises many for a file that is damaged
-            return None
-        return weights
-
-    def _path(self, number: int) -> Path:
-        return self.folder / f"trial-{number:05d}.pt"
 
 
 @dataclass(frozen=True)

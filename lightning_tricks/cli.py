@@ -10,8 +10,11 @@ from typing import NoReturn
 
 import optuna
 
+from lightning_tricks.agreement import differences
 from lightning_tricks.errors import InputError, check_name
-from lightning_tricks.search import PRUNERS, SAMPLERS, create_study
+from lightning_tricks.report import count
+from lightning_tricks.samplers import SAMPLERS
+from lightning_tricks.search import PRUNERS, create_study, finished, load_study
 from lightning_tricks.space import Space
 from lightning_tricks.study import optimize
 from lightning_tricks.task import Task
@@ -29,7 +32,8 @@ def main(
 ) -> int:
     """Run a study of a task as the command line says; return the exit code.
 
-    0: the study holds its trials. 2: the input was wrong, which one line on the standard error
+    0: the study holds its trials, or `--check` found that Optuna and MLflow agree; 1: it found that
+    they do not. 2: the input was wrong, which one line on the standard error
     says. 130: interrupted; the same command goes on.
 
     Args:
@@ -57,8 +61,11 @@ def _run(make_task: Callable[[], Task], arguments: Sequence[str] | None, n_trial
     if given.space is not None:
         space = Space.from_yaml(task.tricks, given.space)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    name = given.study_name or task.name
+    if given.check:
+        return _check(load_study(name, given.storage), task, given.tracking_uri)
     study = create_study(
-        given.study_name or task.name,
+        name,
         direction=task.direction,
         epochs=task.epochs,
         storage=given.storage,
@@ -72,11 +79,25 @@ def _run(make_task: Callable[[], Task], arguments: Sequence[str] | None, n_trial
         n_trials=given.n_trials,
         space=space,
         timeout=given.timeout,
+        at_timeout=given.at_timeout,
         seed=given.seed,
+        workers=given.workers,
+        devices_per_trial=given.devices_per_trial,
+        ray_address=given.ray_address,
+        stall_minutes=given.stall_minutes,
         tracking_uri=given.tracking_uri,
+        checkpoints=given.checkpoints,
+        keep=given.keep,
     )
     sys.stdout.write(f"\n{summary.text()}\n\n{summary.look}\n")
     return 0
+
+
+def _check(study: optuna.Study, task: Task, tracking_uri: str) -> int:
+    found = differences(study, task, tracking_uri)
+    agreed = f"Optuna and MLflow agree: {count(finished(study))}"
+    sys.stdout.write("\n".join(found or [agreed]) + "\n")
+    return int(bool(found))
 
 
 def _parser(n_trials: int) -> argparse.ArgumentParser:
@@ -95,7 +116,15 @@ def _parser(n_trials: int) -> argparse.ArgumentParser:
     add("--pruner", choices=sorted(PRUNERS), default="median", help="what stops hopeless trials")
     add("--seed", type=_seed, default=0, help="same seed, same trials")
     add("--space", metavar="FILE.yaml", help="pins and narrows the search space")
-    add("--timeout", type=_seconds, help="seconds after which no further trial begins")
+    add("--workers", type=_workers, default="auto", help="auto, inline, or a number of processes")
+    add("--devices-per-trial", type=_positive, default=1.0, help="a fraction shares a GPU")
+    add("--ray-address", metavar="HOST:PORT", help="of a Ray cluster that runs, or auto")
+    add("--stall-minutes", type=_positive, default=30.0, help="without a sign: the worker is killed")
+    add("--timeout", type=_positive, help="seconds after which no further trial begins")
+    add("--at-timeout", choices=["finish", "put-back"], default="finish", help="trials under way")
+    add("--checkpoints", metavar="FOLDER", default="checkpoints", help="a shared one on a cluster")
+    add("--keep", type=_count, default=3, help="of how many of the best trials weights are kept")
+    add("--check", action="store_true", help="only tell whether Optuna and MLflow agree")
     return parser
 
 
@@ -118,11 +147,20 @@ def _name(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _seconds(text: str) -> float:
+def _workers(text: str) -> int | str:
+    if text in ("auto", "inline"):
+        return text
+    try:
+        return _count(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"must be auto, inline or a number: {error}") from None
+
+
+def _positive(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"must be a number of seconds above 0 (got {text[:40]!r})")
+        raise argparse.ArgumentTypeError(f"must be a number above 0 (got {text[:40]!r})")
     return value

@@ -30,30 +30,43 @@ class TensorLoader:
         split: the samples.
         batch_size: samples in a batch.
         shuffle: returns the seed of this epoch's order; None keeps the order.
+        share: which of how many processes this is. Each gets its share of every batch, so that
+            together they take the steps that one would.
     """
 
-    def __init__(self, split: Split, batch_size: int, shuffle: Callable[[], int] | None = None) -> None:
-        self.split, self.batch_size, self.shuffle = split, batch_size, shuffle
+    def __init__(
+        self,
+        split: Split,
+        batch_size: int,
+        shuffle: Callable[[], int] | None = None,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
+        self.split, self.batch_size, self.shuffle, self.share = split, batch_size, shuffle, share
+
+    @property
+    def whole(self) -> "TensorLoader":
+        """The batches that all processes get together."""
+        return TensorLoader(self.split, self.batch_size, self.shuffle)
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.split.inputs), self.batch_size)
-        # While training, a last batch of one sample is left out: batch norm cannot use it.
-        return full + (rest > (1 if self.shuffle and full else 0))
+        # While training, a last batch of one sample each is left out: batch norm cannot use it.
+        return full + (rest >= (2 * self.share[1] if self.shuffle and full else 1))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         inputs, targets = self.split
+        first, step = self.share
         if self.shuffle is None:
-            pieces = zip(
-                torch.split(inputs, self.batch_size),
-                torch.split(targets, self.batch_size),
-                strict=True,
-            )
-            yield from pieces
+            # Of even sizes, so that the last one too has samples for every process.
+            pieces = (torch.tensor_split(part, len(self)) for part in (inputs, targets))
+            for some_inputs, some_targets in zip(*pieces, strict=True):
+                yield some_inputs[first::step], some_targets[first::step]
             return
         generator = torch.Generator().manual_seed(self.shuffle())
         order = torch.randperm(len(inputs), generator=generator).to(inputs.device)
         for index in torch.split(order, self.batch_size)[: len(self)]:
-            yield inputs[index], targets[index]
+            mine = index[first::step]
+            yield inputs[mine], targets[mine]
 
 
 class InMemoryData(pl.LightningDataModule):
@@ -150,10 +163,12 @@ class InMemoryData(pl.LightningDataModule):
 
     def train_dataloader(self) -> TensorLoader:
         seed = torch.initial_seed()
-        return TensorLoader(self.splits["train"], self.batch_size, lambda: seed + self._epoch())
+        return TensorLoader(
+            self.splits["train"], self.batch_size, lambda: seed + self._epoch(), self._share()
+        )
 
     def val_dataloader(self) -> TensorLoader:
-        return TensorLoader(self.splits["validation"], EVALUATION_BATCH)
+        return TensorLoader(self.splits["validation"], EVALUATION_BATCH, share=self._share())
 
     def test_dataloader(self) -> TensorLoader:
         if "test" not in self.splits:
@@ -162,6 +177,9 @@ class InMemoryData(pl.LightningDataModule):
 
     def _epoch(self) -> int:
         return self.trainer.current_epoch if self.trainer is not None else 0
+
+    def _share(self) -> tuple[int, int]:
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
 
 def _split(name: str, pair: tuple[Any, Any]) -> Split:

@@ -1,6 +1,7 @@
 """Gradient health: do gradients reach the first layer, how often are they clipped, are they finite?"""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +45,9 @@ class GradientHealth:
         if total.device.type == "cpu" or self._count % CHECK_EVERY == 0:
             self._check(self.loss.item(), total.item())
 
-    def summary(self, ends: tuple[int, int]) -> dict[str, float]:
+    def summary(
+        self, ends: tuple[int, int], mean: Callable[[Tensor], Tensor] = lambda numbers: numbers
+    ) -> dict[str, float]:
         """Return the means over the steps since the last summary, and forget them.
 
         `gradient/norm` is before clipping, `gradient/clipped` the share of steps that were clipped,
@@ -52,6 +55,7 @@ class GradientHealth:
 
         Args:
             ends: the positions in the norms of the weights of the first and of the last layer.
+            mean: takes the mean of numbers over the processes that train together.
 
         Raises:
             Diverged: if a loss or a gradient was NaN or infinite.
@@ -65,7 +69,7 @@ class GradientHealth:
             torch.stack(self._clipped).float().mean(),
             *norms.mean(0)[list(ends)],
         ]
-        loss, norm, clipped, first, last = torch.stack(means).tolist()
+        loss, norm, clipped, first, last = mean(torch.stack(means)).tolist()
         self._losses, self._norms, self._clipped = [], [], []
         self._check(loss, norm)
         return {

@@ -20,6 +20,7 @@ from lightning_tricks.tricks import Tricks
 from lightning_tricks.tricks.stopping import Mode
 
 IDENTITY, OUTCOME, ROLE = "identity", "outcome", "role"
+DEATHS, STOP_AT = "deaths", "stop_at"
 CHAMPION, MLFLOW_RUN = "champion", "mlflow_run"
 STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 

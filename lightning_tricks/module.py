@@ -140,6 +140,9 @@ class TricksModule(pl.LightningModule):
         if self.scaling is not None and not self.scaling.fitted:
             self._budget()  # has Lightning set up the training data
             self.tricks.scaling.fit(self.scaling, (batch[0] for batch in self._train_batches()))
+            if self.trainer.world_size > 1:  # each process may have seen other samples
+                for name, value in self.scaling.named_buffers():
+                    setattr(self.scaling, name, self.trainer.strategy.broadcast(value))
 
     def configure_gradient_clipping(
         self,
@@ -161,12 +164,16 @@ class TricksModule(pl.LightningModule):
 
     def on_validation_start(self) -> None:
         if self.trainer.is_last_batch and not self.trainer.sanity_checking:
-            self.epoch_metrics = self.health.summary(self._ends) or self.epoch_metrics
+            self._sum_up()
 
     def on_train_epoch_end(self) -> None:
-        self.epoch_metrics = self.health.summary(self._ends) or self.epoch_metrics
+        self._sum_up()
         if self.logs_training:
             self.log_dict(self.epoch_metrics)
+
+    def _sum_up(self) -> None:
+        metrics = self.health.summary(self._ends, self.trainer.strategy.reduce)
+        self.epoch_metrics = metrics or self.epoch_metrics
 
     def _evaluate(self, split: str, batch: Batch) -> None:
         inputs, targets = batch
@@ -178,6 +185,7 @@ class TricksModule(pl.LightningModule):
             batch_size=len(targets),
             on_step=False,
             on_epoch=True,
+            sync_dist=True,
         )
 
     def _budget(self) -> tuple[int, int]:
@@ -190,4 +198,5 @@ class TricksModule(pl.LightningModule):
         return int(steps), epochs
 
     def _train_batches(self) -> Any:
-        yield from self.trainer.train_dataloader or []
+        loader = self.trainer.train_dataloader or []
+        yield from getattr(loader, "whole", loader)

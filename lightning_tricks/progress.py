@@ -15,7 +15,6 @@ class Progress:
 
     Args:
         total: the number of trials to be finished.
-        trials: those that are finished already.
         quiet: whether to tell nothing but warnings.
         stream: where to tell it; by default the standard error.
     """
@@ -23,21 +22,30 @@ class Progress:
     def __init__(
         self,
         total: int,
-        trials: Sequence[FrozenTrial],
         *,
         quiet: bool = False,
         stream: TextIO | None = None,
     ) -> None:
         self.stream = stream or sys.stderr
         self.quiet = quiet
-        self.total, self.done = total, len(trials)
+        self.total = total
+        self.done = self.pruned = self.failed = self._began = 0
+        self._start = time.monotonic()
+        self._bar: tqdm[Any] | None = None
+
+    def begin(self, trials: Sequence[FrozenTrial]) -> None:
+        """Count the trials that are finished already, and show the bar."""
+        self.done = self._began = len(trials)
         self.pruned = sum(trial.state == TrialState.PRUNED for trial in trials)
         self.failed = sum(trial.state == TrialState.FAIL for trial in trials)
-        self._began, self._start = self.done, time.monotonic()
-        self._bar: tqdm[Any] | None = None
-        if self.stream.isatty() and not quiet:
+        self._start = time.monotonic()
+        if self.stream.isatty() and not self.quiet:
             self._bar = tqdm(
-                total=total, initial=self.done, file=self.stream, unit="trial", dynamic_ncols=True
+                total=self.total,
+                initial=self.done,
+                file=self.stream,
+                unit="trial",
+                dynamic_ncols=True,
             )
 
     def __enter__(self) -> Self:

@@ -30,9 +30,12 @@ class PruningCallback(pl.Callback):
         del pl_module
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        self.trial.report(monitored(trainer, self.monitor), self.validations)
+        prune = False
+        if trainer.is_global_zero:
+            self.trial.report(monitored(trainer, self.monitor), self.validations)
+            prune = self.trial.should_prune()
         self.validations += 1
-        if self.trial.should_prune():
+        if trainer.strategy.broadcast(prune):  # all processes stop together, or none
             self.pruned = trainer.should_stop = True
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -1,87 +1,22 @@
-"""The Optuna study to search with: where it is stored, what proposes records, what prunes them."""
+"""The Optuna study to search with: where it is stored, and what prunes its trials."""
 
 import math
 import re
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import optuna
-from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner
-from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.errors import InputError, in_a_line
-from lightning_tricks.seeds import derive
+from lightning_tricks.samplers import LATEST, SAMPLERS, view
 
 LOCK_SECONDS = 5
 """After so long, the lock of a journal file is taken for one that a dead program left behind."""
-
-
-class SeededSampler(BaseSampler):
-    """Make a fresh sampler for each trial, seeded by the study's seed and the trial's number.
-
-    What is proposed then depends on the trials before alone, not on how often the program was
-    started since: a study that was killed and resumed proposes what it would have without.
-    """
-
-    def __init__(self, make: Callable[[int], BaseSampler], seed: int) -> None:
-        self._make, self._seed = make, seed
-        self._sampler = make(seed)
-
-    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        self._sampler = self._make(derive(self._seed, trial.number, "sampler"))
-        self._sampler.before_trial(study, trial)
-
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        return self._sampler.infer_relative_search_space(study, trial)
-
-    def sample_relative(
-        self,
-        study: optuna.Study,
-        trial: FrozenTrial,
-        search_space: dict[str, BaseDistribution],
-    ) -> dict[str, Any]:
-        return self._sampler.sample_relative(study, trial, search_space)
-
-    def sample_independent(
-        self,
-        study: optuna.Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:
-        # A sampler of its own for each parameter: a trial that was killed while it was drawn has
-        # some of its parameters, and the others must not depend on which.
-        sampler = self._make(derive(self._seed, trial.number, param_name))
-        return sampler.sample_independent(study, trial, param_name, param_distribution)
-
-
-def _tpe(seed: int) -> BaseSampler:
-    with warnings.catch_warnings():
-        # `group` draws the parameters that are active together from one joint density; Optuna has
-        # marked it experimental since 2.8.
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True)
-
-
-def _gp(seed: int) -> BaseSampler:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.GPSampler(seed=seed)
-
-
-def _random(seed: int) -> BaseSampler:
-    return optuna.samplers.RandomSampler(seed=seed)
-
-
-SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {"tpe": _tpe, "random": _random, "gp": _gp}
 
 
 def spared(epochs: int) -> int:
@@ -93,8 +28,26 @@ def spared(epochs: int) -> int:
     return math.ceil(epochs / 3)
 
 
+class _LatestPruner(BasePruner):
+    """Compare with the latest trials, so that a report costs the same however many there are."""
+
+    def __init__(self, pruner: BasePruner, spared: int) -> None:
+        self._pruner, self._spared = pruner, spared
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        if trial.last_step is None or trial.last_step < self._spared:
+            return False
+
+        def latest() -> list[FrozenTrial]:
+            return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))[-LATEST:]
+
+        return self._pruner.prune(view(study, latest), trial)
+
+
 def _median(epochs: int) -> BasePruner:
-    return optuna.pruners.MedianPruner(n_startup_trials=8, n_warmup_steps=spared(epochs), n_min_trials=5)
+    warmup = spared(epochs)
+    median = optuna.pruners.MedianPruner(n_startup_trials=8, n_warmup_steps=warmup, n_min_trials=5)
+    return _LatestPruner(median, warmup)
 
 
 def _halving(epochs: int) -> BasePruner:
@@ -150,23 +103,38 @@ def create_study(
     try:
         return optuna.create_study(
             study_name=name,
-            storage=_storage(storage),
+            storage=None if storage is None else _storage(storage),
             direction=direction,
-            sampler=SeededSampler(SAMPLERS[sampler], seed),
+            sampler=SAMPLERS[sampler](seed),
             pruner=PRUNERS[pruner](epochs),
             load_if_exists=True,
         )
     except InputError:
         raise
     except Exception as error:  # each storage raises its own
-        raise InputError(
-            f"the storage cannot be opened: {in_a_line(error)} (got {_shown(storage)}); give the path "
-            "of a journal file, or an Optuna URL whose driver is installed and whose server is up"
-        ) from None
+        raise _unopened(storage, error) from None
 
 
-def _storage(storage: str | Path | BaseStorage | None) -> BaseStorage | str | None:
-    if storage is None or isinstance(storage, BaseStorage):
+def load_study(name: str, storage: str | Path | BaseStorage) -> optuna.Study:
+    """Load the Optuna study that is there, and make none.
+
+    Raises:
+        InputError: if there is none of this name, or the storage cannot be opened.
+    """
+    if "://" not in str(storage) and not isinstance(storage, BaseStorage) and not Path(storage).exists():
+        raise InputError(f"there is no storage at {str(storage)!r}")
+    try:
+        return optuna.load_study(study_name=name, storage=_storage(storage))
+    except KeyError:
+        raise InputError(f"there is no study {name!r} in {_shown(storage)}") from None
+    except InputError:
+        raise
+    except Exception as error:  # each storage raises its own
+        raise _unopened(storage, error) from None
+
+
+def _storage(storage: str | Path | BaseStorage) -> BaseStorage | str:
+    if isinstance(storage, BaseStorage):
         return storage
     if isinstance(storage, str) and re.match(r"\w+(\+\w+)?://", storage):
         return storage
@@ -180,7 +148,22 @@ def _storage(storage: str | Path | BaseStorage | None) -> BaseStorage | str | No
     # a lock that old is nobody's.
     lock = JournalFileSymlinkLock(str(path), grace_period=LOCK_SECONDS)
     _mend(path, lock)
-    return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
+    return JournalStorage(_Journal(path, lock))
+
+
+class _Journal(JournalFileBackend):
+    """A journal file in which a line that could not be written whole is not written at all."""
+
+    def __init__(self, path: Path, lock: JournalFileSymlinkLock) -> None:
+        super().__init__(str(path), lock_obj=lock)
+        self._place, self._own_lock = path, lock
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        try:
+            super().append_logs(logs)
+        except OSError:  # the disk is full, say: what comes next must begin on a line of its own
+            _mend(self._place, self._own_lock)
+            raise
 
 
 def _mend(path: Path, lock: JournalFileSymlinkLock) -> None:
@@ -210,6 +193,13 @@ def put_back(study: optuna.Study, trial: FrozenTrial | optuna.Trial) -> None:
     out again at the next `ask`.
     """
     study._storage.set_trial_state_values(trial._trial_id, state=TrialState.WAITING)
+
+
+def _unopened(storage: object, error: Exception) -> InputError:
+    return InputError(
+        f"the storage cannot be opened: {in_a_line(error)} (got {_shown(storage)}); give the path "
+        "of a journal file, or an Optuna URL whose driver is installed and whose server is up"
+    )
 
 
 def _shown(storage: object) -> str:

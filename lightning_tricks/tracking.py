@@ -42,6 +42,9 @@ Status = Literal["RUNNING", "FINISHED", "KILLED", "FAILED"]
 
 FLUSH_SECONDS = 2.0
 """How long events are gathered before they are written in one batch."""
+REST = 4.0
+"""After writing about a trial the thread rests so many times as long: the coordinator shares the
+interpreter with it."""
 PAUSE_SECONDS = 2.0
 """How long to wait for a server that is down before trying again."""
 _METRICS_AT_ONCE = 800  # MLflow takes 1000 entries in a batch, of which 100 may be params
@@ -93,22 +96,10 @@ class Tracker:
     """
 
     def __init__(self, uri: str, experiment: str, warn: Callable[[str], None]) -> None:
-        # MLflow's own retries block a call for minutes; this class tries again by itself.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-        for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.ERROR)
         self.uri, self._warn = uri, warn
-        if not uri or any(space in uri for space in "\n\r"):
-            raise InputError(f"the tracking URI must be one line of text (got {uri!r})")
-        file = Path(_absolute(uri).removeprefix(_SQLITE))
-        if uri.startswith(_SQLITE) and not (file.parent.is_dir() and not file.is_dir()):
-            raise InputError(
-                f"MLflow cannot be opened at {uri}: must be the path of a file in a folder that is there"
-            )
         try:
-            self._store = _absolute(uri)
-            self.client = MlflowClient(tracking_uri=self._store)
+            self.client = _client(uri)
+            self._store = self.client.tracking_uri
             found = self.client.get_experiment_by_name(experiment)
             if found is None:
                 self.experiment_id = self.client.create_experiment(experiment)
@@ -122,15 +113,13 @@ class Tracker:
         except InputError:
             raise
         except Exception as error:  # MLflow, SQLAlchemy and requests each raise their own
-            raise InputError(
-                f"MLflow cannot be opened: {in_a_line(error)} (got {uri}); start the server, or give "
-                "another tracking URI"
-            ) from None
+            raise _unreachable(uri, error) from None
         self.run_id = ""
         self._runs: dict[int, str] = {}
         self._pending: dict[int, Update] = {}
         self._places: dict[str, str] = {}
         self._lock = threading.Condition()
+        self._written = 0
         self._urgent = self._writing = self._closing = self._down = False
         self._thread = threading.Thread(target=self._write_forever, name="mlflow", daemon=True)
 
@@ -173,20 +162,25 @@ class Tracker:
                 self._pending[number] = update
             self._lock.notify()
 
-    def reconcile(self, finished: Mapping[int, Callable[[], Update]], state: str) -> int:
+    def reconcile(self, finished: Mapping[int, Callable[[], Update]]) -> int:
         """Bring MLflow to agree with the finished trials; return how many were written anew.
 
         Args:
             finished: by trial number, what is to be written if the run is not as it should be.
-            state: the tag that must be there when a run is whole.
+
+        Raises:
+            InputError: if MLflow went away meanwhile.
         """
         written = 0
-        for run in self._children():
-            number = int(run.data.tags[_NUMBER])
-            if number in finished and run.data.tags.get(state) and run.info.status != "RUNNING":
-                self._runs[number] = run.info.run_id
-            else:
-                self.client.delete_run(run.info.run_id)  # of a trial that did not end, or half
+        try:
+            for run in list(self._children()):
+                number = int(run.data.tags[_NUMBER])
+                if number in finished and run.info.status != "RUNNING":
+                    self._runs[number] = run.info.run_id
+                else:
+                    self.client.delete_run(run.info.run_id)  # of a trial that did not end, or half
+        except Exception as error:  # whatever a server that goes away makes of it
+            raise _unreachable(self.uri, error) from None
         for number, update in finished.items():
             if number not in self._runs:
                 self.update(number, update())
@@ -197,16 +191,18 @@ class Tracker:
         """Wait until all is written; return whether it is.
 
         Args:
-            timeout: in seconds.
+            timeout: in seconds; when nothing was written for so long, it gives up.
         """
-        deadline = time.monotonic() + timeout
+        written, deadline = self._written, time.monotonic() + timeout
         with self._lock:
             self._urgent = True
-            self._lock.notify()
+            self._lock.notify_all()
             while self._pending or self._writing:
-                if (left := deadline - time.monotonic()) <= 0:
+                if written != self._written:
+                    written, deadline = self._written, time.monotonic() + timeout
+                if time.monotonic() > deadline:
                     break
-                self._lock.wait(min(left, 0.1))
+                self._lock.wait(0.1)
             self._urgent = False
             return not (self._pending or self._writing)
 
@@ -343,17 +339,7 @@ class Tracker:
             return False
 
     def _children(self) -> Iterable[Run]:
-        token: str | None = None
-        while True:
-            page = self.client.search_runs(
-                [self.experiment_id],
-                filter_string=f"tags.`{_PARENT}` = '{self.run_id}'",
-                max_results=1000,
-                page_token=token,
-            )
-            yield from page
-            if not (token := page.token):
-                return
+        return _children(self.client, self.experiment_id, self.run_id)
 
     def _write_forever(self) -> None:
         """Write what is pending, batch by batch, until closed."""
@@ -382,7 +368,7 @@ class Tracker:
     def _write(self, batch: dict[int, Update]) -> None:
         """Write a batch; what fails goes back before what came meanwhile."""
         while batch:
-            number = min(batch)
+            number, start = min(batch), time.monotonic()
             try:
                 self._apply(number, batch[number])
             except Exception as error:
@@ -396,6 +382,9 @@ class Tracker:
                     self._pending = batch
                 return
             del batch[number]
+            self._written += 1
+            with self._lock:
+                self._rest(REST * (time.monotonic() - start))
         if self._down:
             self._down = False
             self._warn(f"MLflow at {self.uri} is back")
@@ -411,8 +400,9 @@ class Tracker:
     def _apply(self, number: int, update: Update) -> None:
         """Write one trial's update; doing it twice does no harm."""
         if update.gone:
-            if run_id := self._runs.pop(number, None):
+            if run_id := self._runs.get(number):
                 self.client.delete_run(run_id)
+                del self._runs[number]
             return
         tags = [RunTag(k, v) for k, v in update.tags.items()]
         run_id = self._runs.get(number)
@@ -454,6 +444,91 @@ class Tracker:
         )
         self._places = {run.info.run_id: run.info.artifact_uri}  # the last one is enough
         return str(run.info.run_id)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What MLflow shows of a trial."""
+
+    number: int
+    status: str
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+    """The last value of each."""
+
+
+def recorded(uri: str, run_id: str) -> list[Recorded]:
+    """Return the trials of a study as MLflow has them, without changing anything.
+
+    Args:
+        uri: anything MLflow takes as a tracking URI.
+        run_id: of the study's run.
+
+    Raises:
+        InputError: if MLflow cannot be reached.
+    """
+    try:
+        client = _client(uri)
+        study = client.get_run(run_id)
+        return [
+            Recorded(
+                number=int(run.data.tags[_NUMBER]),
+                status=run.info.status,
+                params=run.data.params,
+                tags=run.data.tags,
+                metrics=run.data.metrics,
+            )
+            for run in _children(client, study.info.experiment_id, run_id)
+        ]
+    except InputError:
+        raise
+    except Exception as error:
+        raise _unreachable(uri, error) from None
+
+
+def _client(uri: str) -> MlflowClient:
+    """Return a client; a server may still turn out to be away.
+
+    Raises:
+        InputError: if the URI cannot be one.
+    """
+    # MLflow's own retries block a call for minutes; the tracker tries again by itself.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if not uri or any(space in uri for space in "\n\r"):
+        raise InputError(f"the tracking URI must be one line of text (got {uri!r})")
+    file = Path(_absolute(uri).removeprefix(_SQLITE))
+    if uri.startswith(_SQLITE) and not (file.parent.is_dir() and not file.is_dir()):
+        raise InputError(
+            f"MLflow cannot be opened at {uri}: must be the path of a file in a folder that is there"
+        )
+    return MlflowClient(tracking_uri=_absolute(uri))
+
+
+def _unreachable(uri: str, error: Exception) -> InputError:
+    return InputError(
+        f"MLflow cannot be opened: {in_a_line(error)} (got {uri}); start the server, or give "
+        "another tracking URI"
+    )
+
+
+def _children(client: MlflowClient, experiment_id: str, run_id: str) -> Iterable[Run]:
+    """Walk the runs of a study's trials."""
+    token: str | None = None
+    while True:
+        page = client.search_runs(
+            [experiment_id],
+            filter_string=f"tags.`{_PARENT}` = '{run_id}'",
+            max_results=1000,
+            page_token=token,
+        )
+        yield from page
+        if not (token := page.token):
+            return
 
 
 def milliseconds(seconds: float | None = None) -> int:

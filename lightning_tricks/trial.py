@@ -1,21 +1,30 @@
-"""Train one trial: a record of tricks in, a result out. Knows neither Optuna nor MLflow."""
+"""Train one trial: a record of tricks in, a result out. Knows neither Optuna nor MLflow.
 
+What is random in an epoch follows from the trial's seed and the number of the epoch. A trial that
+goes on from the checkpoint of any epoch therefore ends with the score that it would have had.
+"""
+
+import copy
 import logging
 import math
+import os
 import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch import Tensor
 
 from lightning_tricks.errors import InputError, in_a_line
 from lightning_tricks.health import Diverged
+from lightning_tricks.seeds import derive
 from lightning_tricks.task import Task
 from lightning_tricks.tricks import Tricks
 from lightning_tricks.tricks.stopping import monitored
@@ -34,6 +43,11 @@ class Epoch:
 
 Report = Callable[[Epoch], bool]
 """Takes an epoch; returns whether to stop. The one seam between a trial and whoever runs it."""
+
+CHECKPOINT_SECONDS = 1.0
+"""At the end of an epoch a checkpoint is written if the last is so old."""
+WRITING_SHARE = 0.1
+"""Writing them takes no larger share of the time than this."""
 
 SILENT: Mapping[str, Any] = {
     "devices": 1,
@@ -56,6 +70,8 @@ class Result:
     reason: str = ""
     """Why it was pruned or failed, in a line."""
     traceback: str = ""
+    diverged: bool = False
+    """Whether it was pruned because something was not finite."""
     parameters: int = 0
     """The number of trainable parameters."""
     seconds: float = 0.0
@@ -78,52 +94,81 @@ def train(
     seed: int,
     report: Report = lambda epoch: False,
     interrupted: Callable[[], bool] = lambda: False,
+    checkpoint: Path | None = None,
+    devices: int = 1,
 ) -> Result:
     """Train one trial. The same task, tricks and seed give the same result on one machine.
 
     A loss, gradient or score that is not finite prunes the trial; an exception fails it.
 
+    Args:
+        task: what to train.
+        tricks: how.
+        seed: of everything that is random in it.
+        report: hears of each epoch, those before the checkpoint included.
+        interrupted: is asked before each batch.
+        checkpoint: the file to write checkpoints to. If it holds one of this very trial, training
+            goes on from there.
+        devices: the number of processes that train it together, of which this is one.
+
     Raises:
         Interrupted: soon after `interrupted()` becomes true.
     """
-    start = time.perf_counter()
-    watcher = _Watcher(task, tricks, report, interrupted)
+    watcher = _Watcher(task, tricks, seed, report, interrupted, checkpoint)
     module = None
     state: State = "complete"
     reason = trace = ""
+    diverged = False
     with quiet():
         pl.seed_everything(seed, verbose=False)
         try:
             module = task.module(tricks)
             module.logs_training = False  # the watcher reads it from the module
-            _trainer(task, watcher).fit(module, datamodule=task.data)
+            _trainer(task, watcher, devices).fit(
+                module, datamodule=task.data, ckpt_path=watcher.saved(), weights_only=False
+            )
             if watcher.stopped:
-                state, reason = "pruned", f"the pruner stopped it after epoch {watcher.count}"
+                state, reason = "pruned", stopped_after(watcher.count)
             elif not watcher.epochs:
                 raise InputError(f"no validation was run, so {task.monitor} has no value")
         except Diverged as error:
             state, reason = "pruned", f"{error} (epoch {watcher.count + 1})"
+            diverged = True
         except (Exception, SystemExit) as error:  # the user's code may raise anything
             # Lightning turns a signal into `SystemExit`.
             if isinstance(error, Interrupted) or interrupted():
                 raise Interrupted from None
             state, reason = "failed", f"{type(error).__name__}: {in_a_line(error)}"
             trace = traceback.format_exc()
+        finally:
+            task.data.trainer = None  # which holds the module, and what not
+    if state == "failed" and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.empty_cache()  # others may share the device
     return Result(
         state=state,
         epochs=watcher.epochs,
-        reason=reason,
+        reason=reason or watcher.trouble,
         traceback=trace,
+        diverged=diverged,
         parameters=0 if module is None else _size(module),
-        seconds=time.perf_counter() - start,
+        seconds=watcher.seconds,
         weights={} if module is None else module.state_dict(),
     )
 
 
-def _trainer(task: Task, watcher: "_Watcher") -> pl.Trainer:
+def stopped_after(epochs: int) -> str:
+    """Say in words when the pruner stopped a trial."""
+    return f"the pruner stopped it after epoch {epochs}"
+
+
+def _trainer(task: Task, watcher: "_Watcher", devices: int) -> pl.Trainer:
     defaults = {
         **SILENT,
+        "devices": devices,
+        "strategy": "auto" if devices == 1 else "ddp",
         "num_sanity_val_steps": 0,
+        # Slurm's environment, say, is not about a trial.
+        "plugins": [LightningEnvironment()],
         # On a GPU, the same seed gives the same bits only if torch is asked for it.
         "deterministic": "warn" if torch.cuda.is_available() else None,
     }
@@ -131,24 +176,112 @@ def _trainer(task: Task, watcher: "_Watcher") -> pl.Trainer:
 
 
 class _Watcher(pl.Callback):
-    """Report each epoch, and stop when told to."""
+    """Report each epoch, stop when told to, and write the checkpoints."""
 
     def __init__(
-        self, task: Task, tricks: Tricks, report: Report, interrupted: Callable[[], bool]
+        self,
+        task: Task,
+        tricks: Tricks,
+        seed: int,
+        report: Report,
+        interrupted: Callable[[], bool],
+        checkpoint: Path | None,
     ) -> None:
-        self.task, self.tricks = task, tricks
-        self.report, self.interrupted = report, interrupted
+        self.task, self.tricks, self.seed = task, tricks, seed
+        self.report, self.interrupted, self.checkpoint = report, interrupted, checkpoint
         self.epochs: list[Epoch] = []
         self.values: list[float] = []
-        self.stopped = False
+        self.stopped = self.resuming = False
+        self.trouble = ""
+        self.progress: dict[str, Any] = {}
+        """Lightning's, at the end of the last epoch."""
+        self.spent = 0.0
+        self.start = self.written = time.perf_counter()
+        self.interval = CHECKPOINT_SECONDS
 
     @property
     def count(self) -> int:
         """The number of epochs done."""
         return len(self.epochs)
 
+    @property
+    def seconds(self) -> float:
+        """How long the trial has been trained, before its checkpoint too."""
+        return self.spent + time.perf_counter() - self.start
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint must be of, for this trial to go on from it."""
+        return {
+            "task": self.task.name,
+            "epochs": self.task.epochs,
+            "record": self.tricks.model_dump(),
+            "seed": self.seed,
+        }
+
+    def saved(self) -> Path | None:
+        """Return the checkpoint to go on from; None if there is none, or one of another trial."""
+        if self.checkpoint is None or not self.checkpoint.exists():
+            return None
+        try:
+            content = torch.load(self.checkpoint, map_location="cpu", weights_only=False, mmap=True)
+            return self.checkpoint if content["trial"]["identity"] == self.identity else None
+        except Exception:  # torch raises many for a file that is damaged
+            return None
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        del trainer, pl_module
+        # Schedules of epochs take their step only after the end of an epoch, while Lightning can go
+        # on from its own progress as it was then.
+        checkpoint["loops"]["fit_loop"] = self.progress
+        checkpoint["trial"] = {
+            "identity": self.identity,
+            "epochs": [asdict(epoch) for epoch in self.epochs],
+            "values": self.values,
+            "seconds": self.seconds,
+        }
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        del trainer, pl_module
+        trial = checkpoint["trial"]
+        self.epochs = [Epoch(**epoch) for epoch in trial["epochs"]]
+        self.values, self.spent = list(trial["values"]), trial["seconds"]
+        self.resuming = True
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        del pl_module
+        for epoch in self.epochs:  # whoever runs the trial may be new as well
+            self._tell(trainer, epoch)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        del pl_module
+        if self.progress:
+            self._save(trainer)
+        rank = f" on rank {trainer.global_rank}" if trainer.global_rank else ""
+        pl.seed_everything(derive(self.seed, trainer.current_epoch, f"epoch{rank}"), verbose=False)
+        if self.resuming:
+            # Lightning made the iterator of this epoch before, from another random state.
+            iter(trainer.fit_loop._data_fetcher or ())
+            self.resuming = False
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        del pl_module
+        if self.checkpoint is not None:
+            self.progress = copy.deepcopy(trainer.fit_loop.state_dict())
+
     def on_train_batch_start(self, *unused: Any) -> None:
         del unused
+        self._look()
+
+    def on_validation_batch_start(self, *unused: Any) -> None:
+        del unused
+        self._look()
+
+    def _look(self) -> None:
         if self.interrupted():
             raise Interrupted
 
@@ -164,9 +297,33 @@ class _Watcher(pl.Callback):
         metrics["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
         score = self.tricks.stopping.score(self.values, self.task.mode)
         self.epochs.append(Epoch(trainer.current_epoch, score, metrics))
-        last = self.count >= self.task.epochs
-        if self.report(self.epochs[-1]) and not last:
+        self._tell(trainer, self.epochs[-1])
+
+    def _tell(self, trainer: pl.Trainer, epoch: Epoch) -> None:
+        """Report an epoch; all processes of the trial stop together, or none."""
+        stop = trainer.strategy.broadcast(trainer.is_global_zero and self.report(epoch))
+        if stop and epoch.number + 1 < self.task.epochs:
             self.stopped = trainer.should_stop = True
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        """Write a checkpoint, in one piece or not at all, if it is time for it."""
+        due = self.checkpoint is not None and time.perf_counter() - self.written >= self.interval
+        if not trainer.strategy.broadcast(due) or self.checkpoint is None:
+            return
+        begin = time.perf_counter()
+        part = self.checkpoint.with_suffix(f".{os.getpid()}.part")
+        try:
+            trainer.save_checkpoint(part)
+            if trainer.is_global_zero:
+                part.replace(self.checkpoint)
+        except (OSError, RuntimeError) as error:  # no space, say
+            if trainer.world_size > 1:
+                raise
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+            self.trouble = f"a checkpoint could not be written: {in_a_line(error)}"
+        self.written = time.perf_counter()
+        self.interval = max(CHECKPOINT_SECONDS, (self.written - begin) / WRITING_SHARE)
 
 
 def _size(module: pl.LightningModule) -> int:
@@ -176,13 +333,19 @@ def _size(module: pl.LightningModule) -> int:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep Lightning from printing its several lines about each fit."""
-    logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    names = (
+        "pytorch_lightning.utilities.rank_zero",
+        "lightning_fabric.utilities.distributed",
+        "pytorch_lightning.trainer.connectors.checkpoint_connector",
+    )
+    levels = {logger: logger.level for logger in map(logging.getLogger, names)}
+    for logger in levels:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             # Advice about workers and devices, and torch's own deprecations inside Lightning.
             warnings.filterwarnings("ignore", module=r"pytorch_lightning\..*")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in levels.items():
+            logger.setLevel(level)

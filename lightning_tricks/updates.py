@@ -1,5 +1,7 @@
 """What MLflow is told about a trial, in the words of the study."""
 
+import shlex
+import sys
 from datetime import datetime
 
 from optuna.trial import FrozenTrial
@@ -51,8 +53,10 @@ def ended(task: Task, trial: FrozenTrial, outcome: Outcome) -> Update:
         "duplicate.of": "" if outcome.duplicate_of is None else str(outcome.duplicate_of),
         "role": trial.user_attrs.get(ROLE, ""),
     }
-    numbers = {"parameters": float(outcome.parameters), "seconds": outcome.seconds}
-    if samples := task.samples():
+    numbers = {"seconds": outcome.seconds}
+    if outcome.parameters:
+        numbers["parameters"] = float(outcome.parameters)
+    if outcome.parameters and (samples := task.samples()):
         numbers["parameters_per_sample"] = outcome.parameters / samples
     if outcome.score is not None:
         numbers["objective"] = outcome.score
@@ -90,3 +94,8 @@ def columns(task: Task) -> list[str]:
         "tags.`trial.state`",
         "tags.`tricks`",
     ]
+
+
+def command() -> str:
+    """Return the command that started this program."""
+    return shlex.join(["python", *sys.argv])

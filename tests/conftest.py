@@ -2,12 +2,14 @@
 
 import itertools
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from mlflow.tracking import MlflowClient
 from sklearn.datasets import load_digits
 from torch import nn
 
@@ -100,3 +102,17 @@ def quiet() -> None:
     # Two test workers with two threads each on two cores wait for each other most of the time.
     torch.set_num_threads(1)
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory):
+    """Return an MLflow database with its tables, which take seconds to make."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def with_store(empty_store, in_its_own_folder):
+    """Put one into the test's folder."""
+    shutil.copy(empty_store, "mlflow.db")

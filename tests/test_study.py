@@ -15,15 +15,26 @@ import optuna
 import pytest
 import tiny_study
 import torch
+import troubled
 from conftest import mlp, small_data, variant
 from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
 from torch import nn
 
-from lightning_tricks import ConvNet, InputError, Space, Task, Tricks, create_study, main, optimize
-from lightning_tricks import study as study_module
+from lightning_tricks import (
+    ConvNet,
+    InputError,
+    Space,
+    Task,
+    Tricks,
+    create_study,
+    main,
+    optimize,
+    ranks,
+)
 from lightning_tricks.ledger import Outcome
-from lightning_tricks.search import SAMPLERS, SeededSampler, spared
+from lightning_tricks.samplers import SAMPLERS
+from lightning_tricks.search import spared
 
 SCRIPT = Path(__file__).with_name("tiny_study.py")
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
@@ -41,17 +52,7 @@ def task(**changes):
     )
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory):
-    """Return an MLflow database with its tables, which take seconds to make."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
-@pytest.fixture(autouse=True)
-def with_store(empty_store, in_its_own_folder):
-    shutil.copy(empty_store, "mlflow.db")
+pytestmark = pytest.mark.usefixtures("with_store")
 
 
 def run(*arguments):
@@ -130,8 +131,8 @@ def test_any_study_of_optuna_will_do(sampler, pruner):
 
 def test_a_repeated_record_is_not_trained_again(monkeypatch):
     trained = []
-    original = study_module.train
-    monkeypatch.setattr(study_module, "train", lambda *a, **k: trained.append(a[1]) or original(*a, **k))
+    original = ranks.train
+    monkeypatch.setattr(ranks, "train", lambda *a, **k: trained.append(a[1]) or original(*a, **k))
     space = Space(Tricks).pin(
         {stage: getattr(Tricks(), stage) for stage in Tricks.model_fields if stage != "scaling"}
     )
@@ -196,12 +197,17 @@ def under_way(number):
     return look
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)]
-)
-def test_stopped_in_the_middle_it_puts_the_trial_back_and_goes_on_to_the_same_scores(
-    number, code, tmp_path
-):
+STOPS = {
+    "Ctrl-C": ([signal.SIGINT], 130),
+    "Ctrl-C twice": ([signal.SIGINT] * 2, 130),
+    "SIGTERM": ([signal.SIGTERM], 130),
+    "kill -9": ([signal.SIGKILL], -9),
+}
+
+
+@pytest.mark.parametrize("stop", STOPS)
+def test_stopped_in_the_middle_it_goes_on_to_the_same_scores(stop, tmp_path):
+    signals, code = STOPS[stop]
     (tmp_path / "undisturbed").mkdir()
     os.chdir(tmp_path / "undisturbed")
     shutil.copy(tmp_path / "mlflow.db", ".")
@@ -210,18 +216,22 @@ def test_stopped_in_the_middle_it_puts_the_trial_back_and_goes_on_to_the_same_sc
     os.chdir(tmp_path)
     process = start("--n-trials", "4", SLOW="0.5")
     wait_for(process, under_way(2))
-    process.send_signal(number)
+    for number in signals:
+        process.send_signal(number)
+        time.sleep(0.2)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code
     states = [t.state.name for t in load().trials]
     assert states[:2] == ["COMPLETE", "COMPLETE"]
-    if number != signal.SIGKILL:
+    if stop != "kill -9":
         assert "Traceback" not in errors
         assert "run the same command to go on" in errors
-        assert set(states[2:]) <= {"WAITING"}
+        finishes = stop == "Ctrl-C"
+        assert states[2:] == (["COMPLETE"] if finishes else ["WAITING"])
+        assert ("finishing the trials under way" in errors) == (stop != "SIGTERM")
         parents, nested = children()
         assert parents[0].info.status == "KILLED"
-        assert set(nested) == {0, 1}
+        assert set(nested) == ({0, 1, 2} if finishes else {0, 1})
     assert run("--n-trials", "4") == 0
     assert values(load()) == expected
     assert_agreement(load())
@@ -341,16 +351,38 @@ def test_lost_weights_of_the_champion_are_trained_again(damage):
     assert_agreement(study, store("other.db"))
 
 
-def test_only_the_best_weights_are_kept():
-    study = create_study("tiny", storage=None)
-    optimize(study, task(), n_trials=5, progress=False)
-    assert len(list(Path("checkpoints/tiny").glob("*.pt"))) == 1
+def test_only_the_weights_of_the_best_few_are_kept():
+    study = create_study("tiny", storage=None, pruner="none")
+    optimize(study, task(), n_trials=4, keep=2, progress=False)
+    optimize(study, task(), n_trials=8, keep=2, progress=False)
+    complete = [t for t in study.trials if t.state == TrialState.COMPLETE]
+    best = sorted(complete, key=lambda t: (-t.value, t.number))[:2]
+    kept = {path.name for path in Path("checkpoints/tiny").glob("*.pt")}
+    assert kept == {f"trial-{t.number:05d}.pt" for t in best}
+    assert not list(Path("checkpoints/tiny/running").iterdir())
 
 
 def test_a_timeout_begins_no_further_trial():
     study = create_study("tiny", storage=None)
     optimize(study, task(), n_trials=50, timeout=0.01, progress=False)
     assert len([t for t in study.trials if t.state.is_finished()]) <= 1
+
+
+@pytest.mark.parametrize(("at_timeout", "state"), [("finish", "COMPLETE"), ("put-back", "WAITING")])
+def test_at_a_timeout_the_trial_under_way_is_finished_or_put_back(at_timeout, state, tmp_path):
+    chosen = troubled.task(tmp_path, epochs=6)
+    slow = Space(troubled.Troubled).pin({"trouble": "slow"})
+    study = create_study("tiny", storage=None)
+    optimize(study, chosen, n_trials=9, space=slow, timeout=4, at_timeout=at_timeout, progress=False)
+    assert [t.state.name for t in study.trials if t.state.is_finished() or t.params] == [state]
+    kept = [path.name for path in Path("checkpoints/tiny/running").iterdir()]
+    assert kept == (["trial-00000.ckpt"] if state == "WAITING" else [])
+    assert_agreement_of_finished(study)
+
+
+def assert_agreement_of_finished(study):
+    _, nested = children()
+    assert set(nested) == {t.number for t in study.trials if t.state.is_finished()}
 
 
 REFUSED = {
@@ -433,12 +465,13 @@ def test_a_study_of_another_program_is_refused():
         optimize(study, task(), n_trials=3)
 
 
-def test_a_seeded_sampler_does_not_depend_on_how_often_it_was_made():
+@pytest.mark.parametrize("name", ["tpe", "random"])
+def test_a_sampler_does_not_depend_on_how_often_it_was_made(name):
     def propose(resume):
-        study = optuna.create_study(sampler=SeededSampler(SAMPLERS["tpe"], 3))
+        study = optuna.create_study(sampler=SAMPLERS[name](3))
         for count in range(14):
             if resume and count % 3 == 0:
-                study.sampler = SeededSampler(SAMPLERS["tpe"], 3)
+                study.sampler = SAMPLERS[name](3)
             trial = study.ask()
             x = trial.suggest_float("x", 0, 1)
             if trial.suggest_categorical("more", [True, False]):

@@ -10,7 +10,7 @@ from conftest import mlp, small_data
 from mlflow.tracking import MlflowClient
 from playwright.sync_api import sync_playwright
 from server import Server
-from test_study import assert_agreement, children, empty_store, task  # noqa: F401
+from test_study import assert_agreement, children, task
 
 from lightning_tricks import Task, create_study, optimize
 from lightning_tricks import tracking as tracking_module
@@ -20,7 +20,7 @@ CHROMIUM = shutil.which("chromium")
 
 
 @pytest.fixture
-def server(tmp_path, empty_store):  # noqa: F811
+def server(tmp_path, empty_store):
     shutil.copy(empty_store, tmp_path / "server.db")
     one = Server(tmp_path)
     one.start()

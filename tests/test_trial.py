@@ -5,8 +5,10 @@ import pytorch_lightning as pl
 import torch
 from conftest import mlp, samples, small_data, variant
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_tricks import InputError, Space, Task, Tricks, train
+from lightning_tricks import trial as trial_module
 from lightning_tricks.trial import Interrupted
 
 
@@ -95,6 +97,76 @@ def test_it_leaves_at_once_when_interrupted():
     asked = iter([False] * 4 + [True] * 9)
     with pytest.raises(Interrupted):
         train(task(), Tricks(), 0, interrupted=lambda: next(asked))
+
+
+class ShuffledLoaders(pl.LightningDataModule):
+    """Ordinary loaders, whose order comes from torch's random state."""
+
+    def train_dataloader(self):
+        return DataLoader(TensorDataset(*samples(24, 6)), batch_size=8, shuffle=True)
+
+    def val_dataloader(self):
+        return DataLoader(TensorDataset(*samples(12, 6, seed=1)), batch_size=12)
+
+
+RESUMED = {
+    "dropout and ema": {"dropout": {"kind": "dropout"}, "averaging": {"kind": "ema"}},
+    "swa and patience": {
+        "averaging": {"kind": "swa"},
+        "stopping": {"kind": "patience", "patience": 1.0},
+    },
+    "plateau": {"schedule": {"kind": "plateau"}, "optimizer": {"kind": "momentum"}},
+    "step": {"schedule": {"kind": "step"}, "normalization": {"kind": "weight"}},
+}
+
+
+@pytest.mark.parametrize("data", [small_data, ShuffledLoaders], ids=["in memory", "loaders"])
+@pytest.mark.parametrize("case", RESUMED)
+def test_it_goes_on_from_its_checkpoint_to_the_same_score(case, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(trial_module, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(trial_module, "WRITING_SHARE", 1e9)
+    chosen, tricks = task(data=data(), epochs=6), Tricks(**RESUMED[case])
+    checkpoint = tmp_path / "trial.ckpt"
+    whole = train(chosen, tricks, 3)
+    asked = iter([False] * 14 + [True])  # three batches and a validation an epoch: in the fourth
+    with pytest.raises(Interrupted):
+        train(chosen, tricks, 3, interrupted=lambda: next(asked), checkpoint=checkpoint)
+    heard, batches = [], []
+    resumed = train(
+        chosen,
+        tricks,
+        3,
+        report=lambda epoch: heard.append(epoch) or False,
+        interrupted=lambda: batches.append(1) or False,
+        checkpoint=checkpoint,
+    )
+    assert heard == resumed.epochs == whole.epochs
+    assert len(batches) <= 4 * (len(whole.epochs) - 3)  # the first three were not trained again
+    for name, value in whole.weights.items():
+        assert torch.equal(resumed.weights[name], value), name
+
+
+@pytest.mark.parametrize("wrong", ["record", "seed", "damage"])
+def test_a_checkpoint_of_another_trial_is_not_gone_on_from(wrong, tmp_path, monkeypatch):
+    monkeypatch.setattr(trial_module, "CHECKPOINT_SECONDS", 0.0)
+    checkpoint = tmp_path / "trial.ckpt"
+    train(task(), Tricks(), 1, checkpoint=checkpoint)
+    assert checkpoint.exists()
+    if wrong == "damage":
+        checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
+    tricks = Tricks.plain() if wrong == "record" else Tricks()
+    seed = 2 if wrong == "seed" else 1
+    assert (
+        train(task(), tricks, seed, checkpoint=checkpoint).epochs == train(task(), tricks, seed).epochs
+    )
+
+
+def test_a_checkpoint_that_cannot_be_written_does_not_end_the_trial(tmp_path, monkeypatch):
+    monkeypatch.setattr(trial_module, "CHECKPOINT_SECONDS", 0.0)
+    (tmp_path / "file").write_text("in the place of a folder")
+    result = train(task(), Tricks(), 0, checkpoint=tmp_path / "file" / "trial.ckpt")
+    assert result.state == "complete"
+    assert "a checkpoint could not be written" in result.reason
 
 
 def test_patience_scores_the_best_epoch_and_keeps_its_weights():

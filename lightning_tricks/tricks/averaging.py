@@ -190,8 +190,9 @@ def refresh_statistics(module: nn.Module, batches: Iterable[Tensor]) -> None:
 
 def _inputs(trainer: pl.Trainer, module: pl.LightningModule) -> Iterable[Tensor]:
     """Walk the training inputs, leaving the random state of training alone."""
+    loader = trainer.train_dataloader or []
     with torch.random.fork_rng():
-        for batch in trainer.train_dataloader or []:
+        for batch in getattr(loader, "whole", loader):
             yield trainer.strategy.batch_to_device(batch[0], module.device)
 
 

@@ -1,0 +1,192 @@
+"""What several workers gain, and how much the one coordinator can take.
+
+- speed: a study of trials of a second or more with two workers, beside one worker; each has one
+  thread and a core to itself. The two take turns; the ratio is that of each turn.
+- capacity: a study whose workers are simulated: they train nothing, and report as fast as they are
+  heard. Reports and trials per second with 2 to 1000 workers, and the cost of a trial with 100 and
+  with 5000 trials in the study; 50 epochs a trial, Optuna in a journal file, MLflow in SQLite, the
+  default sampler and pruner, the whole search space.
+
+    python benchmarks/workers.py speed [--rounds 3]
+    python benchmarks/workers.py capacity [--workers 2 32 1000] [--trials 1000]
+    python benchmarks/workers.py growth [--trials 5000]
+"""
+
+import argparse
+import itertools
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import optuna
+import torch
+from sklearn.datasets import load_digits
+
+from lightning_tricks import MLP, InMemoryData, Space, Split, Task, Tricks, create_study, optimize
+from lightning_tricks.coordinator import Coordinator
+from lightning_tricks.ledger import claim
+from lightning_tricks.patience import patient
+from lightning_tricks.placement import Placement
+from lightning_tricks.progress import Progress
+from lightning_tricks.shelf import Shelf
+from lightning_tricks.signals import Wishes
+from lightning_tricks.tracking import Tracker
+from lightning_tricks.trial import Epoch, Result
+from lightning_tricks.workers import Ended, Reported, Workers
+
+EPOCHS = 50
+
+
+class Simulated(Workers):
+    """Workers that report without training: a score for each epoch, from a formula."""
+
+    def __init__(self, count):
+        self.count, self.jobs = count, {}
+        self.reports = 0
+
+    @property
+    def free(self):
+        return self.count - len(self.jobs)
+
+    def start(self, job):
+        self.jobs[job.number] = (job, [])
+
+    def wait(self, hear, seconds):
+        """Let every worker report an epoch, or end."""
+        for job, epochs in list(self.jobs.values()):
+            number = len(epochs)
+            lr = job.tricks.optimizer.lr
+            score = 1 - 0.1 * abs(float(torch.tensor(lr).log10()) + 2) - 0.5 / (number + 1)
+            epochs.append(Epoch(number, score, {"val/accuracy": score, "val/loss": -score, "lr": lr}))
+            self.reports += 1
+            stop = hear(Reported(job.number, epochs[-1]))
+            if stop or len(epochs) == EPOCHS:
+                del self.jobs[job.number]
+                hear(Ended(job.number, Result("complete", epochs, parameters=1), dict))
+
+    def close(self):
+        pass
+
+
+class SimulatedPlacement(Placement):
+    """Gives a study simulated workers."""
+
+    made = None
+
+    def begin(self, task, interrupted):
+        """Make the workers."""
+        SimulatedPlacement.made = Simulated(self.workers)
+        return self.made
+
+
+def small_task():
+    """Return a task that is never trained."""
+    inputs, targets = torch.randn(30, 4), torch.arange(30) % 3
+    data = InMemoryData(Split(inputs, targets), Split(inputs, targets))
+    return Task("capacity", data, lambda tricks: MLP().build((4,), 3), epochs=EPOCHS)
+
+
+class Capacity:
+    """A study with simulated workers, in a folder of its own."""
+
+    def __init__(self, folder, workers):
+        task, space = small_task(), Space(Tricks)
+        study = create_study("capacity", storage=f"{folder}/optuna.journal", epochs=EPOCHS)
+        shelf = Shelf(Path(folder, "checkpoints"), 3, "max")
+        shelf.make()
+        bar = Progress(1, quiet=True)
+        study = optuna.Study(
+            study.study_name,
+            patient(study._storage, bar.warn, lambda: False),
+            study.sampler,
+            study.pruner,
+        )
+        tracker = Tracker(f"sqlite:///{folder}/mlflow.db", study.study_name, bar.warn)
+        claim(study, task, space, 0)
+        placement = SimulatedPlacement(workers)
+        self.coordinator = Coordinator(study, task, space, 0, placement, tracker, bar, shelf, Wishes())
+
+
+def capacity(counts, trials):
+    """Print what the coordinator takes with some numbers of workers."""
+    print(f"{'workers':>8}  {'reports/s':>9}  {'trials/s':>8}   in a study of {trials} trials")
+    for count in counts:
+        with tempfile.TemporaryDirectory() as folder, Capacity(folder, count).coordinator as own:
+            start = time.perf_counter()
+            own.run(trials, None, "finish")
+            seconds = time.perf_counter() - start
+            reports = SimulatedPlacement.made.reports
+            print(f"{count:8}  {reports / seconds:9.0f}  {trials / seconds:8.1f}")
+
+
+def growth(workers, trials):
+    """Print what a trial costs as the study grows."""
+    with tempfile.TemporaryDirectory() as folder, Capacity(folder, workers).coordinator as own:
+        last, costs = 0, {}
+        for upto in itertools.chain((50, 150), range(500, trials + 1, 500)):
+            start = time.perf_counter()
+            own.run(upto, None, "finish")
+            costs[upto] = (time.perf_counter() - start) / (upto - last)
+            print(f"trials {last:5} to {upto:5}: {1000 * costs[upto]:6.1f} ms a trial", flush=True)
+            last = upto
+    print(f"a trial at {last} costs {costs[last] / costs[150]:.2f} times one at 100")
+
+
+def slow_task(epochs):
+    """Return a task whose trials take seconds on one core."""
+    data = InMemoryData.from_arrays(*load_digits(return_X_y=True), batch_size=32)
+    shape = MLP(depth=2, width=512)
+    return Task("speed", data, lambda tricks: shape.build((64,), 10), epochs=epochs)
+
+
+def trials_per_second(workers, trials, epochs):
+    """Return the trials per second once all workers train, and the seconds of a trial."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    with tempfile.TemporaryDirectory() as folder:
+        study = create_study(
+            "speed", storage=f"{folder}/optuna.journal", sampler="random", pruner="none"
+        )
+        optimize(
+            study,
+            slow_task(epochs),
+            n_trials=trials,
+            workers=workers,
+            tracking_uri=f"sqlite:///{folder}/mlflow.db",
+            checkpoints=f"{folder}/checkpoints",
+            progress=False,
+        )
+        ends = sorted(t.datetime_complete for t in study.trials)
+        seconds = statistics.mean(t.duration.total_seconds() for t in study.trials)
+        skip = 2 * workers
+        return (len(ends) - skip) / (ends[-1] - ends[skip - 1]).total_seconds(), seconds
+
+
+def speed(rounds, trials, epochs):
+    """Print the trials per second of one and of two workers."""
+    ratios = []
+    print(f"{'round':>5}  {'one':>6}  {'two':>6}  trials/s   seconds a trial   two : one")
+    for number in range(1, rounds + 1):
+        one, seconds = trials_per_second(1, trials, epochs)
+        two, _ = trials_per_second(2, trials, epochs)
+        ratios.append(two / one)
+        print(f"{number:5}  {one:6.3f}  {two:6.3f}  {'':8}   {seconds:15.1f}   {ratios[-1]:.2f}")
+    print(f"two workers run {statistics.median(ratios):.2f} times the trials per second of one")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("what", choices=["speed", "capacity", "growth"])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workers", type=int, nargs="+", default=[2, 32, 1000])
+    parser.add_argument("--trials", type=int)
+    parser.add_argument("--epochs", type=int, default=40)
+    given = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if given.what == "speed":
+        speed(given.rounds, given.trials or 16, given.epochs)
+    elif given.what == "capacity":
+        capacity(given.workers, given.trials or 2000)
+    else:
+        growth(given.workers[1], given.trials or 5000)

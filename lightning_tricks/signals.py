@@ -1,0 +1,63 @@
+"""Ctrl-C and SIGTERM as wishes, which are looked at when it suits."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+FINISHING = "finishing the trials under way; Ctrl-C again puts them back and leaves at once"
+
+
+class Wishes:
+    """What the user asked for while a study runs."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    @property
+    def end(self) -> bool:
+        """Begin no further trial: Ctrl-C once."""
+        return self.count >= 1
+
+    @property
+    def leave(self) -> bool:
+        """Put back the trials under way and leave at once: Ctrl-C twice, or SIGTERM."""
+        return self.count >= 2
+
+    @contextmanager
+    def listen(self, say: Callable[[str], None]) -> Iterator[None]:
+        """Take signals as wishes; a third Ctrl-C leaves wherever it strikes.
+
+        Args:
+            say: is told what the first Ctrl-C does.
+
+        Raises:
+            KeyboardInterrupt: at the end, if anything was wished.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def wish(number: int, frame: object) -> None:
+            del frame
+            self.count += 1
+            if self.count > 2:
+                raise KeyboardInterrupt
+            if number == signal.SIGTERM:
+                self.count = 2
+            elif self.count == 1:
+                # From another thread: this one may be in the middle of writing a line.
+                threading.Thread(target=say, args=(FINISHING,)).start()
+
+        before = {number: signal.signal(number, wish) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            try:
+                yield
+            except Exception:
+                if not self.leave:  # else it is what came of not waiting
+                    raise
+            if self.end:
+                raise KeyboardInterrupt
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

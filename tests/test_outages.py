@@ -1,0 +1,235 @@
+"""A database that goes away for a while, and a second program on the same study."""
+
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from conftest import mlp, small_data
+from optuna.storages import InMemoryStorage
+from optuna.trial import TrialState
+
+from lightning_tricks import InputError, Task, create_study, lease, optimize
+from lightning_tricks.agreement import differences
+from lightning_tricks.patience import patient
+from lightning_tricks.search import finished
+
+BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+pytestmark = pytest.mark.usefixtures("with_store")
+
+
+def task(backbone=lambda tricks: mlp()):
+    return Task("tiny", small_data(), backbone, epochs=2)
+
+
+class Database:
+    """A PostgreSQL server of its own on the loopback interface."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        # PostgreSQL refuses to run as root.
+        self.user = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
+        if self.user:
+            shutil.chown(folder, "postgres")
+        self.run("initdb", "-D", folder / "data", "-U", "tricks", "-A", "trust")
+
+    @property
+    def url(self):
+        return f"postgresql+psycopg://tricks@127.0.0.1:{self.port}/postgres"
+
+    def run(self, name, *arguments):
+        command = [*self.user, BINARIES[-1] / name, *arguments]
+        subprocess.run(command, check=True, cwd=self.folder, stdout=subprocess.DEVNULL)
+
+    def start(self):
+        options = f"-h 127.0.0.1 -p {self.port} -k {self.folder}"
+        log = self.folder / "log"
+        self.run("pg_ctl", "-D", self.folder / "data", "-o", options, "-l", log, "-w", "start")
+
+    def stop(self):
+        self.run("pg_ctl", "-D", self.folder / "data", "-m", "immediate", "-w", "stop")
+
+
+@pytest.fixture
+def database(tmp_path_factory):
+    pytest.importorskip("psycopg", reason="needs psycopg")
+    if not BINARIES:
+        pytest.skip("needs Debian's postgresql")
+    folder = tmp_path_factory.mktemp("postgresql")
+    for parent in [folder, *folder.parents]:
+        if os.getuid() == 0 and parent != Path("/tmp"):
+            parent.chmod(parent.stat().st_mode | 0o011)
+        if parent == Path("/tmp"):
+            break
+    made = Database(folder)
+    made.start()
+    yield made
+    made.stop()
+
+
+def test_a_database_that_is_away_for_a_while_is_waited_for(database, capsys):
+    """PostgreSQL is stopped at once in the middle of the second trial, and started again."""
+    stopped = []
+
+    def come_back():
+        time.sleep(4)
+        database.start()
+
+    def backbone(tricks):
+        if len(stopped) == 9:  # the checks before the first trial make some networks
+            database.stop()
+            threading.Thread(target=come_back).start()
+        stopped.append(1)
+        return mlp()
+
+    study = create_study("tiny", storage=database.url, epochs=2)
+    optimize(study, task(backbone), n_trials=6)
+    errors = capsys.readouterr().err
+    assert "the Optuna storage does not answer" in errors
+    assert "the Optuna storage is back" in errors
+    again = create_study("tiny", storage=database.url)
+    assert [t.number for t in finished(again)] == list(range(6))
+    assert differences(again, task(), "sqlite:///mlflow.db") == []
+
+
+def test_sqlite_and_a_journal_hold_the_same_study():
+    found = []
+    for name, storage in (("a", "sqlite:///optuna.db"), ("b", "optuna.journal")):
+        study = create_study("tiny", storage=storage, epochs=2)
+        optimize(
+            study,
+            task(),
+            n_trials=5,
+            tracking_uri=f"sqlite:///{name}.db",
+            checkpoints=name,
+            progress=False,
+        )
+        found.append([(t.number, t.state, t.params, t.value) for t in study.trials])
+    assert found[0] == found[1]
+
+
+class Flaky(InMemoryStorage):
+    """Does what it is told, and then says that it could not: the answer is lost."""
+
+    def __init__(self):
+        super().__init__()
+        self.losing = False
+
+    def _lose(self):
+        if self.losing:
+            self.losing = False
+            raise ConnectionResetError("the server closed the connection")
+
+    def create_new_trial(self, *arguments, **options):
+        number = super().create_new_trial(*arguments, **options)
+        self._lose()
+        return number
+
+    def set_trial_state_values(self, *arguments, **options):
+        changed = super().set_trial_state_values(*arguments, **options)
+        self._lose()
+        return changed
+
+
+def test_a_lost_answer_neither_doubles_a_trial_nor_fails_it(monkeypatch):
+    monkeypatch.setattr("lightning_tricks.patience.PAUSE_SECONDS", 0.01)
+    told = []
+    flaky = Flaky()
+    optuna.create_study(study_name="tiny", storage=flaky)
+    study = optuna.load_study(study_name="tiny", storage=patient(flaky, told.append, lambda: False))
+    for _ in range(2):
+        flaky.losing = True
+        trial = study.ask()
+        trial.suggest_float("x", 0, 1)
+        flaky.losing = True
+        study.tell(trial, 1.0)
+    assert [t.state for t in study.trials] == [TrialState.COMPLETE] * 2
+    assert len([line for line in told if "does not answer" in line]) == 4
+
+
+def test_who_wants_to_leave_does_not_wait():
+    flaky = Flaky()
+    study = optuna.create_study(storage=patient(flaky, print, lambda: True))
+    flaky.losing = True
+    with pytest.raises(ConnectionResetError):
+        study.ask()
+
+
+def other_machine(study, beat=0):
+    held = {"host": "elsewhere:boot", "process": 1, "started": "1", "beat": beat}
+    study.set_user_attr(lease.LEASE, held)
+
+
+def test_a_program_on_another_machine_is_refused_while_it_is_alive(monkeypatch):
+    monkeypatch.setattr(lease, "WATCH_SECONDS", 20)
+    study = create_study("tiny", storage="optuna.journal")
+    optimize(study, task(), n_trials=1, progress=False)
+    other_machine(study)
+    alive = threading.Timer(2, other_machine, [study, 1])
+    alive.start()
+    with pytest.raises(InputError, match=r"another program works on this study.*elsewhere"):
+        optimize(study, task(), n_trials=2, progress=False)
+    alive.join()
+    assert len(finished(study)) == 1
+
+
+def test_the_study_of_a_machine_that_died_is_taken_up(monkeypatch, capsys):
+    monkeypatch.setattr(lease, "WATCH_SECONDS", 2)
+    study = create_study("tiny", storage="optuna.journal")
+    optimize(study, task(), n_trials=1, progress=False)
+    other_machine(study)
+    optimize(study, task(), n_trials=2)
+    assert "looking whether it still does" in capsys.readouterr().err
+    assert len(finished(study)) == 2
+    assert not lease.held(study)
+
+
+def test_a_second_program_with_other_checkpoints_is_refused_by_the_storage():
+    study = create_study("tiny", storage="optuna.journal")
+    with lease.alone(study, Path(), print):
+        code = (
+            "import sys; from pathlib import Path; import lightning_tricks as t\n"
+            "from lightning_tricks import lease\n"
+            "Path('other').mkdir()\n"
+            "try:\n"
+            "    with lease.alone(t.create_study('tiny'), Path('other'), print): pass\n"
+            "except t.InputError as error:\n"
+            "    sys.exit(str(error))"
+        )
+        second = subprocess.run(["python", "-c", code], capture_output=True, text=True, check=False)
+    assert second.returncode == 1
+    assert f"another program works on this study: process {os.getpid()} of" in second.stderr
+
+
+def test_what_differs_between_optuna_and_mlflow_is_told():
+    from mlflow.tracking import MlflowClient
+
+    study = create_study("tiny", storage=None)
+    optimize(study, task(), n_trials=3, progress=False)
+    uri = "sqlite:///mlflow.db"
+    assert differences(study, task(), uri) == []
+    client = MlflowClient(f"sqlite:///{Path('mlflow.db').absolute()}")
+    runs = client.search_runs(["1"], filter_string="tags.`trial.number` != ''")
+    by_number = {int(run.data.tags["trial.number"]): run.info.run_id for run in runs}
+    client.delete_run(by_number[0])
+    client.set_tag(by_number[1], "trial.state", "PRUNED")
+    client.log_metric(by_number[1], "objective", 7.0, step=1)
+    client.set_terminated(by_number[2], "FAILED")
+    client.log_param(by_number[2], "odd", 1)
+    found = differences(study, task(), uri)
+    assert len(found) == 5
+    for number, words in ((0, "no run of it"), (1, "tag trial.state"), (1, "metric objective")):
+        assert any(line.startswith(f"trial {number}") and words in line for line in found), found
+    for words in ("run status is FINISHED by Optuna, FAILED in MLflow", "param odd is 1 in MLflow"):
+        assert any(words in line for line in found), found
+    other = create_study("other", storage=None)
+    with pytest.raises(InputError, match="was never trained"):
+        differences(other, task(), uri)

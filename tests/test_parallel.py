@@ -1,0 +1,201 @@
+"""Studies on several workers: what dies, and what happens then."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import psutil
+import pytest
+import ray
+import troubled
+from conftest import mlp, small_data
+from optuna.trial import TrialState
+from test_study import load, start, under_way, wait_for
+
+from lightning_tricks import Space, Task, create_study, optimize
+from lightning_tricks.agreement import differences
+from lightning_tricks.ledger import Outcome
+from lightning_tricks.search import finished
+
+pytestmark = pytest.mark.usefixtures("with_store")
+
+
+def test_a_trial_whose_workers_die_three_times_is_given_up_and_the_study_goes_on(tmp_path, capsys):
+    """Each kind of trouble once, on two workers."""
+    fixed = troubled.Troubled()
+    pins = {stage: getattr(fixed, stage) for stage in type(fixed).model_fields if stage != "trouble"}
+    space = Space(troubled.Troubled).pin(pins)
+    study = optuna.create_study(
+        study_name="tiny", direction="maximize", sampler=optuna.samplers.BruteForceSampler(0)
+    )
+    chosen = troubled.task(tmp_path, epochs=2)
+    space = space.narrow({"trouble": ["none", "dies", "raises"]})
+    optimize(study, chosen, n_trials=3, space=space, workers=2, keep=1)
+    errors = capsys.readouterr().err
+    by_trouble = {t.params["trouble"]: t for t in study.trials}
+    assert {name: t.state for name, t in by_trouble.items()} == {
+        "none": TrialState.COMPLETE,
+        "dies": TrialState.FAIL,
+        "raises": TrialState.FAIL,
+    }
+    reason = Outcome.read(by_trouble["dies"]).reason
+    assert reason == "its worker was lost 3 times: its process died"
+    assert errors.count("the trial goes on elsewhere") == 2
+    assert errors.count("is given up") == 1
+    assert "Traceback" not in errors
+    assert not ray.is_initialized()
+    assert not list(Path("checkpoints/tiny/running").iterdir())
+    assert_agreement(study)
+
+
+def assert_agreement(study, uri="sqlite:///mlflow.db"):
+    assert differences(study, troubled.task("."), uri) == []
+
+
+def rays_environment():
+    """Return the variables that are not Lightning's own: it notes each trial's seed in one."""
+    return {name: value for name, value in os.environ.items() if name != "PL_GLOBAL_SEED"}
+
+
+def test_auto_moves_to_several_workers_with_the_same_scores(monkeypatch, capsys):
+    from lightning_tricks import placement
+
+    def run(workers):
+        study = create_study("tiny", storage=None, sampler="random", pruner="none")
+        task = Task("tiny", small_data(), lambda tricks: mlp(), epochs=2)
+        optimize(
+            study,
+            task,
+            n_trials=6,
+            workers=workers,
+            tracking_uri=f"sqlite:///{workers}.db",
+            checkpoints=workers,
+        )
+        return sorted((t.number, t.value) for t in study.trials)
+
+    expected = run("inline")
+    monkeypatch.setattr(placement, "WORTH_SECONDS", 1e-3)
+    before = rays_environment()
+    assert run("auto") == expected
+    assert rays_environment() == before  # what Ray is told is not left behind
+    assert "going on with 2 workers" in capsys.readouterr().err
+
+
+def rays():
+    """Return Ray's processes that this machine runs."""
+    return [p.pid for p in psutil.process_iter(["name"]) if p.info["name"] in ("raylet", "gcs_server")]
+
+
+def test_a_study_on_two_workers_survives_ctrl_c_and_kill_9_of_its_program():
+    """Three programs one after another: told to end, killed, and let finish."""
+    before = set(rays())
+    command = ("--n-trials", "12", "--workers", "2")
+    first = start(*command, SLOW="1")
+    wait_for(first, under_way(1))
+    first.send_signal(signal.SIGINT)
+    _, errors = first.communicate(timeout=120)
+    assert first.returncode == 130, errors
+    assert "finishing the trials under way" in errors
+    states = [t.state.name for t in load().trials]
+    assert set(states) <= {"COMPLETE", "PRUNED", "WAITING"}
+    done = len(finished(load()))
+    assert 1 <= done < 12
+
+    second = start(*command, SLOW="1")
+    wait_for(second, lambda: len(finished(load())) > done)
+    second.kill()
+    second.communicate(timeout=60)
+    deadline = time.monotonic() + 60
+    while set(rays()) - before:  # nothing outlives the program
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+    third = start("--n-trials", "12", "--workers", "inline")
+    _, errors = third.communicate(timeout=120)
+    assert third.returncode == 0, errors
+    study = load()
+    assert [t.number for t in finished(study)] == list(range(12))
+    assert_agreement_of_tiny(study)
+    scores = {t.number: (t.params, t.value) for t in study.trials}
+    assert all(value is not None for _, value in scores.values())
+
+
+def assert_agreement_of_tiny(study):
+    import tiny_study
+
+    assert differences(study, tiny_study.task(), "sqlite:///mlflow.db") == []
+
+
+class Cluster:
+    """Ray on two nodes of one processor each, on this machine."""
+
+    def __init__(self, port):
+        self.port = port
+        self.nodes = []
+
+    def start(self, *arguments):
+        program = Path(sys.executable).with_name("ray")
+        options = ["--num-cpus=1", "--num-gpus=1", "--block", "--disable-usage-stats"]
+        process = subprocess.Popen(
+            [program, "start", *arguments, *options],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self.nodes.append(process)
+
+    def raylets(self, node):
+        """Return the processes of a node that hold its workers."""
+        family = psutil.Process(self.nodes[node].pid).children(recursive=True)
+        return [p for p in family if p.name() == "raylet"]
+
+    def stop(self):
+        for node in self.nodes:
+            if node.poll() is None:
+                for process in psutil.Process(node.pid).children(recursive=True):
+                    process.kill()
+                node.kill()
+            node.wait()
+
+
+def listens(port):
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    made = Cluster(6479)
+    made.start("--head", f"--port={made.port}", "--include-dashboard=false")
+    deadline = time.monotonic() + 60
+    while not listens(made.port):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    made.start(f"--address=127.0.0.1:{made.port}")
+    yield made
+    made.stop()
+
+
+def test_a_dead_node_costs_no_trial_and_the_cluster_is_left_running(cluster):
+    deadline = time.monotonic() + 60
+    while not (cluster.raylets(0) and cluster.raylets(1)):
+        assert time.monotonic() < deadline, [n.poll() for n in cluster.nodes]
+        time.sleep(0.2)
+    time.sleep(5)  # until the second has joined
+    process = start("--n-trials", "8", "--ray-address", f"127.0.0.1:{cluster.port}", SLOW="0.5")
+    wait_for(process, under_way(3))
+    for raylet in cluster.raylets(1):
+        raylet.kill()
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    study = load()
+    assert [t.state for t in study.trials] == [TrialState.COMPLETE] * 8
+    assert_agreement_of_tiny(study)
+    assert cluster.raylets(0)
+    assert "Traceback" not in errors

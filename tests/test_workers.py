@@ -1,0 +1,179 @@
+"""Workers as real Ray actors: killed, hanging, failing."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import ray
+import torch
+import troubled
+from conftest import mlp, small_data
+
+from lightning_tricks import InputError, Task, create_study, optimize, train
+from lightning_tricks.placement import Placement
+from lightning_tricks.ray_workers import RayWorkers
+from lightning_tricks.search import finished
+from lightning_tricks.workers import Ended, Inline, Job, Lost, Reported
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("workers")
+
+
+@pytest.fixture(scope="module")
+def workers(folder):
+    """One worker on half of a device, which Ray was told is there; Ray runs before and after."""
+    ray.init("local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
+    made = RayWorkers(
+        troubled.task(folder),
+        count=1,
+        devices=0.5,
+        address=None,
+        stall_seconds=8,
+    )
+    yield made
+    made.close()
+    assert ray.is_initialized()
+    ray.shutdown()
+
+
+def job(folder, number, trouble):
+    tricks = troubled.Troubled(trouble=trouble, dropout={"kind": "dropout"}, averaging={"kind": "ema"})
+    return Job(number, tricks, 11, Path(folder, f"{number}.ckpt"))
+
+
+def run(workers, work, until, answer=lambda event: False):
+    """Train a job until an event; return all that was heard."""
+    heard = []
+
+    def hear(event):
+        heard.append(event)
+        return answer(event)
+
+    while not workers.free:
+        workers.wait(hear, 1)
+    workers.start(work)
+    while not any(until(event) for event in heard):
+        workers.wait(hear, 1)
+    return heard
+
+
+def ended(event):
+    return isinstance(event, (Ended, Lost))
+
+
+def epochs(events):
+    return [event.epoch for event in events if isinstance(event, Reported)]
+
+
+def assert_same(one, other):
+    """The same scores; what is measured beside them may differ in the last digits."""
+    assert [epoch.score for epoch in one] == [epoch.score for epoch in other]
+    for mine, theirs in zip(one, other, strict=True):
+        assert mine.metrics == pytest.approx(theirs.metrics, rel=1e-4)
+
+
+def test_a_worker_trains_what_this_process_would(workers, folder):
+    work = job(folder, 1, "none")
+    *reports, end = run(workers, work, ended)
+    expected = train(troubled.task(folder), work.tricks, work.seed)
+    assert epochs(reports) == end.result.epochs
+    assert_same(end.result.epochs, expected.epochs)
+    weights = end.weights()
+    for name, value in expected.weights.items():
+        torch.testing.assert_close(weights[name], value, rtol=1e-4, atol=1e-6)
+    assert not end.result.weights
+    assert troubled.steps(folder)[0].endswith(" 0")  # the device that Ray gave it
+
+
+def test_a_killed_worker_costs_no_score(workers, folder):
+    work = job(folder, 2, "slow")
+    heard = run(workers, work, lambda event: isinstance(event, Reported) and event.epoch.number == 2)
+    before = troubled.steps(folder)
+    os.kill(int(before[-1].split()[1]), signal.SIGKILL)
+    while not ended(heard[-1]):
+        workers.wait(heard.append, 1)
+    assert isinstance(heard[-1], Lost)
+    assert heard[-1].reason == "its process died"
+    *reports, end = run(workers, work, ended)
+    assert epochs(reports) == end.result.epochs
+    expected = train(troubled.task(folder), work.tricks.model_copy(update={"trouble": "none"}), 11)
+    assert_same(end.result.epochs, expected.epochs)
+    again = [line for line in troubled.steps(folder)[len(before) :] if line.startswith("slow")]
+    assert 0 < len(again) < 5 * 3  # not all epochs of three batches were trained again
+    assert end.result.seconds > 2
+
+
+def test_a_stop_reaches_the_worker_by_the_next_epoch(workers, folder):
+    heard = run(workers, job(folder, 3, "slow"), ended, answer=lambda event: True)
+    assert heard[-1].result.state == "pruned"
+    assert 1 <= len(heard[-1].result.epochs) <= 2
+
+
+def test_an_exception_is_a_result(workers, folder):
+    end = run(workers, job(folder, 4, "raises"), ended)[-1]
+    assert (end.result.state, end.result.reason) == ("failed", "RuntimeError: it does not work")
+    assert "in suffer" in end.result.traceback
+
+
+def test_a_worker_that_hangs_is_lost(workers, folder):
+    heard = run(workers, job(folder, 5, "hangs"), ended)
+    assert isinstance(heard[-1], Lost)
+    assert "no sign of life" in heard[-1].reason
+    assert ended(run(workers, job(folder, 6, "none"), ended)[-1])
+
+
+def test_more_workers_than_there_is_room_for_are_refused(workers, folder):
+    with pytest.raises(InputError, match=r"3 workers of 0.5 devices each do not fit.*at most 2"):
+        RayWorkers(troubled.task(folder), count=3, devices=0.5, address=None, stall_seconds=8)
+
+
+def test_a_task_that_cannot_travel_is_told_before_the_first_trial():
+    with Path("here").open("w") as handle:
+        task = Task("tiny", small_data(), lambda tricks: mlp() if handle else None, epochs=2)
+        study = create_study("tiny", storage=None)
+        with pytest.raises(InputError, match="cannot be pickled"):
+            optimize(study, task, n_trials=2, workers=2, progress=False)
+    assert not finished(study)
+
+
+PLACEMENTS = {
+    "none": ({"workers": 0}, "workers must be auto, inline or a number"),
+    "word": ({"workers": "many"}, "workers must be auto, inline or a number"),
+    "devices": ({"devices": 1.5}, "devices_per_trial must be a whole number, or a fraction"),
+    "negative": ({"devices": -1}, "devices_per_trial must be"),
+    "cluster": ({"workers": "inline", "ray_address": "auto"}, "cannot be used with workers inline"),
+    "stall": ({"stall_minutes": 0}, "stall_minutes must be greater than 0"),
+}
+
+
+@pytest.mark.parametrize("case", PLACEMENTS)
+def test_a_wrong_placement_is_one_clear_line(case):
+    given, message = PLACEMENTS[case]
+    with pytest.raises(InputError, match=message):
+        Placement(**given)
+
+
+def test_auto_stays_in_this_process_until_several_are_worth_their_start(monkeypatch):
+    from lightning_tricks import placement
+
+    monkeypatch.setattr(placement.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(placement.joblib, "cpu_count", lambda **options: 8)
+    task = Task("tiny", small_data(), lambda tricks: mlp())
+    auto = Placement()
+    assert isinstance(auto.begin(task, lambda: False), Inline)
+    assert auto.worth(task, trials=100, seconds=50) == 1
+    assert auto.worth(task, trials=100, seconds=250) == 4
+    assert auto.worth(task, trials=3, seconds=1e4) == 3
+    assert auto.worth(task, trials=100, seconds=1e4) == 8
+    assert Placement(devices=2).worth(task, trials=100, seconds=1e4) == 4
+    assert Placement(workers="inline").worth(task, trials=100, seconds=1e4) == 1
+
+
+def test_time_goes_by_while_it_waits(workers):
+    start = time.monotonic()
+    workers.wait(lambda event: False, 0.2)
+    assert time.monotonic() >= start
