@@ -111,14 +111,23 @@ class Capacity:
 
 def capacity(counts, trials):
     """Print what the coordinator takes with some numbers of workers."""
-    print(f"{'workers':>8}  {'reports/s':>9}  {'trials/s':>8}   in a study of {trials} trials")
+    print(f"in a study of {trials} trials")
+    print(f"{'workers':>8}  {'reports/s':>9}  {'trials/s':>8}  {'MLflow ends later by':>20}")
     for count in counts:
         with tempfile.TemporaryDirectory() as folder, Capacity(folder, count).coordinator as own:
             start = time.perf_counter()
             own.run(trials, None, "finish")
             seconds = time.perf_counter() - start
             reports = SimulatedPlacement.made.reports
-            print(f"{count:8}  {reports / seconds:9.0f}  {trials / seconds:8.1f}")
+            later = caught_up(own)
+            print(f"{count:8}  {reports / seconds:9.0f}  {trials / seconds:8.1f}  {later:18.0f} s")
+
+
+def caught_up(coordinator):
+    """Wait until MLflow holds everything; return the seconds."""
+    start = time.perf_counter()
+    assert coordinator.tracker.flush(timeout=3600)
+    return time.perf_counter() - start
 
 
 def growth(workers, trials):
@@ -131,6 +140,7 @@ def growth(workers, trials):
             costs[upto] = (time.perf_counter() - start) / (upto - last)
             print(f"trials {last:5} to {upto:5}: {1000 * costs[upto]:6.1f} ms a trial", flush=True)
             last = upto
+        caught_up(own)
     print(f"a trial at {last} costs {costs[last] / costs[150]:.2f} times one at 100")
 
 
