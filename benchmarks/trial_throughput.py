@@ -235,7 +235,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--trials", type=int, default=20)
-    parser.add_argument("--workers", type=int, default="inline")
+    parser.add_argument("--workers", type=int, help="0: in this process", default=0)
     parser.add_argument("--growth", action="store_true", help="the first trials against late ones")
     given = parser.parse_args()
     quiet()
@@ -243,4 +243,4 @@ if __name__ == "__main__":
     if given.growth:
         growth(digits)
     else:
-        compare(digits, given.rounds, given.trials, given.workers)
+        compare(digits, given.rounds, given.trials, given.workers or "inline")

@@ -1,11 +1,11 @@
 """Every deep-learning training trick of a Lightning module, as a searchable hyperparameter."""
 
-from lightning_tricks.backbones import MLP, Backbone, ConvNet
+from lightning_tricks.backbones import MLP, Backbone, ConvNet, Torchvision
 from lightning_tricks.cli import main
 from lightning_tricks.data import InMemoryData, Split
 from lightning_tricks.errors import InputError
 from lightning_tricks.health import Diverged
-from lightning_tricks.module import TricksModule
+from lightning_tricks.module import TricksModule, with_tricks
 from lightning_tricks.pruning import PruningCallback
 from lightning_tricks.report import Summary
 from lightning_tricks.search import create_study
@@ -13,7 +13,7 @@ from lightning_tricks.space import Choice, Float, Int, OneMinus, Space, Trick, s
 from lightning_tricks.study import optimize
 from lightning_tricks.task import Task
 from lightning_tricks.trial import Epoch, Result, train
-from lightning_tricks.tricks import Tricks
+from lightning_tricks.tricks import ImageTricks, ModuleTricks, Tricks
 
 __all__ = [
     "MLP",
@@ -23,9 +23,11 @@ __all__ = [
     "Diverged",
     "Epoch",
     "Float",
+    "ImageTricks",
     "InMemoryData",
     "InputError",
     "Int",
+    "ModuleTricks",
     "OneMinus",
     "PruningCallback",
     "Result",
@@ -33,6 +35,7 @@ __all__ = [
     "Split",
     "Summary",
     "Task",
+    "Torchvision",
     "Trick",
     "Tricks",
     "TricksModule",
@@ -41,4 +44,5 @@ __all__ = [
     "optimize",
     "suggest",
     "train",
+    "with_tricks",
 ]

@@ -1,10 +1,8 @@
-"""Two small networks whose shape is searchable, as fields of a user's own record.
+"""Networks whose shape is searchable, as fields of a user's own record.
 
 Example:
     class MyTricks(Tricks):
-        network: MLP | ConvNet = Field(MLP(), discriminator="kind")
-
-Both are made of `nn.Sequential`, where every trick finds its place.
+        network: MLP | ConvNet | Torchvision = Field(MLP(), discriminator="kind")
 """
 
 import math
@@ -12,9 +10,11 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor, nn
+from torchvision import models
 
+from lightning_tricks import surgery
 from lightning_tricks.errors import InputError
 from lightning_tricks.space import Choice, Int, Trick
 
@@ -105,3 +105,60 @@ class ConvNet(Backbone):
             nn.ReLU(),
             nn.Linear(hidden, outputs),
         )
+
+
+SMALL = 64
+"""Images of fewer pixels a side are small: the classifiers of torchvision were made for 224."""
+
+
+def _published(name: str) -> str:
+    if name not in models.list_models(module=models):
+        raise ValueError(f"must be a classifier of torchvision, such as resnet18 (got {name!r})")
+    return name
+
+
+class Torchvision(Backbone):
+    """A classifier of torchvision by its name, with new weights.
+
+    The first convolution takes as many channels as the images have. For images below 64 pixels a side
+    a stem that halves them keeps them whole instead: 3×3 with stride 1, and no pooling after it, as
+    He et al. (2016) have it on CIFAR-10.
+    """
+
+    kind: Literal["torchvision"] = "torchvision"
+    name: Annotated[
+        str,
+        AfterValidator(_published),
+        Choice("resnet18", "resnet34", "googlenet", "mobilenet_v3_small", "densenet121"),
+    ] = "resnet18"
+
+    def build(self, inputs: Sequence[int], outputs: int) -> nn.Module:
+        if len(inputs) != 3:
+            raise InputError(
+                f"{self.name} needs samples of shape (channels, height, width) (got {tuple(inputs)})"
+            )
+        # Google's draw their weights from truncated normals, which takes seconds.
+        own = {"init_weights": False} if self.name in ("googlenet", "inception_v3") else {}
+        network: nn.Module = models.get_model(self.name, weights=None, num_classes=outputs, **own)
+        _fit_stem(network, inputs[0], small=min(inputs[1:]) < SMALL)
+        return network
+
+
+def _fit_stem(network: nn.Module, channels: int, small: bool) -> None:
+    """Change the first convolution of a network to a number of channels, and to small images."""
+    first = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
+    whole = small and first.stride == (2, 2)
+    if not whole and first.in_channels == channels:
+        return
+    stem = nn.Conv2d(
+        channels,
+        first.out_channels,
+        3 if whole else first.kernel_size,  # type: ignore[arg-type]  # of two numbers
+        stride=1 if whole else first.stride,  # type: ignore[arg-type]
+        padding=1 if whole else first.padding,  # type: ignore[arg-type]
+        bias=first.bias is not None,
+    )
+    surgery.replace_everywhere(network, first, stem)
+    pool = next((layer for layer in network.modules() if isinstance(layer, nn.MaxPool2d)), None)
+    if whole and pool is not None:
+        surgery.replace_everywhere(network, pool, nn.Identity())

@@ -10,8 +10,8 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from lightning_tricks.hooks import TricksHooks
 from lightning_tricks.ledger import Outcome
-from lightning_tricks.module import TricksModule
 from lightning_tricks.shelf import Shelf
 from lightning_tricks.task import Task
 from lightning_tricks.tracking import Tracker
@@ -25,7 +25,7 @@ class Champion:
 
     number: int
     tricks: Tricks
-    module: TricksModule
+    module: TricksHooks
     test: dict[str, float]
     """Metrics on the test split by name; empty if there is none."""
 
@@ -63,7 +63,7 @@ def register(champion: Champion, tracker: Tracker, name: str, task: Task) -> str
     return version
 
 
-def _test(task: Task, module: TricksModule) -> dict[str, float]:
+def _test(task: Task, module: TricksHooks) -> dict[str, float]:
     """Return the metrics on the test split; empty if the data module has none."""
     data: Any = task.data
     splits = getattr(data, "splits", None)

@@ -4,7 +4,7 @@ import argparse
 import math
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NoReturn
 
@@ -28,7 +28,11 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(
-    make_task: Callable[[], Task], arguments: Sequence[str] | None = None, *, n_trials: int = 40
+    make_task: Callable[..., Task],
+    arguments: Sequence[str] | None = None,
+    *,
+    n_trials: int = 40,
+    flags: Mapping[str, str] = {},  # never changed
 ) -> int:
     """Run a study of a task as the command line says; return the exit code.
 
@@ -37,12 +41,14 @@ def main(
     says. 130: interrupted; the same command goes on.
 
     Args:
-        make_task: makes the task, so that a mistake in its data is told like any other.
+        make_task: makes the task, so that a mistake in its data is told like any other; from the
+            values of its own flags, by name, None for those that are not given.
         arguments: instead of those of the command line.
         n_trials: the default number of trials.
+        flags: of this script alone, such as `--data-dir`, with what they mean.
     """
     try:
-        return _run(make_task, arguments, n_trials)
+        return _run(make_task, arguments, n_trials, flags)
     except InputError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
@@ -52,9 +58,16 @@ def main(
         return 130
 
 
-def _run(make_task: Callable[[], Task], arguments: Sequence[str] | None, n_trials: int) -> int:
-    given = _parser(n_trials).parse_args(arguments)
-    task = make_task()
+def _run(
+    make_task: Callable[..., Task],
+    arguments: Sequence[str] | None,
+    n_trials: int,
+    flags: Mapping[str, str],
+) -> int:
+    parser = _parser(n_trials)
+    own = [parser.add_argument(flag, help=meaning).dest for flag, meaning in flags.items()]
+    given = parser.parse_args(arguments)
+    task = make_task(**{name: getattr(given, name) for name in own})
     if given.epochs is not None:
         task = replace(task, epochs=given.epochs)
     space = Space(task.tricks)

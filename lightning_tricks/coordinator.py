@@ -5,6 +5,7 @@ however late a worker hears of it: epochs after a stop, and those heard before, 
 """
 
 import math
+import statistics
 import time
 from collections import deque
 from dataclasses import dataclass, field, replace
@@ -380,9 +381,9 @@ class Coordinator:
     def _grow(self, wanted: int) -> None:
         """Move from this process to several, once the work that is left is worth their start."""
         left = wanted - 1
-        if not self.trained or self.under_way or left < 2 or self.wishes.end:
-            return
-        mean = sum(self.trained) / len(self.trained)
+        if len(self.trained) < 2 or self.under_way or left < 2 or self.wishes.end:
+            return  # the first trial is no measure: it pays for what is loaded and compiled once
+        mean = statistics.median_low(self.trained)
         count = self.placement.worth(self.task, left, left * mean)
         if count == 1:
             return

@@ -1,5 +1,6 @@
 """Data sets that fit in memory, served as whole batches that are on the device already."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -11,7 +12,9 @@ from torch import Tensor
 from lightning_tricks.errors import InputError, in_a_line
 
 EVALUATION_BATCH = 4096
-"""Samples in a batch where no gradient is kept."""
+"""Samples in a batch where no gradient is kept; fewer if they are large."""
+EVALUATION_NUMBERS = 2**19
+"""Numbers in such a batch: the layers of a network make many times as many of them."""
 
 
 class Split(NamedTuple):
@@ -20,7 +23,7 @@ class Split(NamedTuple):
     inputs: Tensor
     """(N, …)"""
     targets: Tensor
-    """(N,)"""
+    """(N,) class numbers, or (N, k) numbers to predict."""
 
 
 class TensorLoader:
@@ -70,7 +73,7 @@ class TensorLoader:
 
 
 class InMemoryData(pl.LightningDataModule):
-    """Train, validation and test splits of a classification data set that fits in memory.
+    """Train, validation and test splits of a data set that fits in memory.
 
     The order of each epoch follows from torch's initial seed and the number of the epoch alone.
 
@@ -79,6 +82,7 @@ class InMemoryData(pl.LightningDataModule):
         validation: the split to compare trials on.
         test: the split that only the champion sees; may be left out.
         batch_size: samples in a training batch.
+        regression: whether targets are numbers to predict, kept as (N, k), and not classes.
 
     Raises:
         InputError: if a split is empty, inputs hold NaN or infinity, inputs and targets differ in
@@ -86,23 +90,35 @@ class InMemoryData(pl.LightningDataModule):
     """
 
     def __init__(
-        self, train: Split, validation: Split, test: Split | None = None, *, batch_size: int = 64
+        self,
+        train: Split,
+        validation: Split,
+        test: Split | None = None,
+        *,
+        batch_size: int = 64,
+        regression: bool = False,
     ) -> None:
         super().__init__()
         if not isinstance(batch_size, int) or batch_size < 1:
             raise InputError(f"batch_size must be a whole number of at least 1 (got {batch_size})")
         given = {"train": train, "validation": validation, "test": test}
-        self.splits = {name: _split(name, split) for name, split in given.items() if split is not None}
+        self.splits = {
+            name: _split(name, split, regression) for name, split in given.items() if split is not None
+        }
         shapes = {name: tuple(split.inputs.shape[1:]) for name, split in self.splits.items()}
         if len(set(shapes.values())) > 1:
             raise InputError(f"the samples of all splits must be of one shape (got {shapes})")
+        self.batch_size = batch_size
+        if regression:
+            self.outputs = self.splits["train"].targets.shape[1]
+            """The number of classes, or of numbers to predict."""
+            return
         classes = torch.unique(self.splits["train"].targets)
         if len(classes) < 2:
             raise InputError(
                 f"a classification data set needs at least two classes (got {classes.tolist()})"
             )
-        self.batch_size = batch_size
-        self.classes = 1 + max(int(split.targets.max()) for split in self.splits.values())
+        self.outputs = 1 + max(int(split.targets.max()) for split in self.splits.values())
 
     @classmethod
     def from_arrays(
@@ -114,16 +130,18 @@ class InMemoryData(pl.LightningDataModule):
         test: float = 0.2,
         batch_size: int = 64,
         seed: int = 0,
+        regression: bool = False,
     ) -> "InMemoryData":
         """Split arrays at random, in equal shares of each class.
 
         Args:
             inputs: (N, …), any array of numbers.
-            targets: (N,), class numbers.
+            targets: (N,), class numbers; or (N,) or (N, k), numbers to predict.
             validation: the share of samples to compare trials on.
             test: the share of samples that only the champion sees.
             batch_size: samples in a training batch.
             seed: of the split, which is the same for every trial.
+            regression: whether targets are numbers to predict, and not classes.
 
         Raises:
             InputError: as for the class, or if a class has too few samples to be split.
@@ -131,22 +149,21 @@ class InMemoryData(pl.LightningDataModule):
         # Slow to import, and rarely needed.
         from sklearn.model_selection import train_test_split  # noqa: PLC0415
 
-        whole = _split("data set", (inputs, targets))
+        whole = _split("data set", (inputs, targets), regression)
         index = np.arange(len(whole.targets))
+        classes = None if regression else whole.targets
         try:
-            rest, held = train_test_split(
-                index, test_size=test, random_state=seed, stratify=whole.targets
-            )
+            rest, held = train_test_split(index, test_size=test, random_state=seed, stratify=classes)
             train, compared = train_test_split(
                 rest,
                 test_size=validation / (1 - test),
                 random_state=seed,
-                stratify=whole.targets[rest],
+                stratify=None if classes is None else classes[rest],
             )
         except ValueError as error:
             raise InputError(f"the data set cannot be split: {error}") from None
         parts = [Split(whole.inputs[part], whole.targets[part]) for part in (train, compared, held)]
-        return cls(*parts, batch_size=batch_size)
+        return cls(*parts, batch_size=batch_size, regression=regression)
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
@@ -168,12 +185,17 @@ class InMemoryData(pl.LightningDataModule):
         )
 
     def val_dataloader(self) -> TensorLoader:
-        return TensorLoader(self.splits["validation"], EVALUATION_BATCH, share=self._share())
+        return TensorLoader(self.splits["validation"], self._evaluation_batch, share=self._share())
 
     def test_dataloader(self) -> TensorLoader:
         if "test" not in self.splits:
             raise InputError("this data set has no test split")
-        return TensorLoader(self.splits["test"], EVALUATION_BATCH)
+        return TensorLoader(self.splits["test"], self._evaluation_batch)
+
+    @property
+    def _evaluation_batch(self) -> int:
+        numbers = max(math.prod(self.sample_shape), 1)
+        return min(EVALUATION_BATCH, max(EVALUATION_NUMBERS // numbers, self.batch_size))
 
     def _epoch(self) -> int:
         return self.trainer.current_epoch if self.trainer is not None else 0
@@ -182,7 +204,7 @@ class InMemoryData(pl.LightningDataModule):
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
 
-def _split(name: str, pair: tuple[Any, Any]) -> Split:
+def _split(name: str, pair: tuple[Any, Any], regression: bool = False) -> Split:
     """Read inputs and targets, and check them."""
     try:
         inputs, targets = (torch.as_tensor(part) for part in map(_array, pair))
@@ -190,24 +212,26 @@ def _split(name: str, pair: tuple[Any, Any]) -> Split:
         raise InputError(f"{name}: inputs and targets must be numbers ({in_a_line(error)})") from None
     if inputs.is_floating_point():
         inputs = inputs.float()
-    if targets.is_floating_point() and bool((targets == targets.round()).all()):
+    if regression:
+        targets = targets.float().reshape(len(targets), -1) if targets.dim() else targets
+    elif targets.is_floating_point() and bool((targets == targets.round()).all()):
         targets = targets.long()
-    _check(name, Split(inputs, targets))
-    return Split(inputs, targets.long())
+    _check(name, Split(inputs, targets), regression)
+    return Split(inputs, targets if regression else targets.long())
 
 
 def _array(values: Any) -> Any:
     return values if isinstance(values, Tensor) else np.asarray(values)
 
 
-def _check(name: str, split: Split) -> None:
+def _check(name: str, split: Split, regression: bool) -> None:
     inputs, targets = split
     if inputs.dim() < 2 or inputs.is_complex():
         raise InputError(
             f"{name}: inputs must be real numbers of shape (N, features) or (N, channels, …) "
             f"(got {inputs.dtype} of shape {tuple(inputs.shape)})"
         )
-    if targets.dim() != 1:
+    if targets.dim() != 1 + regression:
         raise InputError(f"{name}: targets must be of shape (N,) (got {tuple(targets.shape)})")
     if not len(inputs) or len(inputs) != len(targets):
         raise InputError(
@@ -217,5 +241,8 @@ def _check(name: str, split: Split) -> None:
     if inputs.is_floating_point() and not torch.isfinite(inputs).all():
         bad = int((~torch.isfinite(inputs)).sum())
         raise InputError(f"{name}: inputs must be finite (got {bad} NaN or infinite values)")
-    if targets.is_floating_point() or int(targets.min()) < 0:
+    if regression:
+        if not torch.isfinite(targets).all():
+            raise InputError(f"{name}: targets must be finite (got NaN or infinite values)")
+    elif targets.is_floating_point() or int(targets.min()) < 0:
         raise InputError(f"{name}: targets must be class numbers from 0 on (got {targets.min().item()})")

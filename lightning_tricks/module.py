@@ -5,20 +5,23 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 import torch.nn.functional as F
-from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torchmetrics import Metric
 
-from lightning_tricks import health
+from lightning_tricks import surgery
 from lightning_tricks.errors import InputError
-from lightning_tricks.tricks import Tricks
+from lightning_tricks.hooks import TricksHooks
+from lightning_tricks.tricks import LEARNING, ModuleTricks, Tricks
 from lightning_tricks.tricks.scaling import Cast
 from lightning_tricks.tricks.stopping import Mode
 
+AUXILIARY = 0.3
+"""The weight of the loss of each auxiliary head beside the main one (Szegedy et al., 2014)."""
+
 Batch = tuple[Tensor, Tensor]
 Measure = Callable[[Tensor, Tensor], Tensor]
+"""Takes outputs and targets. A `torchmetrics.Metric` sees a whole split before it is computed."""
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -31,7 +34,7 @@ def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
     return (outputs.argmax(1) == targets).float().mean()
 
 
-class TricksModule(pl.LightningModule):
+class TricksModule(TricksHooks):
     """Train an unmodified backbone with every trick of a record.
 
     The backbone is copied, and the copy changed; it takes inputs of shape (N, …) as they are in the
@@ -42,7 +45,7 @@ class TricksModule(pl.LightningModule):
         backbone: any module that maps inputs to outputs of shape (N, classes).
         tricks: the record, or the plain data of one.
         loss: a mean over samples, from outputs and targets.
-        metrics: further means over samples, by name.
+        metrics: further means over samples, or metrics of torchmetrics, by name.
         monitor: the metric that early stopping looks at.
         mode: whether less or more of it is better.
 
@@ -63,28 +66,25 @@ class TricksModule(pl.LightningModule):
         super().__init__()
         record = tricks if isinstance(tricks, Tricks) else Tricks.parse(tricks)
         self.save_hyperparameters({"tricks": record.model_dump()})
-        self.tricks = record
-        self.loss, self.metrics, self.monitor, self.mode = loss, dict(metrics), monitor, mode
+        self.loss, self.metrics = loss, dict(metrics)
+        self.meters = nn.ModuleDict(
+            {
+                f"{split} {name}": copy.deepcopy(metric)
+                for split in ("val", "test")
+                for name, metric in metrics.items()
+                if isinstance(metric, Metric)
+            }
+        )
         self.cast = Cast()
         self.scaling = record.scaling.build()
         self.backbone = copy.deepcopy(backbone)
-        record.normalization.apply(self.backbone)
-        record.initialization.apply(self.backbone)
-        record.normalization.wrap(self.backbone)  # weight norm: once the weights are drawn
-        record.dropout.apply(self.backbone)
-        self.health = health.GradientHealth()
-        self.epoch_metrics: dict[str, float] = {}
-        """The training loss and gradient health of the last epoch."""
-        self.logs_training = True
-        """Whether they are logged. Logging costs; who reads them here can do without."""
+        self.take_tricks(record, monitor, mode)
+        self.classes = _outputs(self.backbone)
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Lightning sets this one twice for each hook, some fifty times a step, and torch would look
-        # through parameters, buffers and submodules for it each time.
-        if name == "_current_fx_name":
-            object.__setattr__(self, name, value)
-        else:
-            super().__setattr__(name, value)
+    @property
+    def subject(self) -> nn.Module:
+        """The network whose layers and parameters the tricks act on."""
+        return self.backbone
 
     def forward(self, inputs: Tensor) -> Tensor:
         inputs = self.cast(inputs)
@@ -99,12 +99,32 @@ class TricksModule(pl.LightningModule):
         whole = nn.Sequential(*(layer for layer in layers if layer is not None))
         return copy.deepcopy(whole).cpu().eval()
 
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        if self.scaling is not None and not self.scaling.fitted:
+            self.budget()  # has Lightning set up the training data
+            loader = self.trainer.train_dataloader or []
+            batches = getattr(loader, "whole", loader)
+            self.tricks.scaling.fit(self.scaling, (batch[0] for batch in batches))
+            if self.trainer.world_size > 1:  # each process may have seen other samples
+                for name, value in self.scaling.named_buffers():
+                    setattr(self.scaling, name, self.trainer.strategy.broadcast(value))
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         del batch_idx
-        inputs, targets = batch
-        loss = self.loss(self(inputs), targets)
+        loss = self.learned_loss(batch)
         self.health.loss = loss.detach()
         return loss
+
+    def learned_loss(self, batch: Batch) -> Tensor:
+        """Return the loss that is learned from: of changed inputs and targets, auxiliary heads too."""
+        inputs, targets = batch
+        inputs = self.tricks.erasing.apply(self.tricks.augmentation.apply(inputs))
+        inputs, targets = self.tricks.mixing.mix(self.cast(inputs), targets, self.classes)
+        targets = self.tricks.smoothing.smooth(targets, self.classes)
+        main, *others = _heads(self(inputs))
+        auxiliary = [AUXILIARY * self.loss(other, targets) for other in others]
+        return sum(auxiliary, self.loss(main, targets))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         del batch_idx
@@ -120,65 +140,16 @@ class TricksModule(pl.LightningModule):
         outputs: Tensor = self(batch[0] if isinstance(batch, (tuple, list)) else batch)
         return outputs
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        steps, epochs = self._budget()
-        optimizer = self.tricks.optimizer.build(self.tricks.weight_decay.groups(self.backbone))
-        schedule = self.tricks.schedule.build(optimizer, steps, epochs)
-        if schedule is None:
-            return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": schedule}  # type: ignore[return-value]
-
-    def configure_callbacks(self) -> list[pl.Callback]:
-        # Best weights first: they are taken while the average still stands in the module.
-        stopping = self.tricks.stopping.callback(self.monitor, self.mode)
-        averaging = self.tricks.averaging.callback()
-        return [callback for callback in (stopping, averaging) if callback is not None]
-
-    def on_fit_start(self) -> None:
-        self._trained = [p for p in self.backbone.parameters() if p.requires_grad]
-        self._ends = health.ends(self.backbone, self._trained)
-        if self.scaling is not None and not self.scaling.fitted:
-            self._budget()  # has Lightning set up the training data
-            self.tricks.scaling.fit(self.scaling, (batch[0] for batch in self._train_batches()))
-            if self.trainer.world_size > 1:  # each process may have seen other samples
-                for name, value in self.scaling.named_buffers():
-                    setattr(self.scaling, name, self.trainer.strategy.broadcast(value))
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: int | float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        del optimizer, gradient_clip_algorithm
-        if gradient_clip_val is not None:
-            raise InputError(
-                f"clipping is the trick {self.tricks.clipping.kind!r} here: leave "
-                f"gradient_clip_val of the Trainer at None (got {gradient_clip_val})"
-            )
-        gradients = [p.grad for p in self._trained if p.grad is not None]
-        norms = torch.stack(torch._foreach_norm(gradients))
-        total = torch.linalg.vector_norm(norms)
-        clipped = self.tricks.clipping.clip(self.backbone, gradients, total)
-        self.health.observe(norms, total, clipped)
-
-    def on_validation_start(self) -> None:
-        if self.trainer.is_last_batch and not self.trainer.sanity_checking:
-            self._sum_up()
-
-    def on_train_epoch_end(self) -> None:
-        self._sum_up()
-        if self.logs_training:
-            self.log_dict(self.epoch_metrics)
-
-    def _sum_up(self) -> None:
-        metrics = self.health.summary(self._ends, self.trainer.strategy.reduce)
-        self.epoch_metrics = metrics or self.epoch_metrics
-
     def _evaluate(self, split: str, batch: Batch) -> None:
         inputs, targets = batch
-        outputs = self(inputs)
-        measured = {name: metric(outputs, targets) for name, metric in self.metrics.items()}
+        outputs = _heads(self(inputs))[0]
+        measured: dict[str, Any] = {}
+        for name, metric in self.metrics.items():
+            if isinstance(metric, Metric):
+                measured[name] = self.meters[f"{split} {name}"]
+                measured[name].update(outputs, targets)
+            else:
+                measured[name] = metric(outputs, targets)
         measured["loss"] = self.loss(outputs, targets)
         self.log_dict(
             {f"{split}/{name}": value for name, value in measured.items()},
@@ -188,15 +159,73 @@ class TricksModule(pl.LightningModule):
             sync_dist=True,
         )
 
-    def _budget(self) -> tuple[int, int]:
-        """Return the optimizer steps and the epochs of the whole budget."""
-        steps, epochs = self.trainer.estimated_stepping_batches, self.trainer.max_epochs
-        if epochs is None or epochs < 1:
-            raise InputError(
-                f"schedules need the length of training: set max_epochs of the Trainer (got {epochs})"
-            )
-        return int(steps), epochs
 
-    def _train_batches(self) -> Any:
-        loader = self.trainer.train_dataloader or []
-        yield from getattr(loader, "whole", loader)
+def with_tricks(
+    module: pl.LightningModule,
+    tricks: Tricks | Mapping[str, Any],
+    *,
+    monitor: str = "val/loss",
+    mode: Mode = "min",
+    validation_loss: str = "val/loss",
+) -> TricksHooks:
+    """Give tricks to a LightningModule with a forward, steps and a loss of its own.
+
+    Initialisation, normalization, residual branches, dropout, weight decay, optimizer, sharpness,
+    clipping, schedule, averaging and stopping act on a copy of it. What its `configure_optimizers`
+    says is not used; its other hooks are called as ever. Tricks that need a forward of ours must be
+    off, as in `ModuleTricks`: scaling, augmentation, erasing, mixing and smoothing.
+
+    Args:
+        module: with one loss a step, and automatic optimization.
+        tricks: the record, or the plain data of one.
+        monitor: the metric that early stopping looks at, as the module logs it.
+        mode: whether less or more of it is better.
+        validation_loss: the metric that the plateau schedule looks at.
+
+    Returns:
+        A copy of the module, of a subclass of its class.
+
+    Raises:
+        InputError: if a trick cannot act on it, or it optimizes by hand.
+    """
+    record = tricks if isinstance(tricks, Tricks) else ModuleTricks.parse(tricks)
+    for stage in (*LEARNING, "scaling"):
+        if not getattr(record, stage).neutral:
+            raise InputError(
+                f"{stage} {getattr(record, stage).kind!r} needs a forward of TricksModule, and "
+                f"{type(module).__name__} has its own: set {stage} to 'none', as ModuleTricks does"
+            )
+    if not module.automatic_optimization:
+        raise InputError(
+            f"{type(module).__name__} has automatic_optimization off: tricks act in Lightning's hooks"
+        )
+    changed = copy.deepcopy(module)
+    kind = type(changed)
+    changed.__class__ = type(kind.__name__, (_WithTricks, kind), {"__module__": kind.__module__})
+    assert isinstance(changed, _WithTricks)
+    changed.take_tricks(record, monitor, mode, validation_loss)
+    return changed
+
+
+class _WithTricks(TricksHooks):
+    """Put before a user's own class."""
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        result = super().training_step(*args, **kwargs)
+        loss = result["loss"] if isinstance(result, Mapping) else result
+        if loss is not None:
+            self.health.loss = loss.detach()
+        return result
+
+
+def _heads(outputs: Any) -> list[Tensor]:
+    """Return the main output, and those of auxiliary heads, which some networks have in training."""
+    if not isinstance(outputs, tuple):
+        return [outputs]
+    return [output for output in outputs if output is not None]
+
+
+def _outputs(backbone: nn.Module) -> int:
+    """Return the number of outputs of a backbone, as its last weighted layer has it."""
+    layers = surgery.weighted_layers(backbone)
+    return surgery.channels(layers[-1]) if layers else 0

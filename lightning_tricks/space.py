@@ -302,7 +302,8 @@ def _domains(model: type[Trick], prefix: str) -> Iterator[tuple[str, Domain]]:
         path = prefix + name
         if options := variants(field):
             searched = [kind for kind, option in options.items() if option.searched]
-            yield path, Choice(*searched) if len(searched) > 1 else Fixed(*searched)
+            own = [item for item in field.metadata if isinstance(item, Domain)]
+            yield path, own[0] if own else _one_of(searched)
             for kind, option in options.items():
                 yield from _domains(option, f"{path}.{kind}.")
         elif isinstance(field.annotation, type) and issubclass(field.annotation, Trick):
@@ -310,6 +311,10 @@ def _domains(model: type[Trick], prefix: str) -> Iterator[tuple[str, Domain]]:
         elif name != "kind":
             found = [item for item in field.metadata if isinstance(item, Domain)]
             yield path, found[0] if found else Fixed(field.get_default(call_default_factory=True))
+
+
+def _one_of(kinds: list[str]) -> Domain:
+    return Choice(*kinds) if len(kinds) > 1 else Fixed(*kinds)
 
 
 def _draw(model: type[Trick], prefix: str, choose: Callable[[str], Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Find and replace layers of an unmodified `torch.nn.Module`.
 
 The *weighted layers* are the linear and convolutional ones, in the order of registration. The last
-of them is the *head*; the others are *hidden*. New layers are put into `nn.Sequential` containers,
-where "after this layer" has a meaning that can be read off the module.
+of them is the *head*; the others are *hidden*. A new layer is put beside one that is there: into its
+`nn.Sequential`, or into one that takes its place.
 """
 
 import math
@@ -71,6 +71,20 @@ def hidden_layers(module: nn.Module) -> list[Weighted]:
     return weighted_layers(module)[:-1]
 
 
+def called_layers(module: nn.Module) -> list[Weighted]:
+    """Return the weighted layers that are called as modules, and may be replaced by others.
+
+    `nn.MultiheadAttention` reads the weights of its projections.
+    """
+    read = {
+        id(layer)
+        for attention in module.modules()
+        if isinstance(attention, nn.MultiheadAttention)
+        for layer in attention.modules()
+    }
+    return [layer for layer in weighted_layers(module) if id(layer) not in read]
+
+
 def channels(layer: Weighted) -> int:
     """Return the number of outputs of a linear layer, or of output channels of a convolution."""
     return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
@@ -115,6 +129,28 @@ def refill(container: nn.Sequential, modules: Iterable[nn.Module]) -> None:
         if not numbered:
             name = names.get(id(child), f"{type(child).__name__.lower()}{index}")
         container.add_module(name, child)
+
+
+def put_beside(
+    module: nn.Module,
+    layer: nn.Module,
+    *,
+    before: nn.Module | None = None,
+    after: nn.Module | None = None,
+) -> None:
+    """Put a new layer before or after one, wherever that stands in the module."""
+    inside = False
+    group = [found for found in (before, layer, after) if found is not None]
+    for container in sequentials(module):
+        children = list(container)
+        if any(child is layer for child in children):
+            inside = True
+            refill(
+                container,
+                [new for child in children for new in (group if child is layer else [child])],
+            )
+    if not inside:
+        replace_everywhere(module, layer, nn.Sequential(*group))
 
 
 def replace_everywhere(module: nn.Module, old: nn.Module, new: nn.Module) -> None:

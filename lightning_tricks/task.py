@@ -1,5 +1,7 @@
 """`Task`: what the user brings to a study."""
 
+import copy
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -10,9 +12,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from lightning_tricks.errors import InputError, check_name, in_a_line
-from lightning_tricks.module import Measure, TricksModule, accuracy
+from lightning_tricks.hooks import TricksHooks
+from lightning_tricks.module import Measure, TricksModule, accuracy, with_tricks
 from lightning_tricks.space import Space
-from lightning_tricks.tricks import Tricks
+from lightning_tricks.tricks import LEARNING, SURGERY, Tricks
 from lightning_tricks.tricks.stopping import Mode
 
 
@@ -23,14 +26,18 @@ class Task:
     Args:
         name: names the study, the MLflow experiment and the registered model.
         data: the splits; a Lightning data module.
-        backbone: makes the network for a record of tricks.
+        backbone: makes the network for a record of tricks; or a LightningModule with a forward, steps
+            and a loss of its own, for which `loss` and `metrics` are not used.
         tricks: the type of the records, `Tricks` or a subclass: the search space.
         epochs: the full budget of a trial.
         monitor: the metric that trials are compared by, as it is logged.
         mode: whether less or more of it is better.
         loss: a mean over samples, from outputs and targets.
-        metrics: further means over samples, by name.
-        trainer: further arguments of Lightning's Trainer, such as `precision`.
+        metrics: further means over samples, or metrics of torchmetrics, by name.
+        trainer: further arguments of Lightning's Trainer, such as `precision="bf16-mixed"` or
+            `accumulate_grad_batches=4`.
+        channels_last: whether images and convolutions keep the channels of a pixel together.
+        compiled: whether the network is compiled by `torch.compile`.
     """
 
     name: str
@@ -43,6 +50,8 @@ class Task:
     loss: Measure = F.cross_entropy
     metrics: Mapping[str, Measure] = field(default_factory=lambda: {"accuracy": accuracy})
     trainer: Mapping[str, Any] = field(default_factory=dict)
+    channels_last: bool = False
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -65,16 +74,24 @@ class Task:
         """Optuna's name for the mode."""
         return "maximize" if self.mode == "max" else "minimize"
 
-    def module(self, tricks: Tricks) -> TricksModule:
+    def module(self, tricks: Tricks) -> TricksHooks:
         """Return a new module; its weights come from torch's random state."""
-        return TricksModule(
-            self.backbone(tricks),
+        backbone = self.backbone(tricks)
+        if isinstance(backbone, pl.LightningModule):
+            return with_tricks(backbone, tricks, monitor=self.monitor, mode=self.mode)
+        module = TricksModule(
+            backbone,
             tricks,
             loss=self.loss,
             metrics=self.metrics,
             monitor=self.monitor,
             mode=self.mode,
         )
+        if self.channels_last:
+            module.to(memory_format=torch.channels_last)
+        if self.compiled:
+            module.backbone.compile()
+        return module
 
     def check(self, space: Space[Any]) -> None:
         """Pass one batch through a network, so that a mistake shows before the first trial.
@@ -85,18 +102,43 @@ class Task:
         """
         space.check()
         baseline: Tricks = space.nearest(self.tricks())
-        for stage in ("normalization", "dropout"):
-            for kind in space.domains[stage].extremes():
-                changed = self.tricks.parse({**baseline.model_dump(), stage: {"kind": kind}})
-                try:
-                    self.module(changed)
-                except InputError as error:
-                    raise InputError(f"{error}; leave {kind!r} out of {stage}") from None
-                except Exception as error:  # the user's code may raise anything
-                    raise InputError(f"the backbone cannot be made: {_words(error)}") from None
-        self._check_shapes(self.module(baseline))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # said again, where the trick is drawn
+            for stage in SURGERY:
+                for kind in space.domains[stage].extremes():
+                    self._check_surgery(baseline, stage, kind)
+            self._check_shapes(self.module(baseline))
+            for stage in LEARNING:
+                for kind in space.domains[stage].extremes():
+                    self._check_learning(baseline, stage, kind)
 
-    def _check_shapes(self, module: TricksModule) -> None:
+    def _check_surgery(self, baseline: Tricks, stage: str, kind: Any) -> None:
+        changed = self.tricks.parse({**baseline.model_dump(), stage: {"kind": kind}})
+        try:
+            self.module(changed)
+        except InputError as error:
+            raise InputError(f"{error}; leave {kind!r} out of {stage}") from None
+        except Exception as error:  # the user's code may raise anything
+            raise InputError(f"the backbone cannot be made: {_words(error)}") from None
+
+    def _check_learning(self, baseline: Tricks, stage: str, kind: Any) -> None:
+        off = {"scaling": {"kind": "none"}, stage: {"kind": kind}}
+        module = self.module(self.tricks.parse({**baseline.model_dump(), **off}))
+        if not isinstance(module, TricksModule):
+            return  # it does not learn from what these stages change
+        inputs, targets = (part[:4] for part in self.example())
+        try:
+            with torch.no_grad():
+                module.eval().learned_loss((inputs, targets))
+        except Exception as error:
+            raise InputError(
+                f"{stage} {kind!r} does not fit the data or the loss: {_words(error)}; leave {kind!r} "
+                f"out of {stage}"
+            ) from None
+
+    def _check_shapes(self, module: TricksHooks) -> None:
+        if not isinstance(module, TricksModule):
+            return  # what goes in, comes out and is logged is the user's affair
         names = [f"val/{name}" for name in ("loss", *self.metrics)]
         if self.monitor not in names:
             raise InputError(f"monitor {self.monitor!r} is never logged; must be one of {names}")
@@ -113,7 +155,8 @@ class Task:
             if len(outputs) != len(targets):
                 raise ValueError("one output a sample is needed")
             loss = self.loss(outputs, targets)
-            measured = {name: f(outputs, targets) for name, f in self.metrics.items()}
+            copies = copy.deepcopy(dict(self.metrics))  # some remember what they saw
+            measured = {name: f(outputs, targets) for name, f in copies.items()}
         except Exception as error:
             raise InputError(
                 f"the backbone's outputs of shape {tuple(getattr(outputs, 'shape', ()))} do not "

@@ -14,6 +14,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from lightning_tricks import InMemoryData, Split, Tricks, TricksModule
+from lightning_tricks.backbones import Residual
 from lightning_tricks.space import stages
 
 VARIANTS = [(stage, kind) for stage, options in stages(Tricks).items() for kind in options]
@@ -60,6 +61,29 @@ def small_data(*shape: int, batch_size: int = 8) -> InMemoryData:
         samples(12, *shape, seed=2),
         batch_size=batch_size,
     )
+
+
+def residual_convnet() -> nn.Sequential:
+    """Return a network for `picture_data` in which every trick finds something to act on."""
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1),
+        nn.ReLU(),
+        Residual(nn.Conv2d(4, 4, 3, padding=1)),
+        nn.ReLU(),
+        nn.MaxPool2d(4),
+        nn.Flatten(),
+        nn.Linear(16, 6),
+        nn.ReLU(),
+        nn.Linear(6, 3),
+    )
+
+
+def picture_data() -> InMemoryData:
+    """Return grey images of 8×8 bytes, of three classes."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randint(256, (48, 1, 8, 8), generator=generator, dtype=torch.uint8)
+    splits = [Split(part, torch.arange(len(part)) % 3) for part in inputs.split([24, 12, 12])]
+    return InMemoryData(*splits, batch_size=8)
 
 
 def fit(

@@ -45,7 +45,7 @@ def test_splits_are_disjoint_whole_and_stratified():
     assert sorted(sum(parts, [])) == list(range(100))
     assert [len(part) for part in parts] == [60, 20, 20]
     assert torch.bincount(data.splits["test"].targets).tolist() == [5, 5, 5, 5]
-    assert data.classes == 4
+    assert data.outputs == 4
     assert data.sample_shape == (1,)
 
 

@@ -1,14 +1,27 @@
 """Each formula against torch's own optimizer, and the lesson's against NumPy."""
 
+import copy
+
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
-from conftest import mlp, variant
+from conftest import fit, mlp, small_data, variant
 from hypothesis import given
 from hypothesis import strategies as st
+from schedulefree import AdamWScheduleFree
 
+from lightning_tricks import InputError
 from lightning_tricks.tricks import Tricks
-from lightning_tricks.tricks.optimizers import Adam, Momentum, NormalizedSGD, TorchMomentum
+from lightning_tricks.tricks.optimizers import (
+    Adam,
+    Lion,
+    Momentum,
+    Muon,
+    NormalizedSGD,
+    ScheduleFree,
+    TorchMomentum,
+)
 from lightning_tricks.tricks.weight_decay import L1, L2, DecoupledWeightDecay, NoWeightDecay
 
 torch_optim = torch.optim
@@ -55,7 +68,7 @@ def close(ours, theirs):
 @pytest.mark.parametrize(("kind", "fields", "reference", "options"), REFERENCES)
 def test_each_optimizer_equals_torch(kind, fields, reference, options):
     ours, theirs = pair()
-    optimizer = variant("optimizer", kind, **fields).build(NoWeightDecay().groups(ours))
+    optimizer = variant("optimizer", kind, **fields).build(NoWeightDecay().groups(ours), ours)
     close(run(optimizer, ours), run(reference(theirs.parameters(), **options), theirs))
 
 
@@ -63,7 +76,7 @@ def test_each_optimizer_equals_torch(kind, fields, reference, options):
 def test_l2_equals_the_weight_decay_of_torch(kind, fields, reference, options):
     ours, theirs = pair()
     groups = L2(strength=0.03, norms_and_biases=True).groups(ours)
-    optimizer = variant("optimizer", kind, **fields).build(groups)
+    optimizer = variant("optimizer", kind, **fields).build(groups, ours)
     expected = reference(theirs.parameters(), weight_decay=0.03, **options)
     close(run(optimizer, ours), run(expected, theirs))
 
@@ -72,7 +85,7 @@ def test_adam_with_decoupled_decay_equals_adamw():
     ours, theirs = pair()
     groups = DecoupledWeightDecay(strength=0.3, norms_and_biases=True).groups(ours)
     reference = torch.optim.AdamW(theirs.parameters(), lr=0.01, weight_decay=0.3)
-    close(run(Adam(lr=0.01).build(groups), ours), run(reference, theirs))
+    close(run(Adam(lr=0.01).build(groups, ours), ours), run(reference, theirs))
 
 
 def test_adam_with_decoupled_decay_of_weights_alone_equals_adamw_with_two_groups():
@@ -83,14 +96,14 @@ def test_adam_with_decoupled_decay_of_weights_alone_equals_adamw_with_two_groups
         [{"params": weights, "weight_decay": 0.3}, {"params": biases, "weight_decay": 0.0}],
         lr=0.01,
     )
-    optimizer = Adam(lr=0.01).build(DecoupledWeightDecay(strength=0.3).groups(ours))
+    optimizer = Adam(lr=0.01).build(DecoupledWeightDecay(strength=0.3).groups(ours), ours)
     close(run(optimizer, ours), run(reference, theirs))
 
 
 def test_l1_pulls_each_weight_towards_zero_by_the_same_amount():
     ours, _ = pair()
     before = ours[0].weight.detach().clone()
-    optimizer = variant("optimizer", "sgd", lr=0.5).build(L1(strength=0.01).groups(ours))
+    optimizer = variant("optimizer", "sgd", lr=0.5).build(L1(strength=0.01).groups(ours), ours)
     optimizer.step()  # no gradient at all: the penalty acts alone
     torch.testing.assert_close(ours[0].weight, before - 0.5 * 0.01 * before.sign())
 
@@ -98,7 +111,7 @@ def test_l1_pulls_each_weight_towards_zero_by_the_same_amount():
 def drive(trick, gradients, rates):
     """Return the weight's way from zero under a formula."""
     parameter = torch.nn.Parameter(torch.zeros(1))
-    optimizer = trick.build([{"params": [parameter]}])
+    optimizer = trick.build([{"params": [parameter]}], torch.nn.Module())
     for gradient, rate in zip(gradients, rates, strict=True):
         optimizer.param_groups[0]["lr"] = rate
         parameter.grad = torch.tensor([float(gradient)])
@@ -124,7 +137,7 @@ def test_the_lessons_momentum_keeps_its_speed_when_the_rate_drops_and_torchs_doe
 @given(scale=st.floats(1e-6, 1e6))
 def test_a_normalized_step_has_the_length_of_the_learning_rate(scope, scale):
     parameters = [torch.nn.Parameter(torch.zeros(3)), torch.nn.Parameter(torch.zeros(2, 2))]
-    optimizer = NormalizedSGD(lr=0.25, scope=scope).build([{"params": parameters}])
+    optimizer = NormalizedSGD(lr=0.25, scope=scope).build([{"params": parameters}], torch.nn.Module())
     for parameter in parameters:
         parameter.grad = torch.full_like(parameter, scale)
     optimizer.step()
@@ -137,13 +150,13 @@ def test_a_normalized_step_has_the_length_of_the_learning_rate(scope, scale):
 
 def test_a_zero_gradient_does_not_move_a_normalized_step():
     parameter = torch.nn.Parameter(torch.ones(3))
-    optimizer = NormalizedSGD().build([{"params": [parameter]}])
+    optimizer = NormalizedSGD().build([{"params": [parameter]}], torch.nn.Module())
     parameter.grad = torch.zeros(3)
     optimizer.step()
     assert torch.equal(parameter, torch.ones(3))
 
 
-@pytest.mark.parametrize("kind", [kind for kind, *_ in REFERENCES])
+@pytest.mark.parametrize("kind", [*(kind for kind, *_ in REFERENCES), "lion"])
 def test_numbers_may_be_vectors_one_for_each_model(kind):
     """The seam for many models at once: stacked gradients, and a learning rate for each."""
     rates = [0.01, 0.02, 0.05]
@@ -155,6 +168,99 @@ def test_numbers_may_be_vectors_one_for_each_model(kind):
         together = trick.update(gradient, stacked, torch.tensor(rates)[:, None])
         for row, (rate, state) in enumerate(zip(rates, alone, strict=True)):
             torch.testing.assert_close(together[row], trick.update(gradient[row], state, rate))
+
+
+def test_lion_equals_the_papers_program_in_numpy():
+    gradients = np.random.default_rng(0).normal(size=(9, 4))
+    weight, mean = np.ones(4), np.zeros(4)
+    for g in gradients:
+        step = np.sign(0.9 * mean + 0.1 * g)
+        weight = weight - 0.01 * (step + 0.2 * weight)
+        mean = 0.99 * mean + 0.01 * g
+    parameter = torch.nn.Parameter(torch.ones(4))
+    optimizer = Lion(lr=0.01).build([{"params": [parameter], "decoupled": 0.2}], torch.nn.Module())
+    for g in gradients:
+        parameter.grad = torch.tensor(g, dtype=torch.float32)
+        optimizer.step()
+    np.testing.assert_allclose(parameter.detach().numpy(), weight, rtol=1e-5)
+
+
+def test_muon_equals_torchs_on_hidden_matrices_and_adam_elsewhere():
+    ours, theirs = pair()
+    muon = torch.optim.Muon(
+        [theirs[0].weight, theirs[2].weight],
+        lr=0.01,
+        weight_decay=0.3,
+        momentum=0.8,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    rest = [p for p in theirs.parameters() if p is not theirs[0].weight and p is not theirs[2].weight]
+    adam = torch.optim.AdamW(rest, lr=0.01, weight_decay=0.3)
+
+    class Both:
+        def zero_grad(self):
+            theirs.zero_grad()
+
+        def step(self):
+            muon.step()
+            adam.step()
+
+    groups = DecoupledWeightDecay(strength=0.3, norms_and_biases=True).groups(ours)
+    optimizer = Muon(lr=0.01, momentum=0.8).build(groups, ours)
+    close(run(optimizer, ours), run(Both(), theirs))
+
+
+def test_muon_reads_a_convolution_as_a_matrix_and_goes_on_from_its_state():
+    module = torch.nn.Sequential(torch.nn.Conv2d(2, 4, 3), torch.nn.Flatten(), torch.nn.Linear(4, 2))
+
+    def steps(optimizer, count):
+        for seed in range(count):
+            generator = torch.Generator().manual_seed(seed)
+            module[0].weight.grad = torch.randn(4, 2, 3, 3, generator=generator)
+            before = module[0].weight.detach().clone()
+            optimizer.step()
+        return (module[0].weight.detach() - before).flatten(1)
+
+    optimizer = Muon(lr=1.0).build(NoWeightDecay().groups(module), module)
+    step = steps(optimizer, 1)
+    lengths = torch.linalg.svdvals(step) / (0.2 * 18**0.5)
+    assert 0.5 < lengths.min() < lengths.max() < 1.3  # five steps of Newton and Schulz are rough
+    again = Muon(lr=1.0).build(NoWeightDecay().groups(module), module)
+    again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    torch.testing.assert_close(steps(again, 1), steps(optimizer, 1))
+
+
+def test_muon_needs_a_hidden_matrix():
+    module = torch.nn.Sequential(torch.nn.Linear(3, 2))
+    with pytest.raises(InputError, match="'muon' found nothing to act on"):
+        Muon().build(NoWeightDecay().groups(module), module)
+
+
+def test_schedule_free_equals_the_package_and_is_scored_at_the_average():
+    ours, theirs = pair()
+    groups = DecoupledWeightDecay(strength=0.1, norms_and_biases=True).groups(ours)
+    optimizer = ScheduleFree(lr=0.01, warmup_steps=3).build(groups, ours)
+    reference = AdamWScheduleFree(theirs.parameters(), lr=0.01, weight_decay=0.1, warmup_steps=3)
+    optimizer.train()
+    reference.train()
+    close(run(optimizer, ours), run(reference, theirs))
+    optimizer.eval()
+    reference.eval()
+    close(ours.parameters(), theirs.parameters())
+
+
+def test_what_schedule_free_leaves_is_what_it_validated():
+    """Weights at the end are those of the last validation, batch-norm statistics with them."""
+    seen = []
+
+    class Watch(pl.Callback):
+        def on_validation_end(self, trainer, pl_module):
+            seen.append({k: v.clone() for k, v in pl_module.state_dict().items()})
+
+    tricks = Tricks(optimizer={"kind": "schedule_free"}, schedule={"kind": "constant"})
+    module = fit(tricks, mlp(), small_data(), epochs=3, callbacks=[Watch()])
+    for name, value in module.state_dict().items():
+        torch.testing.assert_close(value, seen[-1][name])
 
 
 def test_defaults_of_the_search_lie_inside_of_it():

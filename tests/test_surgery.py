@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lightning_tricks import MLP, ConvNet, InputError, Tricks, TricksModule
+from lightning_tricks.tricks.normalization import beside
 
 LAYER_NORMS = ["batch", "layer", "group"]
 
@@ -25,10 +26,10 @@ def test_before_the_activation():
     module = normalized(mlp(), "batch")
     assert kinds(module) == [
         "Linear",
-        "BatchNorm1d",
+        "LastBatchNorm",
         "ReLU",
         "Linear",
-        "BatchNorm1d",
+        "LastBatchNorm",
         "ReLU",
         "Linear",
     ]
@@ -39,10 +40,10 @@ def test_after_the_activation():
     assert kinds(module) == [
         "Linear",
         "ReLU",
-        "BatchNorm1d",
+        "LastBatchNorm",
         "Linear",
         "ReLU",
-        "BatchNorm1d",
+        "LastBatchNorm",
         "Linear",
     ]
 
@@ -50,7 +51,7 @@ def test_after_the_activation():
 def test_on_images():
     module = normalized(convnet(), "batch")
     assert kinds(module)[:4] == ["Conv2d", "BatchNorm2d", "ReLU", "Conv2d"]
-    assert kinds(module)[-4:] == ["Linear", "BatchNorm1d", "ReLU", "Linear"]
+    assert kinds(module)[-4:] == ["Linear", "LastBatchNorm", "ReLU", "Linear"]
     assert kinds(normalized(convnet(), "layer"))[1] == "GroupNorm"
 
 
@@ -68,7 +69,7 @@ def test_biases_go_with_a_following_norm_and_come_back(kind):
 def test_a_layer_without_activation_is_normalized_too():
     module = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
     normalized(module, "batch", position="after")
-    assert kinds(module) == ["Linear", "BatchNorm1d", "Linear", "ReLU", "BatchNorm1d", "Linear"]
+    assert kinds(module) == ["Linear", "LastBatchNorm", "Linear", "ReLU", "LastBatchNorm", "Linear"]
 
 
 @pytest.mark.parametrize("first", LAYER_NORMS)
@@ -107,17 +108,17 @@ def test_the_users_network_is_left_as_it_was():
 @given(width=st.integers(1, 97), groups=st.integers(1, 40))
 def test_groups_divide_and_no_feature_stands_alone(width, groups):
     trick = variant("normalization", "group", groups=groups)
-    on_images = trick.layer(nn.Conv2d(1, width, 3))
+    on_images = trick.layer(beside(nn.Conv2d(1, width, 3)))
     assert width % on_images.num_groups == 0
     assert on_images.num_groups <= groups
-    on_features = trick.layer(nn.Linear(1, width))
+    on_features = trick.layer(beside(nn.Linear(1, width)))
     assert width % on_features.num_groups == 0
     assert width == 1 or on_features.num_groups < width
 
 
 @pytest.mark.parametrize("kind", LAYER_NORMS)
 def test_a_backbone_without_hidden_layer_is_an_error_that_says_what_was_looked_for(kind):
-    with pytest.raises(InputError, match=r"found nothing to act on: looked in nn.Sequential"):
+    with pytest.raises(InputError, match="found nothing to act on: looked for norm layers"):
         normalized(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), kind)
 
 
@@ -201,4 +202,4 @@ def test_names_of_a_named_sequential_stay():
     module = normalized(nn.Sequential(layers), "batch")
     names = [name for name, _ in module.named_children()]
     assert [n for n in names if n in layers] == ["first", "act", "head"]
-    assert kinds(module) == ["Linear", "BatchNorm1d", "ReLU", "Linear"]
+    assert kinds(module) == ["Linear", "LastBatchNorm", "ReLU", "Linear"]

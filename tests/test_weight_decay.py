@@ -51,6 +51,6 @@ def test_decay_shrinks_weights_only():
     module = nn.Linear(3, 3)
     before = {name: p.detach().clone() for name, p in module.named_parameters()}
     groups = DecoupledWeightDecay(strength=0.5).groups(module)
-    variant("optimizer", "sgd", lr=0.1).build(groups).step()
+    variant("optimizer", "sgd", lr=0.1).build(groups, torch.nn.Module()).step()
     torch.testing.assert_close(module.weight, before["weight"] * (1 - 0.1 * 0.5))
     assert torch.equal(module.bias, before["bias"])

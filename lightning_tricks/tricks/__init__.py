@@ -1,20 +1,29 @@
 """The record that has one field for each training stage."""
 
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field
 
-from lightning_tricks.domains import Domain
+from lightning_tricks.domains import Choice, Domain
 from lightning_tricks.space import Trick, stages
+from lightning_tricks.tricks.augmentation import Augmentation, Erasing, NoAugmentation, NoErasing
 from lightning_tricks.tricks.averaging import Averaging, NoAveraging
 from lightning_tricks.tricks.clipping import Clipping, NormClipping
 from lightning_tricks.tricks.dropout import AnyDropout, NoDropout
 from lightning_tricks.tricks.initialization import HeNormal, Initialization
 from lightning_tricks.tricks.normalization import BatchNorm, Normalization
 from lightning_tricks.tricks.optimizers import Adam, AnyOptimizer
-from lightning_tricks.tricks.scaling import Scaling, Standardize
+from lightning_tricks.tricks.residual import (
+    AnyStochasticDepth,
+    AnyZeroGamma,
+    NoStochasticDepth,
+    NoZeroGamma,
+)
+from lightning_tricks.tricks.scaling import NoScaling, Scaling, Standardize
 from lightning_tricks.tricks.schedules import CosineSchedule, Schedule
+from lightning_tricks.tricks.sharpness import NoSharpness, Sharpness
 from lightning_tricks.tricks.stopping import NoStopping, Stopping
+from lightning_tricks.tricks.targets import Mixing, NoMixing, NoSmoothing, Smoothing
 from lightning_tricks.tricks.weight_decay import DecoupledWeightDecay, WeightDecay
 
 
@@ -22,15 +31,23 @@ class Tricks(Trick):
     """Every training trick of a module: `Tricks()` is what a good practitioner would start from.
 
     A subclass may add fields of its own, such as the width of its network, and give others
-    another default.
+    another default. The stages for images, classes, residual branches and sharpness are off, and
+    not searched unless a subclass or a space asks for their kinds: they do not fit every task.
     """
 
+    augmentation: Augmentation = Field(NoAugmentation(), discriminator="kind")
+    erasing: Erasing = Field(NoErasing(), discriminator="kind")
+    mixing: Mixing = Field(NoMixing(), discriminator="kind")
+    smoothing: Smoothing = Field(NoSmoothing(), discriminator="kind")
     scaling: Scaling = Field(Standardize(), discriminator="kind")
     initialization: Initialization = Field(HeNormal(), discriminator="kind")
     normalization: Normalization = Field(BatchNorm(), discriminator="kind")
     dropout: AnyDropout = Field(NoDropout(), discriminator="kind")
+    zero_gamma: AnyZeroGamma = Field(NoZeroGamma(), discriminator="kind")
+    stochastic_depth: AnyStochasticDepth = Field(NoStochasticDepth(), discriminator="kind")
     weight_decay: WeightDecay = Field(DecoupledWeightDecay(), discriminator="kind")
     optimizer: AnyOptimizer = Field(Adam(), discriminator="kind")
+    sharpness: Sharpness = Field(NoSharpness(), discriminator="kind")
     clipping: Clipping = Field(NormClipping(), discriminator="kind")
     schedule: Schedule = Field(CosineSchedule(), discriminator="kind")
     averaging: Averaging = Field(NoAveraging(), discriminator="kind")
@@ -59,6 +76,33 @@ class Tricks(Trick):
             for name in names
             if getattr(self, name) != getattr(other, name, None)
         }
+
+
+SURGERY = ("normalization", "zero_gamma", "dropout", "stochastic_depth")
+"""The stages that change the layers of a network, and may find none to change."""
+LEARNING = ("augmentation", "erasing", "mixing", "smoothing")
+"""The stages that change what a batch says; they need inputs or targets of some kind."""
+
+
+class ModuleTricks(Tricks):
+    """The tricks for a LightningModule with a forward of its own: inputs and targets are its affair."""
+
+    scaling: Annotated[Scaling, Choice("none")] = Field(NoScaling(), discriminator="kind")
+
+
+class ImageTricks(Tricks):
+    """Every training trick of a classifier of images, augmentation and mixing searched too."""
+
+    augmentation: Annotated[Augmentation, Choice("none", "flip_crop", "trivial", "rand")] = Field(
+        NoAugmentation(), discriminator="kind"
+    )
+    erasing: Annotated[Erasing, Choice("none", "erasing")] = Field(NoErasing(), discriminator="kind")
+    mixing: Annotated[Mixing, Choice("none", "mixup", "cutmix")] = Field(
+        NoMixing(), discriminator="kind"
+    )
+    smoothing: Annotated[Smoothing, Choice("none", "label_smoothing")] = Field(
+        NoSmoothing(), discriminator="kind"
+    )
 
 
 def describe(value: object) -> str:

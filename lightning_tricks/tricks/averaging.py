@@ -5,7 +5,6 @@ again under the averaged weights, over the training split, before each validatio
 """
 
 from abc import abstractmethod
-from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Literal
 
 import pytorch_lightning as pl
@@ -14,6 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from lightning_tricks.space import Float, Trick
+from lightning_tricks.statistics import refresh_statistics, training_inputs
 
 
 class AveragingTrick(Trick):
@@ -136,7 +136,7 @@ class WeightAveraging(pl.Callback):
         self.raw = _copy(module)
         module.load_state_dict(self.average)
         if self.refreshed != self.updates:
-            refresh_statistics(module, _inputs(trainer, module))
+            refresh_statistics(module, training_inputs(trainer, module))
             self.average = _copy(module)
             self.refreshed = self.updates
 
@@ -161,39 +161,6 @@ class WeightAveraging(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.updates, self.steps = state_dict["updates"], state_dict["steps"]
         self.refreshed = state_dict["refreshed"]
-
-
-@torch.no_grad()
-def refresh_statistics(module: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Gather the running statistics of batch norm anew over batches of inputs.
-
-    Everything else is in evaluation mode meanwhile: dropout would widen the variance that the
-    network has in use.
-    """
-    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    if not norms:
-        return
-    modes = {layer: layer.training for layer in module.modules()}
-    momenta = {norm: norm.momentum for norm in norms}
-    module.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain mean over the batches
-        norm.train()
-    for batch in batches:
-        module(batch)
-    for norm, momentum in momenta.items():
-        norm.momentum = momentum
-    for layer, training in modes.items():
-        layer.training = training
-
-
-def _inputs(trainer: pl.Trainer, module: pl.LightningModule) -> Iterable[Tensor]:
-    """Walk the training inputs, leaving the random state of training alone."""
-    loader = trainer.train_dataloader or []
-    with torch.random.fork_rng():
-        for batch in getattr(loader, "whole", loader):
-            yield trainer.strategy.batch_to_device(batch[0], module.device)
 
 
 def _copy(module: nn.Module) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ class DropoutTrick(Trick):
 
 
 class NoDropout(DropoutTrick):
-    """No dropout; what the backbone has of it is switched off."""
+    """No dropout; the layers for it that the backbone has are switched off."""
 
     neutral: ClassVar[bool] = True
     kind: Literal["none"] = "none"
@@ -48,8 +48,8 @@ class Dropout(DropoutTrick):
     def apply(self, module: nn.Module) -> None:
         if not set_rate(module, self.p) and not insert_dropout(module, self.p):
             raise InputError(
-                "dropout found nothing to act on: looked in nn.Sequential for nn.Linear other than "
-                "the first layer, with no batch norm after it"
+                "dropout found nothing to act on: looked for nn.Dropout, and for nn.Linear other "
+                "than the first layer with no batch norm after it"
             )
 
 
@@ -63,27 +63,22 @@ def set_rate(module: nn.Module, p: float) -> int:
 
 def insert_dropout(module: nn.Module, p: float) -> int:
     """Put a dropout layer before each linear layer where it does no harm; return how many."""
-    places = {id(layer) for layer in _places(module)}
-    for container in surgery.sequentials(module):
-        children: list[nn.Module] = []
-        for child in container:
-            if id(child) in places:
-                children.append(nn.Dropout(p))
-            children.append(child)
-        surgery.refill(container, children)
+    places = _places(module)
+    for layer in places:
+        surgery.put_beside(module, layer, before=nn.Dropout(p))
     return len(places)
 
 
 def _places(module: nn.Module) -> list[nn.Module]:
     """Find the linear layers, the first layer aside, that no batch norm comes after."""
-    inside = {id(child) for container in surgery.sequentials(module) for child in container}
+    called = {id(layer) for layer in surgery.called_layers(module)}
     found: list[nn.Module] = []
     first = True
     for layer in module.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             found.clear()
         elif isinstance(layer, surgery.Weighted):
-            if isinstance(layer, nn.Linear) and not first and id(layer) in inside:
+            if isinstance(layer, nn.Linear) and not first and id(layer) in called:
                 found.append(layer)
             first = False
     return found

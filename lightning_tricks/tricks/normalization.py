@@ -1,16 +1,18 @@
-"""Normalization: batch, layer, group or weight norm on every hidden layer.
+"""Normalization: batch, layer, group or weight norm on the hidden layers.
 
-The surgery removes the norms that the backbone has, and puts its own into the `nn.Sequential`
-containers: before the activation (as Ioffe and Szegedy, 2015) or after it.
+A backbone that has norms gets others in their places, whatever module they stand in. One that has
+none gets a norm beside every hidden layer: before the activation (as Ioffe and Szegedy, 2015) or,
+where `nn.Sequential` shows the activation, after it.
 """
 
 import itertools
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from lightning_tricks import surgery
@@ -19,6 +21,17 @@ from lightning_tricks.space import Choice, Int, Trick
 from lightning_tricks.surgery import Weighted
 
 Position = Literal["before", "after"]
+
+
+class Place(NamedTuple):
+    """What a norm layer is to normalize."""
+
+    width: int
+    """The number of features or channels."""
+    last: bool
+    """Whether they are the last dimension, as after a linear layer, or the first after the batch."""
+    dims: int | None
+    """The number of dimensions beside batch and channels; None if that cannot be told."""
 
 
 class NormalizationTrick(Trick):
@@ -47,23 +60,39 @@ class NoNormalization(NormalizationTrick):
         remove_norms(module)
 
 
+class OwnNormalization(NormalizationTrick):
+    """The norms that the backbone has, as they are."""
+
+    searched: ClassVar[bool] = False
+    kind: Literal["own"] = "own"
+
+    def apply(self, module: nn.Module) -> None:
+        del module
+
+
 class _LayerwiseNorm(NormalizationTrick):
-    """A norm layer beside every hidden layer."""
+    """A norm layer in the place of each that the backbone has, or beside every hidden layer."""
 
     kind: str
     position: Annotated[Position, Choice("before", "after")] = "before"
 
     def apply(self, module: nn.Module) -> None:
-        remove_norms(module)
-        if not insert_norms(module, self.layer, self.position):
+        if not swap_norms(module, self.layer) and not insert_norms(module, self.layer):
             raise InputError(
-                f"normalization {self.kind!r} found nothing to act on: looked in "
-                "nn.Sequential for nn.Linear and convolutions other than the last"
+                f"normalization {self.kind!r} found nothing to act on: looked for norm layers, and "
+                "for nn.Linear and convolutions other than the last"
+            )
+        moved = move_norms(module, self.position)
+        if self.position == "after" and not moved:
+            warnings.warn(
+                f"normalization {self.kind!r} stays before the activations: looked in nn.Sequential "
+                "for a norm that an activation follows",
+                stacklevel=2,
             )
 
     @abstractmethod
-    def layer(self, beside: Weighted) -> nn.Module:
-        """Return a new norm layer for the outputs of a weighted layer."""
+    def layer(self, place: Place) -> nn.Module:
+        """Return a new norm layer for a place."""
 
 
 class BatchNorm(_LayerwiseNorm):
@@ -74,9 +103,11 @@ class BatchNorm(_LayerwiseNorm):
 
     kind: Literal["batch"] = "batch"
 
-    def layer(self, beside: Weighted) -> nn.Module:
-        kinds = (nn.BatchNorm1d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-        return kinds[spatial_dims(beside)](surgery.channels(beside))
+    def layer(self, place: Place) -> nn.Module:
+        if place.last:
+            return LastBatchNorm(place.width)
+        kinds = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d, None: AnyBatchNorm}
+        return kinds[place.dims](place.width)
 
 
 class LayerNorm(_LayerwiseNorm):
@@ -87,9 +118,8 @@ class LayerNorm(_LayerwiseNorm):
 
     kind: Literal["layer"] = "layer"
 
-    def layer(self, beside: Weighted) -> nn.Module:
-        width = surgery.channels(beside)
-        return nn.GroupNorm(1, width) if spatial_dims(beside) else nn.LayerNorm(width)
+    def layer(self, place: Place) -> nn.Module:
+        return nn.LayerNorm(place.width) if place.last else nn.GroupNorm(1, place.width)
 
 
 class GroupNorm(_LayerwiseNorm):
@@ -102,10 +132,12 @@ class GroupNorm(_LayerwiseNorm):
     kind: Literal["group"] = "group"
     groups: Annotated[int, Int(2, 32, log=True)] = Field(8, ge=1)
 
-    def layer(self, beside: Weighted) -> nn.Module:
-        width = surgery.channels(beside)
-        most = self.groups if spatial_dims(beside) else min(self.groups, max(width // 2, 1))
-        return nn.GroupNorm(max(g for g in range(1, most + 1) if width % g == 0), width)
+    def layer(self, place: Place) -> nn.Module:
+        width = place.width
+        flat = place.last or place.dims == 1  # nn.BatchNorm1d may have stood on either
+        most = min(self.groups, max(width // 2, 1)) if flat else self.groups
+        kind = LastGroupNorm if place.last else nn.GroupNorm
+        return kind(max(g for g in range(1, most + 1) if width % g == 0), width)
 
 
 class WeightNorm(NormalizationTrick):
@@ -122,51 +154,114 @@ class WeightNorm(NormalizationTrick):
             parametrizations.weight_norm(layer, dim=dim)
 
 
-def spatial_dims(layer: Weighted) -> int:
-    """Return 0 for a linear layer, and 1, 2 or 3 for a convolution."""
-    return 0 if isinstance(layer, nn.Linear) else len(layer.kernel_size)
+class AnyBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch norm of the second dimension, however many follow."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        del input
 
 
-def remove_norms(module: nn.Module) -> None:
-    """Take out every norm layer; a bias that a norm made useless comes back."""
+class LastBatchNorm(AnyBatchNorm):
+    """Batch norm of the last dimension, however many there are before."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.movedim(-1, 1)).movedim(1, -1)
+
+
+class LastGroupNorm(nn.GroupNorm):
+    """Group norm of the last dimension: of each position on its own."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.reshape(-1, input.shape[-1])).view_as(input)
+
+
+def beside(layer: Weighted) -> Place:
+    """Return the place of a norm for the outputs of a weighted layer."""
+    if isinstance(layer, nn.Linear):
+        return Place(layer.out_features, last=True, dims=None)
+    return Place(layer.out_channels, last=False, dims=len(layer.kernel_size))
+
+
+def standing(norm: nn.Module) -> Place | None:
+    """Return the place that a norm layer has; None if it does not tell."""
+    if isinstance(norm, LastBatchNorm | LastGroupNorm):
+        width = norm.num_features if isinstance(norm, LastBatchNorm) else norm.num_channels
+        return Place(width, last=True, dims=None)
+    if isinstance(norm, nn.GroupNorm):
+        return Place(norm.num_channels, last=False, dims=None)
+    if isinstance(norm, nn.modules.batchnorm._NormBase):
+        dims = next((d for d in (1, 2, 3) if f"{d}d" in type(norm).__name__), None)
+        return Place(norm.num_features, last=False, dims=dims)
+    if isinstance(norm, nn.LayerNorm | nn.RMSNorm):
+        # A subclass with a forward of its own (torchvision's, timm's) works on channels of images.
+        own = type(norm).forward not in (nn.LayerNorm.forward, nn.RMSNorm.forward)
+        dims = 2 if own else len(norm.normalized_shape) - 1
+        return Place(norm.normalized_shape[0], last=not dims, dims=dims or None)
+    return None
+
+
+def remove_norms(module: nn.Module) -> int:
+    """Take out every norm layer, and return how many; layers without a bias get one."""
+    norms = [found for found in module.modules() if isinstance(found, surgery.NORMS)]
+    for container in surgery.sequentials(module):
+        kept = [child for child in container if not isinstance(child, surgery.NORMS)]
+        if len(kept) < len(container):
+            surgery.refill(container, kept)
+    for norm in norms:
+        surgery.replace_everywhere(module, norm, nn.Identity())
+    for layer in surgery.weighted_layers(module) if norms else ():
+        surgery.add_bias(layer)
+    return len(norms)
+
+
+def swap_norms(module: nn.Module, make: Callable[[Place], nn.Module]) -> int:
+    """Put new norms in the places of those that a module has; return how many."""
+    found = [norm for norm in module.modules() if isinstance(norm, surgery.NORMS)]
+    swapped = 0
+    for norm in found:
+        place = standing(norm)
+        surgery.replace_everywhere(module, norm, nn.Identity() if place is None else make(place))
+        swapped += place is not None
+    return swapped
+
+
+def insert_norms(module: nn.Module, make: Callable[[Place], nn.Module]) -> int:
+    """Put a norm behind every hidden layer, and return how many.
+
+    Outside of `nn.Sequential` the layer becomes one, of itself and the norm. The projections of
+    `nn.MultiheadAttention` are left alone: it reads their weights.
+    """
+    hidden = surgery.called_layers(module)[:-1]
+    for layer in hidden:
+        surgery.put_beside(module, layer, after=make(beside(layer)))
+    return len(hidden)
+
+
+def move_norms(module: nn.Module, position: Position) -> int:
+    """Put the norms of hidden layers before or after the activation that follows at once.
+
+    A layer loses its bias where the norm comes next, and gets it back where it does not. Returns
+    how many norms have an activation beside them in an `nn.Sequential`.
+    """
+    count = 0
     for container in surgery.sequentials(module):
         children = list(container)
+        for index in range(len(children) - 2):
+            layer, *pair = children[index : index + 3]
+            if not isinstance(layer, Weighted):
+                continue
+            norms = [isinstance(child, surgery.NORMS) for child in pair]
+            acts = [isinstance(child, surgery.ACTIVATIONS) for child in pair]
+            if norms == [True, False] == acts[::-1] or acts == [True, False] == norms[::-1]:
+                count += 1
+                if norms[0] != (position == "before"):
+                    children[index + 1 : index + 3] = pair[::-1]
+                    surgery.add_bias(layer)
         for layer, following in itertools.pairwise(children):
             if isinstance(layer, Weighted) and isinstance(following, surgery.NORMS):
-                surgery.add_bias(layer)
-        kept = [child for child in children if not isinstance(child, surgery.NORMS)]
-        if len(kept) < len(children):
-            surgery.refill(container, kept)
-    for norm in [found for found in module.modules() if isinstance(found, surgery.NORMS)]:
-        surgery.replace_everywhere(module, norm, nn.Identity())
+                surgery.drop_bias(layer)
+        surgery.refill(container, children)
+    return count
 
 
-def insert_norms(module: nn.Module, make: Callable[[Weighted], nn.Module], position: Position) -> int:
-    """Put a norm beside every hidden layer that stands in an `nn.Sequential`; return how many.
-
-    After the layer, or after its activation where one follows at once. A layer loses its bias when
-    the norm comes next.
-    """
-    hidden = {id(layer) for layer in surgery.hidden_layers(module)}
-    inserted = 0
-    for container in surgery.sequentials(module):
-        new: list[nn.Module] = []
-        waiting: Weighted | None = None  # its activation comes next, and then its norm
-        children = list(container)
-        for child, following in zip(children, [*children[1:], None], strict=True):
-            new.append(child)
-            if waiting is not None:
-                new.append(make(waiting))
-                waiting = None
-            elif isinstance(child, Weighted) and id(child) in hidden:
-                inserted += 1
-                if position == "after" and isinstance(following, surgery.ACTIVATIONS):
-                    waiting = child
-                else:
-                    surgery.drop_bias(child)
-                    new.append(make(child))
-        surgery.refill(container, new)
-    return inserted
-
-
-Normalization = NoNormalization | BatchNorm | LayerNorm | GroupNorm | WeightNorm
+Normalization = NoNormalization | OwnNormalization | BatchNorm | LayerNorm | GroupNorm | WeightNorm

@@ -10,13 +10,18 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
+import pytorch_lightning as pl
 import torch
 from pydantic import Field
-from torch import Tensor
+from schedulefree import AdamWScheduleFree
+from torch import Tensor, nn
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 from torch.optim import Optimizer
 
+from lightning_tricks import surgery
+from lightning_tricks.errors import InputError
 from lightning_tricks.space import Choice, Float, OneMinus, Trick
+from lightning_tricks.statistics import refresh_statistics, training_inputs
 
 State = dict[str, Any]
 Number = float | Tensor
@@ -28,9 +33,22 @@ class OptimizerTrick(Trick):
     kind: str
     lr: float
 
-    def build(self, groups: list[dict[str, Any]]) -> "FlatOptimizer":
-        """Return the optimizer over parameter groups as `WeightDecayTrick.groups` makes them."""
+    def build(self, groups: list[dict[str, Any]], module: nn.Module) -> Optimizer:
+        """Return the optimizer of a module.
+
+        Args:
+            groups: its parameters, as `WeightDecayTrick.groups` splits them.
+            module: the module.
+
+        Raises:
+            InputError: if the module has no parameters of the kind that it is for.
+        """
+        del module
         return FlatOptimizer(groups, self)
+
+    def callback(self) -> pl.Callback | None:
+        """Return the Lightning callback that it needs; None where it needs none."""
+        return None
 
     def direct(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
         """Return the gradients, one for each parameter, as the formula is to see them."""
@@ -175,6 +193,83 @@ class Adam(OptimizerTrick):
         return (mean / square.sqrt().add_(self.epsilon * correction)).mul_(size)
 
 
+class Lion(OptimizerTrick):
+    """c ← β₁·m + (1 − β₁)·g; w ← w − η·sign(c); m ← β₂·m + (1 − β₂)·g (Chen et al., 2023).
+
+    A step is three to ten times as long as Adam's at the same η, so η is to be smaller, and the
+    decoupled weight decay larger by as much.
+    """
+
+    kind: Literal["lion"] = "lion"
+    lr: Annotated[float, Float(3e-5, 3e-3, log=True)] = Field(3e-4, gt=0)
+    beta1: Annotated[float, OneMinus(0.02, 0.5)] = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.99, ge=0, lt=1)
+
+    def update(self, gradient: Tensor, state: State, lr: Number) -> Tensor:
+        mean = _start(state, "mean", gradient)
+        direction = (mean * self.beta1 + gradient * (1 - self.beta1)).sign()
+        _average(state, "mean", gradient, self.beta2)
+        return -lr * direction
+
+
+class Muon(OptimizerTrick):
+    """w ← w − η·0.2·√max(n, m)·UVᵀ, where USVᵀ is the n×m momentum (Jordan et al., 2024).
+
+    For the weights of hidden layers, convolutions read as matrices of n output channels, with
+    `torch.optim.Muon`, whose steps are scaled to the length of Adam's. All other parameters, the
+    head's among them, follow Adam with the same η.
+    """
+
+    kind: Literal["muon"] = "muon"
+    lr: Annotated[float, Float(1e-4, 3e-2, log=True)] = Field(2e-3, gt=0)
+    momentum: Annotated[float, OneMinus(0.02, 0.2)] = Field(0.95, ge=0, lt=1)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.999, ge=0, lt=1)
+
+    def build(self, groups: list[dict[str, Any]], module: nn.Module) -> Optimizer:
+        hidden = {id(p) for layer in surgery.hidden_layers(module) for p in layer.parameters()}
+        split: list[dict[str, Any]] = []
+        for group in groups:
+            for matrices in (True, False):
+                chosen = [p for p in group["params"] if (id(p) in hidden and p.dim() > 1) == matrices]
+                if chosen:
+                    split.append({**group, "params": chosen, "matrices": matrices})
+        if not any(group["matrices"] for group in split):
+            raise InputError(
+                "optimizer 'muon' found nothing to act on: looked for the weights of nn.Linear and "
+                "convolutions other than the last"
+            )
+        return _MuonOptimizer(split, self)
+
+    def update(self, gradient: Tensor, state: State, lr: Number) -> Tensor:
+        """Return the step of Adam, for what is no matrix of a hidden layer."""
+        return Adam(beta1=self.beta1, beta2=self.beta2).update(gradient, state, lr)
+
+
+class ScheduleFree(OptimizerTrick):
+    """Adam at y = (1 − β₁)·z + β₁·x, where x averages the iterates z (Defazio et al., 2024).
+
+    `schedulefree.AdamWScheduleFree`. What is validated, saved and scored is x, with statistics of
+    batch norm gathered under it. It is meant to go with a constant schedule: x takes its part.
+    """
+
+    kind: Literal["schedule_free"] = "schedule_free"
+    lr: Annotated[float, Float(3e-4, 1e-1, log=True)] = Field(5e-3, gt=0)
+    beta1: Annotated[float, OneMinus(0.02, 0.2)] = Field(0.9, gt=0, lt=1)
+    beta2: float = Field(0.999, ge=0, lt=1)
+    warmup_steps: int = Field(20, ge=0)
+
+    def build(self, groups: list[dict[str, Any]], module: nn.Module) -> Optimizer:
+        del module
+        return _ScheduleFreeOptimizer(groups, self)
+
+    def callback(self) -> pl.Callback:
+        return _ScheduleFreeMode()
+
+    def update(self, gradient: Tensor, state: State, lr: Number) -> Tensor:
+        raise NotImplementedError("schedule_free steps as the package schedulefree does")
+
+
 class FlatOptimizer(Optimizer):
     """Drive a formula over the parameters of a model, each group as one flat tensor.
 
@@ -189,22 +284,111 @@ class FlatOptimizer(Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step; evaluates the closure first, with gradients enabled."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = _evaluate(closure)
         gradients = [[_gradient(p) for p in group["params"]] for group in self.param_groups]
         for group, found in zip(self.param_groups, gradients, strict=True):
             _add_penalties(group, found)
         directed = iter(self.trick.direct([g for found in gradients for g in found]))
         for group in self.param_groups:
             parameters, lr = group["params"], group["lr"]
-            flat = _flatten_dense_tensors([next(directed) for _ in parameters])  # type: ignore[no-untyped-call]
-            step = self.trick.update(flat, self.state[parameters[0]], lr)
+            steps = self._steps(group, [next(directed) for _ in parameters])
             if group["decoupled"]:
                 torch._foreach_mul_(parameters, 1 - lr * group["decoupled"])
-            torch._foreach_add_(parameters, _unflatten_dense_tensors(step, parameters))  # type: ignore[no-untyped-call]
+            torch._foreach_add_(parameters, list(steps))
         return loss
+
+    def _steps(self, group: dict[str, Any], gradients: list[Tensor]) -> Sequence[Tensor]:
+        """Return what to add to each parameter of a group."""
+        parameters = group["params"]
+        flat = _flatten_dense_tensors(gradients)  # type: ignore[no-untyped-call]
+        step = self.trick.update(flat, self.state[parameters[0]], group["lr"])
+        steps: Sequence[Tensor] = _unflatten_dense_tensors(step, parameters)  # type: ignore[no-untyped-call]
+        return steps
+
+
+class _MuonOptimizer(FlatOptimizer):
+    """Torch's Muon for the groups of matrices, the formula for the others."""
+
+    trick: Muon
+
+    def _steps(self, group: dict[str, Any], gradients: list[Tensor]) -> Sequence[Tensor]:
+        if not group["matrices"]:
+            return super()._steps(group, gradients)
+        # Torch's Muon changes matrices: zeros become the step.
+        matrices = [nn.Parameter(torch.zeros_like(gradient.flatten(1))) for gradient in gradients]
+        muon = torch.optim.Muon(
+            matrices,
+            lr=group["lr"],
+            weight_decay=0.0,
+            momentum=self.trick.momentum,
+            adjust_lr_fn="match_rms_adamw",
+        )
+        states = [self.state[parameter] for parameter in group["params"]]
+        for matrix, gradient, state in zip(matrices, gradients, states, strict=True):
+            matrix.grad = gradient.flatten(1)
+            if "momentum" in state:
+                muon.state[matrix]["momentum_buffer"] = state["momentum"]
+        muon.step()  # type: ignore[no-untyped-call]
+        for matrix, state in zip(matrices, states, strict=True):
+            state["momentum"] = muon.state[matrix]["momentum_buffer"]
+        return [m.detach().view_as(g) for m, g in zip(matrices, gradients, strict=True)]
+
+
+class _ScheduleFreeOptimizer(AdamWScheduleFree):  # type: ignore[misc]  # it has no types
+    """Schedule-free AdamW with the weight decays of a record."""
+
+    def __init__(self, groups: list[dict[str, Any]], trick: ScheduleFree) -> None:
+        decays = {"l2": 0.0, "l1": 0.0, "decoupled": 0.0}
+        full = [{**decays, **group} for group in groups]
+        super().__init__(
+            [{**group, "weight_decay": group["decoupled"]} for group in full],
+            lr=trick.lr,
+            betas=(trick.beta1, trick.beta2),
+            warmup_steps=trick.warmup_steps,
+        )
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step; evaluates the closure first, with gradients enabled."""
+        loss = _evaluate(closure)
+        for group in self.param_groups:
+            gradients = [_gradient(p) for p in group["params"]]
+            _add_penalties(group, gradients)
+            for parameter, gradient in zip(group["params"], gradients, strict=True):
+                parameter.grad = gradient
+        super().step()
+        return loss
+
+
+class _ScheduleFreeMode(pl.Callback):
+    """Put the average x into the module to validate it, and y back to train on."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *unused: Any) -> None:
+        # Not at the end of validation: others may still have their weights in the module.
+        del unused
+        for optimizer in trainer.optimizers:
+            optimizer.train()  # type: ignore[attr-defined]
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._show(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._show(trainer, pl_module)
+
+    def _show(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        training = any(g["train_mode"] for o in trainer.optimizers for g in o.param_groups)
+        for optimizer in trainer.optimizers:
+            optimizer.eval()  # type: ignore[attr-defined]
+        if training:
+            refresh_statistics(module, training_inputs(trainer, module))
+
+
+def _evaluate(closure: Callable[[], Any] | None) -> Any:
+    if closure is None:
+        return None
+    with torch.enable_grad():
+        return closure()
 
 
 def _gradient(parameter: Tensor) -> Tensor:
@@ -233,4 +417,16 @@ def _average(state: State, name: str, value: Tensor, decay: Number) -> Tensor:
     return average
 
 
-AnyOptimizer = SGD | Momentum | TorchMomentum | Nesterov | NormalizedSGD | Adagrad | RMSProp | Adam
+AnyOptimizer = (
+    SGD
+    | Momentum
+    | TorchMomentum
+    | Nesterov
+    | NormalizedSGD
+    | Adagrad
+    | RMSProp
+    | Adam
+    | Lion
+    | Muon
+    | ScheduleFree
+)

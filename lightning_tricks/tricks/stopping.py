@@ -69,7 +69,7 @@ class BestWeights(pl.Callback):
     def __init__(self, patience: float, monitor: str, mode: Mode) -> None:
         self.patience, self.monitor, self.mode = patience, monitor, mode
         self.best: float | None = None
-        self.best_epoch = 0
+        self.best_epoch = self.last_epoch = 0
         self.weights: dict[str, Tensor] = {}
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -80,7 +80,15 @@ class BestWeights(pl.Callback):
         if better and math.isfinite(score):
             self.best, self.best_epoch = score, trainer.current_epoch
             self.weights = {k: v.clone() for k, v in pl_module.state_dict().items()}
-        waited = trainer.current_epoch - self.best_epoch
+        self.last_epoch = trainer.current_epoch
+        self._look(trainer)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        del pl_module
+        self._look(trainer)  # the checkpoint may be from the end of the last epoch
+
+    def _look(self, trainer: pl.Trainer) -> None:
+        waited = self.last_epoch - self.best_epoch
         if waited >= max(round(self.patience * (trainer.max_epochs or 1)), 1):
             trainer.should_stop = True
 
@@ -91,11 +99,16 @@ class BestWeights(pl.Callback):
             pl_module.load_state_dict(self.weights)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "best_epoch": self.best_epoch, "weights": self.weights}
+        return {
+            "best": self.best,
+            "best_epoch": self.best_epoch,
+            "last_epoch": self.last_epoch,
+            "weights": self.weights,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
-        self.weights = state_dict["weights"]
+        self.last_epoch, self.weights = state_dict["last_epoch"], state_dict["weights"]
 
 
 def monitored(trainer: pl.Trainer, monitor: str) -> float:

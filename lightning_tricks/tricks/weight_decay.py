@@ -92,8 +92,8 @@ def norms_and_biases(module: nn.Module) -> set[int]:
     """Return the ids of the parameters of norm layers, of biases, and of weight norm's lengths."""
     found: set[int] = set()
     for name, parameter in module.named_parameters():
-        last = name.rpartition(".")[2]
-        if last == "bias" or name.endswith("parametrizations.weight.original0"):
+        # Attention has an `in_proj_bias`.
+        if name.endswith(("bias", "parametrizations.weight.original0")):
             found.add(id(parameter))
     for layer in module.modules():
         if isinstance(layer, surgery.NORMS):

@@ -1,0 +1,159 @@
+"""`TricksHooks`: the tricks that act in Lightning's hooks, whatever the forward and the steps are."""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import nn
+from torch.optim import Optimizer
+
+from lightning_tricks import health
+from lightning_tricks.errors import InputError
+from lightning_tricks.tricks import Tricks
+from lightning_tricks.tricks.stopping import Mode
+
+
+class TricksHooks(pl.LightningModule):
+    """A LightningModule that hands its hooks to tricks; `take_tricks` is to be called first.
+
+    Logs the training loss and the gradient health of each epoch.
+    """
+
+    @property
+    def subject(self) -> nn.Module:
+        """The network whose layers and parameters the tricks act on."""
+        return self
+
+    def take_tricks(
+        self, tricks: Tricks, monitor: str, mode: Mode, validation_loss: str = "val/loss"
+    ) -> None:
+        """Change the layers of the network, and remember what the hooks need.
+
+        Args:
+            tricks: the record.
+            monitor: the metric that early stopping looks at.
+            mode: whether less or more of it is better.
+            validation_loss: the metric that the plateau schedule looks at.
+
+        Raises:
+            InputError: if a trick finds nothing in the network to act on.
+        """
+        self.tricks = tricks
+        self._watched: tuple[str, Mode, str] = (monitor, mode, validation_loss)
+        self.health = health.GradientHealth()
+        self.epoch_metrics: dict[str, float] = {}
+        """The training loss and gradient health of the last epoch."""
+        self.logs_training = True
+        """Whether they are logged. Logging costs; who reads them here can do without."""
+        tricks.normalization.apply(self.subject)
+        tricks.initialization.apply(self.subject)
+        tricks.zero_gamma.apply(self.subject)
+        tricks.normalization.wrap(self.subject)  # weight norm: once the weights are drawn
+        tricks.dropout.apply(self.subject)
+        tricks.stochastic_depth.apply(self.subject)
+
+    def network(self) -> nn.Module:
+        """Return what answers on raw inputs: in evaluation mode, on the CPU."""
+        return copy.deepcopy(self).cpu().eval()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning sets this one twice for each hook, some fifty times a step, and torch would look
+        # through parameters, buffers and submodules for it each time.
+        if name == "_current_fx_name":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        steps, epochs = self.budget()
+        groups = self.tricks.weight_decay.groups(self.subject)
+        optimizer = self.tricks.optimizer.build(groups, self.subject)
+        schedule = self.tricks.schedule.build(optimizer, steps, epochs)
+        if schedule is None:
+            return optimizer
+        if "monitor" in schedule:
+            schedule["monitor"] = self._watched[2]
+        return {"optimizer": optimizer, "lr_scheduler": schedule}  # type: ignore[return-value]
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        own = super().configure_callbacks()
+        # Best weights first: they are taken while the average still stands in the module, which in
+        # turn is put in the place of what the optimizer shows.
+        monitor, mode, _ = self._watched
+        stopping = self.tricks.stopping.callback(monitor, mode)
+        callbacks = (stopping, self.tricks.optimizer.callback(), self.tricks.averaging.callback())
+        ours = [callback for callback in callbacks if callback is not None]
+        return [*(own if isinstance(own, Sequence) else [own]), *ours]
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Any,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        del epoch, batch_idx
+        losses = []
+
+        def evaluate() -> Any:
+            result = optimizer_closure() if optimizer_closure is not None else None
+            losses.append(self.health.loss)
+            self.health.loss = losses[0]  # at the weights themselves
+            return result
+
+        optimizer.step(closure=self.tricks.sharpness.closure(self.subject, evaluate))
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        if self.trainer.accumulate_grad_batches > 1 and not self.tricks.sharpness.neutral:
+            raise InputError(
+                "sharpness takes two passes over one batch: leave accumulate_grad_batches of the "
+                f"Trainer at 1 (got {self.trainer.accumulate_grad_batches})"
+            )
+        self._trained = [p for p in self.subject.parameters() if p.requires_grad]
+        self._ends = health.ends(self.subject, self._trained)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        del optimizer, gradient_clip_algorithm
+        if gradient_clip_val is not None:
+            raise InputError(
+                f"clipping is the trick {self.tricks.clipping.kind!r} here: leave "
+                f"gradient_clip_val of the Trainer at None (got {gradient_clip_val})"
+            )
+        gradients = [p.grad for p in self._trained if p.grad is not None]
+        norms = torch.stack(torch._foreach_norm(gradients))
+        total = torch.linalg.vector_norm(norms)
+        clipped = self.tricks.clipping.clip(self.subject, gradients, total)
+        self.health.observe(norms, total, clipped)
+
+    def on_validation_start(self) -> None:
+        super().on_validation_start()
+        if self.trainer.is_last_batch and not self.trainer.sanity_checking:
+            self._sum_up()
+
+    def on_train_epoch_end(self) -> None:
+        super().on_train_epoch_end()
+        self._sum_up()
+        if self.logs_training:
+            self.log_dict(self.epoch_metrics)
+
+    def _sum_up(self) -> None:
+        metrics = self.health.summary(self._ends, self.trainer.strategy.reduce)
+        self.epoch_metrics = metrics or self.epoch_metrics
+
+    def budget(self) -> tuple[int, int]:
+        """Return the optimizer steps and the epochs of the whole budget."""
+        steps, epochs = self.trainer.estimated_stepping_batches, self.trainer.max_epochs
+        if epochs is None or epochs < 1:
+            raise InputError(
+                f"schedules need the length of training: set max_epochs of the Trainer (got {epochs})"
+            )
+        return int(steps), epochs

@@ -1,0 +1,178 @@
+"""Augmentation of images while training: on the device, a batch at a time.
+
+Images come as they are in the data, of shape (N, channels, height, width), before scaling.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+from torchvision.transforms import v2
+
+from lightning_tricks.errors import InputError
+from lightning_tricks.space import Float, Int, Trick
+
+GROUPS = 16
+"""Into how many groups a batch is split where a transform draws once for all that it is given."""
+
+
+class AugmentationTrick(Trick):
+    """How the images of a batch are changed."""
+
+    kind: str
+
+    def apply(self, images: Tensor) -> Tensor:
+        """Return changed images, of the same shape and type.
+
+        Raises:
+            InputError: if they are not images, or not of a type that the trick can change.
+        """
+        if images.dim() != 4:
+            raise InputError(
+                f"{self.kind!r} changes images of shape (N, channels, height, width) "
+                f"(got {tuple(images.shape)})"
+            )
+        return self.change(images)
+
+    @abstractmethod
+    def change(self, images: Tensor) -> Tensor:
+        """Return changed images of shape (N, channels, height, width)."""
+
+
+class _Off(AugmentationTrick):
+    neutral: ClassVar[bool] = True
+
+    def apply(self, images: Tensor) -> Tensor:
+        return images
+
+    def change(self, images: Tensor) -> Tensor:
+        return images
+
+
+class NoAugmentation(_Off):
+    """Images as they are."""
+
+    kind: Literal["none"] = "none"
+
+
+class FlipCrop(AugmentationTrick):
+    """Each image is shifted by up to `shift` pixels, and mirrored every other time.
+
+    That is the usual padding, random crop and horizontal flip (He et al., 2016), drawn for each
+    image. Where left and right matter, as in digits, `flip` is to be off.
+    """
+
+    searched: ClassVar[bool] = False
+    kind: Literal["flip_crop"] = "flip_crop"
+    shift: Annotated[int, Int(1, 6)] = Field(4, ge=1)
+    flip: bool = True
+
+    def change(self, images: Tensor) -> Tensor:
+        count, channels, height, width = images.shape
+        device, span = images.device, 2 * self.shift + 1
+        down, right = torch.randint(span, (2, count, 1), device=device)
+        rows = down + torch.arange(height, device=device)
+        columns = right + torch.arange(width, device=device)
+        if self.flip:
+            mirrored = torch.rand(count, 1, device=device) < 0.5
+            columns = torch.where(mirrored, columns.flip(1), columns)
+        padded = F.pad(images, (self.shift,) * 4)
+        across = columns[:, None, None, :].expand(count, channels, padded.shape[2], width)
+        along = rows[:, None, :, None].expand(count, channels, height, width)
+        return padded.gather(3, across).gather(2, along)
+
+
+class _InGroups(AugmentationTrick):
+    """A transform of torchvision, which draws once for all images that it is given.
+
+    The batch is split at random into 16 groups, which are drawn for on their own.
+    """
+
+    def change(self, images: Tensor) -> Tensor:
+        if images.dtype != torch.uint8:
+            raise InputError(f"{self.kind!r} changes images of bytes, torch.uint8 (got {images.dtype})")
+        transform = self.transform()
+        changed = torch.empty_like(images)
+        order = torch.randperm(len(images), device=images.device)
+        for group in order.chunk(GROUPS):
+            changed[group] = transform(images[group])
+        return changed
+
+    @abstractmethod
+    def transform(self) -> Callable[[Any], Any]:
+        """Return the transform."""
+
+
+class TrivialAugment(_InGroups):
+    """One of 14 changes of colour or shape, of a random strength (Müller and Hutter, 2021).
+
+    A sixteenth of the batch shares a draw; of torchvision's `TrivialAugmentWide`.
+    """
+
+    searched: ClassVar[bool] = False
+    kind: Literal["trivial"] = "trivial"
+
+    def transform(self) -> Callable[[Any], Any]:
+        transform: Callable[[Any], Any] = v2.TrivialAugmentWide()
+        return transform
+
+
+class RandAugment(_InGroups):
+    """`count` random changes of colour or shape, of one strength (Cubuk et al., 2020).
+
+    A sixteenth of the batch shares a draw; of torchvision's `RandAugment`, which counts strengths
+    from 0 to 30.
+    """
+
+    searched: ClassVar[bool] = False
+    kind: Literal["rand"] = "rand"
+    count: Annotated[int, Int(1, 3)] = Field(2, ge=1)
+    strength: Annotated[int, Int(3, 15)] = Field(9, ge=0, le=30)
+
+    def transform(self) -> Callable[[Any], Any]:
+        transform: Callable[[Any], Any] = v2.RandAugment(self.count, self.strength)
+        return transform
+
+
+class NoErasing(_Off):
+    """Images as they are."""
+
+    kind: Literal["none"] = "none"
+
+
+class RandomErasing(AugmentationTrick):
+    """A rectangle of 2 to 33 % of an image becomes 0, with probability p (Zhong et al., 2020).
+
+    Its sides have a ratio of 0.3 to 3.3; drawn for each image.
+    """
+
+    searched: ClassVar[bool] = False
+    kind: Literal["erasing"] = "erasing"
+    p: Annotated[float, Float(0.05, 0.5)] = Field(0.25, gt=0, le=1)
+
+    def change(self, images: Tensor) -> Tensor:
+        count, _, height, width = images.shape
+        device = images.device
+        area = torch.empty(count, device=device).uniform_(0.02, 0.33) * height * width
+        ratio = torch.empty(count, device=device).uniform_(0.3, 3.3)
+        chosen = torch.rand(count, device=device) < self.p
+        down = _inside(height, (area * ratio).sqrt())
+        across = _inside(width, (area / ratio).sqrt())
+        erased = chosen[:, None, None] & down[:, :, None] & across[:, None, :]
+        return images.masked_fill(erased[:, None], 0)
+
+
+def _inside(side: int, lengths: Tensor) -> Tensor:
+    """Draw where intervals of some lengths lie on a side; return which pixels they cover, (N, side)."""
+    lengths = lengths.round().clamp(1, side)
+    start = (torch.rand_like(lengths) * (side - lengths + 1)).floor()
+    pixels = torch.arange(side, device=lengths.device)
+    return (pixels >= start[:, None]) & (pixels < (start + lengths)[:, None])
+
+
+Augmentation = NoAugmentation | FlipCrop | TrivialAugment | RandAugment
+Erasing = NoErasing | RandomErasing

@@ -1,0 +1,107 @@
+"""Targets that are less certain than the data: label smoothing, mixup, CutMix.
+
+While training only: validation is measured on the data as they are. The loss must take a probability
+for each class, as `torch.nn.functional.cross_entropy` does.
+"""
+
+from abc import abstractmethod
+from typing import Annotated, ClassVar, Literal
+
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+from torchvision.transforms import v2
+
+from lightning_tricks.space import Float, Trick
+
+
+class SmoothingTrick(Trick):
+    """What the targets of training become."""
+
+    @abstractmethod
+    def smooth(self, targets: Tensor, classes: int) -> Tensor:
+        """Return the targets to learn from.
+
+        Args:
+            targets: class numbers of shape (N,), or probabilities of shape (N, classes).
+            classes: the number of outputs.
+        """
+
+
+class NoSmoothing(SmoothingTrick):
+    """Targets as they are."""
+
+    neutral: ClassVar[bool] = True
+    kind: Literal["none"] = "none"
+
+    def smooth(self, targets: Tensor, classes: int) -> Tensor:
+        del classes
+        return targets
+
+
+class LabelSmoothing(SmoothingTrick):
+    """y ← (1 − ε)·y + ε/K for K classes (Szegedy et al., 2016)."""
+
+    searched: ClassVar[bool] = False
+    kind: Literal["label_smoothing"] = "label_smoothing"
+    epsilon: Annotated[float, Float(0.02, 0.2)] = Field(0.1, gt=0, lt=1)
+
+    def smooth(self, targets: Tensor, classes: int) -> Tensor:
+        certain = targets if targets.dim() > 1 else F.one_hot(targets, classes).float()
+        return certain * (1 - self.epsilon) + self.epsilon / classes
+
+
+class MixingTrick(Trick):
+    """Which samples of a batch are mixed with others."""
+
+    @abstractmethod
+    def mix(self, inputs: Tensor, targets: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+        """Return the inputs and targets to learn from.
+
+        Args:
+            inputs: floating-point numbers of shape (N, …).
+            targets: class numbers of shape (N,).
+            classes: the number of outputs.
+        """
+
+
+class NoMixing(MixingTrick):
+    """Samples as they are."""
+
+    neutral: ClassVar[bool] = True
+    kind: Literal["none"] = "none"
+
+    def mix(self, inputs: Tensor, targets: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+        del classes
+        return inputs, targets
+
+
+class MixUp(MixingTrick):
+    """x ← λ·x + (1 − λ)·x′, y alike, with λ ~ Beta(α, α) a batch (Zhang et al., 2018)."""
+
+    searched: ClassVar[bool] = False
+    kind: Literal["mixup"] = "mixup"
+    alpha: Annotated[float, Float(0.1, 1.0, log=True)] = Field(0.2, gt=0)
+
+    def mix(self, inputs: Tensor, targets: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+        mixed: tuple[Tensor, Tensor] = v2.MixUp(alpha=self.alpha, num_classes=classes)(inputs, targets)
+        return mixed
+
+
+class CutMix(MixingTrick):
+    """A rectangle of each image comes from another, and so does its share of y (Yun et al., 2019).
+
+    The rectangle leaves a share λ ~ Beta(α, α) of the image, one for each batch.
+    """
+
+    searched: ClassVar[bool] = False
+    kind: Literal["cutmix"] = "cutmix"
+    alpha: Annotated[float, Float(0.2, 1.0, log=True)] = Field(1.0, gt=0)
+
+    def mix(self, inputs: Tensor, targets: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+        mixed: tuple[Tensor, Tensor] = v2.CutMix(alpha=self.alpha, num_classes=classes)(inputs, targets)
+        return mixed
+
+
+Smoothing = NoSmoothing | LabelSmoothing
+Mixing = NoMixing | MixUp | CutMix

@@ -1,0 +1,39 @@
+"""Which training tricks do ResNet-18 and GoogLeNet need on CIFAR-10, and which of the two is it to be?
+
+    python studies/cifar10.py    # made for GPUs: one trial takes about an hour on two cores
+
+The images come from `--data-dir` (the pickled batches of the Python version), or from a download.
+"""
+
+import sys
+from typing import Annotated, Literal
+
+from images import cifar10
+from pydantic import Field
+from torch import nn
+
+from lightning_tricks import Choice, ImageTricks, Task, Torchvision, main
+from lightning_tricks.tricks.augmentation import Augmentation, FlipCrop
+
+
+class Cifar10Tricks(ImageTricks):
+    """Every trick of a classifier of images, and which network."""
+
+    network: Annotated[Literal["resnet18", "googlenet"], Choice("resnet18", "googlenet")] = "resnet18"
+    augmentation: Annotated[Augmentation, Choice("none", "flip_crop", "trivial", "rand")] = Field(
+        FlipCrop(), discriminator="kind"
+    )
+
+
+def backbone(tricks: Cifar10Tricks) -> nn.Module:
+    """Return the network of a record, for 32×32 pixels and ten classes."""
+    return Torchvision(name=tricks.network).build(inputs=(3, 32, 32), outputs=10)
+
+
+def task(data_dir: str | None = None) -> Task:
+    """Return the task: 45,000 images to train on, 5,000 validate, 10,000 test."""
+    return Task("cifar10", cifar10(data_dir), backbone, Cifar10Tricks, epochs=30)
+
+
+if __name__ == "__main__":
+    sys.exit(main(task, n_trials=50, flags={"--data-dir": "the folder with CIFAR-10's batches"}))

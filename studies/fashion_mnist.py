@@ -1,0 +1,63 @@
+"""Which training tricks does a small convnet, or a ResNet-18, need on Fashion-MNIST?
+
+    python studies/fashion_mnist.py                                     # a convnet, 10,000 images
+    python studies/fashion_mnist.py --network resnet18 --images 55000   # with a GPU
+
+The images come from `--data-dir`, from Debian's package `dataset-fashion-mnist`, or from a download.
+"""
+
+import sys
+from typing import Annotated
+
+from images import fashion_mnist
+from pydantic import Field
+
+from lightning_tricks import Choice, ConvNet, ImageTricks, InputError, Task, Torchvision, main
+from lightning_tricks.tricks.residual import (
+    AnyStochasticDepth,
+    AnyZeroGamma,
+    NoStochasticDepth,
+    NoZeroGamma,
+)
+
+
+class ResNetTricks(ImageTricks):
+    """Every trick of a classifier of images with residual branches."""
+
+    zero_gamma: Annotated[AnyZeroGamma, Choice("none", "zero_gamma")] = Field(
+        NoZeroGamma(), discriminator="kind"
+    )
+    stochastic_depth: Annotated[AnyStochasticDepth, Choice("none", "linear")] = Field(
+        NoStochasticDepth(), discriminator="kind"
+    )
+
+
+NETWORKS = {
+    "convnet": (ConvNet(depth=2, width=16), ImageTricks),
+    "resnet18": (Torchvision(name="resnet18"), ResNetTricks),
+}
+FLAGS = {
+    "--data-dir": "the folder with the four files of Fashion-MNIST",
+    "--network": "convnet or resnet18",
+    "--images": "how many to train on, up to 55000 (default: 10000)",
+}
+
+
+def task(data_dir: str | None = None, network: str | None = None, images: str | None = None) -> Task:
+    """Return the task: images of (1, 28, 28) bytes, of which 5,000 validate and 10,000 test."""
+    if network not in (None, *NETWORKS):
+        raise InputError(f"--network must be one of {list(NETWORKS)} (got {network!r})")
+    if images is not None and not (images.isdecimal() and int(images) >= 100):
+        raise InputError(f"--images must be a whole number of at least 100 (got {images!r})")
+    shape, tricks = NETWORKS[network or "convnet"]
+    return Task(
+        name=f"fashion-{network or 'convnet'}",
+        data=fashion_mnist(data_dir, train=int(images or 10_000)),
+        backbone=lambda tricks: shape.build(inputs=(1, 28, 28), outputs=10),
+        tricks=tricks,
+        epochs=8,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(task, n_trials=30, flags=FLAGS))

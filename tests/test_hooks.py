@@ -1,0 +1,218 @@
+"""Tricks for a LightningModule of the user's own, and for other tasks than classification."""
+
+import pickle
+
+import cloudpickle
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+import torchmetrics
+from conftest import mlp, samples, small_data, trainer
+from sklearn.datasets import load_diabetes
+from torch import nn
+
+from lightning_tricks import (
+    MLP,
+    InMemoryData,
+    InputError,
+    ModuleTricks,
+    Space,
+    Task,
+    Tricks,
+    TricksModule,
+    create_study,
+    optimize,
+    with_tricks,
+)
+
+
+class Own(pl.LightningModule):
+    """A module as people write them: with names, steps and a loss of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Linear(6, 8)
+        self.head = nn.Linear(8, 3)
+        self.mode = "a name that others use too"
+        self.called = []
+
+    def forward(self, inputs):
+        return self.head(F.relu(self.encoder(inputs)))
+
+    def training_step(self, batch, batch_idx):
+        inputs, targets = batch
+        return {"loss": F.cross_entropy(self(inputs), targets), "more": 1}
+
+    def validation_step(self, batch, batch_idx):
+        inputs, targets = batch
+        self.log("own_loss", F.cross_entropy(self(inputs), targets))
+
+    def on_fit_start(self):
+        self.called.append("fit")
+
+    def on_train_epoch_end(self):
+        self.called.append("epoch")
+
+    def configure_callbacks(self):
+        return pl.callbacks.LearningRateMonitor() if self.trainer.logger else []
+
+    def configure_optimizers(self):
+        raise AssertionError("the tricks have their own")
+
+
+OFF = ModuleTricks.plain()
+
+
+def fitted(tricks, epochs=2, **options):
+    module = with_tricks(Own(), tricks, monitor="own_loss", validation_loss="own_loss")
+    trainer(epochs, **options).fit(module, datamodule=small_data())
+    return module
+
+
+def test_a_users_module_is_copied_and_keeps_what_it_is():
+    own = Own()
+    changed = with_tricks(own, ModuleTricks(dropout={"kind": "dropout"}), monitor="own_loss")
+    assert isinstance(changed, Own)
+    assert [type(m).__name__ for m in changed.encoder] == ["Linear", "LastBatchNorm"]
+    assert [type(m).__name__ for m in changed.head] == ["Dropout", "Linear"]
+    assert isinstance(own.encoder, nn.Linear)
+    assert type(own) is Own
+    assert changed.mode == own.mode
+
+
+def test_its_hooks_are_called_beside_ours():
+    module = fitted(ModuleTricks())
+    assert module.called == ["fit", "epoch", "epoch"]
+    assert module.trainer.callback_metrics["gradient/norm"] > 0
+    assert module.trainer.callback_metrics["train/loss"] > 0
+
+
+def test_with_every_trick_off_it_trains_as_plain_sgd_does():
+    torch.manual_seed(0)
+    own = Own()
+    torch.manual_seed(3)
+    module = with_tricks(own, OFF, monitor="own_loss")
+    trainer(1).fit(module, datamodule=small_data())
+    optimizer = torch.optim.SGD(own.parameters(), lr=OFF.optimizer.lr)
+    split = small_data().splits["train"]
+    for index in torch.randperm(24, generator=torch.Generator().manual_seed(3)).split(8):
+        optimizer.zero_grad()
+        own.training_step((split.inputs[index], split.targets[index]), 0)["loss"].backward()
+        optimizer.step()
+    for ours, theirs in zip(module.parameters(), own.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        {"schedule": {"kind": "plateau"}},
+        {"stopping": {"kind": "patience"}},
+        {"averaging": {"kind": "ema"}},
+        {"sharpness": {"kind": "sam"}},
+        {"optimizer": {"kind": "schedule_free"}},
+        {"normalization": {"kind": "weight"}},
+    ],
+    ids=lambda stage: next(iter(stage)),
+)
+def test_every_kind_of_hook_works_on_it(stage):
+    module = fitted(ModuleTricks(**stage), epochs=3)
+    assert all(torch.isfinite(p).all() for p in module.parameters())
+
+
+def test_it_can_be_pickled():
+    module = with_tricks(Own(), ModuleTricks(), monitor="own_loss").eval()
+    again = pickle.loads(cloudpickle.dumps(module))
+    inputs, _ = samples(4, 6)
+    torch.testing.assert_close(again(inputs), module(inputs))
+
+
+@pytest.mark.parametrize("stage", ["scaling", "smoothing", "mixing"])
+def test_a_trick_that_needs_a_forward_of_ours_is_an_error(stage):
+    kind = {"scaling": "unit", "smoothing": "label_smoothing", "mixing": "mixup"}[stage]
+    tricks = OFF.model_dump() | {stage: {"kind": kind}}
+    with pytest.raises(InputError, match=f"{stage} '{kind}' needs a forward of TricksModule"):
+        with_tricks(Own(), tricks)
+
+
+def test_manual_optimization_is_an_error():
+    own = Own()
+    own.automatic_optimization = False
+    with pytest.raises(InputError, match="Own has automatic_optimization off"):
+        with_tricks(own, OFF)
+
+
+def test_a_study_of_a_users_module():
+    task = Task(
+        "own",
+        small_data(),
+        lambda tricks: Own(),
+        tricks=ModuleTricks,
+        epochs=2,
+        monitor="own_loss",
+        mode="min",
+    )
+    study = create_study("own", storage=None, direction="minimize", epochs=2)
+    summary = optimize(study, task, n_trials=3, workers="inline", progress=False)
+    assert [t.state.name for t in study.trials] == ["COMPLETE"] * 3
+    assert "own_loss" in summary.text()
+
+
+def test_a_study_of_a_users_module_with_scaling_says_what_to_do():
+    task = Task("own", small_data(), lambda tricks: Own(), monitor="own_loss", mode="min", epochs=2)
+    with pytest.raises(InputError, match="as ModuleTricks does"):
+        task.check(Space(Tricks))
+
+
+def diabetes():
+    inputs, targets = load_diabetes(return_X_y=True)
+    return InMemoryData.from_arrays(inputs, targets / 100, regression=True)
+
+
+def test_regression_with_a_metric_of_torchmetrics():
+    """R² of the whole split, as scikit-learn has it, is not a mean over batches."""
+    from sklearn.metrics import r2_score
+
+    data = diabetes()
+    task = Task(
+        "diabetes",
+        data,
+        lambda tricks: MLP(depth=1, width=32).build((10,), data.outputs),
+        epochs=20,
+        loss=F.mse_loss,
+        metrics={"r2": torchmetrics.R2Score()},
+        monitor="val/r2",
+    )
+    task.check(Space(Tricks))
+    study = create_study("diabetes", storage=None, epochs=20)
+    optimize(study, task, n_trials=3, workers="inline", progress=False)
+    assert study.best_value > 0.25
+
+    module = task.module(Tricks())
+    fit = trainer(5)
+    fit.fit(module, datamodule=data)
+    split = data.splits["validation"]
+    expected = r2_score(split.targets, module.eval()(split.inputs).detach())
+    assert float(fit.callback_metrics["val/r2"]) == pytest.approx(expected, abs=1e-4)
+
+
+def test_targets_of_a_regression_are_kept_as_columns():
+    data = diabetes()
+    assert data.outputs == 1
+    assert data.splits["train"].targets.shape[1:] == (1,)
+    two = InMemoryData(*[(samples(9, 4).inputs, torch.randn(9, 2))] * 2, regression=True)
+    assert two.outputs == 2
+    with pytest.raises(InputError, match="targets must be finite"):
+        InMemoryData(*[(samples(2, 4).inputs, [1.0, float("nan")])] * 2, regression=True)
+
+
+def test_a_metric_that_remembers_starts_anew_each_epoch():
+    metric = torchmetrics.classification.MulticlassAccuracy(num_classes=3, average="micro")
+    module = TricksModule(mlp(), Tricks(), metrics={"accuracy": metric})
+    fit = trainer(3)
+    fit.fit(module, datamodule=small_data())
+    inputs, targets = small_data().splits["validation"]
+    right = (module.eval()(inputs).argmax(1) == targets).float().mean()
+    assert float(fit.callback_metrics["val/accuracy"]) == pytest.approx(float(right))
+    assert metric.update_count == 0  # the user's own is left alone

@@ -1,0 +1,85 @@
+"""Sharpness-aware minimization, and gradients taken elsewhere."""
+
+import pytest
+import torch
+from conftest import fit, mlp, samples, small_data, variant
+from torch import nn
+
+from lightning_tricks import InputError, Tricks, TricksModule
+
+
+def test_sam_takes_the_gradient_uphill_and_comes_back():
+    """Of L = Σ aᵢwᵢ²/2, where everything can be written down."""
+    scale = torch.tensor([1.0, 4.0])
+    module = nn.Module()
+    module.weight = nn.Parameter(torch.tensor([3.0, 1.0]))
+
+    def evaluate():
+        module.weight.grad = None
+        loss = (scale * module.weight.square()).sum() / 2
+        loss.backward()
+        return loss
+
+    before = module.weight.detach().clone()
+    loss = variant("sharpness", "sam", rho=0.5).closure(module, evaluate)()
+    gradient = scale * before
+    there = before + 0.5 * gradient / gradient.norm()
+    torch.testing.assert_close(module.weight.grad, scale * there)
+    assert torch.equal(module.weight, before)
+    assert float(loss.detach()) == pytest.approx(float((scale * before.square()).sum() / 2))
+
+
+def test_the_statistics_of_batch_norm_are_those_of_the_first_pass():
+    module = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+    inputs, targets = samples(8, 6)
+    passes = []
+
+    def evaluate():
+        module.zero_grad()
+        loss = nn.functional.cross_entropy(module(inputs), targets)
+        loss.backward()
+        passes.append(module[1].running_mean.clone())
+
+    variant("sharpness", "sam").closure(module, evaluate)()
+    assert len(passes) == 2
+    assert torch.equal(passes[0], passes[1])
+    assert module[1].track_running_stats
+
+
+def test_a_trained_module_sees_two_passes_and_one_step_a_batch():
+    calls = []
+
+    class Counted(nn.Sequential):
+        def forward(self, inputs):
+            if self.training:
+                calls.append(torch.is_grad_enabled())
+            return super().forward(inputs)
+
+    tricks = Tricks.plain().model_copy(update={"sharpness": variant("sharpness", "sam")})
+    module = fit(tricks, Counted(*mlp()), small_data(), epochs=1)
+    assert sum(calls) == 2 * 3
+    assert module.trainer.global_step == 3
+
+
+def test_sam_beside_accumulated_gradients_is_an_error():
+    tricks = Tricks(sharpness={"kind": "sam"})
+    with pytest.raises(InputError, match="leave accumulate_grad_batches of the Trainer at 1"):
+        fit(tricks, mlp(), small_data(), accumulate_grad_batches=2)
+
+
+def test_accumulated_gradients_equal_a_larger_batch():
+    def trained(batch_size, accumulated):
+        torch.manual_seed(0)
+        tricks = Tricks.plain()
+        data = small_data(batch_size=batch_size)
+        torch.manual_seed(0)
+        module = TricksModule(backbone, tricks)
+        from conftest import trainer
+
+        trainer(2, accumulate_grad_batches=accumulated).fit(module, datamodule=data)
+        return module.state_dict()
+
+    backbone = mlp()
+    whole, pieces = trained(8, 1), trained(4, 2)
+    for name, value in whole.items():
+        torch.testing.assert_close(pieces[name], value, msg=name)
