@@ -9,6 +9,7 @@ the mean difference in test accuracy over the seeds, in points, and its 95 % con
 """
 
 import argparse
+import re
 import statistics
 import sys
 import warnings
@@ -54,6 +55,13 @@ def scored(task, changes, seed):
     return test_accuracy(task, ImageTricks.parse({**plain, **changes}), FIRST_SEED + seed)
 
 
+def paper(stage, kind):
+    """Return the paper that a trick's docstring names, the first one."""
+    option = stages(ImageTricks).get(stage, {}).get(kind)
+    found = re.search(r"\(([^()]*?\b(?:19|20)\d\d)[^()]*\)", option.__doc__ or "") if option else None
+    return " ".join(found[1].split()) if found else ""
+
+
 def main():
     """Train everything, and print a line for each trick."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -84,13 +92,13 @@ def main():
     found = {key: [] for key in runs}
     for (key, _), value in zip(jobs, values, strict=True):
         found[key].append(value)
-    print("| stage | kind | test accuracy, % | worth, points |")
-    print("|---|---|---|---|")
+    print("| stage | kind | paper | test accuracy, % | worth, points |")
+    print("|---|---|---|---|---|")
     for (network, stage, kind), scores in found.items():
         plain = found[network, "plain", ""]
         worth = "" if stage == "plain" else interval([b - a for a, b in zip(plain, scores, strict=True)])
         name = f"plain, {network}" if stage == "plain" else stage
-        print(f"| {name} | {kind} | {statistics.mean(scores):.2f} | {worth} |")
+        print(f"| {name} | {kind} | {paper(stage, kind)} | {statistics.mean(scores):.2f} | {worth} |")
 
 
 if __name__ == "__main__":

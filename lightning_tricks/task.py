@@ -104,7 +104,7 @@ class Task:
         baseline: Tricks = space.nearest(self.tricks())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # said again, where the trick is drawn
-            for stage in SURGERY:
+            for stage in (*SURGERY, "optimizer"):
                 for kind in space.domains[stage].extremes():
                     self._check_surgery(baseline, stage, kind)
             self._check_shapes(self.module(baseline))
@@ -115,7 +115,8 @@ class Task:
     def _check_surgery(self, baseline: Tricks, stage: str, kind: Any) -> None:
         changed = self.tricks.parse({**baseline.model_dump(), stage: {"kind": kind}})
         try:
-            self.module(changed)
+            module = self.module(changed)
+            changed.optimizer.build(changed.weight_decay.groups(module.subject), module.subject)
         except InputError as error:
             raise InputError(f"{error}; leave {kind!r} out of {stage}") from None
         except Exception as error:  # the user's code may raise anything

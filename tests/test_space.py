@@ -11,8 +11,10 @@ from pydantic import Field
 from lightning_tricks import (
     Choice,
     Float,
+    ImageTricks,
     InputError,
     Int,
+    ModuleTricks,
     OneMinus,
     Space,
     Trick,
@@ -20,6 +22,7 @@ from lightning_tricks import (
     suggest,
 )
 from lightning_tricks.tricks.clipping import NormClipping
+from lightning_tricks.tricks.targets import Mixing, NoMixing
 
 
 class Off(Trick):
@@ -280,3 +283,27 @@ def test_a_subclass_widens_the_space():
 def test_a_wrong_domain_is_refused_when_it_is_made(make):
     with pytest.raises(ValueError, match=r"\(got"):
         make()
+
+
+def test_a_record_type_says_which_kinds_of_a_stage_are_searched():
+    """By an annotation of the stage, as for a number; `Tricks` leaves out what does not fit any task."""
+    everywhere, images, own = (Space(model) for model in (Tricks, ImageTricks, ModuleTricks))
+    assert list(everywhere.domains["mixing"].extremes()) == ["none"]
+    assert list(images.domains["mixing"].extremes()) == ["none", "mixup", "cutmix"]
+    assert list(own.domains["scaling"].extremes()) == ["none"]
+    asked = everywhere.narrow({"mixing": ["none", "cutmix"]})
+    assert list(asked.domains["mixing"].extremes()) == ["none", "cutmix"]
+
+    class Wrong(Tricks):
+        mixing: Annotated[Mixing, Choice("none", "mixdown")] = Field(NoMixing(), discriminator="kind")
+
+    with pytest.raises(InputError, match=r"mixing: must be one of .* \(got 'mixdown'\)"):
+        Space(Wrong).check()
+
+
+def test_a_drawn_record_of_images_has_the_kinds_for_images():
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    drawn = [suggest(study.ask(), Space(ImageTricks)) for _ in range(60)]
+    assert {record.mixing.kind for record in drawn} == {"none", "mixup", "cutmix"}
+    assert {record.augmentation.kind for record in drawn} == {"none", "flip_crop", "trivial", "rand"}
+    assert {record.zero_gamma.kind for record in drawn} == {"none"}
