@@ -36,7 +36,7 @@ from lightning_tricks import ConvNet, ImageTricks, Torchvision, TricksModule
 from lightning_tricks.trial import SILENT
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
-import images
+import image_data
 
 NETWORKS = {"convnet": ConvNet(depth=2, width=16), "resnet18": Torchvision(name="resnet18")}
 MEAN, STD = 0.286, 0.353
@@ -59,7 +59,7 @@ def network(name):
 
 def ours(name, given):
     """Return the steps per second of our module in Lightning's Trainer."""
-    data = images.fashion_mnist(given.data_dir, train=given.images, batch_size=given.batch)
+    data = image_data.fashion_mnist(given.data_dir, train=given.images, batch_size=given.batch)
     times = []
 
     class Clock(pl.Callback):
@@ -116,7 +116,7 @@ def theirs(name, given):
     with tempfile.TemporaryDirectory() as root:
         raw = Path(root, "FashionMNIST", "raw")
         raw.mkdir(parents=True)
-        for path in Path(given.data_dir or images.DEBIAN).glob("*ubyte*"):
+        for path in Path(given.data_dir or image_data.DEBIAN).glob("*ubyte*"):
             content = path.read_bytes()
             packed = path.suffix == ".gz"
             Path(raw, path.name.removesuffix(".gz")).write_bytes(
@@ -150,7 +150,7 @@ def theirs(name, given):
 
 def bare(name, given):
     """Return the steps per second of a plain loop over tensors."""
-    split = images.fashion_mnist(given.data_dir, train=given.images).splits["train"]
+    split = image_data.fashion_mnist(given.data_dir, train=given.images).splits["train"]
     inputs, targets = (part.to(DEVICE) for part in split)
 
     def batches():

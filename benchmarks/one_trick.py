@@ -24,7 +24,7 @@ from lightning_tricks.backbones import Residual
 from lightning_tricks.space import stages
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
-from images import fashion_mnist
+from image_data import fashion_mnist
 
 RESIDUAL = ("zero_gamma", "stochastic_depth")
 """Stages that need residual branches: measured against plain on a network that has some."""

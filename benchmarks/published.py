@@ -20,7 +20,7 @@ from lightning_tricks import Task, Torchvision, Tricks, TricksModule
 from lightning_tricks.space import stages
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
-from images import fashion_mnist
+from image_data import fashion_mnist
 
 
 def lenet(tricks):

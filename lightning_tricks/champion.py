@@ -1,5 +1,6 @@
 """The best trial's model: its weights kept, its test score taken once, itself registered."""
 
+import copy
 import json
 import tempfile
 from collections.abc import Callable
@@ -9,9 +10,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from torch import nn
 
 from lightning_tricks.hooks import TricksHooks
 from lightning_tricks.ledger import Outcome
+from lightning_tricks.module import TricksModule
 from lightning_tricks.shelf import Shelf
 from lightning_tricks.task import Task
 from lightning_tricks.tracking import Tracker
@@ -57,10 +60,17 @@ def register(champion: Champion, tracker: Tracker, name: str, task: Task) -> str
         torch.save(champion.module.state_dict(), weights)
         record.write_text(json.dumps(champion.tricks.model_dump(), indent=2), encoding="utf-8")
         version = tracker.register(
-            champion.number, name, champion.module.network(), example.numpy(), [weights, record]
+            champion.number, name, _deployed(champion.module), example.numpy(), [weights, record]
         )
     tracker.score(champion.number, champion.test)
     return version
+
+
+def _deployed(module: TricksHooks) -> nn.Module:
+    """Return what answers on raw inputs: in evaluation mode, on the CPU."""
+    if isinstance(module, TricksModule):
+        return module.network()
+    return copy.deepcopy(module).cpu().eval()
 
 
 def _test(task: Task, module: TricksHooks) -> dict[str, float]:

@@ -22,6 +22,8 @@ class GradientHealth:
     def __init__(self) -> None:
         self.loss = torch.zeros(())
         """Of the last batch."""
+        self.skips = False
+        """Whether steps with infinite gradients are skipped, and no sign of divergence."""
         self._losses: list[Tensor] = []
         self._norms: list[Tensor] = []
         self._clipped: list[Tensor] = []
@@ -81,7 +83,7 @@ class GradientHealth:
 
     def _check(self, loss: float, norm: float) -> None:
         for name, value in (("loss", loss), ("gradient norm", norm)):
-            if not math.isfinite(value):
+            if not math.isfinite(value) and not (self.skips and value is norm):
                 raise Diverged(f"the {name} became {value} at training step {self._count}")
 
 

@@ -1,6 +1,5 @@
 """`TricksHooks`: the tricks that act in Lightning's hooks, whatever the forward and the steps are."""
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,7 +22,7 @@ class TricksHooks(pl.LightningModule):
     """
 
     @property
-    def subject(self) -> nn.Module:
+    def tricks_subject(self) -> nn.Module:
         """The network whose layers and parameters the tricks act on."""
         return self
 
@@ -43,21 +42,21 @@ class TricksHooks(pl.LightningModule):
         """
         self.tricks = tricks
         self._watched: tuple[str, Mode, str] = (monitor, mode, validation_loss)
-        self.health = health.GradientHealth()
+        self._health = health.GradientHealth()
         self.epoch_metrics: dict[str, float] = {}
         """The training loss and gradient health of the last epoch."""
         self.logs_training = True
         """Whether they are logged. Logging costs; who reads them here can do without."""
-        tricks.normalization.apply(self.subject)
-        tricks.initialization.apply(self.subject)
-        tricks.zero_gamma.apply(self.subject)
-        tricks.normalization.wrap(self.subject)  # weight norm: once the weights are drawn
-        tricks.dropout.apply(self.subject)
-        tricks.stochastic_depth.apply(self.subject)
+        tricks.normalization.apply(self.tricks_subject)
+        tricks.initialization.apply(self.tricks_subject)
+        tricks.zero_gamma.apply(self.tricks_subject)
+        tricks.normalization.wrap(self.tricks_subject)  # weight norm: once the weights are drawn
+        tricks.dropout.apply(self.tricks_subject)
+        tricks.stochastic_depth.apply(self.tricks_subject)
 
-    def network(self) -> nn.Module:
-        """Return what answers on raw inputs: in evaluation mode, on the CPU."""
-        return copy.deepcopy(self).cpu().eval()
+    def pass_batch(self, batch: Any, batch_idx: int) -> None:
+        """Pass a training batch through the network, for what it gathers of its inputs."""
+        raise NotImplementedError
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Lightning sets this one twice for each hook, some fifty times a step, and torch would look
@@ -68,9 +67,9 @@ class TricksHooks(pl.LightningModule):
             super().__setattr__(name, value)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        steps, epochs = self.budget()
-        groups = self.tricks.weight_decay.groups(self.subject)
-        optimizer = self.tricks.optimizer.build(groups, self.subject)
+        steps, epochs = self._budget()
+        groups = self.tricks.weight_decay.groups(self.tricks_subject)
+        optimizer = self.tricks.optimizer.build(groups, self.tricks_subject)
         schedule = self.tricks.schedule.build(optimizer, steps, epochs)
         if schedule is None:
             return optimizer
@@ -100,11 +99,11 @@ class TricksHooks(pl.LightningModule):
 
         def evaluate() -> Any:
             result = optimizer_closure() if optimizer_closure is not None else None
-            losses.append(self.health.loss)
-            self.health.loss = losses[0]  # at the weights themselves
+            losses.append(self._health.loss)
+            self._health.loss = losses[0]  # at the weights themselves
             return result
 
-        optimizer.step(closure=self.tricks.sharpness.closure(self.subject, evaluate))
+        optimizer.step(closure=self.tricks.sharpness.closure(self.tricks_subject, evaluate))
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
@@ -113,8 +112,10 @@ class TricksHooks(pl.LightningModule):
                 "sharpness takes two passes over one batch: leave accumulate_grad_batches of the "
                 f"Trainer at 1 (got {self.trainer.accumulate_grad_batches})"
             )
-        self._trained = [p for p in self.subject.parameters() if p.requires_grad]
-        self._ends = health.ends(self.subject, self._trained)
+        # A scaler of float16 losses skips steps whose gradients overflow.
+        self._health.skips = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        self._trained = [p for p in self.tricks_subject.parameters() if p.requires_grad]
+        self._ends = health.ends(self.tricks_subject, self._trained)
 
     def configure_gradient_clipping(
         self,
@@ -128,11 +129,18 @@ class TricksHooks(pl.LightningModule):
                 f"clipping is the trick {self.tricks.clipping.kind!r} here: leave "
                 f"gradient_clip_val of the Trainer at None (got {gradient_clip_val})"
             )
+        places = [place for place, p in enumerate(self._trained) if p.grad is not None]
         gradients = [p.grad for p in self._trained if p.grad is not None]
+        if not gradients:
+            return  # the step had no loss
         norms = torch.stack(torch._foreach_norm(gradients))
         total = torch.linalg.vector_norm(norms)
-        clipped = self.tricks.clipping.clip(self.subject, gradients, total)
-        self.health.observe(norms, total, clipped)
+        if len(places) < len(self._trained):  # some took no part
+            norms = norms.new_zeros(len(self._trained)).index_copy(
+                0, torch.tensor(places, device=norms.device), norms
+            )
+        clipped = self.tricks.clipping.clip(self.tricks_subject, gradients, total)
+        self._health.observe(norms, total, clipped)
 
     def on_validation_start(self) -> None:
         super().on_validation_start()
@@ -146,10 +154,10 @@ class TricksHooks(pl.LightningModule):
             self.log_dict(self.epoch_metrics)
 
     def _sum_up(self) -> None:
-        metrics = self.health.summary(self._ends, self.trainer.strategy.reduce)
+        metrics = self._health.summary(self._ends, self.trainer.strategy.reduce)
         self.epoch_metrics = metrics or self.epoch_metrics
 
-    def budget(self) -> tuple[int, int]:
+    def _budget(self) -> tuple[int, int]:
         """Return the optimizer steps and the epochs of the whole budget."""
         steps, epochs = self.trainer.estimated_stepping_batches, self.trainer.max_epochs
         if epochs is None or epochs < 1:

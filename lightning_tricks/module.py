@@ -1,6 +1,8 @@
 """`TricksModule`: an ordinary LightningModule that hands each of Lightning's hooks to its trick."""
 
 import copy
+import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,6 +20,9 @@ from lightning_tricks.tricks.stopping import Mode
 
 AUXILIARY = 0.3
 """The weight of the loss of each auxiliary head beside the main one (Szegedy et al., 2014)."""
+
+_OURS = ("tricks", "tricks_subject", "take_tricks", "pass_batch", "epoch_metrics", "logs_training")
+"""What a module with tricks has beside what Lightning knows."""
 
 Batch = tuple[Tensor, Tensor]
 Measure = Callable[[Tensor, Tensor], Tensor]
@@ -82,7 +87,7 @@ class TricksModule(TricksHooks):
         self.classes = _outputs(self.backbone)
 
     @property
-    def subject(self) -> nn.Module:
+    def tricks_subject(self) -> nn.Module:
         """The network whose layers and parameters the tricks act on."""
         return self.backbone
 
@@ -102,7 +107,7 @@ class TricksModule(TricksHooks):
     def on_fit_start(self) -> None:
         super().on_fit_start()
         if self.scaling is not None and not self.scaling.fitted:
-            self.budget()  # has Lightning set up the training data
+            self._budget()  # has Lightning set up the training data
             loader = self.trainer.train_dataloader or []
             batches = getattr(loader, "whole", loader)
             self.tricks.scaling.fit(self.scaling, (batch[0] for batch in batches))
@@ -110,10 +115,15 @@ class TricksModule(TricksHooks):
                 for name, value in self.scaling.named_buffers():
                     setattr(self.scaling, name, self.trainer.strategy.broadcast(value))
 
+    def pass_batch(self, batch: Batch, batch_idx: int) -> None:
+        """Pass the inputs of a batch through the network, as validation would."""
+        del batch_idx
+        self(batch[0])
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         del batch_idx
         loss = self.learned_loss(batch)
-        self.health.loss = loss.detach()
+        self._health.loss = loss.detach()
         return loss
 
     def learned_loss(self, batch: Batch) -> Tensor:
@@ -172,7 +182,8 @@ def with_tricks(
 
     Initialisation, normalization, residual branches, dropout, weight decay, optimizer, sharpness,
     clipping, schedule, averaging and stopping act on a copy of it. What its `configure_optimizers`
-    says is not used; its other hooks are called as ever. Tricks that need a forward of ours must be
+    says is not used; its other hooks, of which it must not have those for the
+    optimizer's step and clipping, are called as ever. Tricks that need a forward of ours must be
     off, as in `ModuleTricks`: scaling, augmentation, erasing, mixing and smoothing.
 
     Args:
@@ -195,27 +206,59 @@ def with_tricks(
                 f"{stage} {getattr(record, stage).kind!r} needs a forward of TricksModule, and "
                 f"{type(module).__name__} has its own: set {stage} to 'none', as ModuleTricks does"
             )
+    kind = type(module)
+    for hook in ("optimizer_step", "configure_gradient_clipping"):
+        if getattr(kind, hook) is not getattr(pl.LightningModule, hook):
+            raise InputError(f"{kind.__name__} has its own {hook}, where tricks are to act: take it out")
+    taken = {*vars(module), *module._modules, *module._parameters, *module._buffers, *vars(kind)}
+    if clash := sorted(taken & set(_OURS)):
+        raise InputError(f"{kind.__name__} has {clash} of its own, which tricks need: rename them")
     if not module.automatic_optimization:
         raise InputError(
             f"{type(module).__name__} has automatic_optimization off: tricks act in Lightning's hooks"
         )
     changed = copy.deepcopy(module)
-    kind = type(changed)
-    changed.__class__ = type(kind.__name__, (_WithTricks, kind), {"__module__": kind.__module__})
+    own = {"__module__": kind.__module__, "training_step": _heard(kind.training_step)}
+    changed.__class__ = type(kind.__name__, (_WithTricks, kind), own)
     assert isinstance(changed, _WithTricks)
     changed.take_tricks(record, monitor, mode, validation_loss)
     return changed
 
 
 class _WithTricks(TricksHooks):
-    """Put before a user's own class."""
+    """Put before a user's own class, whose training step it hears."""
 
-    def training_step(self, *args: Any, **kwargs: Any) -> Any:
-        result = super().training_step(*args, **kwargs)
+    def pass_batch(self, batch: Any, batch_idx: int) -> None:
+        """Run the training step for what norms gather, without logging."""
+        logging = {name: vars(self).get(name) for name in ("log", "log_dict")}
+        try:
+            for name in logging:
+                object.__setattr__(self, name, lambda *args, **kwargs: None)
+            call = {"batch_idx": batch_idx} if "batch_idx" in _parameters(self.training_step) else {}
+            self.training_step(batch, **call)
+        finally:
+            for name, own in logging.items():
+                object.__delattr__(self, name)
+                if own is not None:
+                    object.__setattr__(self, name, own)
+
+
+def _heard(step: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a training step whose loss is noted; Lightning reads the signature of the user's."""
+
+    @functools.wraps(step)
+    def training_step(self: TricksHooks, *args: Any, **kwargs: Any) -> Any:
+        result = step(self, *args, **kwargs)
         loss = result["loss"] if isinstance(result, Mapping) else result
         if loss is not None:
-            self.health.loss = loss.detach()
+            self._health.loss = loss.detach()
         return result
+
+    return training_step
+
+
+def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(function).parameters
 
 
 def _heads(outputs: Any) -> list[Tensor]:

@@ -62,8 +62,19 @@ class Fans(NamedTuple):
 
 
 def weighted_layers(module: nn.Module) -> list[Weighted]:
-    """Return the linear and convolutional layers in the order of registration."""
-    return [m for m in module.modules() if isinstance(m, Weighted)]
+    """Return the linear and convolutional layers that are trained, in the order of registration."""
+    return [m for m in module.modules() if isinstance(m, Weighted) and not frozen(m)]
+
+
+def norm_layers(module: nn.Module) -> list[nn.Module]:
+    """Return the norm layers that are not frozen."""
+    return [m for m in module.modules() if isinstance(m, NORMS) and not frozen(m)]
+
+
+def frozen(layer: nn.Module) -> bool:
+    """Tell whether a layer has parameters, and none of them is trained: it is to stay as it is."""
+    parameters = list(layer.parameters())
+    return bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
 
 
 def hidden_layers(module: nn.Module) -> list[Weighted]:
@@ -121,13 +132,15 @@ def refill(container: nn.Sequential, modules: Iterable[nn.Module]) -> None:
     """Replace the children of a container; children that stay keep the names that are not numbers."""
     old = dict(container._modules)
     numbered = all(name.isdecimal() for name in old)
-    names = {id(child): name for name, child in old.items()}
-    for name in old:
+    names: dict[int, list[str]] = {}  # a child may stand in several places
+    for name, child in old.items():
+        names.setdefault(id(child), []).append(name)
         del container._modules[name]
     for index, child in enumerate(modules):
         name = str(index)
         if not numbered:
-            name = names.get(id(child), f"{type(child).__name__.lower()}{index}")
+            own = names.get(id(child))
+            name = own.pop(0) if own else f"{type(child).__name__.lower()}_{index}"
         container.add_module(name, child)
 
 
@@ -156,6 +169,9 @@ def put_beside(
 def replace_everywhere(module: nn.Module, old: nn.Module, new: nn.Module) -> None:
     """Put `new` in each place of the module where `old` stands."""
     for parent in list(module.modules()):
+        if isinstance(parent, nn.TransformerEncoderLayer):
+            # In use, it would take the weights of its layers to a kernel that knows no others.
+            parent.activation_relu_or_gelu = 0
         for name, child in list(parent._modules.items()):
             if child is old:
                 setattr(parent, name, new)

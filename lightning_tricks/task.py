@@ -78,7 +78,10 @@ class Task:
         """Return a new module; its weights come from torch's random state."""
         backbone = self.backbone(tricks)
         if isinstance(backbone, pl.LightningModule):
-            return with_tricks(backbone, tricks, monitor=self.monitor, mode=self.mode)
+            loss = self.monitor if self.mode == "min" else "val/loss"
+            return with_tricks(
+                backbone, tricks, monitor=self.monitor, mode=self.mode, validation_loss=loss
+            )
         module = TricksModule(
             backbone,
             tricks,
@@ -116,7 +119,11 @@ class Task:
         changed = self.tricks.parse({**baseline.model_dump(), stage: {"kind": kind}})
         try:
             module = self.module(changed)
-            changed.optimizer.build(changed.weight_decay.groups(module.subject), module.subject)
+            if isinstance(module, TricksModule):
+                module.eval().backbone(module.cast(self.example()[0][:2]))
+            changed.optimizer.build(
+                changed.weight_decay.groups(module.tricks_subject), module.tricks_subject
+            )
         except InputError as error:
             raise InputError(f"{error}; leave {kind!r} out of {stage}") from None
         except Exception as error:  # the user's code may raise anything
@@ -155,6 +162,10 @@ class Task:
         try:
             if len(outputs) != len(targets):
                 raise ValueError("one output a sample is needed")
+            if targets.is_floating_point() and outputs.shape != targets.shape:
+                raise ValueError("numbers to predict need outputs of the same shape")
+            if targets.is_floating_point() and self.loss is F.cross_entropy:
+                raise ValueError("numbers to predict need another loss, such as mse_loss")
             loss = self.loss(outputs, targets)
             copies = copy.deepcopy(dict(self.metrics))  # some remember what they saw
             measured = {name: f(outputs, targets) for name, f in copies.items()}

@@ -8,7 +8,7 @@ The images come from `--data-dir` (the pickled batches of the Python version), o
 import sys
 from typing import Annotated, Literal
 
-from images import cifar10
+from image_data import cifar10
 from pydantic import Field
 from torch import nn
 

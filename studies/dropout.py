@@ -11,7 +11,8 @@ import statistics
 import sys
 
 import matplotlib.pyplot as plt
-from images import fashion_mnist
+from figures import at_least, figure
+from image_data import fashion_mnist
 from joblib import Parallel, delayed
 from scipy import stats
 from torch import nn
@@ -67,10 +68,10 @@ def main() -> int:
     """Train, print the table and draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data-dir")
-    parser.add_argument("--images", type=int, default=10_000)
-    parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--figure", default="dropout.png")
+    parser.add_argument("--images", type=at_least(100), default=10_000)
+    parser.add_argument("--epochs", type=at_least(1), default=5)
+    parser.add_argument("--seeds", type=at_least(2), default=5)
+    parser.add_argument("--figure", type=figure, default="dropout.png")
     given = parser.parse_args()
     try:
         data = fashion_mnist(given.data_dir, train=given.images, batch_size=64)
@@ -87,7 +88,7 @@ def main() -> int:
         )
     )
     print("validation accuracy by epoch, %")
-    figure, axis = plt.subplots(figsize=(7, 4.5))
+    drawing, axis = plt.subplots(figsize=(7, 4.5))
     for rate in RATES:
         columns = zip(*(found[rate, seed] for seed in range(given.seeds)), strict=True)
         rows = [interval([100 * value for value in column]) for column in columns]
@@ -96,8 +97,8 @@ def main() -> int:
         axis.errorbar(range(1, given.epochs + 1), means, halves, label=f"rate {rate}", capsize=3)
     axis.set(xlabel="epoch", ylabel="validation accuracy, %", xticks=range(1, given.epochs + 1))
     axis.legend()
-    figure.tight_layout()
-    figure.savefig(given.figure)
+    drawing.tight_layout()
+    drawing.savefig(given.figure)
     print(f"the figure is in {given.figure}")
     return 0
 

@@ -12,6 +12,7 @@ import sys
 
 import matplotlib.pyplot as plt
 import torch
+from figures import at_least, figure
 from torch import nn
 
 from lightning_tricks import Tricks
@@ -38,12 +39,12 @@ def signal(initialization: str, activation: str, depth: int, width: int) -> list
 def main() -> None:
     """Print the table and draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--depth", type=int, default=20)
-    parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--figure", default="initialization.png")
+    parser.add_argument("--depth", type=at_least(1), default=20)
+    parser.add_argument("--width", type=at_least(2), default=256)
+    parser.add_argument("--figure", type=figure, default="initialization.png")
     given = parser.parse_args()
     kinds = list(stages(Tricks)["initialization"])
-    figure, axes = plt.subplots(1, len(ACTIVATIONS), figsize=(13, 4), sharey=True)
+    drawing, axes = plt.subplots(1, len(ACTIVATIONS), figsize=(13, 4), sharey=True)
     print(f"standard deviation of the outputs of layer {given.depth}, for inputs of N(0, 1)")
     print(f"{'':16}" + "".join(f"{name:>12}" for name in ACTIVATIONS))
     for kind in kinds:
@@ -56,8 +57,8 @@ def main() -> None:
         print(f"{kind:16}" + "".join(f"{value:12.2g}" for value in row))
     axes[0].set_ylabel("standard deviation")
     axes[-1].legend(fontsize="small")
-    figure.tight_layout()
-    figure.savefig(given.figure)
+    drawing.tight_layout()
+    drawing.savefig(given.figure)
     print(f"the figure is in {given.figure}")
 
 

@@ -12,6 +12,7 @@ import sys
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
+from figures import at_least, figure
 from torch import nn
 
 from lightning_tricks import Tricks, TricksModule
@@ -38,11 +39,11 @@ def gradients(initialization: str, norm: str, activation: str, depth: int, width
 def main() -> None:
     """Print the table and draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--depth", type=int, default=20)
-    parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--figure", default="gradients.png")
+    parser.add_argument("--depth", type=at_least(1), default=20)
+    parser.add_argument("--width", type=at_least(2), default=256)
+    parser.add_argument("--figure", type=figure, default="gradients.png")
     given = parser.parse_args()
-    figure, axes = plt.subplots(1, len(ACTIVATIONS), figsize=(11, 4), sharey=True)
+    drawing, axes = plt.subplots(1, len(ACTIVATIONS), figsize=(11, 4), sharey=True)
     print(f"gradient norm of the first layer's weights, as a share of layer {given.depth}'s")
     print(f"{'':32}" + "".join(f"{name:>10}" for name in ACTIVATIONS))
     for norm in NORMS:
@@ -60,8 +61,8 @@ def main() -> None:
             print(f"{name:32}" + "".join(f"{value:10.1e}" for value in row))
     axes[0].set_ylabel("gradient norm")
     axes[-1].legend(fontsize="x-small")
-    figure.tight_layout()
-    figure.savefig(given.figure)
+    drawing.tight_layout()
+    drawing.savefig(given.figure)
     print(f"the figure is in {given.figure}")
 
 

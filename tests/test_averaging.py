@@ -8,7 +8,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lightning_tricks import Tricks, TricksModule
-from lightning_tricks.tricks.averaging import WeightAveraging, refresh_statistics
+from lightning_tricks.statistics import refresh_statistics
+from lightning_tricks.tricks.averaging import WeightAveraging
 
 KINDS = [("ema", {"horizon": 0.2}), ("swa", {"start": 0.5})]
 
@@ -138,15 +139,60 @@ def test_statistics_of_batch_norm_are_those_of_the_averaged_weights():
 
 
 def test_refreshing_leaves_modes_momentum_and_dropout_alone():
-    module = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.BatchNorm1d(4, momentum=0.3))
-    module[1].eval()
-    batches = [torch.randn(50, 3), torch.randn(50, 3)]
-    refresh_statistics(module, batches)
-    assert [m.training for m in module] == [True, False, True]
-    assert module[2].momentum == 0.3
+    backbone = nn.Sequential(
+        nn.Linear(6, 4), nn.Dropout(0.5), nn.BatchNorm1d(4, momentum=0.3), nn.Linear(4, 3)
+    )
+    tricks = Tricks.plain().model_dump() | {
+        "normalization": {"kind": "own"},
+        "dropout": {"kind": "dropout", "p": 0.5},
+    }
+    module = TricksModule(backbone, tricks)
+    runner = trainer(1)
+    runner.fit(module, datamodule=small_data())
+    linear, dropout, norm, _ = module.backbone.train()
+    dropout.eval()
+    state = torch.get_rng_state()
+    refresh_statistics(runner, module)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [m.training for m in module.backbone] == [True, False, True, True]
+    assert norm.momentum == 0.3
     with torch.no_grad():
-        expected = module[0](torch.cat(batches)).mean(0)
-    torch.testing.assert_close(module[2].running_mean, expected)
+        expected = linear(small_data().splits["train"].inputs).mean(0)
+    torch.testing.assert_close(norm.running_mean, expected)
+
+
+@pytest.mark.parametrize(("kind", "fields"), KINDS)
+def test_a_layer_that_stands_in_two_places_is_averaged_as_one(kind, fields):
+    shared = nn.Linear(6, 6)
+    backbone = nn.Sequential(shared, nn.ReLU(), shared, nn.ReLU(), nn.Linear(6, 3))
+    tricks = Tricks.plain().model_dump() | {"averaging": {"kind": kind, **fields}}
+    recorder = Recorder()
+    module = TricksModule(backbone, tricks)
+    trainer(4, callbacks=[recorder]).fit(module, datamodule=small_data())
+    weights = torch.stack([step["backbone.0.weight"] for step in recorder.steps])
+    averaged = module.backbone[0].weight
+    assert (averaged - weights[0]).norm() > 1e-3
+    assert (
+        (averaged - weights[6:].mean(0)).norm() < (weights[0] - weights[6:].mean(0)).norm() / 2
+    ).item()
+
+
+def test_a_buffer_that_is_no_statistic_is_as_training_left_it():
+    class Counting(nn.Sequential):
+        def __init__(self, *layers):
+            super().__init__(*layers)
+            self.register_buffer("steps", torch.zeros(()))
+
+        def forward(self, inputs):
+            if self.training:
+                self.steps += 1
+            for layer in self:
+                inputs = layer(inputs)
+            return inputs
+
+    module = TricksModule(Counting(*mlp()), Tricks(averaging={"kind": "ema"}))
+    trainer(3).fit(module, datamodule=small_data())
+    assert module.backbone.steps == 3 * 3
 
 
 def test_a_horizon_is_a_share_of_the_budget():

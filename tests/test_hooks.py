@@ -216,3 +216,94 @@ def test_a_metric_that_remembers_starts_anew_each_epoch():
     right = (module.eval()(inputs).argmax(1) == targets).float().mean()
     assert float(fit.callback_metrics["val/accuracy"]) == pytest.approx(float(right))
     assert metric.update_count == 0  # the user's own is left alone
+
+
+class Scaling(Own):
+    """Changes its inputs in the training step, which names no batch number."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+
+    def forward(self, inputs):
+        return self.network(inputs)
+
+    def training_step(self, batch):
+        self.log("own", 1.0)
+        return F.cross_entropy(self(batch["inputs"] * 10 + 50), batch["targets"])
+
+    def validation_step(self, batch, batch_idx):
+        self.log("own_loss", F.cross_entropy(self(batch["inputs"] * 10 + 50), batch["targets"]))
+
+
+def dictionaries():
+    inputs, targets = small_data().splits["train"]
+    rows = [{"inputs": i, "targets": t} for i, t in zip(inputs, targets, strict=True)]
+    return torch.utils.data.DataLoader(rows, batch_size=8)
+
+
+def test_statistics_are_gathered_by_the_users_own_training_step():
+    """From batches of any form, and from the inputs that the network has in training."""
+    tricks = ModuleTricks(averaging={"kind": "ema"})
+    module = with_tricks(Scaling(), tricks, monitor="own_loss", validation_loss="own_loss")
+    trainer(2).fit(module, dictionaries(), dictionaries())
+    linear, norm = module.network[:2]
+    with torch.no_grad():
+        expected = linear(small_data().splits["train"].inputs * 10 + 50).mean(0)
+    torch.testing.assert_close(norm.running_mean, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_parameters_without_gradient_and_steps_without_loss_are_borne():
+    class Sparse(Own):
+        def __init__(self):
+            super().__init__()
+            self.other = nn.Linear(8, 3)
+
+        def training_step(self, batch, batch_idx):
+            if batch_idx == 0:
+                return None
+            hidden = F.relu(self.encoder(batch[0]))
+            head = self.head if batch_idx == 1 else self.other
+            return F.cross_entropy(head(hidden), batch[1])
+
+    module = with_tricks(Sparse(), OFF, monitor="own_loss")
+    trainer(2).fit(module, datamodule=small_data())
+    assert module.trainer.callback_metrics["gradient/norm"] > 0
+
+
+def test_names_that_tricks_need_and_hooks_that_they_take_are_told():
+    class Named(Own):
+        def __init__(self):
+            super().__init__()
+            self.tricks = "many"
+
+    class Stepping(Own):
+        def optimizer_step(self, *args, **kwargs):
+            pass
+
+    with pytest.raises(InputError, match=r"Named has \['tricks'\] of its own"):
+        with_tricks(Named(), OFF)
+    with pytest.raises(InputError, match="Stepping has its own optimizer_step"):
+        with_tricks(Stepping(), OFF)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "loss", "message"),
+    [
+        (1, F.cross_entropy, "another loss, such as mse_loss"),
+        (2, F.mse_loss, "outputs of the same shape"),
+    ],
+)
+def test_a_regression_with_the_wrong_outputs_or_loss_is_an_error(outputs, loss, message):
+    data = diabetes()
+    task = Task(
+        "wrong",
+        data,
+        lambda tricks: MLP(depth=1).build((10,), outputs),
+        loss=loss,
+        metrics={},
+        monitor="val/loss",
+        mode="min",
+    )
+    with pytest.raises(InputError, match=message):
+        task.check(Space(Tricks))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from schedulefree import AdamWScheduleFree
 
 from lightning_tricks import InputError
-from lightning_tricks.tricks import Tricks
+from lightning_tricks.tricks import Tricks, optimizers
 from lightning_tricks.tricks.optimizers import (
     Adam,
     Lion,
@@ -228,6 +228,21 @@ def test_muon_reads_a_convolution_as_a_matrix_and_goes_on_from_its_state():
     again = Muon(lr=1.0).build(NoWeightDecay().groups(module), module)
     again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     torch.testing.assert_close(steps(again, 1), steps(optimizer, 1))
+
+
+def test_muon_turns_directions_under_weight_norm_and_leaves_lengths_to_adam():
+    module = mlp()
+    variant("normalization", "weight").wrap(module)
+    optimizer = Muon().build(NoWeightDecay().groups(module), module)
+    (matrices,) = [group["params"] for group in optimizer.param_groups if group["matrices"]]
+    held = [module[index].parametrizations.weight.original1 for index in (0, 2)]
+    assert {id(p) for p in matrices} == {id(p) for p in held}
+
+
+@pytest.mark.parametrize(("kind", "fields", "reference", "options"), REFERENCES)
+def test_a_large_network_takes_the_same_steps(kind, fields, reference, options, monkeypatch):
+    monkeypatch.setattr(optimizers, "FLAT_NUMBERS", 10)
+    test_each_optimizer_equals_torch(kind, fields, reference, options)
 
 
 def test_muon_needs_a_hidden_matrix():

@@ -83,3 +83,34 @@ def test_accumulated_gradients_equal_a_larger_batch():
     whole, pieces = trained(8, 1), trained(4, 2)
     for name, value in whole.items():
         torch.testing.assert_close(pieces[name], value, msg=name)
+
+
+def test_both_passes_see_the_same_draws():
+    module = nn.Linear(3, 3)
+    seen = []
+
+    def evaluate():
+        module.zero_grad()
+        seen.append(torch.rand(4))
+        module(torch.ones(1, 3)).sum().backward()
+
+    variant("sharpness", "sam").closure(module, evaluate)()
+    assert torch.equal(*seen)
+    assert not torch.equal(torch.rand(4), seen[0])
+
+
+def test_an_exception_leaves_the_weights_where_they_were():
+    module = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    before = module[0].weight.detach().clone()
+    passes = []
+
+    def evaluate():
+        passes.append(1)
+        if len(passes) == 2:
+            raise KeyboardInterrupt
+        module(torch.randn(4, 3)).square().sum().backward()
+
+    with pytest.raises(KeyboardInterrupt):
+        variant("sharpness", "sam").closure(module, evaluate)()
+    assert torch.equal(module[0].weight, before)
+    assert module[1].track_running_stats

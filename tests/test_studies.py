@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import images
+import image_data
 import numpy as np
 import pytest
 import torch
@@ -17,7 +17,7 @@ from lightning_tricks import InputError
 STUDIES = Path(__file__).parents[1] / "studies"
 
 DEBIAN = pytest.mark.skipif(
-    not images.DEBIAN.is_dir(), reason="needs Debian's package dataset-fashion-mnist"
+    not image_data.DEBIAN.is_dir(), reason="needs Debian's package dataset-fashion-mnist"
 )
 SMALL = ("--n-trials", "2", "--epochs", "1", "--workers", "inline")
 
@@ -61,7 +61,7 @@ def write_cifar(folder, count=20):
 @pytest.mark.parametrize("packed", [False, True])
 def test_fashion_mnist_is_read_from_its_files(tmp_path, packed):
     pictures, labels = write_fashion(tmp_path, packed=packed)
-    data = images.fashion_mnist(str(tmp_path), train=50)
+    data = image_data.fashion_mnist(str(tmp_path), train=50)
     assert {name: len(split.targets) for name, split in data.splits.items()} == {
         "train": 50,
         "validation": 12,
@@ -74,7 +74,7 @@ def test_fashion_mnist_is_read_from_its_files(tmp_path, packed):
 
 @DEBIAN
 def test_debians_fashion_mnist_is_what_was_published():
-    data = images.fashion_mnist()
+    data = image_data.fashion_mnist()
     sizes = [len(data.splits[name].targets) for name in ("train", "validation", "test")]
     assert sizes == [55_000, 5_000, 10_000]
     assert data.splits["test"].targets.bincount().tolist() == [1000] * 10
@@ -85,14 +85,14 @@ def test_debians_fashion_mnist_is_what_was_published():
 @pytest.mark.parametrize("inside", [".", "cifar-10-batches-py"])
 def test_cifar10_is_read_from_its_batches(tmp_path, inside):
     pictures = write_cifar(tmp_path / "given" / inside)
-    data = images.cifar10(str(tmp_path / "given"))
+    data = image_data.cifar10(str(tmp_path / "given"))
     assert len(data.splits["train"].targets) == 90
     assert data.sample_shape == (3, 32, 32)
     np.testing.assert_array_equal(data.splits["test"].inputs.flatten(1), pictures)
 
 
 def test_a_folder_without_the_data_is_an_error_that_lists_what_was_looked_in(tmp_path):
-    for read in (images.fashion_mnist, images.cifar10):
+    for read in (image_data.fashion_mnist, image_data.cifar10):
         with pytest.raises(
             InputError, match=rf"was not found in {re.escape(str(tmp_path))}.*--data-dir"
         ):
@@ -103,11 +103,11 @@ def test_damaged_files_are_an_error(tmp_path):
     write_fashion(tmp_path)
     (tmp_path / "train-images-idx3-ubyte").write_bytes(b"no images")
     with pytest.raises(InputError, match="is no IDX file"):
-        images.fashion_mnist(str(tmp_path))
+        image_data.fashion_mnist(str(tmp_path))
     write_cifar(tmp_path / "cifar")
     (tmp_path / "cifar" / "data_batch_2").write_bytes(b"no pickle")
     with pytest.raises(InputError, match="is no batch of CIFAR-10"):
-        images.cifar10(str(tmp_path / "cifar"))
+        image_data.cifar10(str(tmp_path / "cifar"))
 
 
 @pytest.mark.parametrize("network", ["convnet", "resnet18"])

@@ -1,5 +1,7 @@
 """Normalization and dropout: where layers go in, and what happens to biases."""
 
+from collections import OrderedDict
+
 import pytest
 import torch
 from conftest import VARIANTS, convnet, mlp, variant
@@ -196,10 +198,67 @@ def test_the_shape_of_the_built_in_networks():
 
 
 def test_names_of_a_named_sequential_stay():
-    from collections import OrderedDict
-
     layers = OrderedDict(first=nn.Linear(4, 4), act=nn.ReLU(), head=nn.Linear(4, 2))
     module = normalized(nn.Sequential(layers), "batch")
     names = [name for name, _ in module.named_children()]
     assert [n for n in names if n in layers] == ["first", "act", "head"]
     assert kinds(module) == ["Linear", "LastBatchNorm", "ReLU", "Linear"]
+
+
+def test_a_named_sequential_may_use_one_activation_twice():
+    relu = nn.ReLU()
+    layers = OrderedDict(
+        fc1=nn.Linear(4, 4), act1=relu, fc2=nn.Linear(4, 4), act2=relu, head=nn.Linear(4, 2)
+    )
+    module = normalized(nn.Sequential(layers), "layer")
+    names = ["Linear", "LayerNorm", "ReLU"]
+    assert kinds(module) == [*names, *names, "Linear"]
+    assert [n for n, _ in module.named_children() if n in layers] == ["fc1", "act1", "fc2", "head"]
+    assert "act2" in dict(module._modules)
+
+
+@pytest.mark.parametrize("kind", ["none", "batch", "group", "layer", "weight"])
+def test_a_transformer_answers_alike_with_and_without_gradients(kind):
+    """Torch has a kernel for use, which reads the weights of layer norms and knows no others."""
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    backbone = nn.Sequential(nn.TransformerEncoder(layer, 2), nn.Flatten(), nn.Linear(40, 3))
+    module = TricksModule(
+        backbone, Tricks(normalization={"kind": kind}, scaling={"kind": "none"})
+    ).eval()
+    inputs = torch.randn(4, 5, 8)
+    with torch.no_grad():
+        alone = module(inputs)
+    torch.testing.assert_close(module(inputs), alone)
+    dropouts = [m.dropout for m in module.modules() if isinstance(m, nn.MultiheadAttention)]
+    assert dropouts == [0.0, 0.0]
+
+
+def test_what_is_frozen_stays_as_it_is():
+    class Distilled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.teacher = nn.Sequential(
+                nn.Linear(6, 8, bias=False), nn.BatchNorm1d(8), nn.ReLU()
+            ).requires_grad_(False)
+            self.student = mlp(inputs=8)
+
+        def forward(self, inputs):
+            return self.student(self.teacher(inputs))
+
+    for kind in ("none", "group", "weight"):
+        backbone = Distilled()
+        changed = TricksModule(backbone, Tricks(normalization={"kind": kind})).backbone
+        before, after = backbone.teacher.state_dict(), changed.teacher.state_dict()
+        assert before.keys() == after.keys()
+        assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_weight_norm_leaves_zeros_alone_and_unties_nothing():
+    module = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2))
+    nn.init.zeros_(module[2].weight)
+    variant("normalization", "weight").wrap(module)
+    assert torch.isfinite(module(torch.randn(2, 3))).all()
+    tied = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 2))
+    tied[1].weight = tied[0].weight
+    with pytest.raises(InputError, match="would untie layers that share one weight"):
+        variant("normalization", "weight").wrap(tied)

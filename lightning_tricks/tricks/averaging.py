@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from lightning_tricks.space import Float, Trick
-from lightning_tricks.statistics import refresh_statistics, training_inputs
+from lightning_tricks.statistics import refresh_statistics
 
 
 class AveragingTrick(Trick):
@@ -110,7 +110,7 @@ class WeightAveraging(pl.Callback):
 
     @torch.no_grad()
     def _update(self, module: nn.Module, weight: float) -> None:
-        parameters = {name: p.detach() for name, p in module.named_parameters()}
+        parameters = {name: p.detach() for name, p in _parameters(module).items()}
         if not self.updates:
             self.average = {name: value.clone() for name, value in module.state_dict().items()}
         torch._foreach_lerp_(
@@ -134,9 +134,13 @@ class WeightAveraging(pl.Callback):
     def _swap_in(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Put the average into the module, with fresh batch-norm statistics."""
         self.raw = _copy(module)
+        stale = self.refreshed != self.updates
+        if stale:  # what is no parameter is as training left it, but for batch norm
+            parameters = _parameters(module)
+            self.average |= {k: v for k, v in self.raw.items() if k not in parameters}
         module.load_state_dict(self.average)
-        if self.refreshed != self.updates:
-            refresh_statistics(module, training_inputs(trainer, module))
+        if stale:
+            refresh_statistics(trainer, module)
             self.average = _copy(module)
             self.refreshed = self.updates
 
@@ -161,6 +165,11 @@ class WeightAveraging(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.updates, self.steps = state_dict["updates"], state_dict["steps"]
         self.refreshed = state_dict["refreshed"]
+
+
+def _parameters(module: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters by every name that they have: shared ones have several."""
+    return dict(module.named_parameters(remove_duplicate=False))
 
 
 def _copy(module: nn.Module) -> dict[str, Tensor]:

@@ -77,7 +77,7 @@ class ValueClipping(ClippingTrick):
 
 
 class AdaptiveClipping(ClippingTrick):
-    """g ← λ·‖w‖/‖g‖·g for each output unit where ‖g‖ > λ·‖w‖ (AGC; Brock et al., 2021).
+    """g ← λ·‖w‖/‖g‖·g for each output unit where ‖g‖ > λ·‖w‖ as AGC (Brock et al., 2021).
 
     Acts on the weights of the hidden layers: not on the head, as in the paper, nor on biases and
     norms. ‖w‖ counts as at least 10⁻³, so that weights that begin at zero can move.

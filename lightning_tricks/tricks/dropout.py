@@ -58,7 +58,12 @@ def set_rate(module: nn.Module, p: float) -> int:
     layers = [layer for layer in module.modules() if isinstance(layer, surgery.DROPOUTS)]
     for layer in layers:
         layer.p = p  # type: ignore[assignment]  # a plain attribute of torch's dropout layers
-    return len(layers)
+    inside = [
+        m for m in module.modules() if isinstance(m, nn.MultiheadAttention | nn.RNNBase) and m.dropout
+    ]
+    for holder in inside:
+        holder.dropout = p
+    return len(layers) + len(inside)
 
 
 def insert_dropout(module: nn.Module, p: float) -> int:

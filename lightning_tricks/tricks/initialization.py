@@ -48,7 +48,7 @@ class TorchInitialization(InitializationTrick):
 
 
 class UniformInitialization(InitializationTrick):
-    """w ~ U(±bound/√n_in); bound 1 is the heuristic discussed by Glorot and Bengio (2010)."""
+    """w ~ U(±bound/√n_in); bound 1 is a usual heuristic (Glorot and Bengio, 2010)."""
 
     kind: Literal["uniform"] = "uniform"
     bound: Annotated[float, Float(0.5, 3.0, log=True)] = Field(1.0, gt=0)

@@ -11,6 +11,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
@@ -149,7 +150,13 @@ class WeightNorm(NormalizationTrick):
         remove_norms(module)
 
     def wrap(self, module: nn.Module) -> None:
-        for layer in surgery.weighted_layers(module):
+        layers = surgery.weighted_layers(module)
+        weights = [id(layer.weight) for layer in layers]
+        if len(set(weights)) < len(weights):
+            raise InputError("normalization 'weight' would untie layers that share one weight")
+        for layer in layers:
+            if not torch.linalg.vector_norm(layer.weight, dim=surgery.unit_dims(layer)).all():
+                continue  # a unit of zeros has no direction
             dim = 1 if isinstance(layer, surgery._TRANSPOSED) else 0
             parametrizations.weight_norm(layer, dim=dim)
 
@@ -193,18 +200,18 @@ def standing(norm: nn.Module) -> Place | None:
         dims = next((d for d in (1, 2, 3) if f"{d}d" in type(norm).__name__), None)
         return Place(norm.num_features, last=False, dims=dims)
     if isinstance(norm, nn.LayerNorm | nn.RMSNorm):
-        # A subclass with a forward of its own (torchvision's, timm's) works on channels of images.
-        own = type(norm).forward not in (nn.LayerNorm.forward, nn.RMSNorm.forward)
-        dims = 2 if own else len(norm.normalized_shape) - 1
+        # Torchvision's and timm's `LayerNorm2d` work on the channels of images.
+        dims = 2 if "2d" in type(norm).__name__ else len(norm.normalized_shape) - 1
         return Place(norm.normalized_shape[0], last=not dims, dims=dims or None)
     return None
 
 
 def remove_norms(module: nn.Module) -> int:
     """Take out every norm layer, and return how many; layers without a bias get one."""
-    norms = [found for found in module.modules() if isinstance(found, surgery.NORMS)]
+    norms = surgery.norm_layers(module)
+    gone = {id(norm) for norm in norms}
     for container in surgery.sequentials(module):
-        kept = [child for child in container if not isinstance(child, surgery.NORMS)]
+        kept = [child for child in container if id(child) not in gone]
         if len(kept) < len(container):
             surgery.refill(container, kept)
     for norm in norms:
@@ -216,9 +223,8 @@ def remove_norms(module: nn.Module) -> int:
 
 def swap_norms(module: nn.Module, make: Callable[[Place], nn.Module]) -> int:
     """Put new norms in the places of those that a module has; return how many."""
-    found = [norm for norm in module.modules() if isinstance(norm, surgery.NORMS)]
     swapped = 0
-    for norm in found:
+    for norm in surgery.norm_layers(module):
         place = standing(norm)
         surgery.replace_everywhere(module, norm, nn.Identity() if place is None else make(place))
         swapped += place is not None

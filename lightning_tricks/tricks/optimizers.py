@@ -21,7 +21,10 @@ from torch.optim import Optimizer
 from lightning_tricks import surgery
 from lightning_tricks.errors import InputError
 from lightning_tricks.space import Choice, Float, OneMinus, Trick
-from lightning_tricks.statistics import refresh_statistics, training_inputs
+from lightning_tricks.statistics import refresh_statistics
+
+FLAT_NUMBERS = 2**20
+"""A larger group is not put together: that costs more than it saves."""
 
 State = dict[str, Any]
 Number = float | Tensor
@@ -88,7 +91,7 @@ class Momentum(OptimizerTrick):
     gamma: Annotated[float, OneMinus(5e-3, 0.3)] = Field(0.9, ge=0, lt=1)
 
     def update(self, gradient: Tensor, state: State, lr: Number) -> Tensor:
-        velocity = _start(state, "velocity", gradient) * self.gamma - lr * gradient
+        velocity = _start(state, "velocity", gradient).mul_(self.gamma).sub_(lr * gradient)
         state["velocity"] = velocity
         return velocity
 
@@ -104,7 +107,7 @@ class TorchMomentum(OptimizerTrick):
     gamma: Annotated[float, OneMinus(5e-3, 0.3)] = Field(0.9, ge=0, lt=1)
 
     def update(self, gradient: Tensor, state: State, lr: Number) -> Tensor:
-        buffer = _start(state, "buffer", gradient) * self.gamma + gradient
+        buffer = _start(state, "buffer", gradient).mul_(self.gamma).add_(gradient)
         state["buffer"] = buffer
         return -lr * buffer
 
@@ -117,7 +120,7 @@ class Nesterov(OptimizerTrick):
     gamma: Annotated[float, OneMinus(5e-3, 0.3)] = Field(0.9, ge=0, lt=1)
 
     def update(self, gradient: Tensor, state: State, lr: Number) -> Tensor:
-        buffer = _start(state, "buffer", gradient) * self.gamma + gradient
+        buffer = _start(state, "buffer", gradient).mul_(self.gamma).add_(gradient)
         state["buffer"] = buffer
         return -lr * (gradient + self.gamma * buffer)
 
@@ -227,11 +230,11 @@ class Muon(OptimizerTrick):
     beta2: float = Field(0.999, ge=0, lt=1)
 
     def build(self, groups: list[dict[str, Any]], module: nn.Module) -> Optimizer:
-        hidden = {id(p) for layer in surgery.hidden_layers(module) for p in layer.parameters()}
+        hidden = {id(weight) for layer in surgery.hidden_layers(module) for weight in _matrices(layer)}
         split: list[dict[str, Any]] = []
         for group in groups:
             for matrices in (True, False):
-                chosen = [p for p in group["params"] if (id(p) in hidden and p.dim() > 1) == matrices]
+                chosen = [p for p in group["params"] if (id(p) in hidden) == matrices]
                 if chosen:
                     split.append({**group, "params": chosen, "matrices": matrices})
         if not any(group["matrices"] for group in split):
@@ -249,8 +252,9 @@ class Muon(OptimizerTrick):
 class ScheduleFree(OptimizerTrick):
     """Adam at y = (1 − β₁)·z + β₁·x, where x averages the iterates z (Defazio et al., 2024).
 
-    `schedulefree.AdamWScheduleFree`. What is validated, saved and scored is x, with statistics of
-    batch norm gathered under it. It is meant to go with a constant schedule: x takes its part.
+    `schedulefree.AdamWScheduleFree`. What is validated, scored and left at the end is x, with
+    statistics of batch norm gathered under it; so is what is saved after a validation. It is meant
+    to go with a constant schedule: x takes its part.
     """
 
     kind: Literal["schedule_free"] = "schedule_free"
@@ -300,6 +304,9 @@ class FlatOptimizer(Optimizer):
     def _steps(self, group: dict[str, Any], gradients: list[Tensor]) -> Sequence[Tensor]:
         """Return what to add to each parameter of a group."""
         parameters = group["params"]
+        if sum(parameter.numel() for parameter in parameters) > FLAT_NUMBERS:
+            pairs = zip(parameters, gradients, strict=True)
+            return [self.trick.update(g, self.state[p], group["lr"]) for p, g in pairs]
         flat = _flatten_dense_tensors(gradients)  # type: ignore[no-untyped-call]
         step = self.trick.update(flat, self.state[parameters[0]], group["lr"])
         steps: Sequence[Tensor] = _unflatten_dense_tensors(step, parameters)  # type: ignore[no-untyped-call]
@@ -381,7 +388,16 @@ class _ScheduleFreeMode(pl.Callback):
         for optimizer in trainer.optimizers:
             optimizer.eval()  # type: ignore[attr-defined]
         if training:
-            refresh_statistics(module, training_inputs(trainer, module))
+            refresh_statistics(trainer, module)
+
+
+def _matrices(layer: surgery.Weighted) -> list[Tensor]:
+    """Return the weight of a layer; under weight norm its direction, and not the lengths."""
+    return [
+        parameter
+        for name, parameter in layer.named_parameters()
+        if parameter.dim() > 1 and not name.endswith("original0")
+    ]
 
 
 def _evaluate(closure: Callable[[], Any] | None) -> Any:

@@ -155,7 +155,7 @@ class SignedScaling(ScalingTrick):
 
 
 class Standardize(ScalingTrick):
-    """x ← (x − mean)/std (LeCun et al., Efficient BackProp, 1998).
+    """x ← (x − mean)/std (LeCun et al., 1998).
 
     The deviation is never taken below a twentieth of the range, which a feature of a few rare
     spikes falls short of and an ordinary one does not.

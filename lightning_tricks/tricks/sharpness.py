@@ -35,9 +35,10 @@ class NoSharpness(SharpnessTrick):
 
 
 class SharpnessAware(SharpnessTrick):
-    """g ← ∇L(w + ρ·∇L(w)/‖∇L(w)‖) (SAM; Foret et al., 2021). A step costs two passes.
+    """g ← ∇L(w + ρ·∇L(w)/‖∇L(w)‖) as SAM (Foret et al., 2021). A step costs two passes.
 
-    The statistics of batch norm are those of the first pass.
+    Both see the same augmentation, mixture and dropout; the statistics of batch norm are those of
+    the first. What a `training_step` of the user's logs, it logs twice.
     """
 
     searched: ClassVar[bool] = False
@@ -46,8 +47,11 @@ class SharpnessAware(SharpnessTrick):
 
     def closure(self, module: nn.Module, evaluate: Evaluate) -> Evaluate:
         def twice() -> Any:
+            device = next(module.parameters()).device
+            draws = _random_state(device)
             result = evaluate()
             with self._climbed(module), _statistics_kept(module):
+                _draw_again(draws, device)
                 evaluate()
             return result
 
@@ -63,9 +67,11 @@ class SharpnessAware(SharpnessTrick):
             norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
             climb = torch._foreach_mul(gradients, self.rho / (norm + 1e-12))
             torch._foreach_add_(parameters, list(climb))
-        yield
-        with torch.no_grad():
-            torch._foreach_copy_(parameters, before)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                torch._foreach_copy_(parameters, before)
 
 
 @contextmanager
@@ -74,9 +80,21 @@ def _statistics_kept(module: nn.Module) -> Iterator[None]:
     kept = [(norm, norm.track_running_stats) for norm in norms if norm.training]
     for norm, _ in kept:
         norm.track_running_stats = False
-    yield
-    for norm, tracked in kept:
-        norm.track_running_stats = tracked
+    try:
+        yield
+    finally:
+        for norm, tracked in kept:
+            norm.track_running_stats = tracked
+
+
+def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+def _draw_again(state: tuple[Tensor, Tensor | None], device: torch.device) -> None:
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1], device)
 
 
 Sharpness = NoSharpness | SharpnessAware

@@ -59,7 +59,10 @@ class _Penalty(WeightDecayTrick):
 
 
 class L2(_Penalty):
-    """Loss + λ/2·‖w‖²: λ·w is added to the gradient, before the optimizer's own formula."""
+    """Loss + λ/2·‖w‖²: λ·w is added to the gradient (Krogh and Hertz, 1992).
+
+    The optimizer's own formula comes after it.
+    """
 
     kind: Literal["l2"] = "l2"
     strength: Annotated[float, Float(1e-6, 1e-2, log=True)] = Field(5e-4, ge=0)
@@ -69,7 +72,7 @@ class L2(_Penalty):
 
 
 class L1(_Penalty):
-    """Loss + λ·‖w‖₁: λ·sign(w) is added to the gradient."""
+    """Loss + λ·‖w‖₁: λ·sign(w) is added to the gradient (Tibshirani, 1996)."""
 
     kind: Literal["l1"] = "l1"
     strength: Annotated[float, Float(1e-7, 1e-3, log=True)] = Field(1e-5, ge=0)

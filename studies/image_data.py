@@ -2,6 +2,7 @@
 
 import gzip
 import pickle
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -104,7 +105,7 @@ def _read(place: Path, name: str) -> Tensor:
         dims = content[3]
         shape = np.frombuffer(content, ">u4", dims, offset=4).astype(int)
         values = np.frombuffer(content, np.uint8, offset=4 + 4 * dims).reshape(shape)
-    except (OSError, EOFError, ValueError, IndexError) as error:
+    except (OSError, EOFError, ValueError, IndexError, zlib.error) as error:
         raise InputError(f"{path} is no IDX file of bytes: {error}") from None
     return torch.from_numpy(values.copy())
 
@@ -115,5 +116,5 @@ def _batch(path: Path) -> Split:
             content = pickle.load(file, encoding="bytes")
         images = torch.from_numpy(np.asarray(content[b"data"], np.uint8)).view(-1, 3, 32, 32)
         return Split(images, torch.tensor(content[b"labels"]))
-    except (OSError, EOFError, pickle.UnpicklingError, KeyError, TypeError, RuntimeError) as error:
+    except Exception as error:  # a damaged pickle may raise anything
         raise InputError(f"{path} is no batch of CIFAR-10: {type(error).__name__}: {error}") from None
