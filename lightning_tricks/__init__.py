@@ -1,11 +1,12 @@
 """Every deep-learning training trick of a Lightning module, as a searchable hyperparameter."""
 
+from lightning_tricks.adoption import with_tricks
 from lightning_tricks.backbones import MLP, Backbone, ConvNet, Torchvision
 from lightning_tricks.cli import main
 from lightning_tricks.data import InMemoryData, Split
 from lightning_tricks.errors import InputError
 from lightning_tricks.health import Diverged
-from lightning_tricks.module import TricksModule, with_tricks
+from lightning_tricks.module import TricksModule
 from lightning_tricks.pruning import PruningCallback
 from lightning_tricks.report import Summary
 from lightning_tricks.search import create_study

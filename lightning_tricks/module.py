@@ -1,28 +1,21 @@
 """`TricksModule`: an ordinary LightningModule that hands each of Lightning's hooks to its trick."""
 
 import copy
-import functools
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import pytorch_lightning as pl
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lightning_tricks import surgery
-from lightning_tricks.errors import InputError
 from lightning_tricks.hooks import TricksHooks
-from lightning_tricks.tricks import LEARNING, ModuleTricks, Tricks
+from lightning_tricks.tricks import Tricks
 from lightning_tricks.tricks.scaling import Cast
 from lightning_tricks.tricks.stopping import Mode
 
 AUXILIARY = 0.3
 """The weight of the loss of each auxiliary head beside the main one (Szegedy et al., 2014)."""
-
-_OURS = ("tricks", "tricks_subject", "take_tricks", "pass_batch", "epoch_metrics", "logs_training")
-"""What a module with tricks has beside what Lightning knows."""
 
 Batch = tuple[Tensor, Tensor]
 Measure = Callable[[Tensor, Tensor], Tensor]
@@ -168,97 +161,6 @@ class TricksModule(TricksHooks):
             on_epoch=True,
             sync_dist=True,
         )
-
-
-def with_tricks(
-    module: pl.LightningModule,
-    tricks: Tricks | Mapping[str, Any],
-    *,
-    monitor: str = "val/loss",
-    mode: Mode = "min",
-    validation_loss: str = "val/loss",
-) -> TricksHooks:
-    """Give tricks to a LightningModule with a forward, steps and a loss of its own.
-
-    Initialisation, normalization, residual branches, dropout, weight decay, optimizer, sharpness,
-    clipping, schedule, averaging and stopping act on a copy of it. What its `configure_optimizers`
-    says is not used; its other hooks, of which it must not have those for the
-    optimizer's step and clipping, are called as ever. Tricks that need a forward of ours must be
-    off, as in `ModuleTricks`: scaling, augmentation, erasing, mixing and smoothing.
-
-    Args:
-        module: with one loss a step, and automatic optimization.
-        tricks: the record, or the plain data of one.
-        monitor: the metric that early stopping looks at, as the module logs it.
-        mode: whether less or more of it is better.
-        validation_loss: the metric that the plateau schedule looks at.
-
-    Returns:
-        A copy of the module, of a subclass of its class.
-
-    Raises:
-        InputError: if a trick cannot act on it, or it optimizes by hand.
-    """
-    record = tricks if isinstance(tricks, Tricks) else ModuleTricks.parse(tricks)
-    for stage in (*LEARNING, "scaling"):
-        if not getattr(record, stage).neutral:
-            raise InputError(
-                f"{stage} {getattr(record, stage).kind!r} needs a forward of TricksModule, and "
-                f"{type(module).__name__} has its own: set {stage} to 'none', as ModuleTricks does"
-            )
-    kind = type(module)
-    for hook in ("optimizer_step", "configure_gradient_clipping"):
-        if getattr(kind, hook) is not getattr(pl.LightningModule, hook):
-            raise InputError(f"{kind.__name__} has its own {hook}, where tricks are to act: take it out")
-    taken = {*vars(module), *module._modules, *module._parameters, *module._buffers, *vars(kind)}
-    if clash := sorted(taken & set(_OURS)):
-        raise InputError(f"{kind.__name__} has {clash} of its own, which tricks need: rename them")
-    if not module.automatic_optimization:
-        raise InputError(
-            f"{type(module).__name__} has automatic_optimization off: tricks act in Lightning's hooks"
-        )
-    changed = copy.deepcopy(module)
-    own = {"__module__": kind.__module__, "training_step": _heard(kind.training_step)}
-    changed.__class__ = type(kind.__name__, (_WithTricks, kind), own)
-    assert isinstance(changed, _WithTricks)
-    changed.take_tricks(record, monitor, mode, validation_loss)
-    return changed
-
-
-class _WithTricks(TricksHooks):
-    """Put before a user's own class, whose training step it hears."""
-
-    def pass_batch(self, batch: Any, batch_idx: int) -> None:
-        """Run the training step for what norms gather, without logging."""
-        logging = {name: vars(self).get(name) for name in ("log", "log_dict")}
-        try:
-            for name in logging:
-                object.__setattr__(self, name, lambda *args, **kwargs: None)
-            call = {"batch_idx": batch_idx} if "batch_idx" in _parameters(self.training_step) else {}
-            self.training_step(batch, **call)
-        finally:
-            for name, own in logging.items():
-                object.__delattr__(self, name)
-                if own is not None:
-                    object.__setattr__(self, name, own)
-
-
-def _heard(step: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a training step whose loss is noted; Lightning reads the signature of the user's."""
-
-    @functools.wraps(step)
-    def training_step(self: TricksHooks, *args: Any, **kwargs: Any) -> Any:
-        result = step(self, *args, **kwargs)
-        loss = result["loss"] if isinstance(result, Mapping) else result
-        if loss is not None:
-            self._health.loss = loss.detach()
-        return result
-
-    return training_step
-
-
-def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    return inspect.signature(function).parameters
 
 
 def _heads(outputs: Any) -> list[Tensor]:

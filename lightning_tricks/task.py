@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from lightning_tricks.adoption import with_tricks
 from lightning_tricks.errors import InputError, check_name, in_a_line
 from lightning_tricks.hooks import TricksHooks
-from lightning_tricks.module import Measure, TricksModule, accuracy, with_tricks
+from lightning_tricks.module import Measure, TricksModule, accuracy
 from lightning_tricks.space import Space
 from lightning_tricks.tricks import LEARNING, SURGERY, Tricks
 from lightning_tricks.tricks.stopping import Mode
@@ -107,27 +108,33 @@ class Task:
         baseline: Tricks = space.nearest(self.tricks())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # said again, where the trick is drawn
-            for stage in (*SURGERY, "optimizer"):
+            for stage in SURGERY:
                 for kind in space.domains[stage].extremes():
                     self._check_surgery(baseline, stage, kind)
-            self._check_shapes(self.module(baseline))
-            for stage in LEARNING:
+            module = self.module(baseline)
+            self._check_shapes(module)
+            for kind in space.domains["optimizer"].extremes():
+                self._check_optimizer(module, kind)
+            for stage in (*SURGERY, *LEARNING):
                 for kind in space.domains[stage].extremes():
                     self._check_learning(baseline, stage, kind)
 
     def _check_surgery(self, baseline: Tricks, stage: str, kind: Any) -> None:
         changed = self.tricks.parse({**baseline.model_dump(), stage: {"kind": kind}})
         try:
-            module = self.module(changed)
-            if isinstance(module, TricksModule):
-                module.eval().backbone(module.cast(self.example()[0][:2]))
-            changed.optimizer.build(
-                changed.weight_decay.groups(module.tricks_subject), module.tricks_subject
-            )
+            self.module(changed)
         except InputError as error:
             raise InputError(f"{error}; leave {kind!r} out of {stage}") from None
         except Exception as error:  # the user's code may raise anything
             raise InputError(f"the backbone cannot be made: {_words(error)}") from None
+
+    def _check_optimizer(self, module: TricksHooks, kind: Any) -> None:
+        tricks = self.tricks.parse({**module.tricks.model_dump(), "optimizer": {"kind": kind}})
+        subject = module.tricks_subject
+        try:
+            tricks.optimizer.build(tricks.weight_decay.groups(subject), subject)
+        except InputError as error:
+            raise InputError(f"{error}; leave {kind!r} out of optimizer") from None
 
     def _check_learning(self, baseline: Tricks, stage: str, kind: Any) -> None:
         off = {"scaling": {"kind": "none"}, stage: {"kind": kind}}
@@ -140,8 +147,8 @@ class Task:
                 module.eval().learned_loss((inputs, targets))
         except Exception as error:
             raise InputError(
-                f"{stage} {kind!r} does not fit the data or the loss: {_words(error)}; leave {kind!r} "
-                f"out of {stage}"
+                f"{stage} {kind!r} does not fit the backbone, the data or the loss: {_words(error)}; "
+                f"leave {kind!r} out of {stage}"
             ) from None
 
     def _check_shapes(self, module: TricksHooks) -> None:

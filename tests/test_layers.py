@@ -22,6 +22,7 @@ ORDER = [
     "health",
     "hooks",
     "module",
+    "adoption",
     "data",
     "task",
     "seeds",

@@ -64,6 +64,6 @@ def test_a_loss_that_takes_no_probabilities_is_an_error_before_the_first_trial()
     space = Space(Tricks).narrow({"smoothing": ["none", "label_smoothing"]})
     study = create_study("hinge", storage=None)
     with pytest.raises(
-        InputError, match="smoothing 'label_smoothing' does not fit the data or the loss"
+        InputError, match="smoothing 'label_smoothing' does not fit the backbone, the data or the loss"
     ):
         optimize(study, task, n_trials=1, space=space)
