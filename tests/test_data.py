@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 import torch
-from conftest import samples
+from conftest import samples, small_data
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_tricks import InMemoryData, InputError, Split
-from lightning_tricks.data import TensorLoader
+from lightning_tricks.data import TensorLoader, _fits
 
 
 def numbered(count):
@@ -85,3 +85,22 @@ def test_bad_data_is_one_clear_line(case):
 def test_no_test_split_is_an_error_when_it_is_asked_for():
     with pytest.raises(InputError, match="no test split"):
         bad().test_dataloader()
+
+
+def test_data_move_to_a_gpu_only_where_they_fit(monkeypatch):
+    """No GPU is needed to ask: what counts is how much it says to have free."""
+    split = samples(100, 6)
+    needed = split.inputs.nbytes + split.targets.nbytes
+    gpu = torch.device("cuda", 0)
+    for free, fits in ((2 * needed + 1, True), (2 * needed, False)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 10 * free))
+        assert _fits([split], gpu) is fits
+    assert _fits([split], torch.device("cpu"))
+
+
+def test_evaluation_batches_of_images_are_smaller():
+    flat, images = small_data(), InMemoryData(*[samples(2000, 3, 32, 32)] * 2)
+    assert next(iter(flat.val_dataloader()))[0].shape[0] == 12
+    sizes = {len(targets) for _, targets in images.val_dataloader()}
+    assert max(sizes) <= 2**19 // (3 * 32 * 32)
+    assert sum(len(targets) for _, targets in images.val_dataloader()) == 2000
