@@ -111,7 +111,9 @@ class Coordinator:
         if run_id != self.study.user_attrs.get(ledger.MLFLOW_RUN):
             self.study.set_user_attr(ledger.MLFLOW_RUN, run_id)
         self.tracker.attempt(
-            lambda: self.tracker.save_view(updates.columns(self.task), self.task.mode == "min")
+            lambda: self.tracker.save_view(
+                updates.columns(self.task, self.space), self.task.mode == "min"
+            )
         )
         self.tracker.reconcile(
             {n: partial(updates.whole, self.task, trial) for n, trial in self.ended.items()}

@@ -198,6 +198,11 @@ class Space(Generic[T]):
         encoded = (self.domains[path].encode(path, value) for path, value in _paths(record, ""))
         return {name: value for pairs in encoded for name, value in pairs.items()}
 
+    def searched(self) -> list[str]:
+        """Return the paths in which trials may differ."""
+        several = [path for path, domain in self.domains.items() if len(set(domain.extremes())) > 1]
+        return [path for path in several if not self._never(path)]
+
     def check(self) -> None:
         """Check what the record type itself says, which nobody did when the class was made.
 
@@ -283,17 +288,25 @@ class Space(Generic[T]):
 
     def _checked(self) -> "Space[T]":
         """Refuse a change to a field that can never be active."""
-        domains = self.domains
         for path in self.changed:
-            parts = path.split(".")
-            for end in range(1, len(parts)):
-                stage = domains.get(".".join(parts[:end]))
-                if stage is not None and parts[end] not in stage.extremes():
-                    raise InputError(
-                        f"{path}: is never used, for {'.'.join(parts[:end])} is only ever one of "
-                        f"{list(stage.extremes())}; leave it out or allow {parts[end]!r}"
-                    )
+            if never := self._never(path):
+                kinds = list(self.domains[never].extremes())
+                kind = path.removeprefix(f"{never}.").partition(".")[0]
+                raise InputError(
+                    f"{path}: is never used, for {never} is only ever one of {kinds}; leave it out or "
+                    f"allow {kind!r}"
+                )
         return self
+
+    def _never(self, path: str) -> str:
+        """Return the stage that keeps a field from ever being active; empty if none does."""
+        domains = self.domains
+        parts = path.split(".")
+        for end in range(1, len(parts)):
+            stage = ".".join(parts[:end])
+            if stage in domains and parts[end] not in domains[stage].extremes():
+                return stage
+        return ""
 
 
 def _domains(model: type[Trick], prefix: str) -> Iterator[tuple[str, Domain]]:

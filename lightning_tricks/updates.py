@@ -3,10 +3,12 @@
 import shlex
 import sys
 from datetime import datetime
+from typing import Any
 
 from optuna.trial import FrozenTrial
 
 from lightning_tricks.ledger import ROLE, Outcome
+from lightning_tricks.space import Space
 from lightning_tricks.task import Task
 from lightning_tricks.tracking import Status, Update, metrics_at, milliseconds, shown
 from lightning_tricks.trial import Epoch
@@ -84,9 +86,10 @@ def whole(task: Task, trial: FrozenTrial) -> Update:
     return update
 
 
-def columns(task: Task) -> list[str]:
-    """Return the columns of the table of trials, in MLflow's names."""
-    stages = [name for name in task.tricks.model_fields if name != "optimizer"]
+def columns(task: Task, space: Space[Any]) -> list[str]:
+    """Return the columns of the table of trials, in MLflow's names: what the trials may differ in."""
+    searched = {path.partition(".")[0] for path in space.searched()}
+    stages = [name for name in task.tricks.model_fields if name != "optimizer" and name in searched]
     return [
         "metrics.`objective`",
         "metrics.`parameters_per_sample`",

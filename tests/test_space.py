@@ -307,3 +307,13 @@ def test_a_drawn_record_of_images_has_the_kinds_for_images():
     assert {record.mixing.kind for record in drawn} == {"none", "mixup", "cutmix"}
     assert {record.augmentation.kind for record in drawn} == {"none", "flip_crop", "trivial", "rand"}
     assert {record.zero_gamma.kind for record in drawn} == {"none"}
+
+
+def test_what_is_searched_is_what_trials_may_differ_in():
+    space = Space(Tricks).pin({"optimizer": {"kind": "adam", "lr": 0.01}, "clipping": "none"})
+    found = space.searched()
+    assert "optimizer.adam.beta1" in found
+    never = {"optimizer", "optimizer.adam.lr", "optimizer.sgd.lr", "clipping", "clipping.norm.theta"}
+    assert not never & set(found)
+    assert "mixing" not in found
+    assert "mixing" in Space(ImageTricks).searched()
