@@ -3,6 +3,7 @@
 import gzip
 import pickle
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -33,16 +34,12 @@ def fashion_mnist(
     Raises:
         InputError: if no folder has them; lists those that were looked in.
     """
-    places = [Path(data_dir)] if data_dir else [DEBIAN, DOWNLOADS / "FashionMNIST" / "raw"]
-    found = next((place for place in places if _idx(place, "t10k-labels-idx1-ubyte")), None)
-    if found is None and not data_dir:
-        try:
-            torchvision.datasets.FashionMNIST(DOWNLOADS, download=True)
-            found = places[-1]
-        except (OSError, RuntimeError) as error:
-            raise _missing("Fashion-MNIST", [*places, f"a download ({error})"]) from None
-    if found is None:
-        raise _missing("Fashion-MNIST", places)
+    found = _folder(
+        "Fashion-MNIST",
+        [Path(data_dir)] if data_dir else [DEBIAN, DOWNLOADS / "FashionMNIST" / "raw"],
+        lambda place: _idx(place, "t10k-labels-idx1-ubyte") is not None,
+        None if data_dir else torchvision.datasets.FashionMNIST,
+    )
     images, labels = _read(found, "train-images-idx3-ubyte"), _read(found, "train-labels-idx1-ubyte")
     held = Split(_read(found, "t10k-images-idx3-ubyte")[:, None], _read(found, "t10k-labels-idx1-ubyte"))
     return _three(Split(images[:, None], labels), held, train, batch_size)
@@ -62,20 +59,35 @@ def cifar10(data_dir: str | None = None, train: int = 45_000, batch_size: int = 
     Raises:
         InputError: if no folder has them; lists those that were looked in.
     """
-    roots = [Path(data_dir)] if data_dir else [DOWNLOADS]
-    places = [place for root in roots for place in (root, root / "cifar-10-batches-py")]
-    found = next((place for place in places if (place / "test_batch").is_file()), None)
-    if found is None and not data_dir:
-        try:
-            torchvision.datasets.CIFAR10(DOWNLOADS, download=True)
-            found = places[-1]
-        except (OSError, RuntimeError) as error:
-            raise _missing("CIFAR-10", [*places, f"a download ({error})"]) from None
-    if found is None:
-        raise _missing("CIFAR-10", places)
+    root = Path(data_dir) if data_dir else DOWNLOADS
+    found = _folder(
+        "CIFAR-10",
+        [root, root / "cifar-10-batches-py"],
+        lambda place: (place / "test_batch").is_file(),
+        None if data_dir else torchvision.datasets.CIFAR10,
+    )
     batches = [_batch(found / f"data_batch_{number}") for number in range(1, 6)]
     whole = Split(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
     return _three(whole, _batch(found / "test_batch"), train, batch_size)
+
+
+def _folder(
+    name: str,
+    places: list[Path],
+    holds: Callable[[Path], bool],
+    download: Callable[..., object] | None,
+) -> Path:
+    """Return the first place that holds the data; download them to the last one if none does."""
+    for place in places:
+        if holds(place):
+            return place
+    if download is None:
+        raise _missing(name, places)
+    try:
+        download(DOWNLOADS, download=True)
+    except (OSError, RuntimeError) as error:
+        raise _missing(name, [*places, f"a download ({error})"]) from None
+    return places[-1]
 
 
 def _three(whole: Split, test: Split, train: int, batch_size: int) -> InMemoryData:
