@@ -19,21 +19,10 @@ from lightning_tricks.tricks.residual import (
     NoStochasticDepth,
     NoZeroGamma,
 )
-from lightning_tricks.tricks.stopping import NoStopping, Stopping
 
 
-class FashionTricks(ImageTricks):
-    """Every trick of a classifier of images but early stopping.
-
-    Of eight epochs, patience is one or two: a record that needs luck to get over a bad epoch would
-    look as good as one that does not. What stops a trial here is the pruner.
-    """
-
-    stopping: Annotated[Stopping, Choice("none")] = Field(NoStopping(), discriminator="kind")
-
-
-class ResNetTricks(FashionTricks):
-    """The same, and those for residual branches."""
+class ResNetTricks(ImageTricks):
+    """Every trick of a classifier of images with residual branches."""
 
     zero_gamma: Annotated[AnyZeroGamma, Choice("none", "zero_gamma")] = Field(
         NoZeroGamma(), discriminator="kind"
@@ -44,7 +33,7 @@ class ResNetTricks(FashionTricks):
 
 
 NETWORKS = {
-    "convnet": (ConvNet(depth=2, width=16), FashionTricks),
+    "convnet": (ConvNet(depth=2, width=16), ImageTricks),
     "resnet18": (Torchvision(name="resnet18"), ResNetTricks),
 }
 FLAGS = {

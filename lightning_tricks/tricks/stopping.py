@@ -47,9 +47,11 @@ class Patience(StoppingTrick):
     """Stop when no epoch was the best for `patience`, and restore the best (Prechelt, 1998).
 
     `patience` is a share of the budget, at least one epoch: below a fifth, schedules that gain
-    late, such as cosine, are cut off.
+    late, such as cosine, are cut off. A search proposes it only if asked to: the best of many epochs
+    is a luckier score than the last one, and would win over records that are as good.
     """
 
+    searched: ClassVar[bool] = False
     kind: Literal["patience"] = "patience"
     patience: Annotated[float, Float(0.2, 0.4)] = Field(0.3, gt=0, le=1)
 
