@@ -258,8 +258,9 @@ class Coordinator:
         if twin is None:
             self.queue.append(under)
             return True
-        self._begin(under)
         outcome = Outcome(**{**self.ended[twin].user_attrs[ledger.OUTCOME], "duplicate_of": twin})
+        under.job = replace(job, seed=outcome.seed)  # the one that the scores are of
+        self._begin(under)
         for epoch in outcome.history:
             self._report(under, epoch)
         self._finish(under, outcome)

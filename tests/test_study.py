@@ -32,6 +32,7 @@ from lightning_tricks import (
     optimize,
     ranks,
 )
+from lightning_tricks.agreement import differences
 from lightning_tricks.ledger import Outcome
 from lightning_tricks.samplers import SAMPLERS
 from lightning_tricks.search import spared
@@ -145,6 +146,7 @@ def test_a_repeated_record_is_not_trained_again(monkeypatch):
         key = trial.params["scaling"]
         assert trial.value == first.setdefault(key, trial.value)
     assert_agreement(study)
+    assert differences(study, task(), "sqlite:///mlflow.db") == []
 
 
 def test_the_same_command_again_goes_on_to_the_number_and_says_so(capsys):
