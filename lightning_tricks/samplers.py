@@ -183,17 +183,21 @@ def _telling(study: optuna.Study, trial: FrozenTrial) -> list[FrozenTrial]:
     ended = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     if len(ended) > BEST + LATEST:
         older = [t for t in ended[:-LATEST] if t.state == TrialState.COMPLETE]
-        sign = -1 if study.direction == StudyDirection.MAXIMIZE else 1
-        best = heapq.nsmallest(BEST, older, key=lambda t: sign * (t.value or 0.0))
+        best = heapq.nsmallest(BEST, older, key=_rank(study.direction))
         ended = sorted(best, key=lambda t: t.number) + ended[-LATEST:]
     running = [t for t in trials if t.state == TrialState.RUNNING and t.number != trial.number]
     return ended + [_bad(t) for t in running[-RUNNING:]]
 
 
 def _best_of(trials: Sequence[FrozenTrial], direction: StudyDirection) -> FrozenTrial | None:
-    complete = [t for t in trials if t.state == TrialState.COMPLETE and t.value is not None]
+    complete = [t for t in trials if t.state == TrialState.COMPLETE]
+    return min(complete, key=_rank(direction), default=None)
+
+
+def _rank(direction: StudyDirection) -> Callable[[FrozenTrial], tuple[float, int]]:
+    """Return what puts the best complete trial first, and the earlier of equals."""
     sign = -1 if direction == StudyDirection.MAXIMIZE else 1
-    return min(complete, key=lambda t: (sign * (t.value or 0.0), t.number), default=None)
+    return lambda trial: (sign * (trial.value or 0.0), trial.number)
 
 
 def _bad(trial: FrozenTrial) -> FrozenTrial:

@@ -14,7 +14,7 @@ from torch import nn
 from lightning_tricks.adoption import with_tricks
 from lightning_tricks.errors import InputError, check_name, in_a_line
 from lightning_tricks.hooks import TricksHooks
-from lightning_tricks.module import Measure, TricksModule, accuracy
+from lightning_tricks.module import Batch, Measure, TricksModule, accuracy
 from lightning_tricks.space import Space
 from lightning_tricks.tricks import LEARNING, SURGERY, Tricks
 from lightning_tricks.tricks.stopping import Mode
@@ -112,12 +112,14 @@ class Task:
                 for kind in space.domains[stage].extremes():
                     self._check_surgery(baseline, stage, kind)
             module = self.module(baseline)
-            self._check_shapes(module)
+            batch = self._check_shapes(module)
             for kind in space.domains["optimizer"].extremes():
                 self._check_optimizer(module, kind)
+            if batch is None:
+                return
             for stage in (*SURGERY, *LEARNING):
                 for kind in space.domains[stage].extremes():
-                    self._check_learning(baseline, stage, kind)
+                    self._check_learning(baseline, stage, kind, batch)
 
     def _check_surgery(self, baseline: Tricks, stage: str, kind: Any) -> None:
         changed = self.tricks.parse({**baseline.model_dump(), stage: {"kind": kind}})
@@ -136,24 +138,24 @@ class Task:
         except InputError as error:
             raise InputError(f"{error}; leave {kind!r} out of optimizer") from None
 
-    def _check_learning(self, baseline: Tricks, stage: str, kind: Any) -> None:
+    def _check_learning(self, baseline: Tricks, stage: str, kind: Any, batch: Batch) -> None:
         off = {"scaling": {"kind": "none"}, stage: {"kind": kind}}
         module = self.module(self.tricks.parse({**baseline.model_dump(), **off}))
         if not isinstance(module, TricksModule):
             return  # it does not learn from what these stages change
-        inputs, targets = (part[:4] for part in self.example())
         try:
             with torch.no_grad():
-                module.eval().learned_loss((inputs, targets))
+                module.eval().learned_loss(batch)
         except Exception as error:
             raise InputError(
                 f"{stage} {kind!r} does not fit the backbone, the data or the loss: {_words(error)}; "
                 f"leave {kind!r} out of {stage}"
             ) from None
 
-    def _check_shapes(self, module: TricksHooks) -> None:
+    def _check_shapes(self, module: TricksHooks) -> Batch | None:
+        """Check the outputs for an example; return a few of its samples, None where it has none."""
         if not isinstance(module, TricksModule):
-            return  # what goes in, comes out and is logged is the user's affair
+            return None  # what goes in, comes out and is logged is the user's affair
         names = [f"val/{name}" for name in ("loss", *self.metrics)]
         if self.monitor not in names:
             raise InputError(f"monitor {self.monitor!r} is never logged; must be one of {names}")
@@ -184,6 +186,7 @@ class Task:
         for name, value in {"loss": loss, **measured}.items():
             if not isinstance(value, torch.Tensor) or value.numel() != 1:
                 raise InputError(f"{name} must return a tensor of one number (got {type(value)})")
+        return inputs[:4], targets[:4]
 
     def example(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the first validation batch, as the data module gives it."""
