@@ -1,6 +1,6 @@
 """Every deep-learning training trick of a Lightning module, as a searchable hyperparameter."""
 
-from lightning_tricks.adoption import with_tricks
+from lightning_tricks.adoption import load_with_tricks, with_tricks, without_tricks
 from lightning_tricks.backbones import MLP, Backbone, ConvNet, Torchvision
 from lightning_tricks.cli import main
 from lightning_tricks.data import InMemoryData, Split
@@ -41,9 +41,11 @@ __all__ = [
     "Tricks",
     "TricksModule",
     "create_study",
+    "load_with_tricks",
     "main",
     "optimize",
     "suggest",
     "train",
     "with_tricks",
+    "without_tricks",
 ]

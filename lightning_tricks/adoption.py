@@ -1,21 +1,37 @@
-"""`with_tricks`: give tricks to a LightningModule of the user's own."""
+"""`with_tricks`: give tricks to a LightningModule of the user's own, and load it again."""
 
 import copy
 import functools
 import inspect
+import pickle
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
+from torch import nn
 
-from lightning_tricks.errors import InputError
-from lightning_tricks.hooks import TricksHooks
-from lightning_tricks.tricks import LEARNING, ModuleTricks, Tricks
+from lightning_tricks.errors import InputError, in_a_line, other_package
+from lightning_tricks.hooks import SAVED, TricksHooks
+from lightning_tricks.module import TricksModule
+from lightning_tricks.tricks import LEARNING, ModuleTricks, Tricks, record_of
 from lightning_tricks.tricks.stopping import Mode
 
 _OURS = ("tricks", "tricks_subject", "take_tricks", "pass_batch", "epoch_metrics", "logs_training")
 """What a module with tricks has beside what Lightning knows."""
+_HELD = {
+    "tricks",
+    "epoch_metrics",
+    "logs_training",
+    "_watched",
+    "_health",
+    "_still",
+    "_trained",
+    "_ends",
+}
+"""Those of its attributes that the tricks hold."""
 
 
 def with_tricks(
@@ -47,6 +63,10 @@ def with_tricks(
     Raises:
         InputError: if a trick cannot act on it, or it optimizes by hand.
     """
+    if not isinstance(module, pl.LightningModule):
+        raise InputError(
+            f"the module must be a LightningModule (got {type(module).__name__}{other_package(module)})"
+        )
     record = tricks if isinstance(tricks, Tricks) else ModuleTricks.parse(tricks)
     for stage in (*LEARNING, "scaling"):
         if not getattr(record, stage).neutral:
@@ -71,6 +91,58 @@ def with_tricks(
     assert isinstance(changed, _WithTricks)
     changed.take_tricks(record, monitor, mode, validation_loss)
     return changed
+
+
+def load_with_tricks(
+    path: str | Path, module: pl.LightningModule, *, trusted: bool = False
+) -> TricksHooks:
+    """Load a checkpoint of a module that `with_tricks` returned.
+
+    The layers of the network are changed as the record in the checkpoint says, and take its weights;
+    `YourModule.load_from_checkpoint` does not know them. `without_tricks` makes one of the user's class
+    of what is returned.
+
+    Args:
+        path: of a checkpoint that a Trainer wrote.
+        module: a new one, made as the one that was given to `with_tricks`.
+        trusted: whether the checkpoint may hold more than tensors and plain data, such as
+            hyperparameters that are objects. To read those can run any code that it holds.
+
+    Raises:
+        InputError: if it is no such checkpoint, or the module is another.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=not trusted)
+        saved = checkpoint[SAVED]
+        monitor, mode, validation_loss = saved["watched"]
+        record = record_of(saved["record"], saved["record_type"])
+    except pickle.UnpicklingError:
+        raise InputError(
+            f"{str(path)!r} holds more than tensors and plain data: pass trusted=True if you know who "
+            "wrote it"
+        ) from None
+    except (OSError, KeyError, TypeError, RuntimeError, EOFError) as error:
+        raise InputError(f"{str(path)!r} is no checkpoint of tricks: {in_a_line(error)}") from None
+    changed = with_tricks(module, record, monitor=monitor, mode=mode, validation_loss=validation_loss)
+    try:
+        changed.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError as error:
+        raise InputError(f"the weights are of another module: {in_a_line(error)}") from None
+    return changed
+
+
+def without_tricks(module: TricksHooks) -> nn.Module:
+    """Return a copy that answers without the hooks of the tricks: in evaluation mode, on the CPU.
+
+    That of a `TricksModule` is its `network()`, that of a user's module one of the user's own class.
+    """
+    if isinstance(module, TricksModule):
+        return module.network()
+    plain = copy.deepcopy(module).cpu().eval()
+    for name in _HELD & vars(plain).keys():
+        del plain.__dict__[name]
+    plain.__class__ = type(module).__bases__[1]
+    return plain
 
 
 class _WithTricks(TricksHooks):

@@ -1,24 +1,22 @@
 """The best trial's model: its weights kept, its test score taken once, itself registered."""
 
-import copy
 import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import nn
 
+from lightning_tricks.adoption import without_tricks
 from lightning_tricks.hooks import TricksHooks
 from lightning_tricks.ledger import Outcome
-from lightning_tricks.module import TricksModule
 from lightning_tricks.shelf import Shelf
+from lightning_tricks.silence import SILENT, quiet
 from lightning_tricks.task import Task
 from lightning_tricks.tracking import Tracker
-from lightning_tricks.trial import SILENT, quiet, train
+from lightning_tricks.trial import train
 from lightning_tricks.tricks import Tricks
 
 
@@ -60,30 +58,20 @@ def register(champion: Champion, tracker: Tracker, name: str, task: Task) -> str
         torch.save(champion.module.state_dict(), weights)
         record.write_text(json.dumps(champion.tricks.model_dump(), indent=2), encoding="utf-8")
         version = tracker.register(
-            champion.number, name, _deployed(champion.module), example.numpy(), [weights, record]
+            champion.number, name, without_tricks(champion.module), example.numpy(), [weights, record]
         )
     tracker.score(champion.number, champion.test)
     return version
 
 
-def _deployed(module: TricksHooks) -> nn.Module:
-    """Return what answers on raw inputs: in evaluation mode, on the CPU."""
-    if isinstance(module, TricksModule):
-        return module.network()
-    return copy.deepcopy(module).cpu().eval()
-
-
 def _test(task: Task, module: TricksHooks) -> dict[str, float]:
     """Return the metrics on the test split; empty if the data module has none."""
-    data: Any = task.data
-    splits = getattr(data, "splits", None)
-    missing = type(data).test_dataloader is pl.LightningDataModule.test_dataloader
-    if missing or (splits is not None and "test" not in splits):
+    if not task.tests():
         return {}
     with quiet():
         trainer = pl.Trainer(
             **SILENT,
             **{k: v for k, v in task.trainer.items() if k in ("accelerator", "precision")},
         )
-        found = trainer.test(module, datamodule=data, verbose=False)[0]
+        found = trainer.test(module, datamodule=task.data, verbose=False)[0]
     return {name: float(value) for name, value in found.items()}

@@ -101,6 +101,7 @@ def _run(
         tracking_uri=given.tracking_uri,
         checkpoints=given.checkpoints,
         keep=given.keep,
+        same_task=given.same_task,
     )
     sys.stdout.write(f"\n{summary.text()}\n\n{summary.look}\n")
     return 0
@@ -137,6 +138,7 @@ def _parser(n_trials: int) -> argparse.ArgumentParser:
     add("--at-timeout", choices=["finish", "put-back"], default="finish", help="trials under way")
     add("--checkpoints", metavar="FOLDER", default="checkpoints", help="a shared one on a cluster")
     add("--keep", type=_count, default=3, help="of how many of the best trials weights are kept")
+    add("--same-task", action="store_true", help="go on although the task looks changed")
     add("--check", action="store_true", help="only tell whether Optuna and MLflow agree")
     return parser
 

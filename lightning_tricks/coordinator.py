@@ -229,7 +229,7 @@ class Coordinator:
         return replace(summary, look=look)
 
     def _enqueue_references(self) -> None:
-        references = {"baseline": self.task.tricks(), "plain": self.task.tricks.plain()}
+        references = {"baseline": self.task.reference(), "plain": self.task.tricks.plain()}
         seen = []
         for role, tricks in references.items():
             nearest = self.space.nearest(tricks)
@@ -290,7 +290,7 @@ class Coordinator:
         return False
 
     def _report(self, under: _UnderWay, epoch: Epoch) -> bool:
-        if under.stopped or epoch.number < len(under.epochs):
+        if under.stopped or (under.epochs and epoch.number <= under.epochs[-1].number):
             return under.stopped
         under.epochs.append(epoch)
         self.tracker.update(under.job.number, updates.epoch(epoch, milliseconds()))
@@ -308,6 +308,8 @@ class Coordinator:
     def _end(self, under: _UnderWay, event: Ended) -> None:
         job, result = under.job, event.result
         self.trained.append(result.seconds)
+        if result.trouble:
+            self.bar.warn(f"trial {job.number}: {result.trouble}")
         if under.stopped:
             result = self._stopped(under, result)
         outcome = Outcome.of(job.tricks, job.seed, result)
@@ -320,7 +322,7 @@ class Coordinator:
 
     def _stopped(self, under: _UnderWay, result: Result) -> Result:
         """Return the result of a trial that was to stop: with the epochs up to the decision."""
-        reason = stopped_after(len(under.epochs))
+        reason = stopped_after(under.epochs)
         return replace(result, state="pruned", epochs=under.epochs, reason=reason, traceback="")
 
     def _lose(self, under: _UnderWay, why: str) -> None:

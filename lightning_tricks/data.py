@@ -35,6 +35,9 @@ class TensorLoader:
         shuffle: returns the seed of this epoch's order; None keeps the order.
         share: which of how many processes this is. Each gets its share of every batch, so that
             together they take the steps that one would.
+
+    Raises:
+        InputError: if a process would get no sample of a batch.
     """
 
     def __init__(
@@ -45,6 +48,11 @@ class TensorLoader:
         share: tuple[int, int] = (0, 1),
     ) -> None:
         self.split, self.batch_size, self.shuffle, self.share = split, batch_size, shuffle, share
+        if self._smallest < share[1]:
+            raise InputError(
+                f"each of {share[1]} processes needs a sample of every batch, and the smallest has "
+                f"{self._smallest}: take a larger batch_size, or fewer devices a trial"
+            )
 
     @property
     def whole(self) -> "TensorLoader":
@@ -55,6 +63,12 @@ class TensorLoader:
         full, rest = divmod(len(self.split.inputs), self.batch_size)
         # While training, a last batch of one sample each is left out: batch norm cannot use it.
         return full + (rest >= (2 * self.share[1] if self.shuffle and full else 1))
+
+    @property
+    def _smallest(self) -> int:
+        """The samples in the smallest batch, of all processes together."""
+        samples = len(self.split.inputs)
+        return samples // len(self) if self.shuffle is None else min(samples, self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         inputs, targets = self.split
@@ -179,6 +193,18 @@ class InMemoryData(pl.LightningDataModule):
         """The shape of one sample."""
         return tuple(self.splits["train"].inputs.shape[1:])
 
+    def check_devices(self, devices: int) -> None:
+        """Check that so many processes can share every batch.
+
+        Raises:
+            InputError: if one would get no sample.
+        """
+        for split, batch, shuffle in (
+            ("train", self.batch_size, lambda: 0),
+            ("validation", self._evaluation_batch, None),
+        ):
+            TensorLoader(self.splits[split], batch, shuffle, (0, devices))
+
     def setup(self, stage: str) -> None:
         del stage
         if self.trainer is not None:
@@ -241,7 +267,10 @@ def _split(name: str, pair: tuple[Any, Any], regression: bool = False) -> Split:
 
 
 def _array(values: Any) -> Any:
-    return values if isinstance(values, Tensor) else np.asarray(values)
+    if isinstance(values, Tensor):
+        return values
+    array = np.asarray(values)
+    return array if array.flags.writeable else array.copy()  # pandas shares what may not be written
 
 
 def _check(name: str, split: Split, regression: bool) -> None:

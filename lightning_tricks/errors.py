@@ -33,3 +33,13 @@ def in_a_line(error: BaseException, most: int = 200) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     text = re.sub(r"//([^/@:\s]+):[^/@\s]+@", r"//\1:***@", text)
     return text if len(text) <= most else f"{text[:most]}…"
+
+
+def other_package(thing: object) -> str:
+    """Say that a thing is of the package `lightning`, whose classes are others; empty if it is not."""
+    theirs = any(kind.__module__.startswith("lightning.pytorch") for kind in type(thing).__mro__)
+    return (
+        " of the package `lightning`: import pytorch_lightning in place of lightning.pytorch"
+        if theirs
+        else ""
+    )

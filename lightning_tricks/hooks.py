@@ -1,7 +1,8 @@
 """`TricksHooks`: the tricks that act in Lightning's hooks, whatever the forward and the steps are."""
 
+import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import pytorch_lightning as pl
 import torch
@@ -9,10 +10,14 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import nn
 from torch.optim import Optimizer
 
-from lightning_tricks import health
+from lightning_tricks import health, surgery
 from lightning_tricks.errors import InputError
-from lightning_tricks.tricks import Tricks
+from lightning_tricks.statistics import TrainingBatches
+from lightning_tricks.tricks import Tricks, type_name
 from lightning_tricks.tricks.stopping import Mode
+
+SAVED = "tricks"
+"""Where a checkpoint holds what `load_with_tricks` needs."""
 
 
 class TricksHooks(pl.LightningModule):
@@ -47,16 +52,33 @@ class TricksHooks(pl.LightningModule):
         """The training loss and gradient health of the last epoch."""
         self.logs_training = True
         """Whether they are logged. Logging costs; who reads them here can do without."""
+        _warn_of_loss(tricks, self.tricks_subject)
         tricks.normalization.apply(self.tricks_subject)
         tricks.initialization.apply(self.tricks_subject)
         tricks.zero_gamma.apply(self.tricks_subject)
         tricks.normalization.wrap(self.tricks_subject)  # weight norm: once the weights are drawn
         tricks.dropout.apply(self.tricks_subject)
         tricks.stochastic_depth.apply(self.tricks_subject)
+        self._still = tricks.transfer.freeze(self.tricks_subject)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training, but for the norms and dropout of frozen layers."""
+        super().train(mode)
+        for layer in getattr(self, "_still", ()):
+            layer.eval()
+        return self
 
     def pass_batch(self, batch: Any, batch_idx: int) -> None:
         """Pass a training batch through the network, for what it gathers of its inputs."""
         raise NotImplementedError
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[SAVED] = {
+            "record": self.tricks.model_dump(),
+            "record_type": type_name(self.tricks),
+            "watched": list(self._watched),
+        }
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Lightning sets this one twice for each hook, some fifty times a step, and torch would look
@@ -69,6 +91,7 @@ class TricksHooks(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         steps, epochs = self._budget()
         groups = self.tricks.weight_decay.groups(self.tricks_subject)
+        groups = self.tricks.transfer.split(groups, self.tricks_subject, self.tricks.optimizer.lr)
         optimizer = self.tricks.optimizer.build(groups, self.tricks_subject)
         schedule = self.tricks.schedule.build(optimizer, steps, epochs)
         if schedule is None:
@@ -83,7 +106,9 @@ class TricksHooks(pl.LightningModule):
         # turn is put in the place of what the optimizer shows.
         monitor, mode, _ = self._watched
         stopping = self.tricks.stopping.callback(monitor, mode)
-        callbacks = (stopping, self.tricks.optimizer.callback(), self.tricks.averaging.callback())
+        averages = (self.tricks.optimizer.callback(), self.tricks.averaging.callback())
+        batches = TrainingBatches() if any(averages) else None
+        callbacks = (stopping, *averages, batches)
         ours = [callback for callback in callbacks if callback is not None]
         return [*(own if isinstance(own, Sequence) else [own]), *ours]
 
@@ -165,3 +190,21 @@ class TricksHooks(pl.LightningModule):
                 f"schedules need the length of training: set max_epochs of the Trainer (got {epochs})"
             )
         return int(steps), epochs
+
+
+def _warn_of_loss(tricks: Tricks, module: nn.Module) -> None:
+    """Warn where weights that were trained before are about to be lost."""
+    learned = surgery.learned_norm(module)
+    losses = [
+        f"initialization {tricks.initialization.kind!r} draws its weights anew"
+        * (tricks.initialization.kind not in ("keep", "torch")),
+        f"normalization {tricks.normalization.kind!r} takes its norms out"
+        * (tricks.normalization.kind != "own"),
+    ]
+    if learned and any(losses):
+        warnings.warn(
+            f"the network was trained before ({learned} has learned), and "
+            f"{' and '.join(loss for loss in losses if loss)}: to keep what it learned, start from "
+            "Tricks.fine_tuning()",
+            stacklevel=4,
+        )

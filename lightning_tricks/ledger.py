@@ -19,6 +19,7 @@ from lightning_tricks.trial import Epoch, Result
 from lightning_tricks.tricks import Tricks
 from lightning_tricks.tricks.stopping import Mode
 
+FINGERPRINT = "fingerprint"
 IDENTITY, OUTCOME, ROLE = "identity", "outcome", "role"
 DEATHS, STOP_AT = "deaths", "stop_at"
 CHAMPION, MLFLOW_RUN = "champion", "mlflow_run"
@@ -47,7 +48,7 @@ class Outcome:
             record=tricks.model_dump(),
             state=result.state,
             epochs=[asdict(epoch) for epoch in result.epochs],
-            reason=result.reason,
+            reason=result.reason or result.trouble,
             traceback=result.traceback,
             parameters=result.parameters,
             seconds=result.seconds,
@@ -81,8 +82,17 @@ def key(record: Mapping[str, Any]) -> str:
     return json.dumps(record, sort_keys=True)
 
 
-def claim(study: optuna.Study, task: Task, space: Space[Any], seed: int) -> None:
+def claim(
+    study: optuna.Study, task: Task, space: Space[Any], seed: int, same_task: bool = False
+) -> None:
     """Give a new study its identity, or check that an old one has the same.
+
+    Args:
+        study: to be trained.
+        task: of the study.
+        space: of the study.
+        seed: of the study.
+        same_task: whether the fingerprint of the task may be another, which is taken over.
 
     Raises:
         InputError: if the study was made for other trials than these; names what differs.
@@ -92,47 +102,63 @@ def claim(study: optuna.Study, task: Task, space: Space[Any], seed: int) -> None
             f"study {study.study_name!r} is to {study.direction.name.lower()}, but "
             f"{task.monitor} is to {task.direction}; choose another --study-name"
         )
-    mine: dict[str, Any] = json.loads(
-        json.dumps(
-            {
-                "task": task.name,
-                "monitor": task.monitor,
-                "epochs": task.epochs,
-                "seed": seed,
-                "space": space.describe(),
-            }
-        )
-    )
+    identity = {
+        "task": task.name,
+        "monitor": task.monitor,
+        "epochs": task.epochs,
+        "seed": seed,
+        "space": space.describe(),
+    }
+    mine: dict[str, Any] = json.loads(json.dumps({**identity, FINGERPRINT: task.fingerprint}))
     theirs = study.user_attrs.get(IDENTITY)
     if theirs is None:
-        if count := len(study.get_trials(deepcopy=False)):
-            raise InputError(
-                f"study {study.study_name!r} holds {count} trials of another program; "
-                "choose another --study-name"
-            )
+        _check_empty(study)
+    else:
+        _compare(study.study_name, theirs, mine, same_task)
+    if theirs != mine:
         study.set_user_attr(IDENTITY, mine)
-    elif difference := _difference(theirs, mine):
+
+
+def _check_empty(study: optuna.Study) -> None:
+    if count := len(study.get_trials(deepcopy=False)):
         raise InputError(
-            f"study {study.study_name!r} was made with another value of {difference}; "
+            f"study {study.study_name!r} holds {count} trials of another program; "
             "choose another --study-name"
+        )
+
+
+def _compare(name: str, theirs: dict[str, Any], mine: dict[str, Any], same_task: bool) -> None:
+    """Raise an error if two identities differ."""
+    theirs, mine = dict(theirs), dict(mine)
+    now = mine.pop(FINGERPRINT)
+    before = theirs.pop(FINGERPRINT, now)  # studies of old have none
+    if difference := _difference(theirs, mine):
+        raise InputError(
+            f"study {name!r} was made with another value of {difference}; choose another --study-name"
+        )
+    if (difference := _difference(before, now)) and not same_task:
+        raise InputError(
+            f"study {name!r} was made with another {difference}; choose another --study-name or, if "
+            "scores can be compared all the same, go on with --same-task"
         )
 
 
 def _difference(theirs: dict[str, Any], mine: dict[str, Any]) -> str:
     """Say in words what first differs between two identities; empty if nothing does."""
-    for name, now in mine.items():
-        before = theirs.get(name)
-        if name == "space" and isinstance(before, dict):
-            paths = [p for p in {**before, **now} if before.get(p, ...) != now.get(p, ...)]
-            if paths:
-                path = paths[0]
-                return (
-                    f"the search space ({path}: {before.get(path, 'nothing')} there, "
-                    f"{now.get(path, 'nothing')} now)"
-                )
-        elif before != now:
-            return f"{name} ({before!r} there, {now!r} now)"
+    for name in {**theirs, **mine}:
+        before, now = theirs.get(name), mine.get(name)
+        if before == now:
+            continue
+        if not (isinstance(before, dict) and isinstance(now, dict)):
+            return f"{name} ({_shown(before)} there, {_shown(now)} now)"
+        path = next(path for path in {**before, **now} if before.get(path, ...) != now.get(path, ...))
+        inside = f"{_shown(before.get(path))} there, {_shown(now.get(path))} now"
+        return f"{'the search space' if name == 'space' else name} ({path}: {inside})"
     return ""
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else value if isinstance(value, str) else repr(value)
 
 
 def best_of(trials: Iterable[FrozenTrial], mode: Mode) -> FrozenTrial | None:

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lightning_tricks import surgery
+from lightning_tricks.errors import InputError, other_package
 from lightning_tricks.hooks import TricksHooks
-from lightning_tricks.tricks import Tricks
+from lightning_tricks.loaders import training_batches
+from lightning_tricks.tricks import Tricks, record_of, type_name
 from lightning_tricks.tricks.scaling import Cast
 from lightning_tricks.tricks.stopping import Mode
 
@@ -46,6 +48,8 @@ class TricksModule(TricksHooks):
         metrics: further means over samples, or metrics of torchmetrics, by name.
         monitor: the metric that early stopping looks at.
         mode: whether less or more of it is better.
+        validation_loss: the metric that the plateau schedule looks at.
+        record_type: the type of a record that is given as plain data, as checkpoints name it.
 
     Raises:
         InputError: if a trick finds nothing in the backbone to act on.
@@ -60,10 +64,14 @@ class TricksModule(TricksHooks):
         metrics: Mapping[str, Measure] = {"accuracy": accuracy},  # never changed
         monitor: str = "val/accuracy",
         mode: Mode = "max",
+        validation_loss: str = "val/loss",
+        record_type: str = "",
     ) -> None:
         super().__init__()
-        record = tricks if isinstance(tricks, Tricks) else Tricks.parse(tricks)
-        self.save_hyperparameters({"tricks": record.model_dump()})
+        if other := other_package(backbone):
+            raise InputError(f"the backbone is a LightningModule{other}")
+        record = record_of(tricks, record_type)
+        self.save_hyperparameters({"tricks": record.model_dump(), "record_type": type_name(record)})
         self.loss, self.metrics = loss, dict(metrics)
         self.meters = nn.ModuleDict(
             {
@@ -76,8 +84,9 @@ class TricksModule(TricksHooks):
         self.cast = Cast()
         self.scaling = record.scaling.build()
         self.backbone = copy.deepcopy(backbone)
-        self.take_tricks(record, monitor, mode)
+        self.take_tricks(record, monitor, mode, validation_loss)
         self.classes = _outputs(self.backbone)
+        self.train()  # a pretrained network may come in evaluation mode, in which Lightning leaves it
 
     @property
     def tricks_subject(self) -> nn.Module:
@@ -101,9 +110,8 @@ class TricksModule(TricksHooks):
         super().on_fit_start()
         if self.scaling is not None and not self.scaling.fitted:
             self._budget()  # has Lightning set up the training data
-            loader = self.trainer.train_dataloader or []
-            batches = getattr(loader, "whole", loader)
-            self.tricks.scaling.fit(self.scaling, (batch[0] for batch in batches))
+            inputs = (batch[0] for batch in training_batches(self.trainer))
+            self.tricks.scaling.fit(self.scaling, inputs)
             if self.trainer.world_size > 1:  # each process may have seen other samples
                 for name, value in self.scaling.named_buffers():
                     setattr(self.scaling, name, self.trainer.strategy.broadcast(value))

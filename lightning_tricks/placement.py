@@ -52,10 +52,15 @@ class Placement:
         if not self.stall_minutes > 0:
             raise InputError(f"stall_minutes must be greater than 0 (got {self.stall_minutes!r})")
 
+    @property
+    def processes(self) -> int:
+        """How many train a trial together."""
+        return math.ceil(self.devices)
+
     def begin(self, task: Task, interrupted: Callable[[], bool]) -> Workers:
         """Return the workers that a study begins with."""
         if self.workers == "inline" or self._grows(task):
-            return Inline(task, math.ceil(self.devices), interrupted)
+            return Inline(task, self.processes, interrupted)
         return self._on_ray(task, None if self.workers == "auto" else int(self.workers))
 
     def worth(self, task: Task, trials: int, seconds: float) -> int:
@@ -68,7 +73,7 @@ class Placement:
         """
         if not self._grows(task):
             return 1
-        places: int = joblib.cpu_count(only_physical_cores=True) // math.ceil(self.devices)
+        places: int = joblib.cpu_count(only_physical_cores=True) // self.processes
         return max(min(places, trials, int(seconds / WORTH_SECONDS)), 1)
 
     def grow(self, task: Task, count: int) -> Workers:

@@ -9,7 +9,7 @@ Everything else is read off these types.
 import difflib
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
 from pathlib import Path
@@ -146,6 +146,22 @@ class Space(Generic[T]):
             self._field(path)
             space = space._change(path, Domain.parse(path, value, space.domains[path]))
         return space._checked()
+
+    def without(self, stage: str, kinds: Collection[str]) -> "Space[T]":
+        """Leave kinds out of a stage that holds others too."""
+        left = [kind for kind in self.domains[stage].extremes() if kind not in kinds]
+        return replace(self, changed={**self.changed, stage: _one_of(left)})
+
+    def around(self, record: Trick) -> "Space[T]":
+        """Keep a record's kinds in all stages where no search would propose them unasked."""
+        domains = self.domains
+        kept = {
+            stage: Fixed(kind_of(type(getattr(record, stage))))
+            for stage in stages(self.model)
+            if stage not in self.changed
+            and kind_of(type(getattr(record, stage))) not in domains[stage].extremes()
+        }
+        return replace(self, changed={**self.changed, **kept})
 
     @classmethod
     def from_yaml(cls, model: type[T], path: str | Path) -> "Space[T]":

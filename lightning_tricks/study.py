@@ -6,6 +6,7 @@ from typing import Any, Literal
 import optuna
 
 from lightning_tricks import lease, ledger
+from lightning_tricks.checks import check
 from lightning_tricks.coordinator import AtTimeout, Coordinator
 from lightning_tricks.errors import InputError, check_name
 from lightning_tricks.patience import patient
@@ -45,6 +46,7 @@ def optimize(
     tracking_uri: str = "sqlite:///mlflow.db",
     checkpoints: str | Path = "checkpoints",
     keep: int = 3,
+    same_task: bool = False,
     progress: bool = True,
 ) -> Summary:
     """Search the tricks of a task until the study holds `n_trials` finished trials.
@@ -71,6 +73,7 @@ def optimize(
         checkpoints: the folder for the checkpoints of running trials and the weights of the best;
             on a cluster, one that all nodes see.
         keep: of how many of the best trials the weights are kept.
+        same_task: whether to go on although data, functions or settings of the task look changed.
         progress: whether to tell how far it is, on the standard error.
 
     Raises:
@@ -80,6 +83,8 @@ def optimize(
     space = Space(task.tricks) if space is None else space
     placement = Placement(workers, devices_per_trial, ray_address, stall_minutes)
     _check(study, task, n_trials, space, timeout, at_timeout, seed, keep)
+    checked = check(task, space, placement.processes)
+    space = checked.space
     shelf = Shelf(Path(checkpoints).absolute() / study.study_name, keep, task.mode)
     shelf.make()
     wishes = Wishes()
@@ -93,8 +98,10 @@ def optimize(
         with lease.alone(study, shelf.folder, bar.say):
             trials = finished(study)
             bar.begin(trials)
+            for note in checked.notes:
+                bar.say(note)
             tracker = Tracker(tracking_uri, study.study_name, bar.warn)
-            ledger.claim(study, task, space, seed)
+            ledger.claim(study, task, space, seed, same_task)
             with Coordinator(
                 study, task, space, seed, placement, tracker, bar, shelf, wishes
             ) as coordinator:
@@ -128,4 +135,3 @@ def _check(
     if len(study.directions) > 1:
         raise InputError(f"the study must have one objective (got {len(study.directions)})")
     check_name(study.study_name)
-    task.check(space)

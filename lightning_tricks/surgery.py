@@ -77,6 +77,19 @@ def frozen(layer: nn.Module) -> bool:
     return bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
 
 
+def learned_norm(module: nn.Module) -> str:
+    """Return the name of a norm that was trained before; empty if there is none.
+
+    All numbers of a parameter or statistic of a new norm are the same.
+    """
+    for name, layer in module.named_modules():
+        if isinstance(layer, NORMS):
+            state = [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]
+            if any(bool((values != values.flatten()[0]).any()) for values in state if values.numel()):
+                return str(name)
+    return ""
+
+
 def hidden_layers(module: nn.Module) -> list[Weighted]:
     """Return the weighted layers but the head."""
     return weighted_layers(module)[:-1]

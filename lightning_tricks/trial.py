@@ -5,15 +5,13 @@ goes on from the checkpoint of any epoch therefore ends with the score that it w
 """
 
 import copy
-import logging
 import math
 import os
 import time
 import traceback
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,9 +20,11 @@ import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch import Tensor
 
+from lightning_tricks.checkpoints import PlainCheckpoints, read
 from lightning_tricks.errors import InputError, in_a_line
 from lightning_tricks.health import Diverged
 from lightning_tricks.seeds import derive
+from lightning_tricks.silence import SILENT, quiet
 from lightning_tricks.task import Task
 from lightning_tricks.tricks import Tricks
 from lightning_tricks.tricks.stopping import monitored
@@ -49,14 +49,8 @@ CHECKPOINT_SECONDS = 1.0
 WRITING_SHARE = 0.1
 """Writing them takes no larger share of the time than this."""
 
-SILENT: Mapping[str, Any] = {
-    "devices": 1,
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-}
-"""Arguments of a Trainer that writes nothing and prints nothing."""
+_NEEDED = {"trial", "state_dict", "loops", "callbacks", "optimizer_states", "lr_schedulers"}
+"""What a checkpoint holds. Lightning would go on without some of these, to another score."""
 
 State = Literal["complete", "pruned", "failed"]
 
@@ -69,6 +63,8 @@ class Result:
     epochs: list[Epoch] = field(default_factory=list)
     reason: str = ""
     """Why it was pruned or failed, in a line."""
+    trouble: str = ""
+    """What went wrong beside, in a line."""
     traceback: str = ""
     diverged: bool = False
     """Whether it was pruned because something was not finite."""
@@ -114,40 +110,58 @@ def train(
     Raises:
         Interrupted: soon after `interrupted()` becomes true.
     """
-    watcher = _Watcher(task, tricks, seed, report, interrupted, checkpoint)
+
+    def watch() -> _Watcher:
+        return _Watcher(task, tricks, seed, report, interrupted, checkpoint)
+
+    watcher = watch()
+    result = _fit(watcher, devices)
+    if result.state == "failed" and watcher.resuming and checkpoint is not None:
+        # It did not come to train: the checkpoint is not what it says.
+        checkpoint.unlink(missing_ok=True)
+        trouble = f"its checkpoint cannot be gone on from ({result.reason}): it began anew"
+        result = replace(_fit(watch(), devices), trouble=trouble)
+    if result.state == "failed" and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.empty_cache()  # others may share the device
+    return result
+
+
+def _fit(watcher: "_Watcher", devices: int) -> Result:
+    """Train once, from the checkpoint if there is one."""
+    task = watcher.task
     module = None
     state: State = "complete"
     reason = trace = ""
     diverged = False
     with quiet():
-        pl.seed_everything(seed, verbose=False)
+        saved = watcher.saved()
+        pl.seed_everything(watcher.seed, verbose=False)
         try:
-            module = task.module(tricks)
+            module = task.module(watcher.tricks)
             module.logs_training = False  # the watcher reads it from the module
             _trainer(task, watcher, devices).fit(
-                module, datamodule=task.data, ckpt_path=watcher.saved(), weights_only=False
+                module, datamodule=task.data, ckpt_path=saved, weights_only=True
             )
             if watcher.stopped:
-                state, reason = "pruned", stopped_after(watcher.count)
+                state, reason = "pruned", stopped_after(watcher.epochs)
             elif not watcher.epochs:
                 raise InputError(f"no validation was run, so {task.monitor} has no value")
         except Diverged as error:
-            state, reason = "pruned", f"{error} (epoch {watcher.count + 1})"
+            state, reason = "pruned", f"{error} (epoch {watcher.reached + 1})"
             diverged = True
         except (Exception, SystemExit) as error:  # the user's code may raise anything
             # Lightning turns a signal into `SystemExit`.
-            if isinstance(error, Interrupted) or interrupted():
+            if isinstance(error, Interrupted) or watcher.interrupted():
                 raise Interrupted from None
             state, reason = "failed", f"{type(error).__name__}: {in_a_line(error)}"
             trace = traceback.format_exc()
         finally:
-            task.data.trainer = None  # which holds the module, and what not
-    if state == "failed" and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        torch.cuda.empty_cache()  # others may share the device
+            task.data.trainer = None  # which holds the module and all that it refers to
     return Result(
         state=state,
         epochs=watcher.epochs,
-        reason=reason or watcher.trouble,
+        reason=reason,
+        trouble=watcher.trouble,
         traceback=trace,
         diverged=diverged,
         parameters=0 if module is None else _size(module),
@@ -156,9 +170,9 @@ def train(
     )
 
 
-def stopped_after(epochs: int) -> str:
+def stopped_after(epochs: Sequence[Epoch]) -> str:
     """Say in words when the pruner stopped a trial."""
-    return f"the pruner stopped it after epoch {epochs}"
+    return f"the pruner stopped it after epoch {epochs[-1].number + 1}"
 
 
 def _trainer(task: Task, watcher: "_Watcher", devices: int) -> pl.Trainer:
@@ -168,7 +182,7 @@ def _trainer(task: Task, watcher: "_Watcher", devices: int) -> pl.Trainer:
         "strategy": "auto" if devices == 1 else "ddp",
         "num_sanity_val_steps": 0,
         # Slurm's environment, say, is not about a trial.
-        "plugins": [LightningEnvironment()],
+        "plugins": [LightningEnvironment(), PlainCheckpoints()],
         # On a GPU, the same seed gives the same bits only if torch is asked for it.
         "deterministic": "warn" if torch.cuda.is_available() else None,
     }
@@ -189,6 +203,8 @@ class _Watcher(pl.Callback):
     ) -> None:
         self.task, self.tricks, self.seed = task, tricks, seed
         self.report, self.interrupted, self.checkpoint = report, interrupted, checkpoint
+        self.identity = {} if checkpoint is None else _identity(task, tricks, seed)
+        """What a checkpoint must be of, for this trial to go on from it."""
         self.epochs: list[Epoch] = []
         self.values: list[float] = []
         self.stopped = self.resuming = False
@@ -200,34 +216,27 @@ class _Watcher(pl.Callback):
         self.interval = CHECKPOINT_SECONDS
 
     @property
-    def count(self) -> int:
-        """The number of epochs done."""
-        return len(self.epochs)
+    def reached(self) -> int:
+        """The number of the epoch after the last that was reported."""
+        return self.epochs[-1].number + 1 if self.epochs else 0
 
     @property
     def seconds(self) -> float:
         """How long the trial has been trained, before its checkpoint too."""
         return self.spent + time.perf_counter() - self.start
 
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What a checkpoint must be of, for this trial to go on from it."""
-        return {
-            "task": self.task.name,
-            "epochs": self.task.epochs,
-            "record": self.tricks.model_dump(),
-            "seed": self.seed,
-        }
-
     def saved(self) -> Path | None:
         """Return the checkpoint to go on from; None if there is none, or one of another trial."""
         if self.checkpoint is None or not self.checkpoint.exists():
             return None
         try:
-            content = torch.load(self.checkpoint, map_location="cpu", weights_only=False, mmap=True)
-            return self.checkpoint if content["trial"]["identity"] == self.identity else None
-        except Exception:  # torch raises many for a file that is damaged
-            return None
+            content = read(self.checkpoint)
+            if lacking := _NEEDED - content.keys():
+                raise ValueError(f"it lacks {sorted(lacking)}")
+            self.resuming = content["trial"]["identity"] == self.identity
+        except Exception as error:  # torch raises many for a file that is damaged
+            self.trouble = f"its checkpoint cannot be read ({in_a_line(error)}): it began anew"
+        return self.checkpoint if self.resuming else None
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -250,7 +259,6 @@ class _Watcher(pl.Callback):
         trial = checkpoint["trial"]
         self.epochs = [Epoch(**epoch) for epoch in trial["epochs"]]
         self.values, self.spent = list(trial["values"]), trial["seconds"]
-        self.resuming = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         del pl_module
@@ -294,7 +302,7 @@ class _Watcher(pl.Callback):
         self.values.append(value)
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         metrics.update(getattr(pl_module, "epoch_metrics", {}))  # those logged are an epoch old
-        metrics["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
+        metrics["lr"] = max(group["lr"] for group in trainer.optimizers[0].param_groups)
         score = self.tricks.stopping.score(self.values, self.task.mode)
         self.epochs.append(Epoch(trainer.current_epoch, score, metrics))
         self._tell(trainer, self.epochs[-1])
@@ -326,26 +334,15 @@ class _Watcher(pl.Callback):
         self.interval = max(CHECKPOINT_SECONDS, (self.written - begin) / WRITING_SHARE)
 
 
+def _identity(task: Task, tricks: Tricks, seed: int) -> dict[str, Any]:
+    return {
+        "task": task.name,
+        "epochs": task.epochs,
+        "record": tricks.model_dump(),
+        "seed": seed,
+        "fingerprint": task.fingerprint,
+    }
+
+
 def _size(module: pl.LightningModule) -> int:
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep Lightning from printing its several lines about each fit."""
-    names = (
-        "pytorch_lightning.utilities.rank_zero",
-        "lightning_fabric.utilities.distributed",
-        "pytorch_lightning.trainer.connectors.checkpoint_connector",
-    )
-    levels = {logger: logger.level for logger in map(logging.getLogger, names)}
-    for logger in levels:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            # Advice about workers and devices, and torch's own deprecations inside Lightning.
-            warnings.filterwarnings("ignore", module=r"pytorch_lightning\..*")
-            yield
-    finally:
-        for logger, level in levels.items():
-            logger.setLevel(level)

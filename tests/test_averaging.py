@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lightning_tricks import Tricks, TricksModule
-from lightning_tricks.statistics import refresh_statistics
+from lightning_tricks.statistics import TrainingBatches, refresh_statistics
 from lightning_tricks.tricks.averaging import WeightAveraging
 
 KINDS = [("ema", {"horizon": 0.2}), ("swa", {"start": 0.5})]
@@ -147,7 +147,7 @@ def test_refreshing_leaves_modes_momentum_and_dropout_alone():
         "dropout": {"kind": "dropout", "p": 0.5},
     }
     module = TricksModule(backbone, tricks)
-    runner = trainer(1)
+    runner = trainer(1, callbacks=[TrainingBatches()])
     runner.fit(module, datamodule=small_data())
     linear, dropout, norm, _ = module.backbone.train()
     dropout.eval()

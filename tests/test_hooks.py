@@ -25,6 +25,7 @@ from lightning_tricks import (
     optimize,
     with_tricks,
 )
+from lightning_tricks.checks import check
 
 
 class Own(pl.LightningModule):
@@ -159,10 +160,13 @@ def test_a_study_of_a_users_module():
     assert "own_loss" in summary.text()
 
 
-def test_a_study_of_a_users_module_with_scaling_says_what_to_do():
+def test_what_needs_a_forward_of_ours_is_left_out_of_a_study_of_a_users_module():
     task = Task("own", small_data(), lambda tricks: Own(), monitor="own_loss", mode="min", epochs=2)
+    checked = check(task, Space(Tricks))
+    assert checked.space.domains["scaling"].extremes() == ("none",)
+    assert "left out of the search: scaling unit, signed, standardize" in checked.notes[0]
     with pytest.raises(InputError, match="as ModuleTricks does"):
-        task.check(Space(Tricks))
+        check(task, Space(Tricks).pin({"scaling": "unit"}))
 
 
 def diabetes():
@@ -184,7 +188,7 @@ def test_regression_with_a_metric_of_torchmetrics():
         metrics={"r2": torchmetrics.R2Score()},
         monitor="val/r2",
     )
-    task.check(Space(Tricks))
+    check(task, Space(Tricks))
     study = create_study("diabetes", storage=None, epochs=20)
     optimize(study, task, n_trials=3, workers="inline", progress=False)
     assert study.best_value > 0.25
@@ -306,4 +310,4 @@ def test_a_regression_with_the_wrong_outputs_or_loss_is_an_error(outputs, loss, 
         mode="min",
     )
     with pytest.raises(InputError, match=message):
-        task.check(Space(Tricks))
+        check(task, Space(Tricks))

@@ -60,7 +60,7 @@ STDS = {
 
 def test_every_variant_is_checked():
     kinds = {kind for stage, kind in VARIANTS if stage == "initialization"}
-    assert kinds == {*STDS, "torch", "orthogonal"}
+    assert kinds == {*STDS, "torch", "keep", "orthogonal"}
 
 
 @pytest.mark.parametrize("kind", STDS)
@@ -93,10 +93,11 @@ def test_the_head_has_gain_one_and_biases_are_zero(kind):
     assert not module[2].bias.any()
 
 
-def test_torch_leaves_everything_as_it_was():
+@pytest.mark.parametrize("kind", ["torch", "keep"])
+def test_torch_and_keep_leave_everything_as_it_was(kind):
     module = nn.Sequential(nn.Linear(5, 5), nn.ReLU(), nn.Linear(5, 2))
     before = [p.clone() for p in module.parameters()]
-    variant("initialization", "torch").apply(module)
+    variant("initialization", kind).apply(module)
     assert all(torch.equal(a, b) for a, b in zip(module.parameters(), before, strict=True))
 
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 import optuna
 import pytest
@@ -11,7 +12,7 @@ from conftest import mlp, small_data
 from optuna.trial import TrialState
 from torch import nn
 
-from lightning_tricks import Task, Tricks, create_study, optimize, train
+from lightning_tricks import InputError, Space, Task, Tricks, create_study, optimize, train
 from lightning_tricks.ledger import Outcome
 from lightning_tricks.ranks import RankDied, Ranks
 
@@ -99,3 +100,22 @@ def test_a_study_prunes_trials_over_two_processes_as_pruned(with_store):
         assert len(outcome.epochs) == 2
         assert outcome.reason == "the pruner stopped it after epoch 2"
     assert Tricks.parse(Outcome.read(study.trials[0]).record) == Tricks()
+
+
+def test_an_epoch_is_told_once_however_often_a_trial_begins(with_store, tmp_path):
+    """Where some epochs are not validated, the number of an epoch is not the count of reports."""
+    every_other = {"check_val_every_n_epoch": 2}
+    task = troubled.task(tmp_path, epochs=6, trainer=every_other)
+    space = Space(troubled.Troubled).pin({"trouble": "dies once"})
+    study = create_study("tiny", storage=None)
+    optimize(study, task, n_trials=1, space=space, workers="inline", devices_per_trial=2)
+    assert Path(tmp_path, "died").exists()
+    outcome = Outcome.read(study.trials[0])
+    assert [epoch["number"] for epoch in outcome.epochs] == [1, 3, 5]
+    assert study.trials[0].state == TrialState.COMPLETE
+
+
+def test_a_batch_without_a_sample_for_each_process_is_refused(with_store):
+    task = Task("tiny", small_data(batch_size=1), backbone, epochs=2)
+    with pytest.raises(InputError, match="each of 2 processes needs a sample of every batch"):
+        optimize(create_study("tiny", storage=None), task, n_trials=1, devices_per_trial=2)

@@ -61,7 +61,7 @@ def test_a_loss_that_takes_no_probabilities_is_an_error_before_the_first_trial()
     task = Task("hinge", small_data(), lambda tricks: mlp(), loss=hinge, epochs=1)
     from lightning_tricks import Space
 
-    space = Space(Tricks).narrow({"smoothing": ["none", "label_smoothing"]})
+    space = Space(Tricks).pin({"smoothing": "label_smoothing"})
     study = create_study("hinge", storage=None)
     with pytest.raises(
         InputError, match="smoothing 'label_smoothing' does not fit the backbone, the data or the loss"

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_tricks import InputError, Space, Task, Tricks, train
 from lightning_tricks import trial as trial_module
+from lightning_tricks.checks import check
 from lightning_tricks.trial import Interrupted
 
 
@@ -166,7 +167,7 @@ def test_a_checkpoint_that_cannot_be_written_does_not_end_the_trial(tmp_path, mo
     (tmp_path / "file").write_text("in the place of a folder")
     result = train(task(), Tricks(), 0, checkpoint=tmp_path / "file" / "trial.ckpt")
     assert result.state == "complete"
-    assert "a checkpoint could not be written" in result.reason
+    assert "a checkpoint could not be written" in result.trouble
 
 
 def test_patience_scores_the_best_epoch_and_keeps_its_weights():
@@ -230,10 +231,12 @@ def test_a_wrong_task_is_one_clear_line_before_any_training(case):
     space = Space(Tricks)
     if case in ("shape", "outputs"):
         space = space.pin({"normalization": "none", "dropout": "none"})
+    if case == "hidden":
+        space = space.pin({"normalization": "batch"})
     with pytest.raises(InputError, match=message) as caught:
-        task(**changes).check(space)
+        check(task(**changes), space)
     assert "\n" not in str(caught.value)
 
 
 def test_a_right_task_is_let_pass():
-    task().check(Space(Tricks))
+    assert check(task(), Space(Tricks)).notes == []

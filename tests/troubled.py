@@ -11,7 +11,10 @@ from torch import nn
 
 from lightning_tricks import Choice, Task, Tricks
 
-TROUBLES = ("none", "slow", "dies", "hangs", "raises")
+TROUBLES = ("none", "slow", "dies", "dies once", "hangs", "raises")
+
+STEPS = 26
+"""After so many steps of all processes the trouble `dies once` does."""
 
 
 class Troubled(Tricks):
@@ -35,6 +38,11 @@ class Net(nn.Module):
             time.sleep(0.4)
         elif self.trouble == "dies":
             os.kill(os.getpid(), signal.SIGKILL)
+        elif self.trouble == "dies once" and len(steps(self.log.parent)) > STEPS:
+            mark = self.log.with_name("died")
+            if not mark.exists():
+                mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
         elif self.trouble == "hangs":
             time.sleep(1e6)
         elif self.trouble == "raises":

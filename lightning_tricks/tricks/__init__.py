@@ -1,17 +1,19 @@
 """The record that has one field for each training stage."""
 
-from typing import Annotated, Self
+from collections.abc import Iterator
+from typing import Annotated, Any, Self
 
 from pydantic import Field
 
 from lightning_tricks.domains import Choice, Domain
+from lightning_tricks.errors import InputError
 from lightning_tricks.space import Trick, stages
 from lightning_tricks.tricks.augmentation import Augmentation, Erasing, NoAugmentation, NoErasing
 from lightning_tricks.tricks.averaging import Averaging, NoAveraging
 from lightning_tricks.tricks.clipping import Clipping, NormClipping
 from lightning_tricks.tricks.dropout import AnyDropout, NoDropout
-from lightning_tricks.tricks.initialization import HeNormal, Initialization
-from lightning_tricks.tricks.normalization import BatchNorm, Normalization
+from lightning_tricks.tricks.initialization import HeNormal, Initialization, KeepInitialization
+from lightning_tricks.tricks.normalization import BatchNorm, Normalization, OwnNormalization
 from lightning_tricks.tricks.optimizers import Adam, AnyOptimizer
 from lightning_tricks.tricks.residual import (
     AnyStochasticDepth,
@@ -24,6 +26,7 @@ from lightning_tricks.tricks.schedules import CosineSchedule, Schedule
 from lightning_tricks.tricks.sharpness import NoSharpness, Sharpness
 from lightning_tricks.tricks.stopping import NoStopping, Stopping
 from lightning_tricks.tricks.targets import Mixing, NoMixing, NoSmoothing, Smoothing
+from lightning_tricks.tricks.transfer import DiscriminativeRates, Transfer, WholeNetwork
 from lightning_tricks.tricks.weight_decay import DecoupledWeightDecay, WeightDecay
 
 
@@ -45,6 +48,7 @@ class Tricks(Trick):
     dropout: AnyDropout = Field(NoDropout(), discriminator="kind")
     zero_gamma: AnyZeroGamma = Field(NoZeroGamma(), discriminator="kind")
     stochastic_depth: AnyStochasticDepth = Field(NoStochasticDepth(), discriminator="kind")
+    transfer: Transfer = Field(WholeNetwork(), discriminator="kind")
     weight_decay: WeightDecay = Field(DecoupledWeightDecay(), discriminator="kind")
     optimizer: AnyOptimizer = Field(Adam(), discriminator="kind")
     sharpness: Sharpness = Field(NoSharpness(), discriminator="kind")
@@ -68,6 +72,24 @@ class Tricks(Trick):
             }
         )
 
+    @classmethod
+    def fine_tuning(cls, **stages: Any) -> Self:
+        """Return the record to start from where the network was trained before.
+
+        Its weights, norms and their statistics are kept. Adam learns slowly, at 2·10⁻⁴ in the head and
+        at a tenth of that in the first layer.
+
+        Args:
+            stages: variants to take in place of these, such as `transfer=FrozenLayers()`.
+        """
+        kept = {
+            "initialization": KeepInitialization(),
+            "normalization": OwnNormalization(),
+            "transfer": DiscriminativeRates(),
+            "optimizer": Adam(lr=2e-4),
+        }
+        return cls(**{**kept, **stages})
+
     def differences(self, other: "Tricks") -> dict[str, tuple[str, str]]:
         """Return the stages in which two records differ, as (this one's, the other's) in words."""
         names = type(self).model_fields
@@ -76,6 +98,42 @@ class Tricks(Trick):
             for name in names
             if getattr(self, name) != getattr(other, name, None)
         }
+
+
+def type_name(record: Tricks) -> str:
+    """Return the name by which `record_of` finds the type of a record."""
+    return f"{type(record).__module__}:{type(record).__qualname__}"
+
+
+def record_of(data: Any, name: str = "") -> Tricks:
+    """Read a record from plain data, as a checkpoint holds it.
+
+    Types are looked for among those that are imported already: what a file names is not imported.
+
+    Args:
+        data: the record, or its plain data.
+        name: of its type; empty for `Tricks`.
+
+    Raises:
+        InputError: if the data are not valid, or the type is not imported.
+    """
+    if isinstance(data, Tricks):
+        return data
+    module, _, inside = name.partition(":")
+    for kind in _subclasses(Tricks):
+        # A script that was run has another name when it is imported.
+        if not name or (kind.__qualname__ == inside and module in (kind.__module__, "__main__")):
+            return kind.parse(data)
+    raise InputError(
+        f"the record is of the type {inside!r} of {module!r}: import that before, or give the record as "
+        "`tricks`"
+    )
+
+
+def _subclasses(kind: type[Tricks]) -> Iterator[type[Tricks]]:
+    yield kind
+    for derived in kind.__subclasses__():
+        yield from _subclasses(derived)
 
 
 SURGERY = ("normalization", "zero_gamma", "dropout", "stochastic_depth")

@@ -34,17 +34,31 @@ class InitializationTrick(Trick):
         """Draw the weight of one layer in place."""
 
 
-class TorchInitialization(InitializationTrick):
-    """What torch drew when the layer was made: U(±1/√n_in) for weights and biases alike."""
-
-    neutral: ClassVar[bool] = True
-    kind: Literal["torch"] = "torch"
+class _AsItIs(InitializationTrick):
+    """No weight is drawn."""
 
     def apply(self, module: nn.Module) -> None:
         del module
 
     def draw(self, layer: Weighted, fans: Fans, head: bool) -> None:
         del layer, fans, head
+
+
+class TorchInitialization(_AsItIs):
+    """What torch drew when the layer was made: U(±1/√n_in) for weights and biases alike."""
+
+    neutral: ClassVar[bool] = True
+    kind: Literal["torch"] = "torch"
+
+
+class KeepInitialization(_AsItIs):
+    """The weights that the network comes with, such as pretrained ones.
+
+    A study whose baseline keeps them keeps them in every trial.
+    """
+
+    searched: ClassVar[bool] = False
+    kind: Literal["keep"] = "keep"
 
 
 class UniformInitialization(InitializationTrick):
@@ -157,6 +171,7 @@ class Orthogonal(InitializationTrick):
 
 Initialization = (
     TorchInitialization
+    | KeepInitialization
     | UniformInitialization
     | StandardNormal
     | GaussianInitialization

@@ -1,0 +1,187 @@
+"""What is looked at before the first trial, and what is left out of the search for it."""
+
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from conftest import mlp, small_data
+from torch import nn
+
+from lightning_tricks import (
+    InMemoryData,
+    InputError,
+    ModuleTricks,
+    Space,
+    Task,
+    Tricks,
+    TricksModule,
+    create_study,
+    optimize,
+    with_tricks,
+)
+from lightning_tricks.checks import check
+
+pytestmark = pytest.mark.usefixtures("with_store")
+
+
+class Sentences(nn.Module):
+    """A classifier of sequences, as people write them."""
+
+    def __init__(self):
+        super().__init__()
+        self.reader = nn.LSTM(6, 8, batch_first=True)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, inputs):
+        return self.head(self.reader(inputs[:, None])[0][:, -1])
+
+
+NETWORKS = {
+    "an LSTM": (Sentences, ["batch", "layer", "group"]),
+    "one layer": (lambda: nn.Linear(6, 3), ["batch", "layer", "group"]),
+    "two layers": (lambda: mlp(depth=1), []),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_finds_nothing_to_act_on_is_left_out_and_told_in_a_line(name):
+    build, left_out = NETWORKS[name]
+    checked = check(Task("net", small_data(), lambda tricks: build()), Space(Tricks))
+    kinds = checked.space.domains["normalization"].extremes()
+    assert set(kinds) == {"none", "batch", "layer", "group", "weight"} - set(left_out)
+    if not left_out:
+        assert checked.notes == []
+        return
+    (note,) = checked.notes
+    assert note.startswith("left out of the search: normalization batch, layer, group; dropout dropout")
+    assert "muon" in note
+    assert "\n" not in note
+    assert checked.space.nearest(Tricks()).normalization.kind == "none"
+
+
+def test_what_is_pinned_is_never_left_out():
+    task = Task("net", small_data(), lambda tricks: nn.Linear(6, 3))
+    with pytest.raises(InputError, match=r"found nothing to act on.*leave 'layer' out of normalization"):
+        check(task, Space(Tricks).pin({"normalization": "layer"}))
+    with pytest.raises(InputError, match="normalization"):
+        check(task, Space(Tricks).narrow({"normalization": ["layer", "batch"]}))
+
+
+def test_a_study_of_a_network_that_few_tricks_act_on(capsys):
+    task = Task("net", small_data(), lambda tricks: Sentences(), epochs=2)
+    study = create_study("net", storage=None, epochs=2)
+    optimize(study, task, n_trials=4, workers="inline")
+    assert [t.state.name for t in study.trials if t.state.name == "FAIL"] == []
+    assert "left out of the search: normalization batch, layer, group" in capsys.readouterr().err
+    assert {t.params["normalization"] for t in study.trials} <= {"none", "weight"}
+
+
+class Splits(pl.LightningDataModule):
+    """Has a `splits` of its own, which says something else."""
+
+    def __init__(self):
+        super().__init__()
+        self.splits = ["train", "validation"]
+
+    def train_dataloader(self):
+        return small_data().train_dataloader()
+
+    def val_dataloader(self):
+        return small_data().val_dataloader()
+
+
+def test_a_data_module_may_call_its_attributes_what_it_likes():
+    task = Task("splits", Splits(), lambda tricks: mlp(), epochs=1)
+    assert task.samples() is None
+    assert not task.tests()
+    study = create_study("splits", storage=None, epochs=1)
+    optimize(study, task, n_trials=1, workers="inline", progress=False)
+    assert study.user_attrs["champion"]["test"] == {}
+
+
+class Own(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.network = mlp()
+
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self.network(batch[0]), batch[1])
+
+    def validation_step(self, batch, batch_idx):
+        outputs = self.network(batch[0])
+        self.log("own_accuracy", (outputs.argmax(1) == batch[1]).float().mean())
+        self.log("own_loss", F.cross_entropy(outputs, batch[1]))
+
+
+def own_task(**changes):
+    return Task(
+        **{
+            "name": "own",
+            "data": small_data(),
+            "backbone": lambda tricks: Own(),
+            "tricks": ModuleTricks,
+            "monitor": "own_accuracy",
+            "epochs": 2,
+            **changes,
+        }
+    )
+
+
+def test_the_plateau_schedule_looks_at_the_loss_that_the_task_names():
+    task = own_task(validation_loss="own_loss")
+    assert check(task, Space(ModuleTricks)).notes == []
+    study = create_study("own", storage=None, epochs=2)
+    plateau = Space(ModuleTricks).pin({"schedule": "plateau"})
+    optimize(study, task, n_trials=2, space=plateau, workers="inline", progress=False)
+    assert [t.state.name for t in study.trials] == ["COMPLETE"] * 2
+
+
+def test_without_that_loss_plateau_is_left_out_and_an_error_only_if_pinned():
+    checked = check(own_task(), Space(ModuleTricks))
+    assert "plateau" not in checked.space.domains["schedule"].extremes()
+    assert "validation_loss 'val/loss' is never logged" in checked.notes[0]
+    with pytest.raises(InputError, match=r"validation_loss 'val/loss' is never logged.*own_loss"):
+        check(own_task(), Space(ModuleTricks).pin({"schedule": "plateau"}))
+    with pytest.raises(InputError, match=r"validation_loss 'val/los' is never logged"):
+        task = Task("net", small_data(), lambda tricks: mlp(), validation_loss="val/los")
+        check(task, Space(Tricks).pin({"schedule": "plateau"}))
+
+
+def test_a_users_module_is_rehearsed_on_a_batch():
+    class Wrong(Own):
+        def training_step(self, batch, batch_idx):
+            raise RuntimeError("no")
+
+    with pytest.raises(InputError, match="a first batch cannot be trained: RuntimeError: no"):
+        check(own_task(backbone=lambda tricks: Wrong()), Space(ModuleTricks))
+    with pytest.raises(InputError, match=r"monitor 'val/acc' is never logged; must be one of.*own_loss"):
+        check(own_task(monitor="val/acc"), Space(ModuleTricks))
+
+
+def test_batches_too_small_for_the_devices_are_an_error_before_the_first_trial():
+    task = Task("small", small_data(batch_size=1), lambda tricks: mlp())
+    with pytest.raises(InputError, match=r"each of 2 processes needs a sample.*smallest has 1"):
+        check(task, Space(Tricks), devices=2)
+    for count, batch in ((3, 8), (24, 2), (24, 7)):
+        data = InMemoryData(*[(torch.randn(count, 6), torch.arange(count) % 3)] * 2, batch_size=batch)
+        check(Task("small", data, lambda tricks: mlp()), Space(Tricks), devices=2)
+        for batches in (data.train_dataloader(), data.val_dataloader()):
+            for share in ((0, 2), (1, 2)):
+                batches.share = share
+                assert all(len(inputs) for inputs, _ in batches)
+
+
+def test_the_other_package_of_lightning_is_told_in_a_line():
+    other = pytest.importorskip("lightning.pytorch")
+
+    class Theirs(other.LightningModule):
+        def forward(self, inputs):
+            return inputs
+
+    message = "import pytorch_lightning in place of lightning.pytorch"
+    with pytest.raises(InputError, match=message):
+        with_tricks(Theirs(), ModuleTricks())
+    with pytest.raises(InputError, match=message):
+        TricksModule(Theirs(), Tricks())
+    with pytest.raises(InputError, match=message):
+        Task("theirs", other.LightningDataModule(), lambda tricks: mlp())

@@ -1,0 +1,132 @@
+"""Modules that were trained come back from their checkpoints, in other projects too."""
+
+import subprocess
+import sys
+from typing import Annotated
+
+import pytest
+import torch
+from conftest import mlp, samples, small_data, trainer
+from pydantic import Field
+from test_checks import Own
+
+from lightning_tricks import (
+    InputError,
+    Int,
+    ModuleTricks,
+    Tricks,
+    TricksModule,
+    load_with_tricks,
+    with_tricks,
+    without_tricks,
+)
+
+
+class Wide(Tricks):
+    """A record with a field of its own, as studies have them."""
+
+    width: Annotated[int, Int(4, 32)] = Field(8, ge=1)
+
+
+INPUTS = samples(5, 6).inputs
+
+
+def saved(module, folder):
+    runner = trainer(2, enable_checkpointing=True, default_root_dir=folder)
+    runner.fit(module, datamodule=small_data())
+    return runner.checkpoint_callback.best_model_path
+
+
+def test_a_record_of_a_subclass_is_loaded_as_what_it_was(tmp_path):
+    module = TricksModule(mlp(width=16), Wide(width=16))
+    again = TricksModule.load_from_checkpoint(saved(module, tmp_path), backbone=mlp(width=16))
+    assert again.tricks == module.tricks
+    assert type(again.tricks) is Wide
+    torch.testing.assert_close(again.eval()(INPUTS), module.eval()(INPUTS))
+
+
+def test_a_type_that_is_not_imported_is_not_imported_for_a_file(tmp_path):
+    """Another project has no such class; it may give the record itself."""
+    path = saved(TricksModule(mlp(), Wide()), tmp_path)
+    program = f"""
+import torch
+from torch import nn
+from lightning_tricks import InputError, Tricks, TricksModule
+layers = [nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3)]
+try:
+    TricksModule.load_from_checkpoint({path!r}, backbone=nn.Sequential(*layers))
+except InputError as error:
+    print(error)
+network = nn.Sequential(*layers)
+print(TricksModule.load_from_checkpoint({path!r}, backbone=network, tricks=Tricks()).tricks == Tricks())
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
+    error, loaded = done.stdout.splitlines()
+    assert error.startswith("the record is of the type 'Wide' of 'test_loading': import that before")
+    assert loaded == "True"
+
+
+TUNED = ModuleTricks(
+    averaging={"kind": "ema"}, dropout={"kind": "dropout"}, normalization={"kind": "group"}
+)
+
+
+def test_a_users_module_with_tricks_is_loaded_with_its_surgery(tmp_path):
+    module = with_tricks(Own(), TUNED, monitor="own_loss", validation_loss="own_loss")
+    path = saved(module, tmp_path)
+    again = load_with_tricks(path, Own())
+    assert isinstance(again, Own)
+    assert again.tricks == TUNED
+    torch.testing.assert_close(again.eval().network(INPUTS), module.eval().network(INPUTS))
+    trainer(3).fit(again, datamodule=small_data(), ckpt_path=path, weights_only=True)
+    assert again.trainer.current_epoch == 3
+
+
+def test_without_tricks_it_is_of_the_users_own_class_and_trains_by_itself():
+    module = with_tricks(Own(), TUNED, monitor="own_loss", validation_loss="own_loss")
+    trainer(1).fit(module, datamodule=small_data())
+    plain = without_tricks(module)
+    assert type(plain) is Own
+    assert not plain.training
+    torch.testing.assert_close(plain.network(INPUTS), module.eval().network(INPUTS))
+    assert not {"tricks", "_health", "_trained"} & set(vars(plain))
+    Own.configure_optimizers = lambda self: torch.optim.SGD(self.parameters(), 0.1)
+    try:
+        trainer(1).fit(plain.train(), datamodule=small_data())
+    finally:
+        del Own.configure_optimizers
+
+
+def test_hyperparameters_that_are_objects_are_read_of_a_file_that_is_trusted_only(tmp_path):
+    class Holding(Own):
+        def __init__(self, thing):
+            super().__init__()
+            self.save_hyperparameters()
+
+    module = with_tricks(Holding(Int(1, 2)), TUNED, monitor="own_loss", validation_loss="own_loss")
+    path = saved(module, tmp_path)
+    with pytest.raises(InputError, match="more than tensors and plain data: pass trusted=True"):
+        load_with_tricks(path, Holding(Int(1, 2)))
+    assert load_with_tricks(path, Holding(Int(1, 2)), trusted=True).tricks == TUNED
+
+
+def test_what_is_no_such_checkpoint_is_told_in_a_line(tmp_path):
+    class Fitted(Own):
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+    class Larger(Own):
+        def __init__(self):
+            super().__init__()
+            self.network = mlp(width=9)
+
+    path = saved(Fitted(), tmp_path / "plain")
+    with pytest.raises(InputError, match="is no checkpoint of tricks"):
+        load_with_tricks(path, Own())
+    with pytest.raises(InputError, match="is no checkpoint of tricks"):
+        load_with_tricks(tmp_path / "nothing.ckpt", Own())
+    module = with_tricks(Own(), TUNED, monitor="own_loss", validation_loss="own_loss")
+    path = saved(module, tmp_path / "tricks")
+    with pytest.raises(InputError, match="the weights are of another module"):
+        load_with_tricks(path, Larger())
