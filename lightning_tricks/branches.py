@@ -94,7 +94,7 @@ def _describe(module: nn.Module, prefix: str, end: fx.Node, calls: Counter[objec
     while end.op == "call_module":
         target = str(end.target)
         layer = module.get_submodule(target)
-        if isinstance(layer, surgery.NORMS):
+        if surgery.known(layer) and not surgery.after_norm(layer):
             return Branch(last, f"{prefix}{target}", alone)
         if not isinstance(layer, _PASSING):
             break

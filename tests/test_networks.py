@@ -13,7 +13,7 @@ from torchvision.ops import StochasticDepth
 
 from lightning_tricks import ImageTricks, InputError, Task, Torchvision, TricksModule, train
 from lightning_tricks.branches import branches
-from lightning_tricks.surgery import NORMS, weighted_layers
+from lightning_tricks.surgery import ACTIVATIONS, NORMS, weighted_layers
 
 SIZES = {"inception_v3": 299}  # its auxiliary head takes no smaller
 NETWORKS = [
@@ -85,21 +85,77 @@ class Untraceable(Functional):
         return super().forward(inputs)
 
 
-@pytest.mark.parametrize("kind", ["none", "own", "batch", "layer", "group", "weight"])
-@pytest.mark.parametrize("name", NETWORKS)
-def test_every_norm_takes_a_finite_moving_step(name, kind):
-    network = module(name, normalization=kind)
+def takes_a_step(network, inputs):
+    """Take one step; check that all stays finite, and that most weights move."""
     before = [p.detach().clone() for p in network.parameters()]
     optimizer = network.tricks.optimizer.build(
         network.tricks.weight_decay.groups(network.backbone), network.backbone
     )
-    loss = network.learned_loss((images(name), torch.tensor([1, 2])))
+    loss = network.learned_loss((inputs, torch.tensor([1, 2])))
     loss.backward()
     optimizer.step()
     assert torch.isfinite(loss)
     assert all(torch.isfinite(p).all() for p in network.parameters())
     moved = [not torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True)]
     assert sum(moved) > 0.5 * len(moved)
+
+
+@pytest.mark.parametrize("kind", ["none", "own", "batch", "layer", "group", "weight"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_norm_takes_a_finite_moving_step(name, kind):
+    takes_a_step(module(name, normalization=kind), images(name))
+
+
+def activations(network, inputs):
+    """Count how often a layer that is an activation is called: torch's, or one of timm's own."""
+    count = 0
+
+    def hook(*unused):
+        nonlocal count
+        count += 1
+
+    layers = [
+        m
+        for m in network.modules()
+        if isinstance(m, ACTIVATIONS) or type(m).__module__.startswith("timm.layers.activations")
+    ]
+    handles = [layer.register_forward_hook(hook) for layer in layers]
+    with torch.no_grad():
+        network(inputs)
+    for handle in handles:
+        handle.remove()
+    return count
+
+
+TIMM = {  # its small networks for tests: most have a norm and an activation in one layer
+    "test_resnet": "BatchNorm2d",
+    "test_byobnet": "BatchNormAct2d",
+    "test_efficientnet": "BatchNormAct2d",
+    "test_efficientnet_gn": "GroupNormAct",
+    "test_efficientnet_ln": "LayerNormAct2d",
+    "test_convnext": "LayerNorm2d",
+    "test_vit": "LayerNorm",
+}
+
+
+@pytest.mark.parametrize("kind", ["none", "own", "batch", "layer", "group", "weight"])
+@pytest.mark.parametrize("name", TIMM)
+def test_every_norm_leaves_the_activations_of_timms_networks(name, kind):
+    options = {"img_size": 32} if name == "test_vit" else {}
+    backbone = pytest.importorskip("timm").create_model(name, num_classes=10, **options)
+    assert TIMM[name] in {type(m).__name__ for m in backbone.modules()}
+    inputs = torch.randn(2, 3, 32, 32)
+    tricks = ImageTricks(scaling={"kind": "none"}, normalization={"kind": kind})
+    changed = TricksModule(backbone, tricks)
+    assert activations(changed, inputs) == activations(backbone, inputs) > 0
+    takes_a_step(changed, inputs)
+    left = {type(m).__name__ for m in changed.backbone.modules() if isinstance(m, NORMS)}
+    new = {
+        "batch": {"BatchNorm2d", "LastBatchNorm", "AnyBatchNorm"},
+        "layer": {"LayerNorm", "GroupNorm"},
+        "group": {"GroupNorm", "LastGroupNorm"},
+    }
+    assert kind == "own" or left <= new.get(kind, set())
 
 
 @pytest.mark.parametrize("name", [n for n in NETWORKS if n != "vgg11"])
@@ -153,7 +209,7 @@ def test_a_users_network_with_functional_calls_takes_norms_and_dropout(kind):
     )
     changed = TricksModule(kind(), tricks)
     assert [type(m).__name__ for m in changed.backbone.first] == ["Conv2d", "GroupNorm"]
-    assert changed.backbone.first[0].bias is None
+    assert changed.backbone.first[0].bias is not None  # group norm does not cancel it
     assert [type(m).__name__ for m in changed.backbone.head] == ["Dropout", "Linear"]
     assert torch.isfinite(changed(torch.randn(2, 3, 8, 8))).all()
 

@@ -1,5 +1,6 @@
 """Normalization and dropout: where layers go in, and what happens to biases."""
 
+import itertools
 from collections import OrderedDict
 
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from lightning_tricks import MLP, ConvNet, InputError, Tricks, TricksModule
+from lightning_tricks import MLP, ConvNet, InputError, Tricks, TricksModule, surgery
+from lightning_tricks.surgery import NORMS, channels
 from lightning_tricks.tricks.normalization import beside
 
 LAYER_NORMS = ["batch", "layer", "group"]
@@ -57,15 +59,109 @@ def test_on_images():
     assert kinds(normalized(convnet(), "layer"))[1] == "GroupNorm"
 
 
-@pytest.mark.parametrize("kind", LAYER_NORMS)
-def test_biases_go_with_a_following_norm_and_come_back(kind):
-    module = normalized(mlp(), kind)
+def test_biases_go_with_a_following_batch_norm_and_come_back():
+    module = normalized(mlp(), "batch")
     assert [m.bias is None for m in module if isinstance(m, nn.Linear)] == [True, True, False]
     variant("normalization", "none").apply(module)
     assert kinds(module) == kinds(mlp())
     assert [m.bias is None for m in module if isinstance(m, nn.Linear)] == [False] * 3
-    normalized(module, kind, position="after")
+    normalized(module, "batch", position="after")
     assert [m.bias is None for m in module if isinstance(m, nn.Linear)] == [False] * 3
+
+
+@pytest.mark.parametrize("network", [mlp, convnet])
+@pytest.mark.parametrize("kind", LAYER_NORMS)
+def test_a_bias_goes_only_where_the_norm_subtracts_it_again(kind, network):
+    """What goes changes nothing, and what changes something stays."""
+    module = normalized(network(), kind, **({"groups": 2} if kind == "group" else {}))
+    for layer, norm in itertools.pairwise(module):
+        if isinstance(norm, NORMS):
+            assert (layer.bias is None) == (kind == "batch")
+            features = torch.randn(16, channels(layer), *[4] * (layer.weight.dim() - 2))
+            bias = torch.randn(features.shape[1:2] + (1,) * (features.dim() - 2))
+            assert torch.allclose(norm(features), norm(features + bias), atol=1e-5) == (kind == "batch")
+
+
+def test_a_bias_before_a_frozen_norm_stays():
+    """It may be in evaluation mode, where it subtracts what it has once gathered."""
+    frozen = nn.BatchNorm1d(4).requires_grad_(False)
+    module = nn.Sequential(nn.Linear(4, 4), frozen, nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    normalized(module, "batch")
+    assert [m.bias is None for m in module if isinstance(m, nn.Linear)] == [False, True, False]
+
+
+class NormAct(nn.BatchNorm2d):
+    """A norm and an activation in one, as a user may have it."""
+
+    def __init__(self, width):
+        super().__init__(width)
+        self.act = nn.ReLU()
+
+    def forward(self, input):
+        return self.act(super().forward(input))
+
+
+class DeclaredNormAct(NormAct):
+    pass
+
+
+surgery.declare_norm(DeclaredNormAct)
+
+
+def norm_acts(kind, *others):
+    return nn.Sequential(nn.Conv2d(2, 4, 3), kind(4), *others, nn.Conv2d(4, 2, 3))
+
+
+@pytest.mark.parametrize("kind", LAYER_NORMS)
+def test_a_norm_that_does_more_is_left_alone_beside_others(kind):
+    module = norm_acts(NormAct, nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.Tanh())
+    own, plain = module[1], module[3]
+    with pytest.warns(UserWarning, match=rf"'{kind}' leaves the norms of \S+\.NormAct alone"):
+        normalized(module, kind)
+    assert module[1] is own
+    assert module[3] is not plain
+    assert module[0].bias is not None
+
+
+@pytest.mark.parametrize("kind", LAYER_NORMS)
+def test_a_network_whose_norms_all_do_more_is_an_error_that_says_what_to_do(kind):
+    with pytest.raises(InputError, match=r"NormAct, which may do more .* set normalization to 'own'"):
+        normalized(norm_acts(NormAct), kind)
+
+
+@pytest.mark.parametrize("kind", ["none", "weight"])
+def test_a_norm_that_does_more_is_not_taken_out(kind):
+    module = norm_acts(NormAct)
+    own = module[1]
+    with pytest.warns(UserWarning, match=rf"'{kind}' leaves the norms of \S+\.NormAct alone"):
+        normalized(module, kind)
+    assert module[1] is own
+
+
+@pytest.mark.parametrize("kind", [*LAYER_NORMS, "none", "weight"])
+def test_a_norm_that_is_declared_goes_and_its_activation_stays(kind):
+    module = normalized(norm_acts(DeclaredNormAct), kind)
+    assert not any(isinstance(m, NormAct) for m in module.modules())
+    assert sum(isinstance(m, nn.ReLU) for m in module.modules()) == 1
+    assert (module[:2](torch.randn(4, 2, 8, 8)) >= 0).all()
+
+
+def test_a_branch_that_ends_in_an_activation_does_not_begin_as_nothing():
+    """Under γ = 0 no gradient would come through the activation after it, ever."""
+
+    class Block(nn.Module):
+        def __init__(self, kind):
+            super().__init__()
+            self.body = nn.Sequential(nn.Conv2d(2, 2, 1), kind(2))
+
+        def forward(self, inputs):
+            return inputs + self.body(inputs)
+
+    for kind in (NormAct, DeclaredNormAct):
+        block = Block(kind)
+        with pytest.warns(UserWarning, match="looked for branches that end in a norm"):
+            variant("zero_gamma", "zero_gamma").apply(block)
+        assert block.body[1].weight.all()
 
 
 def test_a_layer_without_activation_is_normalized_too():

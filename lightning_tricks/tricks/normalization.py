@@ -2,7 +2,8 @@
 
 A backbone that has norms gets others in their places, whatever module they stand in. One that has
 none gets a norm beside every hidden layer: before the activation (as Ioffe and Szegedy, 2015) or,
-where `nn.Sequential` shows the activation, after it.
+where `nn.Sequential` shows the activation, after it. A norm of a class that may do more, such as an
+activation, is left alone, unless `surgery.declare_norm` says what it does.
 """
 
 import itertools
@@ -22,6 +23,9 @@ from lightning_tricks.space import Choice, Int, Trick
 from lightning_tricks.surgery import Weighted
 
 Position = Literal["before", "after"]
+
+_MAY_DO_MORE = "which may do more than norm, such as an activation"
+_DECLARE = "say with surgery.declare_norm that it is a norm, and then its child modules in turn"
 
 
 class Place(NamedTuple):
@@ -58,6 +62,7 @@ class NoNormalization(NormalizationTrick):
     kind: Literal["none"] = "none"
 
     def apply(self, module: nn.Module) -> None:
+        _warn_of_unknown(self.kind, module)
         remove_norms(module)
 
 
@@ -78,7 +83,15 @@ class _LayerwiseNorm(NormalizationTrick):
     position: Annotated[Position, Choice("before", "after")] = "before"
 
     def apply(self, module: nn.Module) -> None:
-        if not swap_norms(module, self.layer) and not insert_norms(module, self.layer):
+        unknown = _unknown(module)
+        if swap_norms(module, self.layer):
+            _warn_of_unknown(self.kind, module)
+        elif unknown:
+            raise InputError(
+                f"normalization {self.kind!r} found nothing to act on: all norms are of {unknown}, "
+                f"{_MAY_DO_MORE}; set normalization to 'own', or {_DECLARE}"
+            )
+        elif not insert_norms(module, self.layer):
             raise InputError(
                 f"normalization {self.kind!r} found nothing to act on: looked for norm layers, and "
                 "for nn.Linear and convolutions other than the last"
@@ -147,6 +160,7 @@ class WeightNorm(NormalizationTrick):
     kind: Literal["weight"] = "weight"
 
     def apply(self, module: nn.Module) -> None:
+        _warn_of_unknown(self.kind, module)
         remove_norms(module)
 
     def wrap(self, module: nn.Module) -> None:
@@ -161,6 +175,7 @@ class WeightNorm(NormalizationTrick):
             parametrizations.weight_norm(layer, dim=dim)
 
 
+@surgery.declare_norm
 class AnyBatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch norm of the second dimension, however many follow."""
 
@@ -168,6 +183,7 @@ class AnyBatchNorm(nn.modules.batchnorm._BatchNorm):
         del input
 
 
+@surgery.declare_norm
 class LastBatchNorm(AnyBatchNorm):
     """Batch norm of the last dimension, however many there are before."""
 
@@ -175,6 +191,7 @@ class LastBatchNorm(AnyBatchNorm):
         return super().forward(input.movedim(-1, 1)).movedim(1, -1)
 
 
+@surgery.declare_norm
 class LastGroupNorm(nn.GroupNorm):
     """Group norm of the last dimension: of each position on its own."""
 
@@ -207,28 +224,49 @@ def standing(norm: nn.Module) -> Place | None:
 
 
 def remove_norms(module: nn.Module) -> int:
-    """Take out every norm layer, and return how many; layers without a bias get one."""
+    """Take out every known norm layer, and return how many; layers without a bias get one."""
     norms = surgery.norm_layers(module)
-    gone = {id(norm) for norm in norms}
+    gone = {id(norm) for norm in norms if not surgery.after_norm(norm)}
     for container in surgery.sequentials(module):
         kept = [child for child in container if id(child) not in gone]
         if len(kept) < len(container):
             surgery.refill(container, kept)
     for norm in norms:
-        surgery.replace_everywhere(module, norm, nn.Identity())
+        _replace(module, norm, nn.Identity())
     for layer in surgery.weighted_layers(module) if norms else ():
         surgery.add_bias(layer)
     return len(norms)
 
 
 def swap_norms(module: nn.Module, make: Callable[[Place], nn.Module]) -> int:
-    """Put new norms in the places of those that a module has; return how many."""
+    """Put new norms in the places of the known ones that a module has; return how many."""
     swapped = 0
     for norm in surgery.norm_layers(module):
         place = standing(norm)
-        surgery.replace_everywhere(module, norm, nn.Identity() if place is None else make(place))
+        _replace(module, norm, nn.Identity() if place is None else make(place))
         swapped += place is not None
     return swapped
+
+
+def _replace(module: nn.Module, norm: nn.Module, new: nn.Module) -> None:
+    """Put something in the place of a norm; what the norm does with its result stays."""
+    after = surgery.after_norm(norm)
+    surgery.replace_everywhere(module, norm, nn.Sequential(new, *after) if after else new)
+
+
+def _unknown(module: nn.Module) -> str:
+    """Name the classes of the norms that are left alone."""
+    kinds = {type(norm) for norm in surgery.unknown_norms(module)}
+    return ", ".join(sorted(f"{kind.__module__}.{kind.__qualname__}" for kind in kinds))
+
+
+def _warn_of_unknown(kind: str, module: nn.Module) -> None:
+    if unknown := _unknown(module):
+        warnings.warn(
+            f"normalization {kind!r} leaves the norms of {unknown} alone, {_MAY_DO_MORE}; to have "
+            f"them changed, {_DECLARE}",
+            stacklevel=4,
+        )
 
 
 def insert_norms(module: nn.Module, make: Callable[[Place], nn.Module]) -> int:
@@ -246,8 +284,8 @@ def insert_norms(module: nn.Module, make: Callable[[Place], nn.Module]) -> int:
 def move_norms(module: nn.Module, position: Position) -> int:
     """Put the norms of hidden layers before or after the activation that follows at once.
 
-    A layer loses its bias where the norm comes next, and gets it back where it does not. Returns
-    how many norms have an activation beside them in an `nn.Sequential`.
+    A layer loses its bias where a norm that takes it off again comes next, and gets one where the norm
+    is moved away. Returns how many norms have an activation beside them in an `nn.Sequential`.
     """
     count = 0
     for container in surgery.sequentials(module):
@@ -256,7 +294,7 @@ def move_norms(module: nn.Module, position: Position) -> int:
             layer, *pair = children[index : index + 3]
             if not isinstance(layer, Weighted):
                 continue
-            norms = [isinstance(child, surgery.NORMS) for child in pair]
+            norms = [surgery.known(child) for child in pair]
             acts = [isinstance(child, surgery.ACTIVATIONS) for child in pair]
             if norms == [True, False] == acts[::-1] or acts == [True, False] == norms[::-1]:
                 count += 1
@@ -264,10 +302,22 @@ def move_norms(module: nn.Module, position: Position) -> int:
                     children[index + 1 : index + 3] = pair[::-1]
                     surgery.add_bias(layer)
         for layer, following in itertools.pairwise(children):
-            if isinstance(layer, Weighted) and isinstance(following, surgery.NORMS):
+            if isinstance(layer, Weighted) and _cancels_bias(layer, following):
                 surgery.drop_bias(layer)
         surgery.refill(container, children)
     return count
+
+
+def _cancels_bias(layer: Weighted, following: nn.Module) -> bool:
+    """Tell whether what follows subtracts the mean of each channel, and a bias with it.
+
+    Layer and group norm take the mean over channels with different biases. Instance norm behind a
+    linear layer takes it over its features.
+    """
+    kinds = nn.modules.batchnorm
+    kind = kinds._BatchNorm if isinstance(layer, nn.Linear) else kinds._NormBase
+    trained = not surgery.frozen(layer) and not surgery.frozen(following)
+    return isinstance(following, kind) and surgery.known(following) and trained
 
 
 Normalization = NoNormalization | OwnNormalization | BatchNorm | LayerNorm | GroupNorm | WeightNorm
