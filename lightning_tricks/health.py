@@ -88,11 +88,11 @@ class GradientHealth:
 
 
 def ends(module: nn.Module, parameters: list[nn.Parameter]) -> tuple[int, int]:
-    """Return the positions among parameters of the first and the last layer's weight."""
-    owned = [
-        index
-        for layer in surgery.weighted_layers(module)
-        for index, parameter in enumerate(parameters)
-        if parameter.dim() > 1 and any(parameter is own for own in layer.parameters())
-    ]
+    """Return the positions among parameters of the first and the last layer's weight.
+
+    Under weight norm, those of their directions: the norms of both are of gradients of one kind.
+    """
+    places = {id(parameter): place for place, parameter in enumerate(parameters)}
+    weights = [id(surgery.trained_weight(layer)) for layer in surgery.weighted_layers(module)]
+    owned = [places[weight] for weight in weights if weight in places]
     return (owned[0], owned[-1]) if owned else (0, len(parameters) - 1)

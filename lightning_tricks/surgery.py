@@ -7,7 +7,7 @@ of them is the *head*; the others are *hidden*. A new layer is put beside one th
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import nn
@@ -157,6 +157,18 @@ def called_layers(module: nn.Module) -> list[Weighted]:
 def channels(layer: Weighted) -> int:
     """Return the number of outputs of a linear layer, or of output channels of a convolution."""
     return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+
+
+def trained_weight(layer: Weighted) -> nn.Parameter | None:
+    """Return the parameter that a layer's weight is, or is computed from; None if it is a constant.
+
+    Under weight norm that is the direction `v`, of the weight's shape, and not the lengths `g`.
+    """
+    held: Any = layer
+    if nn.utils.parametrize.is_parametrized(layer, "weight"):
+        held = layer.parametrizations["weight"]  # type: ignore[index]  # a ModuleDict
+    matrices = [p for p in held.parameters(recurse=False) if p.dim() > 1]
+    return matrices[-1] if matrices else None
 
 
 def fans(layer: Weighted) -> Fans:

@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_tricks import Diverged, InputError, Tricks, TricksModule
-from lightning_tricks.health import GradientHealth
+from lightning_tricks.health import GradientHealth, ends
 
 LOGGED = {
     "train/loss",
@@ -96,6 +96,30 @@ def test_gradient_health_is_that_of_the_gradients_before_clipping():
     assert found["gradient/clipped"] == pytest.approx((total > 0.5).float().mean().item())
     expected = norms[:, 0].mean() / norms[:, 4].mean()
     assert found["gradient/first_to_last"] == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_under_weight_norm_the_first_and_the_last_layers_directions_are_compared():
+    seen = []
+
+    class Watch(pl.Callback):
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            held = [pl_module.backbone[index].parametrizations.weight for index in (0, 4)]
+            seen.append([weight.original1.grad.norm().item() for weight in held])
+
+    tricks = Tricks(normalization={"kind": "weight"})
+    module = fit(tricks, mlp(), callbacks=[Watch()], num_sanity_val_steps=0)
+    first, last = torch.tensor(seen).mean(0)
+    assert module.epoch_metrics["gradient/first_to_last"] == pytest.approx(float(first / last), rel=1e-5)
+
+
+@pytest.mark.parametrize("utilities", [nn.utils.parametrizations, nn.utils])
+def test_the_weights_of_both_ends_are_found_under_spectral_norm(utilities):
+    module, wrap = mlp(), utilities.spectral_norm
+    wrap(module[0])
+    wrap(module[4])
+    parameters = list(module.parameters())
+    first, last = (parameters[place] for place in ends(module, parameters))
+    assert (first.shape, last.shape) == (module[0].weight.shape, module[4].weight.shape)
 
 
 def test_health_of_no_step_is_empty():

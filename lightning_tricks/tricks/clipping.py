@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from lightning_tricks import surgery
 from lightning_tricks.space import Float, Trick
-from lightning_tricks.surgery import Weighted
 
 
 class ClippingTrick(Trick):
@@ -80,7 +79,8 @@ class AdaptiveClipping(ClippingTrick):
     """g ← λ·‖w‖/‖g‖·g for each output unit where ‖g‖ > λ·‖w‖ as AGC (Brock et al., 2021).
 
     Acts on the weights of the hidden layers: not on the head, as in the paper, nor on biases and
-    norms. ‖w‖ counts as at least 10⁻³, so that weights that begin at zero can move.
+    norms; under weight norm on the directions. ‖w‖ counts as at least 10⁻³, so that weights that
+    begin at zero can move.
     """
 
     kind: Literal["adaptive"] = "adaptive"
@@ -90,13 +90,13 @@ class AdaptiveClipping(ClippingTrick):
         del gradients
         clipped = torch.zeros_like(norm, dtype=torch.bool)
         for layer in surgery.hidden_layers(module):
-            for weight, dims in _matrices(layer):
-                if weight.grad is not None:
-                    length = torch.linalg.vector_norm(weight, dim=dims, keepdim=True)
-                    limit = self.ratio * length.clamp_min(1e-3)
-                    norms = torch.linalg.vector_norm(weight.grad, dim=dims, keepdim=True)
-                    weight.grad.mul_(norm_factor(norms, limit))
-                    clipped = clipped | (norms > limit).any()
+            weight, dims = surgery.trained_weight(layer), surgery.unit_dims(layer)
+            if weight is not None and weight.grad is not None:
+                length = torch.linalg.vector_norm(weight, dim=dims, keepdim=True)
+                limit = self.ratio * length.clamp_min(1e-3)
+                norms = torch.linalg.vector_norm(weight.grad, dim=dims, keepdim=True)
+                weight.grad.mul_(norm_factor(norms, limit))
+                clipped = clipped | (norms > limit).any()
         return clipped
 
 
@@ -108,17 +108,6 @@ def norm_factor(norm: Tensor, theta: float | Tensor) -> Tensor:
 def unit_factor(norm: Tensor, theta: float | Tensor) -> Tensor:
     """Return what to multiply a gradient with so that it has the norm 1 where it had over θ."""
     return torch.where(norm > theta, 1 / norm, torch.ones_like(norm))
-
-
-def _matrices(layer: Weighted) -> list[tuple[Tensor, tuple[int, ...]]]:
-    """Return the trainable weight of a layer with the dimensions of one output unit.
-
-    Under weight norm that is the direction `v`, which has the shape of the weight.
-    """
-    if nn.utils.parametrize.is_parametrized(layer, "weight"):
-        held: Any = layer.parametrizations
-        return [(held["weight"].original1, surgery.unit_dims(layer))]
-    return [(layer.weight, surgery.unit_dims(layer))]
 
 
 Clipping = NoClipping | NormClipping | UnitClipping | ValueClipping | AdaptiveClipping

@@ -230,7 +230,7 @@ class Muon(OptimizerTrick):
     beta2: float = Field(0.999, ge=0, lt=1)
 
     def build(self, groups: list[dict[str, Any]], module: nn.Module) -> Optimizer:
-        hidden = {id(weight) for layer in surgery.hidden_layers(module) for weight in _matrices(layer)}
+        hidden = {id(surgery.trained_weight(layer)) for layer in surgery.hidden_layers(module)}
         split: list[dict[str, Any]] = []
         for group in groups:
             for matrices in (True, False):
@@ -389,15 +389,6 @@ class _ScheduleFreeMode(pl.Callback):
             optimizer.eval()  # type: ignore[attr-defined]
         if training:
             refresh_statistics(trainer, module)
-
-
-def _matrices(layer: surgery.Weighted) -> list[Tensor]:
-    """Return the weight of a layer; under weight norm its direction, and not the lengths."""
-    return [
-        parameter
-        for name, parameter in layer.named_parameters()
-        if parameter.dim() > 1 and not name.endswith("original0")
-    ]
 
 
 def _evaluate(closure: Callable[[], Any] | None) -> Any:
