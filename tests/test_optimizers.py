@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from conftest import fit, mlp, small_data, variant
+from conftest import VARIANTS, fit, mlp, small_data, variant
 from hypothesis import given
 from hypothesis import strategies as st
 from schedulefree import AdamWScheduleFree
@@ -104,7 +104,9 @@ def test_l1_pulls_each_weight_towards_zero_by_the_same_amount():
     ours, _ = pair()
     before = ours[0].weight.detach().clone()
     optimizer = variant("optimizer", "sgd", lr=0.5).build(L1(strength=0.01).groups(ours), ours)
-    optimizer.step()  # no gradient at all: the penalty acts alone
+    for parameter in ours.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()  # the penalty acts alone
     torch.testing.assert_close(ours[0].weight, before - 0.5 * 0.01 * before.sign())
 
 
@@ -243,6 +245,107 @@ def test_muon_turns_directions_under_weight_norm_and_leaves_lengths_to_adam():
 def test_a_large_network_takes_the_same_steps(kind, fields, reference, options, monkeypatch):
     monkeypatch.setattr(optimizers, "FLAT_NUMBERS", 10)
     test_each_optimizer_equals_torch(kind, fields, reference, options)
+
+
+ABSENT = [(), (1,), (1, 3), (), (0,), (0, 1, 2, 3, 4, 5), (2,), (1,), (), (4, 5), ()]
+"""Which parameters have no gradient, step by step."""
+
+
+def run_with_gaps(optimizer, module, absent=ABSENT, seed=0):
+    """Take steps in which some parameters have no gradient."""
+    generator = torch.Generator().manual_seed(seed)
+    getattr(optimizer, "train", lambda: None)()  # of schedule-free
+    for gaps in absent:
+        for place, parameter in enumerate(module.parameters()):
+            gradient = torch.randn(parameter.shape, generator=generator)
+            parameter.grad = None if place in gaps else gradient
+        optimizer.step()
+    return [p.detach().clone() for p in module.parameters()]
+
+
+@pytest.mark.parametrize("numbers", [2**20, 10])
+@pytest.mark.parametrize(("kind", "fields", "reference", "options"), REFERENCES)
+def test_parameters_without_a_gradient_are_skipped_as_torch_does(
+    kind, fields, reference, options, numbers, monkeypatch
+):
+    monkeypatch.setattr(optimizers, "FLAT_NUMBERS", numbers)
+    ours, theirs = pair()
+    groups = L2(strength=0.03, norms_and_biases=True).groups(ours)
+    optimizer = variant("optimizer", kind, **fields).build(groups, ours)
+    expected = reference(theirs.parameters(), weight_decay=0.03, **options)
+    close(run_with_gaps(optimizer, ours), run_with_gaps(expected, theirs))
+
+
+def test_parameters_without_a_gradient_do_not_decay():
+    ours, theirs = pair()
+    groups = DecoupledWeightDecay(strength=0.3, norms_and_biases=True).groups(ours)
+    reference = torch.optim.AdamW(theirs.parameters(), lr=0.01, weight_decay=0.3)
+    close(run_with_gaps(Adam(lr=0.01).build(groups, ours), ours), run_with_gaps(reference, theirs))
+
+
+KINDS = [kind for stage, kind in VARIANTS if stage == "optimizer"]
+
+
+@pytest.mark.parametrize("decay", [L1, L2, DecoupledWeightDecay])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_parameter_without_a_gradient_stays_where_it_is(kind, decay):
+    module, _ = pair()
+    groups = decay(strength=0.1, norms_and_biases=True).groups(module)
+    optimizer = variant("optimizer", kind).build(groups, module)
+    run_with_gaps(optimizer, module, [()] * 3)  # momentum
+    before = [p.detach().clone() for p in module.parameters()]
+    run_with_gaps(optimizer, module, [(0, 1, 4)] * 2)
+    same = [torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True)]
+    assert same == [True, True, False, False, True, False]
+    run_with_gaps(optimizer, module, [range(6)])
+    assert all(p.grad is None for p in module.parameters())
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "schedule_free"])
+def test_a_flat_group_with_gaps_equals_one_optimizer_for_each_parameter(kind):
+    ours, theirs = pair()
+    trick = variant("optimizer", kind)
+    optimizer = trick.build(NoWeightDecay().groups(ours), ours)
+    matrices = {id(p) for g in optimizer.param_groups if g.get("matrices") for p in g["params"]}
+    parts = [
+        type(optimizer)([{"params": [theirs_p], "matrices": id(ours_p) in matrices}], trick)
+        for ours_p, theirs_p in zip(ours.parameters(), theirs.parameters(), strict=True)
+    ]
+
+    class Each:
+        def step(self):
+            for part in parts:
+                part.step()
+
+    close(run_with_gaps(optimizer, ours), run_with_gaps(Each(), theirs))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_state_with_gaps_goes_on_from_what_was_saved(kind, tmp_path):
+    ours, theirs = pair()
+    trick = variant("optimizer", kind)
+    optimizer = trick.build(NoWeightDecay().groups(ours), ours)
+    run_with_gaps(optimizer, ours, ABSENT[:5])
+    torch.save(optimizer.state_dict(), tmp_path / "state.pt")
+    theirs.load_state_dict(ours.state_dict())
+    again = trick.build(NoWeightDecay().groups(theirs), theirs)
+    again.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    close(
+        run_with_gaps(optimizer, ours, ABSENT[5:], seed=1),
+        run_with_gaps(again, theirs, ABSENT[5:], seed=1),
+    )
+
+
+def test_parameters_with_one_history_share_one_state():
+    module, _ = pair()
+    optimizer = Adam().build(NoWeightDecay().groups(module), module)
+    run_with_gaps(optimizer, module, [()] * 3)
+    assert len(optimizer.state) == 1
+    run_with_gaps(optimizer, module, [(1, 2)] * 3)
+    assert len(optimizer.state) == 2
+    sizes = sorted(state["mean"].numel() for state in optimizer.state.values())
+    assert sizes == [8 + 8 * 8, sum(p.numel() for p in module.parameters()) - 8 - 8 * 8]
+    assert sorted(state["step"] for state in optimizer.state.values()) == [3, 6]
 
 
 def test_muon_needs_a_hidden_matrix():

@@ -50,6 +50,8 @@ def test_frozen_parameters_are_in_no_group():
 def test_decay_shrinks_weights_only():
     module = nn.Linear(3, 3)
     before = {name: p.detach().clone() for name, p in module.named_parameters()}
+    for parameter in module.parameters():
+        parameter.grad = torch.zeros_like(parameter)
     groups = DecoupledWeightDecay(strength=0.5).groups(module)
     variant("optimizer", "sgd", lr=0.1).build(groups, torch.nn.Module()).step()
     torch.testing.assert_close(module.weight, before["weight"] * (1 - 0.1 * 0.5))

@@ -62,7 +62,7 @@ class OptimizerTrick(Trick):
         """Return the step to add to the weights, of the gradient's shape.
 
         Args:
-            gradient: flat, of all parameters of a group.
+            gradient: flat, of parameters of a group.
             state: what the formula keeps between steps; empty before the first.
             lr: the learning rate of this step, η.
         """
@@ -275,10 +275,12 @@ class ScheduleFree(OptimizerTrick):
 
 
 class FlatOptimizer(Optimizer):
-    """Drive a formula over the parameters of a model, each group as one flat tensor.
+    """Drive a formula over the parameters of a model, many of them as one flat tensor.
 
-    A parameter without a gradient counts as one whose gradient is zero. The parameters of a group
-    share a device and a floating-point type.
+    A parameter without a gradient is left alone, as torch does: no step, no decay, no word of it in
+    the state. So a group is kept in blocks of parameters that have had gradients at the same steps:
+    these have one state. A group begins as one block, and a block is parted once only some of its
+    parameters have a gradient. The parameters of a group share a device and a floating-point type.
     """
 
     def __init__(self, groups: list[dict[str, Any]], trick: OptimizerTrick) -> None:
@@ -289,28 +291,68 @@ class FlatOptimizer(Optimizer):
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step; evaluates the closure first, with gradients enabled."""
         loss = _evaluate(closure)
-        gradients = [[_gradient(p) for p in group["params"]] for group in self.param_groups]
-        for group, found in zip(self.param_groups, gradients, strict=True):
-            _add_penalties(group, found)
-        directed = iter(self.trick.direct([g for found in gradients for g in found]))
-        for group in self.param_groups:
-            parameters, lr = group["params"], group["lr"]
-            steps = self._steps(group, [next(directed) for _ in parameters])
+        active = [(group, _active(group)) for group in self.param_groups]
+        active = [(group, parameters) for group, parameters in active if parameters]
+        gradients = [g for group, parameters in active for g in _penalized(group, parameters)]
+        directed = iter(self.trick.direct(gradients) if gradients else ())
+        for group, parameters in active:
+            steps = self._steps(group, parameters, [next(directed) for _ in parameters])
             if group["decoupled"]:
-                torch._foreach_mul_(parameters, 1 - lr * group["decoupled"])
+                torch._foreach_mul_(parameters, 1 - group["lr"] * group["decoupled"])
             torch._foreach_add_(parameters, list(steps))
         return loss
 
-    def _steps(self, group: dict[str, Any], gradients: list[Tensor]) -> Sequence[Tensor]:
-        """Return what to add to each parameter of a group."""
+    def _steps(
+        self, group: dict[str, Any], parameters: list[Tensor], gradients: list[Tensor]
+    ) -> Sequence[Tensor]:
+        """Return what to add to each of the parameters of a group that have a gradient."""
+        blocks = self._blocks(group, parameters)
+        if len(blocks) == 1:  # all have one
+            return self._step(parameters, gradients, group["lr"])
+        found = dict(zip(parameters, gradients, strict=True))
+        for places in blocks:
+            block = [group["params"][place] for place in places]
+            if block[0] in found:
+                steps = self._step(block, [found[parameter] for parameter in block], group["lr"])
+                found.update(zip(block, steps, strict=True))
+        return list(found.values())
+
+    def _step(self, block: list[Tensor], gradients: list[Tensor], lr: float) -> Sequence[Tensor]:
+        """Return what to add to each parameter of a block, whose state is that of its first."""
+        state = self.state[block[0]]
+        if len(block) == 1:
+            return [self.trick.update(gradients[0], state, lr)]
+        return _parts(self.trick.update(_flat(gradients), state, lr), block)
+
+    def _blocks(self, group: dict[str, Any], active: list[Tensor]) -> list[list[int]]:
+        """Return the blocks of a group, as places in it, once those are parted that have to be.
+
+        They stand in the group, for that is saved with the state.
+        """
         parameters = group["params"]
-        if sum(parameter.numel() for parameter in parameters) > FLAT_NUMBERS:
-            pairs = zip(parameters, gradients, strict=True)
-            return [self.trick.update(g, self.state[p], group["lr"]) for p, g in pairs]
-        flat = _flatten_dense_tensors(gradients)  # type: ignore[no-untyped-call]
-        step = self.trick.update(flat, self.state[parameters[0]], group["lr"])
-        steps: Sequence[Tensor] = _unflatten_dense_tensors(step, parameters)  # type: ignore[no-untyped-call]
-        return steps
+        if "blocks" not in group:
+            places = list(range(len(parameters)))
+            small = sum(parameter.numel() for parameter in parameters) <= FLAT_NUMBERS
+            group["blocks"] = [places] if small else [[place] for place in places]
+        if len(active) < len(parameters):
+            having = {id(parameter) for parameter in active}
+            missing = {place for place, p in enumerate(parameters) if id(p) not in having}
+            parts = [self._parted(parameters, places, missing) for places in group["blocks"]]
+            group["blocks"] = [part for block in parts for part in block]
+        blocks: list[list[int]] = group["blocks"]
+        return blocks
+
+    def _parted(self, parameters: list[Tensor], places: list[int], missing: set[int]) -> list[list[int]]:
+        """Part a block, and its state, into what has gradients and what has none."""
+        parts = [[p for p in places if p not in missing], [p for p in places if p in missing]]
+        if not all(parts):
+            return [places]
+        whole = [parameters[place] for place in places]
+        state = self.state.pop(whole[0], {})
+        for part in parts:
+            kept = [parameters[place] for place in part]
+            self.state[kept[0]] = {k: _share(value, whole, kept) for k, value in state.items()}
+        return parts
 
 
 class _MuonOptimizer(FlatOptimizer):
@@ -318,9 +360,11 @@ class _MuonOptimizer(FlatOptimizer):
 
     trick: Muon
 
-    def _steps(self, group: dict[str, Any], gradients: list[Tensor]) -> Sequence[Tensor]:
+    def _steps(
+        self, group: dict[str, Any], parameters: list[Tensor], gradients: list[Tensor]
+    ) -> Sequence[Tensor]:
         if not group["matrices"]:
-            return super()._steps(group, gradients)
+            return super()._steps(group, parameters, gradients)
         # Torch's Muon changes matrices: zeros become the step.
         matrices = [nn.Parameter(torch.zeros_like(gradient.flatten(1))) for gradient in gradients]
         muon = torch.optim.Muon(
@@ -330,7 +374,7 @@ class _MuonOptimizer(FlatOptimizer):
             momentum=self.trick.momentum,
             adjust_lr_fn="match_rms_adamw",
         )
-        states = [self.state[parameter] for parameter in group["params"]]
+        states = [self.state[parameter] for parameter in parameters]
         for matrix, gradient, state in zip(matrices, gradients, states, strict=True):
             matrix.grad = gradient.flatten(1)
             if "momentum" in state:
@@ -359,9 +403,8 @@ class _ScheduleFreeOptimizer(AdamWScheduleFree):  # type: ignore[misc]  # it has
         """Take one step; evaluates the closure first, with gradients enabled."""
         loss = _evaluate(closure)
         for group in self.param_groups:
-            gradients = [_gradient(p) for p in group["params"]]
-            _add_penalties(group, gradients)
-            for parameter, gradient in zip(group["params"], gradients, strict=True):
+            parameters = _active(group)
+            for parameter, gradient in zip(parameters, _penalized(group, parameters), strict=True):
                 parameter.grad = gradient
         super().step()
         return loss
@@ -398,17 +441,38 @@ def _evaluate(closure: Callable[[], Any] | None) -> Any:
         return closure()
 
 
-def _gradient(parameter: Tensor) -> Tensor:
-    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+def _active(group: dict[str, Any]) -> list[Tensor]:
+    return [parameter for parameter in group["params"] if parameter.grad is not None]
 
 
-def _add_penalties(group: dict[str, Any], gradients: list[Tensor]) -> None:
-    """Add the gradients of the L2 and L1 penalties, leaving the parameters' own alone."""
-    parameters = group["params"]
-    if group["l2"]:
-        gradients[:] = torch._foreach_add(gradients, parameters, alpha=group["l2"])
-    if group["l1"]:
-        gradients[:] = torch._foreach_add(gradients, [p.sign() for p in parameters], alpha=group["l1"])
+def _penalized(group: dict[str, Any], parameters: list[Tensor]) -> Sequence[Tensor]:
+    """Return the gradients with those of the L2 and L1 penalties, leaving the parameters' own alone."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if parameters and group["l2"]:
+        gradients = list(torch._foreach_add(gradients, parameters, alpha=group["l2"]))
+    if parameters and group["l1"]:
+        signs = [parameter.sign() for parameter in parameters]
+        gradients = list(torch._foreach_add(gradients, signs, alpha=group["l1"]))
+    return gradients
+
+
+def _flat(tensors: Sequence[Tensor]) -> Tensor:
+    flat: Tensor = _flatten_dense_tensors(tensors)  # type: ignore[no-untyped-call]
+    return flat
+
+
+def _parts(flat: Tensor, like: Sequence[Tensor]) -> Sequence[Tensor]:
+    parts: Sequence[Tensor] = _unflatten_dense_tensors(flat, like)  # type: ignore[no-untyped-call]
+    return parts
+
+
+def _share(value: Any, whole: Sequence[Tensor], kept: Sequence[Tensor]) -> Any:
+    """Return what a value of a block's state holds of some of its parameters; a number is of all."""
+    if not isinstance(value, Tensor):
+        return value
+    parts = dict(zip(whole, _parts(value, whole), strict=True))
+    chosen = [parts[parameter] for parameter in kept]
+    return chosen[0].clone() if len(chosen) == 1 else _flat(chosen)
 
 
 def _start(state: State, name: str, like: Tensor) -> Tensor:
