@@ -2,7 +2,7 @@ import pytest
 import torch
 from conftest import mlp, small_data, trainer, variant
 
-from lightning_tricks import InputError, Tricks, TricksModule
+from lightning_tricks import InputError, Task, Tricks, TricksModule, train
 from lightning_tricks.tricks.stopping import BestWeights
 
 PLAIN = Tricks.plain()
@@ -62,3 +62,43 @@ def test_the_state_survives():
     other = BestWeights(0.2, "val/loss", "min")
     other.load_state_dict(callback.state_dict())
     assert other.state_dict() == callback.state_dict()
+
+
+class Halves(TricksModule):
+    """Validate twice an epoch, better in the middle than at the end, with weights that tell when."""
+
+    scores = [(0.9, 0.1), (0.8, 0.3), (0.7, 0.2), (0.6, 0.2)]
+
+    def validation_step(self, batch, batch_idx):
+        epoch, half = self.current_epoch, int(self.trainer.is_last_batch)
+        torch.nn.init.constant_(self.backbone[0].bias, epoch + half / 2)
+        self.log("val/accuracy", self.scores[epoch][half])
+        self.log("val/loss", 0.0)
+
+
+def test_validations_in_the_middle_of_an_epoch_neither_count_nor_stop():
+    tricks = PLAIN.model_copy(update={"stopping": variant("stopping", "patience", patience=0.25)})
+    module = Halves(mlp(), tricks)
+    run = trainer(4, num_sanity_val_steps=0, val_check_interval=2)
+    run.fit(module, datamodule=small_data(batch_size=6))
+    assert module.backbone[0].bias[0].item() == 1.5
+    assert (run.current_epoch, run.global_step) == (3, 3 * 4)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_score_of_a_trial_is_that_of_its_weights(seed):
+    data = small_data(batch_size=6)
+    settings = {"val_check_interval": 1, "accelerator": "cpu"}
+    task = Task("halves", data, lambda tricks: mlp(), epochs=6, trainer=settings)
+    tricks = Tricks(stopping={"kind": "patience"}, optimizer={"kind": "sgd", "lr": 1.0})
+    result = train(task, tricks, seed)
+    module = task.module(tricks)
+    module.load_state_dict(result.weights)
+    assert trainer(1).validate(module, data, verbose=False)[0][task.monitor] == result.score
+
+
+def test_patience_says_when_no_validation_was_at_the_end_of_an_epoch():
+    tricks = PLAIN.model_copy(update={"stopping": variant("stopping", "patience")})
+    run = trainer(2, num_sanity_val_steps=0, val_check_interval=2)  # of three batches
+    with pytest.warns(UserWarning, match="'patience' did nothing: no validation at the end"):
+        run.fit(TricksModule(mlp(), tricks), datamodule=small_data())

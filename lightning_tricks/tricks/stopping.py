@@ -4,14 +4,15 @@ In a search the pruner compares trials with each other; patience compares a tria
 look at the same number: the score that the trial would have if it stopped now.
 """
 
+import copy
 import math
+import warnings
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import pytorch_lightning as pl
 from pydantic import Field
-from torch import Tensor
 
 from lightning_tricks.errors import InputError
 from lightning_tricks.space import Float, Trick
@@ -66,22 +67,25 @@ Stopping = NoStopping | Patience
 
 
 class BestWeights(pl.Callback):
-    """Keep the weights of the best validation, stop when it was too long ago, and restore them."""
+    """Keep the weights of the best epoch, stop when it was too long ago, and restore them.
+
+    Validations in the middle of an epoch do not count: neither does a score see them.
+    """
 
     def __init__(self, patience: float, monitor: str, mode: Mode) -> None:
         self.patience, self.monitor, self.mode = patience, monitor, mode
         self.best: float | None = None
         self.best_epoch = self.last_epoch = 0
-        self.weights: dict[str, Tensor] = {}
+        self.weights: Mapping[str, Any] = {}
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.sanity_checking or trainer.state.fn != "fit":
+        if trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_last_batch:
             return
         score = monitored(trainer, self.monitor)
         better = self.best is None or (score > self.best if self.mode == "max" else score < self.best)
         if better and math.isfinite(score):
             self.best, self.best_epoch = score, trainer.current_epoch
-            self.weights = {k: v.clone() for k, v in pl_module.state_dict().items()}
+            self.weights = copy.deepcopy(pl_module.state_dict())  # with all that it carries
         self.last_epoch = trainer.current_epoch
         self._look(trainer)
 
@@ -96,9 +100,14 @@ class BestWeights(pl.Callback):
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # After `on_train_end`, where an average takes the place of the weights.
-        del trainer
         if self.weights:
             pl_module.load_state_dict(self.weights)
+        else:
+            warnings.warn(
+                "stopping 'patience' did nothing: no validation at the end of an epoch gave "
+                f"{self.monitor} a finite value (val_check_interval is {trainer.val_check_interval})",
+                stacklevel=2,
+            )
 
     def state_dict(self) -> dict[str, Any]:
         return {
