@@ -9,6 +9,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 
+from lightning_tricks import surgery
 from lightning_tricks.adoption import without_tricks
 from lightning_tricks.hooks import TricksHooks
 from lightning_tricks.ledger import Outcome
@@ -45,7 +46,7 @@ def crown(
         result = train(task, tricks, outcome.seed)
         weights = dict(result.weights)
     module = task.module(tricks)
-    module.load_state_dict(weights)
+    surgery.load_state(module, weights)
     return Champion(number, tricks, module, _test(task, module))
 
 

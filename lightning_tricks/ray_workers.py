@@ -21,6 +21,7 @@ from typing import Any
 import cloudpickle
 import joblib
 import torch
+from torch.utils._pytree import tree_map_only
 
 from lightning_tricks.errors import InputError, in_a_line
 from lightning_tricks.ranks import RankDied, Ranks, pickled
@@ -85,7 +86,7 @@ class Trainer:
                 continue
             if isinstance(item, Result):
                 yield replace(item, weights={})
-                yield {name: value.cpu() for name, value in item.weights.items()}
+                yield tree_map_only(torch.Tensor, torch.Tensor.cpu, dict(item.weights))
                 return
             yield item
             if isinstance(item, Lost):

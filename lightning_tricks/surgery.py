@@ -6,7 +6,7 @@ of them is the *head*; the others are *hidden*. A new layer is put beside one th
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import torch
@@ -257,3 +257,17 @@ def add_bias(layer: Weighted) -> None:
     if layer.bias is None:
         bias = torch.zeros(channels(layer), device=layer.weight.device, dtype=layer.weight.dtype)
         layer.register_parameter("bias", nn.Parameter(bias))
+
+
+def load_state(module: nn.Module, state: Mapping[str, Any]) -> None:
+    """Load a state of a module like this one, as plain entries.
+
+    What a `state_dict` carries beside them is this module's: layers look there for the version of
+    their state.
+    """
+    full = module.state_dict()
+    metadata = full._metadata  # type: ignore[attr-defined]  # torch's own way to pass it on
+    full.clear()
+    full.update(state)
+    full._metadata = metadata  # type: ignore[attr-defined]
+    module.load_state_dict(full)

@@ -46,6 +46,42 @@ def convnet() -> nn.Sequential:
     )
 
 
+class Demanding(nn.Sequential):
+    """A network whose state is more than its tensors: a version, something beside, names of its own."""
+
+    _version = 2
+
+    def __init__(self, *layers):
+        super().__init__(*layers)
+        self.passes, self.scale = 0, nn.Parameter(torch.ones(()))
+        self.register_state_dict_post_hook(self._rename)
+        self.register_load_state_dict_pre_hook(self._name_back)
+
+    def forward(self, inputs):
+        if self.training:
+            self.passes += 1
+        return self.scale * super().forward(inputs)
+
+    @staticmethod
+    def _rename(module, state_dict, prefix, local_metadata):
+        state_dict[f"{prefix}factor"] = state_dict.pop(f"{prefix}scale")
+
+    @staticmethod
+    def _name_back(module, state_dict, prefix, local_metadata, *unused):
+        state_dict[f"{prefix}scale"] = state_dict.pop(f"{prefix}factor")
+
+    def get_extra_state(self):
+        return {"passes": self.passes}
+
+    def set_extra_state(self, state):
+        self.passes = state["passes"]
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *rest):
+        if local_metadata.get("version") != 2:  # as torchvision's MNASNet does
+            raise ValueError("version should be 2")
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
+
+
 def samples(count: int, *shape: int, seed: int = 0, classes: int = 3) -> Split:
     generator = torch.Generator().manual_seed(seed)
     inputs = torch.randn(count, *shape, generator=generator) * 3 + 5

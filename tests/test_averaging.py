@@ -3,11 +3,12 @@
 import pytest
 import pytorch_lightning as pl
 import torch
-from conftest import fit, mlp, small_data, trainer, variant
+from conftest import Demanding, fit, mlp, small_data, trainer, variant
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torchvision import models
 
-from lightning_tricks import Tricks, TricksModule
+from lightning_tricks import InMemoryData, Split, Tricks, TricksModule
 from lightning_tricks.statistics import TrainingBatches, refresh_statistics
 from lightning_tricks.tricks.averaging import WeightAveraging
 
@@ -210,3 +211,67 @@ def test_accumulated_batches_count_as_one_step():
 def test_the_module_is_usable_by_name_of_its_hyperparameters():
     module = fit(Tricks(averaging={"kind": "ema"}), mlp())
     assert Tricks.parse(module.hparams["tricks"]) == module.tricks
+
+
+@pytest.mark.parametrize("stopping", ["none", "patience"])
+@pytest.mark.parametrize(("kind", "fields"), [*KINDS, ("none", {})])
+def test_nothing_that_a_state_carries_is_lost(kind, fields, stopping, tmp_path):
+    tricks = Tricks(
+        averaging={"kind": kind, **fields},
+        stopping={"kind": stopping},
+        normalization={"kind": "weight"},  # a parametrization
+    )
+    module = TricksModule(Demanding(*mlp()), tricks)
+    runner = trainer(2, enable_checkpointing=True, default_root_dir=tmp_path)
+    runner.fit(module, datamodule=small_data())
+    path = runner.checkpoint_callback.best_model_path
+    fresh = TricksModule.load_from_checkpoint(path, backbone=Demanding(*mlp()))
+    assert fresh.backbone.passes == 2 * 3  # batches
+    resumed = TricksModule(Demanding(*mlp()), tricks)
+    trainer(4).fit(resumed, datamodule=small_data(), ckpt_path=path)
+    if stopping == "none":  # else it is that of the best epoch
+        assert resumed.backbone.passes == 4 * 3
+    assert all(torch.isfinite(p).all() for p in resumed.parameters())
+
+
+@pytest.mark.parametrize(("kind", "fields"), KINDS)
+def test_a_network_that_asks_for_the_version_of_its_state_is_averaged(kind, fields):
+    generator = torch.Generator().manual_seed(0)
+    splits = [
+        Split(torch.randn(4, 3, 32, 32, generator=generator), torch.arange(4) % 3) for _ in range(2)
+    ]
+    tricks = Tricks(averaging={"kind": kind, **fields})
+    module = TricksModule(models.mnasnet0_5(num_classes=3), tricks)
+    trainer(2).fit(module, datamodule=InMemoryData(*splits, batch_size=2))
+    assert all(torch.isfinite(p).all() for p in module.parameters())
+
+
+@pytest.mark.parametrize(("kind", "fields"), KINDS)
+def test_an_average_that_was_read_goes_where_the_weights_are(kind, fields, tmp_path):
+    """Lightning reads a checkpoint before it moves the module: here, to a device that has no numbers."""
+    module, _, runner = run(
+        kind, fields, norm="batch", enable_checkpointing=True, default_root_dir=tmp_path
+    )
+    checkpoint = torch.load(runner.checkpoint_callback.best_model_path, weights_only=True)
+    callback = WeightAveraging(module.tricks.averaging)
+    callback.on_load_checkpoint(runner, module, checkpoint)
+    callback.load_state_dict({"updates": 3, "steps": 3, "refreshed": 3})
+    module.to("meta")
+    callback.on_train_start(runner, module)
+    callback._update(module, 0.5)
+    callback.refreshed = callback.updates  # no batch can be passed there
+    callback.on_validation_start(runner, module)
+    callback.on_validation_end(runner, module)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("kind", "fields"), KINDS)
+def test_on_a_gpu_an_average_goes_on_from_a_checkpoint(kind, fields, tmp_path):
+    tricks = Tricks(averaging={"kind": kind, **fields})
+    runner = trainer(2, accelerator="gpu", enable_checkpointing=True, default_root_dir=tmp_path)
+    runner.fit(TricksModule(mlp(), tricks), datamodule=small_data())
+    module = TricksModule(mlp(), tricks)
+    path = runner.checkpoint_callback.best_model_path
+    trainer(4, accelerator="gpu").fit(module, datamodule=small_data(), ckpt_path=path)
+    assert all(torch.isfinite(p).all() for p in module.parameters())

@@ -16,7 +16,7 @@ import pytest
 import tiny_study
 import torch
 import troubled
-from conftest import mlp, small_data, variant
+from conftest import Demanding, mlp, small_data, variant
 from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
 from torch import nn
@@ -337,6 +337,15 @@ def test_the_champion_is_registered_once_and_answers_on_raw_inputs():
     module.load_state_dict(torch.load(path, weights_only=True))
     module.eval()
     torch.testing.assert_close(module(split.inputs), model(split.inputs))
+
+
+def test_the_champion_keeps_what_its_network_has_beside_tensors():
+    study = create_study("tiny", storage=None)
+    chosen = task(backbone=lambda tricks: Demanding(*mlp()))
+    optimize(study, chosen, n_trials=2, progress=False, workers=1)  # its state comes from a worker
+    client = MlflowClient(store())
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 2
+    assert client.get_model_version_by_alias("tiny", "champion")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ Until an average has begun, that is the weights themselves. Statistics of batch 
 again under the averaged weights, over the training split, before each validation.
 """
 
+import copy
 from abc import abstractmethod
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -83,7 +84,11 @@ Averaging = NoAveraging | ExponentialAveraging | StochasticWeightAveraging
 
 
 class WeightAveraging(pl.Callback):
-    """Keep the average of a module's weights, and put it in their place whenever they count."""
+    """Keep the average of a module's weights, and put it in their place whenever they count.
+
+    Tensors change places, and nothing else: neither what a `state_dict` carries beside them, nor
+    buffers other than the statistics of batch norm, which are as training left them.
+    """
 
     def __init__(self, trick: AveragingTrick) -> None:
         self.trick = trick
@@ -91,10 +96,16 @@ class WeightAveraging(pl.Callback):
         self.steps = 0
         self.refreshed = 0
         """The number of updates when the statistics of batch norm were last gathered."""
-        self.average: dict[str, Tensor] = {}
-        """The averaged parameters, and the buffers that go with them, by name."""
-        self.raw: dict[str, Tensor] = {}
-        """The weights in training, while the module holds the average."""
+        self.other: list[Tensor] = []
+        """The average; while the module holds that, the weights in training."""
+        self.shown = False
+        """Whether the module holds the average."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        del trainer
+        if self.updates:  # those of a checkpoint were read before the module went to its device
+            own = _tensors(pl_module)
+            self.other = [value.to(like) for value, like in zip(self.other, own, strict=True)]
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *unused: Any
@@ -110,53 +121,58 @@ class WeightAveraging(pl.Callback):
 
     @torch.no_grad()
     def _update(self, module: nn.Module, weight: float) -> None:
-        parameters = {name: p.detach() for name, p in _parameters(module).items()}
         if not self.updates:
-            self.average = {name: value.clone() for name, value in module.state_dict().items()}
-        torch._foreach_lerp_(
-            [self.average[name] for name in parameters], list(parameters.values()), weight
-        )
+            self.other = [value.clone() for value in _tensors(module)]
+        weights = _weights(module)  # which come first
+        torch._foreach_lerp_(self.other[: len(weights)], weights, weight)
         self.updates += 1
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.updates and trainer.state.fn == "fit":
-            self._swap_in(trainer, pl_module)
+        if trainer.state.fn == "fit":
+            self._show(trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.raw and trainer.state.fn == "fit":
-            pl_module.load_state_dict(self.raw)
-            self.raw = {}
+        if self.shown and trainer.state.fn == "fit":
+            self._exchange(pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.updates:
-            self._swap_in(trainer, pl_module)
+        self._show(trainer, pl_module)
 
-    def _swap_in(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Put the average into the module, with fresh batch-norm statistics."""
-        self.raw = _copy(module)
-        stale = self.refreshed != self.updates
-        if stale:  # what is no parameter is as training left it, but for batch norm
-            parameters = _parameters(module)
-            self.average |= {k: v for k, v in self.raw.items() if k not in parameters}
-        module.load_state_dict(self.average)
-        if stale:
+    def _show(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Put the average into the module, if there is one, with fresh batch-norm statistics."""
+        if not self.updates or self.shown:
+            return
+        self._exchange(module)
+        if self.refreshed != self.updates:
             refresh_statistics(trainer, module)
-            self.average = _copy(module)
             self.refreshed = self.updates
+
+    @torch.no_grad()
+    def _exchange(self, module: nn.Module) -> None:
+        """Put the average into the module and the weights in training aside, or back."""
+        held = _tensors(module)
+        before = [value.clone() for value in held]
+        torch._foreach_copy_(held, self.other)
+        self.other, self.shown = before, not self.shown
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        del trainer, pl_module
-        if self.updates:
-            checkpoint["raw_state_dict"] = self.raw or checkpoint["state_dict"]
-            checkpoint["state_dict"] = self.average
+        del trainer
+        if not self.updates:
+            return
+        held = checkpoint["state_dict"]
+        self._exchange(pl_module)
+        other = copy.deepcopy(pl_module.state_dict())  # with all that it carries beside tensors
+        self._exchange(pl_module)
+        average, raw = (held, other) if self.shown else (other, held)
+        checkpoint["state_dict"], checkpoint["raw_state_dict"] = average, raw
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         if trainer.state.fn == "fit" and "raw_state_dict" in checkpoint:
-            self.average = dict(checkpoint["state_dict"])
+            self.other = [value.clone() for value in _tensors(pl_module)]  # Lightning has put it there
             pl_module.load_state_dict(checkpoint["raw_state_dict"])
 
     def state_dict(self) -> dict[str, Any]:
@@ -167,10 +183,12 @@ class WeightAveraging(pl.Callback):
         self.refreshed = state_dict["refreshed"]
 
 
-def _parameters(module: nn.Module) -> dict[str, Tensor]:
-    """Return the parameters by every name that they have: shared ones have several."""
-    return dict(module.named_parameters(remove_duplicate=False))
+def _weights(module: nn.Module) -> list[Tensor]:
+    """Return the parameters that can be averaged, each once, by however many names it goes."""
+    return [p.detach() for p in module.parameters() if p.is_floating_point() or p.is_complex()]
 
 
-def _copy(module: nn.Module) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in module.state_dict().items()}
+def _tensors(module: nn.Module) -> list[Tensor]:
+    """Return what the average has of its own: weights first, then the statistics of batch norm."""
+    norms = (m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+    return [*_weights(module), *(b for norm in norms for b in norm.buffers(recurse=False))]
