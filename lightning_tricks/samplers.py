@@ -1,13 +1,11 @@
 """What proposes records: Optuna's samplers, made to suit a study that is killed, resumed or long."""
 
 import copy
-import functools
 import heapq
 import random
-import warnings
 from collections.abc import Callable, Container, Mapping, Sequence
-from functools import partial
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, cast
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -29,24 +27,23 @@ RUNNING = 64
 
 
 class SeededSampler(BaseSampler):
-    """Make a fresh sampler for each trial, seeded by the study's seed and the trial's number.
+    """Make a fresh sampler for each question, seeded by the study's seed and the trial's number.
 
     What is proposed then depends on the trials before alone, not on how often the program was
-    started since: a study that was killed and resumed proposes what it would have without.
+    started since: a study that was killed and resumed proposes what it would have without. Nor is
+    anything kept from one question to the next, so several threads may ask at the same time.
     """
 
     def __init__(self, make: Callable[[int], BaseSampler], seed: int) -> None:
         self._make, self._seed = make, seed
-        self._sampler = make(seed)
 
-    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        self._sampler = self._make(derive(self._seed, trial.number, "sampler"))
-        self._sampler.before_trial(study, trial)
+    def _fresh(self, trial: FrozenTrial, purpose: str = "sampler") -> BaseSampler:
+        return self._make(derive(self._seed, trial.number, purpose))
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        return self._sampler.infer_relative_search_space(study, trial)
+        return self._fresh(trial).infer_relative_search_space(study, trial)
 
     def sample_relative(
         self,
@@ -54,7 +51,7 @@ class SeededSampler(BaseSampler):
         trial: FrozenTrial,
         search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
-        return self._sampler.sample_relative(study, trial, search_space)
+        return self._fresh(trial).sample_relative(study, trial, search_space)
 
     def sample_independent(
         self,
@@ -65,7 +62,7 @@ class SeededSampler(BaseSampler):
     ) -> Any:
         # A sampler of its own for each parameter: a trial that was killed while it was drawn has
         # some of its parameters, and the others must not depend on which.
-        sampler = self._make(derive(self._seed, trial.number, param_name))
+        sampler = self._fresh(trial, param_name)
         return sampler.sample_independent(study, trial, param_name, param_distribution)
 
 
@@ -83,13 +80,21 @@ class TrickSampler(BaseSampler):
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
-        self._number = -1
-        self._window: optuna.Study | None = None
-        self._best: FrozenTrial | None = None
-        self._drawn: dict[str, Any] = {}
-        """What was drawn together with an earlier parameter of the same trial."""
-        self._known: dict[str, BaseDistribution] = {}
-        """The distribution of each parameter of those trials."""
+        self._proposals: dict[tuple[str, int], _Proposal] = {}
+        """Of the trials under way, by study and number: several may be drawn at the same time."""
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        self._proposals.pop((study.study_name, trial.number), None)  # it was put back, and begins anew
+
+    def after_trial(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        del state, values
+        self._proposals.pop((study.study_name, trial.number), None)
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
@@ -113,31 +118,55 @@ class TrickSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        if self._window is None or trial.number != self._number:
-            self._number, self._drawn = trial.number, {}
-            telling = _telling(study, trial)
-            self._window = view(study, lambda: telling)
-            self._best = _best_of(telling, study.direction) if trial.number % WHOLE else None
-            self._known = {}
-            for earlier in telling:
-                self._known |= earlier.distributions
-        if self._keeps(trial, param_name, param_distribution):
-            assert self._best is not None
-            return self._best.params[param_name]
-        if param_name not in self._drawn:
-            self._draw(self._window, trial, param_name, param_distribution)
-        return self._drawn.pop(param_name)
+        new = _Proposal(self._seed, study, trial)
+        proposal = self._proposals.setdefault((study.study_name, trial.number), new)
+        return proposal.draw(trial, param_name, param_distribution)
 
-    def _keeps(self, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> bool:
+
+class _Proposal:
+    """What the sampler proposes for one trial, parameter by parameter.
+
+    Args:
+        seed: of the study.
+        study: as it is when the first parameter is drawn.
+        trial: the one to propose for.
+    """
+
+    def __init__(self, seed: int, study: optuna.Study, trial: FrozenTrial) -> None:
+        self._seed, self._study, self._trial = seed, study, trial
+        self._drawn: dict[str, Any] = {}
+        """What was drawn together with an earlier parameter."""
+
+    @cached_property
+    def _telling(self) -> list[FrozenTrial]:
+        return _telling(self._study, self._trial)
+
+    @cached_property
+    def _known(self) -> dict[str, BaseDistribution]:
+        """The distribution of each parameter of those trials."""
+        return {name: known for t in self._telling for name, known in t.distributions.items()}
+
+    @cached_property
+    def _best(self) -> FrozenTrial | None:
+        """The trial to change; None where all is drawn anew."""
+        return _best_of(self._telling, self._study.direction) if self._trial.number % WHOLE else None
+
+    def draw(self, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> Any:
+        """Return the value of a parameter, of the trial as it is by now."""
+        if self._best is not None and self._keeps(self._best, name, distribution):
+            return self._best.params[name]
+        if name not in self._drawn:
+            self._draw(trial, name, distribution)
+        return self._drawn.pop(name)
+
+    def _keeps(self, best: FrozenTrial, name: str, distribution: BaseDistribution) -> bool:
         """Tell whether a parameter stays as the best trial has it, with all others of its stage."""
-        if self._best is None or self._best.distributions.get(name) != distribution:
+        if best.distributions.get(name) != distribution:
             return False
         stage = name.partition(".")[0]
-        return random.Random(derive(self._seed, trial.number, f"keep {stage}")).random() < KEPT
+        return random.Random(self._derive(f"keep {stage}")).random() < KEPT
 
-    def _draw(
-        self, study: optuna.Study, trial: FrozenTrial, name: str, distribution: BaseDistribution
-    ) -> None:
+    def _draw(self, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> None:
         """Draw a parameter, and those that are active whenever it is."""
         trick = name.rpartition(".")[0]
         together = {
@@ -145,41 +174,63 @@ class TrickSampler(BaseSampler):
             for other, known in sorted({**self._known, name: distribution}.items())
             if other.rpartition(".")[0] == trick and not known.single()
         }
-        seed = derive(self._seed, trial.number, trick)
-        self._drawn |= TPESampler(seed=seed, multivariate=True).sample_relative(study, trial, together)
+        study = view(self._study, lambda: self._telling)
+        sampler = TPESampler(seed=self._derive(trick), multivariate=True)
+        self._drawn |= sampler.sample_relative(study, trial, together)
         if name not in self._drawn or not distribution._contains(
             distribution.to_internal_repr(self._drawn[name])
         ):
-            alone = TPESampler(seed=derive(self._seed, trial.number, name))
+            alone = TPESampler(seed=self._derive(name))
             self._drawn[name] = alone.sample_independent(study, trial, name, distribution)
+
+    def _derive(self, purpose: str) -> int:
+        return derive(self._seed, self._trial.number, purpose)
+
+
+class _View:
+    """A study that shows some of the trials only; all else it asks the whole one for."""
+
+    def __init__(self, study: optuna.Study, trials: Callable[[], Sequence[FrozenTrial]]) -> None:
+        self._whole, self._trials = study, trials
+
+    @cached_property
+    def _shown(self) -> Sequence[FrozenTrial]:
+        return self._trials()
+
+    def _get_trials(
+        self,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+        use_cache: bool = False,
+    ) -> list[FrozenTrial]:
+        del use_cache
+        chosen = [t for t in self._shown if states is None or t.state in states]
+        return copy.deepcopy(chosen) if deepcopy else chosen
+
+    get_trials = _get_trials
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._whole, name)
 
 
 def view(study: optuna.Study, trials: Callable[[], Sequence[FrozenTrial]]) -> optuna.Study:
     """Return a study that shows some of the trials only: to look at each takes time.
 
     Args:
-        study: the whole.
+        study: the whole, or what a pruner shows of it: Hyperband's brackets cannot be copied.
         trials: returns those to show, when they are first asked for.
     """
-    shown = functools.cache(trials)
-
-    def select(
-        deepcopy: bool = True,
-        states: Container[TrialState] | None = None,
-        use_cache: bool = False,
-    ) -> list[FrozenTrial]:
-        del use_cache
-        chosen = [t for t in shown() if states is None or t.state in states]
-        return copy.deepcopy(chosen) if deepcopy else chosen
-
-    some = copy.copy(study)
-    some.__dict__.update(_get_trials=select, get_trials=select)
-    return some
+    return cast(optuna.Study, _View(study, trials))
 
 
 def _telling(study: optuna.Study, trial: FrozenTrial) -> list[FrozenTrial]:
-    """Return what a proposal for a trial is made from; below 200 trials that is all."""
-    trials = study.get_trials(deepcopy=False)
+    """Return what a proposal for a trial is made from; below 200 trials that is all.
+
+    Under Hyperband `get_trials` shows those of one bracket, and of which depends on whether the pruner
+    has seen a report since the program began. Scores compare across brackets, so all of them count, as
+    they do for Optuna's samplers.
+    """
+    trials = study._get_trials(deepcopy=False)
     ended = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     if len(ended) > BEST + LATEST:
         older = [t for t in ended[:-LATEST] if t.state == TrialState.COMPLETE]
@@ -201,16 +252,18 @@ def _rank(direction: StudyDirection) -> Callable[[FrozenTrial], tuple[float, int
 
 
 def _bad(trial: FrozenTrial) -> FrozenTrial:
-    """Return a running trial as one that was pruned before its first report: the worst there is."""
+    """Return a running trial as one that was pruned before its first report: the worst there is.
+
+    It has the parameters that it has now: whoever draws it adds further ones to the same mappings.
+    """
     bad = copy.copy(trial)
     bad.state, bad.intermediate_values = TrialState.PRUNED, {}
+    bad.params, bad.distributions = dict(trial.params), dict(trial.distributions)
     return bad
 
 
 def _gp(seed: int) -> BaseSampler:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.GPSampler(seed=seed)
+    return optuna.samplers.GPSampler(seed=seed)
 
 
 def _random(seed: int) -> BaseSampler:

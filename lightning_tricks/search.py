@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,9 +55,27 @@ def _halving(epochs: int) -> BasePruner:
     return optuna.pruners.SuccessiveHalvingPruner(min_resource=spared(epochs), reduction_factor=2)
 
 
+class _FreshPruner(BasePruner):
+    """Make a pruner anew for each question: Hyperband's makes its brackets when it is first asked.
+
+    Several threads may do so at the same time. All that it has to remember is in the storage.
+    """
+
+    def __init__(self, make: Callable[[], BasePruner]) -> None:
+        self._make = make
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        return self._make().prune(study, trial)
+
+
 def _hyperband(epochs: int) -> BasePruner:
-    return optuna.pruners.HyperbandPruner(
-        min_resource=spared(epochs), max_resource=epochs, reduction_factor=2
+    return _FreshPruner(
+        partial(
+            optuna.pruners.HyperbandPruner,
+            min_resource=spared(epochs),
+            max_resource=epochs,
+            reduction_factor=2,
+        )
     )
 
 
