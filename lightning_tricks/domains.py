@@ -8,7 +8,7 @@ from typing import Any
 
 import optuna
 
-from lightning_tricks.errors import InputError
+from lightning_tricks.errors import InputError, shown
 
 
 class Domain(ABC):
@@ -51,30 +51,41 @@ class Domain(ABC):
                 return choice if len(value) > 1 else Fixed(choice.options[0])
         except (TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{path}: {error}") from None
-        raise InputError(f"{path}: must be a list of options or {{low, high, log}} (got {value!r})")
+        raise InputError(f"{path}: must be a list of options or {{low, high, log}} (got {shown(value)})")
 
 
 def _range(value: Mapping[str, Any], current: Domain) -> Domain:
-    """Read `{low, high, log}` as a range of the kind that stands there now."""
+    """Read `{low, high, log}` as a range of the kind that stands there now.
+
+    The bounds are values of the field. A range that is searched by its distance to one stays so, unless
+    `log: false` asks for an even one.
+    """
     if unknown := set(value) - {"low", "high", "log"}:
         raise ValueError(f"a range has low, high and log only (got {sorted(map(str, unknown))})")
     if missing := {"low", "high"} - set(value):
         raise ValueError(f"a range needs low and high (missing: {sorted(missing)})")
-    low, high, log = value["low"], value["high"], value.get("log", False)
-    if not isinstance(log, bool):
-        raise ValueError(f"log must be true or false (got {log!r})")
     kind = type(current.value) if isinstance(current, Fixed) else type(current)
+    log = value.get("log", kind is OneMinus)
+    if not isinstance(log, bool):
+        raise ValueError(f"log must be true or false (got {shown(log)})")
     if kind not in (Int, Float, OneMinus, int, float):
-        raise ValueError(f"takes a list of options, not a range (got {dict(value)!r})")
+        raise ValueError(f"takes a list of options, not a range (got {shown(dict(value))})")
     if kind in (Int, int):
-        return Int(_whole(low), _whole(high), log=log)
-    return Float(float(low), float(high), log=log)
+        return Int(_whole(value["low"]), _whole(value["high"]), log=log)
+    low, high = _real(value["low"]), _real(value["high"])
+    return OneMinus.between(low, high) if kind is OneMinus and log else Float(low, high, log=log)
 
 
 def _whole(value: Any) -> int:
-    if isinstance(value, bool) or float(value) != int(float(value)):
-        raise ValueError(f"the bounds must be whole numbers (got {value!r})")
-    return int(float(value))
+    if _real(value) != int(_real(value)):
+        raise ValueError(f"the bounds must be whole numbers (got {shown(value)})")
+    return int(_real(value))
+
+
+def _real(value: Any) -> float:
+    if isinstance(value, bool):
+        raise ValueError(f"the bounds must be numbers (got {value})")
+    return float(value)
 
 
 def _check_bounds(low: float, high: float, log: bool) -> None:
@@ -147,7 +158,7 @@ class Choice(Domain):
             raise ValueError("there must be at least one option (got none)")
         for option in options:
             if not isinstance(option, (str, int, float, bool, type(None))):
-                raise ValueError(f"options must be strings, numbers or booleans (got {option!r})")
+                raise ValueError(f"options must be strings, numbers or booleans (got {shown(option)})")
             if isinstance(option, float) and not math.isfinite(option):
                 raise ValueError(f"options must be finite (got {option!r})")
         if len(set(options)) < len(options):
@@ -169,6 +180,9 @@ class Choice(Domain):
     def describe(self) -> list[Any]:
         return list(self.options)
 
+    def __repr__(self) -> str:
+        return f"Choice({', '.join(map(repr, self.options))})"
+
 
 @dataclass(frozen=True)
 class OneMinus(Domain):
@@ -183,6 +197,17 @@ class OneMinus(Domain):
 
     def __post_init__(self) -> None:
         _check_bounds(self.low, self.high, log=True)
+
+    @classmethod
+    def between(cls, least: float, most: float) -> "OneMinus":
+        """Return the domain of the values from `least` to `most`."""
+        _check_bounds(least, most, log=False)
+        if most >= 1:
+            raise ValueError(
+                f"high < 1 must hold, for it is searched by its distance to one (got high={most}); "
+                "with log: false it is not"
+            )
+        return cls(1.0 - most, 1.0 - least)
 
     def draw(self, trial: optuna.Trial, path: str) -> float:
         return 1.0 - trial.suggest_float(self._name(path), self.low, self.high, log=True)

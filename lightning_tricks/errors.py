@@ -14,6 +14,15 @@ class InputError(ValueError):
     """
 
 
+def shown(value: object, most: int = 200) -> str:
+    """Write a value in a line, as it would be typed: without end it is cut off."""
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # Python writes no number of more than 4300 digits
+        text = "a number of thousands of digits"
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
 def check_name(name: str) -> str:
     """Return a name if it will do as that of a study.
 

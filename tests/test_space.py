@@ -214,6 +214,33 @@ def test_options_are_read_as_the_field_reads_them():
     assert record.stage.rate in (0.1, 1.0)
 
 
+def distances(space):
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    space = space.pin({"stage": "on"})
+    drawn = [suggest(study.ask(), space).stage.beta for _ in range(400)]
+    assert all(0.5 <= beta <= 0.999 for beta in drawn)
+    return [1 - beta for beta in drawn]
+
+
+def test_a_narrowed_momentum_is_still_even_in_the_log_of_its_distance_to_one():
+    """Bounds are values of the field; a third of the draws falls in each third of the logs."""
+    narrowed = {"stage.on.beta": {"low": 0.5, "high": 0.999}}
+    thirds = [0.001 * 500 ** (part / 3) for part in (1, 2)]
+    for log in ({}, {"log": True}):
+        found = distances(SPACE.narrow({"stage.on.beta": {**narrowed["stage.on.beta"], **log}}))
+        assert 0.25 < sum(d < thirds[0] for d in found) / 400 < 0.42
+        assert 0.25 < sum(d > thirds[1] for d in found) / 400 < 0.42
+    even = distances(SPACE.narrow({"stage.on.beta": {**narrowed["stage.on.beta"], "log": False}}))
+    assert sum(d < thirds[1] for d in even) / 400 < 0.2
+
+
+def test_a_narrowed_momentum_ends_below_one():
+    with pytest.raises(InputError, match=r"stage.on.beta: high < 1 must hold, .*\(got high=1.0\)"):
+        SPACE.narrow({"stage.on.beta": {"low": 0.5, "high": 1}})
+    with pytest.raises(InputError, match=r"stage.on.beta: low <= high .*low=0.9, high=0.8"):
+        SPACE.narrow({"stage.on.beta": {"low": 0.9, "high": 0.8}})
+
+
 class Nested(Trick):
     inner: On = On(rate=2.0)
 
@@ -244,11 +271,6 @@ def test_a_record_type_that_is_wrong_in_itself_is_one_clear_line():
         with pytest.raises(InputError, match=message) as caught:
             Space(model).check()
         assert "\n" not in str(caught.value)
-
-
-def test_an_empty_file_is_the_whole_space(tmp_path):
-    (tmp_path / "space.yaml").write_text("")
-    assert Space.from_yaml(Record, tmp_path / "space.yaml") == SPACE
 
 
 def test_the_description_is_plain_data():
