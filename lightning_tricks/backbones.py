@@ -3,6 +3,8 @@
 Example:
     class MyTricks(Tricks):
         network: MLP | ConvNet | Torchvision = Field(MLP(), discriminator="kind")
+
+Depths and widths end where a network would fill the memory before anyone sees that it was a slip.
 """
 
 import math
@@ -54,8 +56,8 @@ class MLP(Backbone):
     """
 
     kind: Literal["mlp"] = "mlp"
-    depth: Annotated[int, Int(1, 8)] = Field(2, ge=1)
-    width: Annotated[int, Int(32, 512, log=True)] = Field(128, ge=1)
+    depth: Annotated[int, Int(1, 8)] = Field(2, ge=1, le=1000)
+    width: Annotated[int, Int(32, 512, log=True)] = Field(128, ge=1, le=2**14)
     residual: Annotated[bool, Choice(False, True)] = False
 
     def build(self, inputs: Sequence[int], outputs: int) -> nn.Module:
@@ -78,8 +80,8 @@ class ConvNet(Backbone):
     """
 
     kind: Literal["convnet"] = "convnet"
-    depth: Annotated[int, Int(1, 3)] = Field(2, ge=1)
-    width: Annotated[int, Int(8, 64, log=True)] = Field(16, ge=1)
+    depth: Annotated[int, Int(1, 3)] = Field(2, ge=1, le=16)
+    width: Annotated[int, Int(8, 64, log=True)] = Field(16, ge=1, le=2**10)
     residual: Annotated[bool, Choice(False, True)] = False
 
     def build(self, inputs: Sequence[int], outputs: int) -> nn.Module:

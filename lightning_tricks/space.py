@@ -1,92 +1,48 @@
 """The type is the search space: draw a frozen record of tricks from an Optuna trial.
 
-A *trick* is a frozen pydantic model. Each of its fields has a default, a validity (pydantic's) and,
-where it is to be searched, a *domain* (`Float`, `Int`, `Choice` or `OneMinus`, as `Annotated`
-metadata). A *stage* is a field whose type is a union of tricks told apart by a literal `kind`.
-Everything else is read off these types.
+Each field of a trick has a default, a validity (pydantic's) and, where it is to be searched, a *domain*
+(`Float`, `Int`, `Choice` or `OneMinus`, as `Annotated` metadata). Everything else is read off the types.
 """
 
-import difflib
-import types
-import typing
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, get_args, get_origin
+from typing import Any, Generic, TypeVar
 
 import optuna
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
+from lightning_tricks.documents import read_yaml
 from lightning_tricks.domains import Choice, Domain, Fixed, Float, Int, OneMinus
-from lightning_tricks.errors import InputError, in_a_line
+from lightning_tricks.errors import InputError, shown
+from lightning_tricks.notebook import html_table
+from lightning_tricks.trick import (
+    Trick,
+    kind_of,
+    no_such_field,
+    no_such_kind,
+    owner_of,
+    stages,
+    variants,
+)
 
-__all__ = ["Choice", "Float", "Int", "OneMinus", "Space", "Trick", "suggest"]
-
-
-class Trick(BaseModel):
-    """A frozen record of hyperparameters: one training trick, or a record of several stages.
-
-    Unknown fields, NaN and infinite numbers are refused. Every field needs a default.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
-
-    neutral: ClassVar[bool] = False
-    """Whether this variant switches its stage off."""
-    searched: ClassVar[bool] = True
-    """Whether a search proposes this variant without being asked to by name."""
-
-    @classmethod
-    def parse(cls, data: Any) -> Self:
-        """Build the record from plain data, as read from JSON or YAML.
-
-        Raises:
-            InputError: if a field is unknown or invalid; names its path and the value.
-        """
-        try:
-            return cls.model_validate(data)
-        except ValidationError as error:
-            raise InputError(_explain(error)) from None
-
-    def flatten(self) -> dict[str, Any]:
-        """Return the record as one flat mapping: `optimizer: adam`, `optimizer.lr: 0.002`."""
-        return dict(_flatten(self, ""))
+__all__ = [
+    "Choice",
+    "Float",
+    "Int",
+    "OneMinus",
+    "Space",
+    "Trick",
+    "kind_of",
+    "stages",
+    "suggest",
+    "variants",
+]
 
 
 T = TypeVar("T", bound=Trick)
-
-
-def variants(field: FieldInfo) -> dict[str, type[Trick]]:
-    """Return the variants of a stage by kind; empty for a field that is not a stage."""
-    if get_origin(field.annotation) not in (typing.Union, types.UnionType):
-        return {}
-    return {
-        kind_of(option): option
-        for option in get_args(field.annotation)
-        if isinstance(option, type) and issubclass(option, Trick)
-    }
-
-
-def kind_of(trick: type[Trick]) -> str:
-    """Return the literal that tells a variant from the others of its stage.
-
-    Raises:
-        TypeError: if the class has no `kind: Literal["..."] = "..."` field.
-    """
-    field = trick.model_fields.get("kind")
-    if field is None or get_origin(field.annotation) is not Literal:
-        raise TypeError(f'{trick.__name__} must have a field `kind: Literal["…"] = "…"`')
-    kind: str = get_args(field.annotation)[0]
-    return kind
-
-
-def stages(model: type[Trick]) -> dict[str, dict[str, type[Trick]]]:
-    """Return the variants by kind of every stage of a record type, by field name."""
-    found = {name: variants(field) for name, field in model.model_fields.items()}
-    return {name: options for name, options in found.items() if options}
 
 
 def suggest(trial: optuna.Trial, model: "type[T] | Space[T]") -> T:
@@ -111,8 +67,8 @@ class Space(Generic[T]):
     changed: Mapping[str, Domain] = dataclass_field(default_factory=dict)
     """Domains by path, where they differ from those of the types."""
 
-    @property
-    def domains(self) -> dict[str, Domain]:
+    @cached_property
+    def domains(self) -> Mapping[str, Domain]:
         """Return the domain of every path, those of fields that are not searched included."""
         return {**dict(_domains(self.model, "")), **self.changed}
 
@@ -136,15 +92,17 @@ class Space(Generic[T]):
         """Replace the domains of fields, or the kinds of stages, that are searched.
 
         Args:
-            domains: by path; a list of options, a domain, or a mapping `{low, high, log}`.
+            domains: by path; a list of options, one kind, a domain, or a mapping `{low, high, log}`.
+                The bounds are values of the field, also of one that is searched by its distance to one.
 
         Raises:
             InputError: if a path does not exist or is pinned, or a domain is empty or not valid.
         """
         space = self
         for path, value in domains.items():
-            self._field(path)
-            space = space._change(path, Domain.parse(path, value, space.domains[path]))
+            one = isinstance(value, str) and variants(self._field(path))
+            options = [value] if one else value
+            space = space._change(path, Domain.parse(path, options, space.domains[path]))
         return space._checked()
 
     def without(self, stage: str, kinds: Collection[str]) -> "Space[T]":
@@ -170,21 +128,18 @@ class Space(Generic[T]):
         Raises:
             InputError: if the file cannot be read, is malformed or names what does not exist.
         """
-        try:
-            data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{str(path)!r}: cannot be read ({error})") from None
-        except (yaml.YAMLError, RecursionError) as error:
-            raise InputError(f"{path}: malformed YAML ({in_a_line(error)})") from None
-        data = {} if data is None else data
-        if not isinstance(data, dict) or not set(data) <= {"pin", "narrow"}:
-            raise InputError(f"{path}: must hold the sections `pin` and `narrow` only (got {data!r})")
+        data = read_yaml(path)
+        if not isinstance(data, dict) or not data or not set(data) <= {"pin", "narrow"}:
+            raise InputError(
+                f"{path}: must hold the sections `pin` and `narrow` only, or one of them "
+                f"(got {shown(data)})"
+            )
         sections: dict[str, Any] = {
             name: {} if data.get(name) is None else data[name] for name in ("pin", "narrow")
         }
         for name, section in sections.items():
             if not isinstance(section, dict) or not all(isinstance(key, str) for key in section):
-                raise InputError(f"{path}: `{name}` must map paths to values (got {section!r})")
+                raise InputError(f"{path}: `{name}` must map paths to values (got {shown(section)})")
         try:
             return cls(model).pin(sections["pin"]).narrow(sections["narrow"])
         except InputError as error:
@@ -233,13 +188,31 @@ class Space(Generic[T]):
         """Return every path's domain as plain data; equal spaces have equal descriptions."""
         return {path: domain.describe() for path, domain in self.domains.items()}
 
+    def __repr__(self) -> str:
+        """Write the space as it was made."""
+        pinned = {path: d.value for path, d in self.changed.items() if isinstance(d, Fixed)}
+        narrowed = {path: d for path, d in self.changed.items() if not isinstance(d, Fixed)}
+        calls = {"pin": pinned, "narrow": narrowed}
+        made = "".join(f".{call}({values!r})" for call, values in calls.items() if values)
+        return f"Space({self.model.__name__}){made}"
+
+    def _repr_html_(self) -> str:
+        """Show what is searched, and what was pinned, in a notebook."""
+        domains = self.domains
+        searched = self.searched()
+        rows = [(path, domains[path]) for path in domains if path in {*searched, *self.changed}]
+        caption = f"{self.model.__name__}: {len(searched)} fields are searched"
+        return html_table(("field", "values"), rows, caption)
+
     def _expand(self, path: str, value: Any) -> Iterator[tuple[str, Any]]:
         """Split a pinned trick into its kind and its fields."""
         fields = value.model_dump() if isinstance(value, Trick) else value
         inside = [known for known in self.domains if known.startswith(f"{path}.")]
         if inside and path not in self.domains:  # one record, not a choice among several
             if not isinstance(fields, Mapping):
-                raise InputError(f"{path}: is a record, so pin its fields: {inside} (got {value!r})")
+                raise InputError(
+                    f"{path}: is a record, so pin its fields: {inside} (got {shown(value)})"
+                )
             for name in fields:
                 if name != "kind":
                     yield from self._expand(f"{path}.{name}", getattr(value, name, fields[name]))
@@ -249,7 +222,7 @@ class Space(Generic[T]):
             return
         options = variants(self._field(path))
         if not isinstance(fields, Mapping) or not isinstance(fields.get("kind"), str):
-            raise InputError(f"{path}: must be a kind, one of {list(options)} (got {value!r})")
+            raise InputError(no_such_kind(path, options, value))
         yield path, fields["kind"]
         for name, inner in fields.items():
             if name != "kind":
@@ -261,18 +234,10 @@ class Space(Generic[T]):
 
     def _owner(self, path: str) -> tuple[type[Trick], str]:
         """Find the class that a path's field belongs to, and the field's name."""
-        known = self.domains
-        if path not in known:
-            close = difflib.get_close_matches(path, known, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise InputError(f"{path}: no such field in {self.model.__name__}{hint}")
-        owner: type[Trick] = self.model
-        *way, name = path.split(".")
-        while way:
-            field = owner.model_fields[way.pop(0)]
-            options = variants(field)
-            owner = options[way.pop(0)] if options else typing.cast(type[Trick], field.annotation)
-        return owner, name
+        if path not in self.domains:
+            raise InputError(no_such_field(path, self.model, path, self.domains))
+        parts = path.split(".")
+        return owner_of(self.model, parts), parts[-1]
 
     def _default(self, path: str) -> Any:
         default = self._field(path).get_default(call_default_factory=True)
@@ -291,13 +256,13 @@ class Space(Generic[T]):
         if options:
             for value in domain.extremes():
                 if value not in options:
-                    raise InputError(f"{path}: must be one of {list(options)} (got {value!r})")
+                    raise InputError(no_such_kind(path, options, value))
             return domain
         try:
             # As pydantic reads them: YAML takes 1e-3 for a string.
             valid = [getattr(owner.model_validate({name: v}), name) for v in domain.extremes()]
-        except ValidationError as error:
-            raise InputError(_explain(error, path)) from None
+        except InputError as error:
+            raise InputError(f"{path.removesuffix(name)}{error}") from None
         if isinstance(domain, Fixed):
             return Fixed(*valid)
         return Choice(*valid) if isinstance(domain, Choice) else domain
@@ -374,23 +339,3 @@ def _paths(record: Trick, prefix: str) -> Iterator[tuple[str, Any]]:
             yield from _paths(value, f"{path}.{kind}.")
         else:
             yield from _paths(value, f"{path}.")
-
-
-def _flatten(record: Trick, prefix: str) -> Iterator[tuple[str, Any]]:
-    for name in type(record).model_fields:
-        value = getattr(record, name)
-        if isinstance(value, Trick):
-            yield from _flatten(value, f"{prefix}{name}.")
-        elif name == "kind":
-            yield prefix.removesuffix("."), value
-        else:
-            yield prefix + name, value
-
-
-def _explain(error: ValidationError, path: str = "") -> str:
-    """Say in one line which path broke which rule with which value."""
-    problems = []
-    for item in error.errors():
-        where = path or ".".join(str(part) for part in item["loc"])
-        problems.append(f"{where}: {item['msg']} (got {item['input']!r})")
-    return "; ".join(problems)

@@ -68,7 +68,7 @@ class FlipCrop(AugmentationTrick):
 
     searched: ClassVar[bool] = False
     kind: Literal["flip_crop"] = "flip_crop"
-    shift: Annotated[int, Int(1, 6)] = Field(4, ge=1)
+    shift: Annotated[int, Int(1, 6)] = Field(4, ge=1, le=1024)
     flip: bool = True
 
     def change(self, images: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ class RandAugment(_InGroups):
 
     searched: ClassVar[bool] = False
     kind: Literal["rand"] = "rand"
-    count: Annotated[int, Int(1, 3)] = Field(2, ge=1)
+    count: Annotated[int, Int(1, 3)] = Field(2, ge=1, le=100)
     strength: Annotated[int, Int(3, 15)] = Field(9, ge=0, le=30)
 
     def transform(self) -> Callable[[Any], Any]:

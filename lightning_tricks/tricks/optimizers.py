@@ -7,7 +7,7 @@ handful of tensor operations, however many parameters it has.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import pytorch_lightning as pl
@@ -180,6 +180,7 @@ class Adam(OptimizerTrick):
     m̂ and v̂ are divided by 1 − βᵗ. With decoupled weight decay it is AdamW.
     """
 
+    elsewhere: ClassVar[Mapping[str, str]] = {"adamw": "adam beside weight_decay decoupled"}
     kind: Literal["adam"] = "adam"
     lr: Annotated[float, Float(1e-4, 3e-2, log=True)] = Field(2e-3, gt=0)
     beta1: Annotated[float, OneMinus(0.02, 0.5)] = Field(0.9, ge=0, lt=1)
@@ -261,7 +262,7 @@ class ScheduleFree(OptimizerTrick):
     lr: Annotated[float, Float(3e-4, 1e-1, log=True)] = Field(5e-3, gt=0)
     beta1: Annotated[float, OneMinus(0.02, 0.2)] = Field(0.9, gt=0, lt=1)
     beta2: float = Field(0.999, ge=0, lt=1)
-    warmup_steps: int = Field(20, ge=0)
+    warmup_steps: int = Field(20, ge=0, le=10**9)
 
     def build(self, groups: list[dict[str, Any]], module: nn.Module) -> Optimizer:
         del module
