@@ -143,6 +143,12 @@ class InMemoryData(pl.LightningDataModule):
             )
         self.outputs = 1 + max(int(split.targets.max()) for split in self.splits.values())
 
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{len(split.inputs)} {name}" for name, split in self.splits.items())
+        return f"InMemoryData({counts} samples of shape {self.sample_shape}, {self.outputs} outputs)"
+
+    __str__ = __repr__  # Lightning's asks the loaders for what ours do not have
+
     @classmethod
     def from_arrays(
         cls,

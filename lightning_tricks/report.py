@@ -7,6 +7,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.ledger import CHAMPION, Outcome, best_of, trial_of
+from lightning_tricks.notebook import html_table
 from lightning_tricks.search import finished
 from lightning_tricks.task import Task
 from lightning_tricks.tricks import describe
@@ -32,6 +33,15 @@ class Summary:
             for row in table
         ]
         return "\n".join([lines[0], "-" * sum(w + 2 for w in widths), *lines[1:], self.counts])
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def __repr__(self) -> str:
+        return f"Summary({self.counts})"
+
+    def _repr_html_(self) -> str:
+        return html_table(self.header, self.rows, self.counts)
 
     def markdown(self) -> str:
         """Return the table in Markdown."""

@@ -13,7 +13,7 @@ from torch import nn
 from lightning_tricks import fingerprint
 from lightning_tricks.adoption import with_tricks
 from lightning_tricks.data import InMemoryData
-from lightning_tricks.errors import InputError, check_name, in_a_line
+from lightning_tricks.errors import InputError, check_name, in_a_line, shown
 from lightning_tricks.hooks import TricksHooks
 from lightning_tricks.loaders import LoaderData, data_module, fresh
 from lightning_tricks.module import Measure, TricksModule, accuracy
@@ -79,6 +79,12 @@ class Task:
             raise InputError(f"trainer must leave {sorted(taken)} to the study")
         if self.mode not in ("min", "max"):
             raise InputError(f"mode must be 'min' or 'max' (got {self.mode!r})")
+
+    def __repr__(self) -> str:
+        return (
+            f"Task({self.name!r}, {shown(self.data)}, {self.tricks.__name__}, {self.epochs} epochs, "
+            f"{self.mode} {self.monitor})"
+        )
 
     @property
     def direction(self) -> Literal["minimize", "maximize"]:

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from lightning_tricks.domains import Choice, Domain
 from lightning_tricks.errors import InputError
+from lightning_tricks.notebook import html_table
 from lightning_tricks.space import Trick, stages
 from lightning_tricks.tricks.augmentation import Augmentation, Erasing, NoAugmentation, NoErasing
 from lightning_tricks.tricks.averaging import Averaging, NoAveraging
@@ -98,6 +99,15 @@ class Tricks(Trick):
             for name in names
             if getattr(self, name) != getattr(other, name, None)
         }
+
+    def _repr_html_(self) -> str:
+        """Show every stage in a notebook, and what it is by default where it is not as it is there."""
+        differences = self.differences(type(self)())
+        rows = [
+            (name, describe(getattr(self, name)), differences.get(name, ("", ""))[1])
+            for name in type(self).model_fields
+        ]
+        return html_table(("stage", type(self).__name__, "by default"), rows)
 
 
 def type_name(record: Tricks) -> str:
