@@ -100,7 +100,7 @@ class Coordinator:
             self._remember(trial)
         waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         self.shelf.clear(trial.number for trial in waiting)
-        self.shelf.know({n: t.value for n, t in self.ended.items() if t.value is not None})
+        self.shelf.know(*ledger.shelved(self.ended.values()))
         if not self.ended and not waiting:
             self._enqueue_references()
         run_id = self.tracker.open(
@@ -315,7 +315,8 @@ class Coordinator:
         outcome = Outcome.of(job.tricks, job.seed, result)
         if outcome.state == "complete" and outcome.score is not None:
             try:
-                self.shelf.put(job.number, outcome.score, event.weights)
+                reference = ledger.ROLE in under.trial.user_attrs
+                self.shelf.put(job.number, outcome, event.weights, reference=reference)
             except Exception as error:  # no space, or a worker that died after its last word
                 self.bar.warn(f"the weights of trial {job.number} were not kept: {in_a_line(error)}")
         self._finish(under, outcome)

@@ -12,6 +12,7 @@ from typing import Any, Self
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from lightning_tricks import scores
 from lightning_tricks.errors import InputError
 from lightning_tricks.space import Space
 from lightning_tricks.task import Task
@@ -20,7 +21,7 @@ from lightning_tricks.tricks import Tricks
 from lightning_tricks.tricks.stopping import Mode
 
 FINGERPRINT = "fingerprint"
-IDENTITY, OUTCOME, ROLE = "identity", "outcome", "role"
+IDENTITY, OUTCOME, ROLE = "identity", scores.OUTCOME, "role"
 DEATHS, STOP_AT = "deaths", "stop_at"
 CHAMPION, MLFLOW_RUN = "champion", "mlflow_run"
 STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
@@ -162,12 +163,18 @@ def _shown(value: Any) -> str:
 
 
 def best_of(trials: Iterable[FrozenTrial], mode: Mode) -> FrozenTrial | None:
-    """Return the best of the trials that used their whole budget; the earliest of equals."""
+    """Return the best of the trials that used their whole budget."""
     complete = [t for t in trials if t.state == TrialState.COMPLETE]
-    sign = 1 if mode == "max" else -1
-    return max(complete, key=lambda t: (sign * (t.value or 0.0), -t.number), default=None)
+    return min(complete, key=lambda trial: scores.rank_of(trial, maximize=mode == "max"), default=None)
 
 
 def trial_of(trials: Iterable[FrozenTrial], role: str) -> FrozenTrial | None:
     """Return the finished trial that is the baseline, or the plain one."""
     return next((t for t in trials if t.user_attrs.get(ROLE) == role), None)
+
+
+def shelved(trials: Iterable[FrozenTrial]) -> tuple[dict[int, Outcome], list[int]]:
+    """Return what decides whose weights are kept: the complete trials' outcomes, the references."""
+    complete = [t for t in trials if t.state == TrialState.COMPLETE]
+    outcomes = {t.number: outcome for t in complete if (outcome := Outcome.read(t)) is not None}
+    return outcomes, [t.number for t in complete if ROLE in t.user_attrs]

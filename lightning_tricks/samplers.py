@@ -13,6 +13,7 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from lightning_tricks.scores import Rank, rank_of
 from lightning_tricks.seeds import derive
 
 BEST, LATEST = 25, 175
@@ -245,10 +246,9 @@ def _best_of(trials: Sequence[FrozenTrial], direction: StudyDirection) -> Frozen
     return min(complete, key=_rank(direction), default=None)
 
 
-def _rank(direction: StudyDirection) -> Callable[[FrozenTrial], tuple[float, int]]:
-    """Return what puts the best complete trial first, and the earlier of equals."""
-    sign = -1 if direction == StudyDirection.MAXIMIZE else 1
-    return lambda trial: (sign * (trial.value or 0.0), trial.number)
+def _rank(direction: StudyDirection) -> Callable[[FrozenTrial], Rank]:
+    """Return what puts the best complete trial first."""
+    return partial(rank_of, maximize=direction == StudyDirection.MAXIMIZE)
 
 
 def _bad(trial: FrozenTrial) -> FrozenTrial:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from lightning_tricks.errors import InputError
+from lightning_tricks.ledger import Outcome
+from lightning_tricks.scores import Rank, rank
 from lightning_tricks.tricks.stopping import Mode
 
 
@@ -16,15 +18,18 @@ class Shelf:
 
     Args:
         folder: which is the study's own.
-        keep: of how many of the best trials the weights are kept.
+        keep: of how many of the best trials the weights are kept, beside those of the baseline and
+            of plain.
         mode: whether less or more is better.
     """
 
     def __init__(self, folder: Path, keep: int, mode: Mode) -> None:
         self.folder, self.keep = folder, keep
         self._running = folder / "running"
-        self._sign = 1 if mode == "max" else -1
-        self._scores: dict[int, float] = {}
+        self._mode = mode
+        self._ranks: dict[int, Rank] = {}
+        """Of the best."""
+        self._references: set[int] = set()
 
     def make(self) -> None:
         """Make the folder.
@@ -37,9 +42,16 @@ class Shelf:
         except OSError as error:
             raise InputError(f"checkpoints cannot be kept in {self.folder}: {error}") from None
 
-    def know(self, scores: Mapping[int, float]) -> None:
-        """Learn the scores of the trials so far; whose weights are here counts among the best."""
-        self._scores = {n: score for n, score in scores.items() if self._path(n).exists()}
+    def know(self, outcomes: Mapping[int, Outcome], references: Iterable[int]) -> None:
+        """Learn how the trials so far ended; of the best, those whose weights are here count.
+
+        Args:
+            outcomes: of the trials that used their whole budget.
+            references: the baseline and plain, whose weights are kept however they end.
+        """
+        self._references = set(references)
+        known = {n: outcome for n, outcome in outcomes.items() if self._path(n).exists()}
+        self._ranks = self._best({n: self._rank(n, outcome) for n, outcome in known.items()})
 
     def clear(self, waiting: Iterable[int]) -> None:
         """Drop the checkpoints of all trials but those that are to go on."""
@@ -57,25 +69,35 @@ class Shelf:
         for path in self._running.glob(f"{self.checkpoint(number).stem}.*"):
             path.unlink(missing_ok=True)
 
-    def put(self, number: int, score: float, weights: Callable[[], Mapping[str, Tensor]]) -> None:
-        """Keep the weights of a trial if it is one of the best.
+    def put(
+        self,
+        number: int,
+        outcome: Outcome,
+        weights: Callable[[], Mapping[str, Tensor]],
+        *,
+        reference: bool = False,
+    ) -> None:
+        """Keep the weights of a trial if it is one of the best, or the baseline or plain.
 
         Args:
             number: of the trial.
-            score: of the trial.
+            outcome: of the trial.
             weights: fetches them, if they are wanted.
+            reference: whether it is the baseline or plain.
 
         Raises:
             OSError, RuntimeError: if they cannot be written.
         """
-        ranked = sorted({**self._scores, number: score}.items(), key=self._rank)[: self.keep]
-        if number not in dict(ranked):
+        if reference:
+            self._references.add(number)
+        ranks = self._best({**self._ranks, number: self._rank(number, outcome)})
+        if number not in {*ranks, *self._references}:
             return
         path = self._path(number)
         torch.save(dict(weights()), path.with_suffix(".part"))
         path.with_suffix(".part").replace(path)
-        self._scores = dict(ranked)
-        names = {self._path(n).name for n in self._scores}
+        self._ranks = ranks
+        names = {self._path(n).name for n in {*self._ranks, *self._references}}
         for other in self.folder.glob("trial-*.pt"):
             if other.name not in names:
                 other.unlink()
@@ -89,9 +111,11 @@ class Shelf:
                 weights = torch.load(path, map_location="cpu", weights_only=True)
         return weights
 
-    def _rank(self, entry: tuple[int, float]) -> tuple[float, int]:
-        number, score = entry
-        return -self._sign * score, number
+    def _rank(self, number: int, outcome: Outcome) -> Rank:
+        return rank(number, outcome.score or 0.0, outcome.epochs, maximize=self._mode == "max")
+
+    def _best(self, ranks: Mapping[int, Rank]) -> dict[int, Rank]:
+        return dict(sorted(ranks.items(), key=lambda entry: entry[1])[: self.keep])
 
     def _path(self, number: int) -> Path:
         return self.folder / f"trial-{number:05d}.pt"

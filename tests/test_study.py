@@ -35,6 +35,7 @@ from lightning_tricks import (
 from lightning_tricks.agreement import differences
 from lightning_tricks.ledger import Outcome
 from lightning_tricks.samplers import SAMPLERS
+from lightning_tricks.scores import rank_of
 from lightning_tricks.search import spared
 
 SCRIPT = Path(__file__).with_name("tiny_study.py")
@@ -362,14 +363,14 @@ def test_lost_weights_of_the_champion_are_trained_again(damage):
     assert_agreement(study, store("other.db"))
 
 
-def test_only_the_weights_of_the_best_few_are_kept():
+def test_only_the_weights_of_the_best_few_and_the_references_are_kept():
     study = create_study("tiny", storage=None, pruner="none")
     optimize(study, task(), n_trials=4, keep=2, progress=False)
     optimize(study, task(), n_trials=8, keep=2, progress=False)
     complete = [t for t in study.trials if t.state == TrialState.COMPLETE]
-    best = sorted(complete, key=lambda t: (-t.value, t.number))[:2]
+    best = sorted(complete, key=lambda t: rank_of(t, maximize=True))[:2]
     kept = {path.name for path in Path("checkpoints/tiny").glob("*.pt")}
-    assert kept == {f"trial-{t.number:05d}.pt" for t in best}
+    assert kept == {f"trial-{number:05d}.pt" for number in {0, 1, *(t.number for t in best)}}
     assert not list(Path("checkpoints/tiny/running").iterdir())
 
 

@@ -1,0 +1,81 @@
+"""Everything that ranks trials ranks them alike."""
+
+import math
+from pathlib import Path
+
+import optuna
+import pytest
+import torch
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState, create_trial
+
+from lightning_tricks import Tricks
+from lightning_tricks.ledger import Outcome, best_of, shelved
+from lightning_tricks.samplers import SAMPLERS
+from lightning_tricks.shelf import Shelf
+from lightning_tricks.trial import Epoch, Result
+
+
+def outcome(score, *losses, name="val/loss"):
+    epochs = [Epoch(number, score, {name: loss}) for number, loss in enumerate(losses)]
+    return Outcome.of(Tricks(), 0, Result("complete", epochs))
+
+
+def study_of(*outcomes, direction="maximize", sampler=None):
+    """Return a study of trials that ended so; each has its number as its parameter."""
+    study = optuna.create_study(direction=direction, sampler=sampler)
+    for number, ended in enumerate(outcomes):
+        trial = create_trial(
+            value=ended.score,
+            params={"x": float(number)},
+            distributions={"x": FloatDistribution(0, 100)},
+            user_attrs={"outcome": ended.__dict__},
+        )
+        study.add_trial(trial)
+    return study
+
+
+TIED = [outcome(0.9, 0.1), outcome(1.0, 0.1, 0.5), outcome(1.0, 0.9, 0.2), outcome(1.0, 0.2)]
+
+
+def test_of_equal_scores_the_lower_loss_of_the_last_epoch_is_the_best_then_the_earlier():
+    assert best_of(study_of(*TIED).trials, "max").number == 2
+    assert best_of(study_of(*TIED[1:], TIED[0], direction="minimize").trials, "min").number == 3
+
+
+@pytest.mark.parametrize("unknown", [outcome(1.0, math.nan), outcome(1.0, 0.1, name="mine")])
+def test_a_trial_whose_loss_is_not_known_is_the_last_of_its_equals(unknown):
+    assert best_of(study_of(unknown, TIED[1], unknown).trials, "max").number == 1
+    assert best_of(study_of(unknown, unknown).trials, "max").number == 0
+
+
+def test_the_shelf_keeps_the_same_trials():
+    shelf = Shelf(Path("shelf"), 2, "max")
+    shelf.make()
+    for number, ended in enumerate(TIED):
+        shelf.put(number, ended, lambda: {"w": torch.zeros(1)}, reference=number == 0)
+    assert {path.name for path in Path("shelf").glob("*.pt")} == {
+        f"trial-{number:05d}.pt" for number in (0, 2, 3)
+    }
+
+
+def test_a_shelf_that_is_opened_again_knows_whose_weights_it_holds():
+    shelf = Shelf(Path("shelf"), 1, "max")
+    shelf.make()
+    shelf.put(2, TIED[2], lambda: {"w": torch.zeros(1)})
+    again = Shelf(Path("shelf"), 1, "max")
+    again.know(*shelved(study_of(*TIED).trials))
+    again.put(4, TIED[1], lambda: {"w": torch.zeros(1)})
+    assert again.get(2) is not None
+    assert again.get(4) is None
+
+
+def test_the_sampler_changes_the_same_best_trial():
+    study = study_of(*TIED, sampler=SAMPLERS["tpe"](0))
+    kept = set()
+    for _ in range(12):
+        trial = study.ask()
+        kept.add(trial.suggest_float("x", 0, 100))
+        study.tell(trial, state=TrialState.FAIL)
+    assert 2.0 in kept
+    assert not {0.0, 1.0, 3.0} & kept
