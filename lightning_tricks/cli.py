@@ -19,6 +19,31 @@ from lightning_tricks.space import Space
 from lightning_tricks.study import optimize
 from lightning_tricks.task import Task
 
+EPILOG = """\
+examples:
+  %(prog)s                                begin; again, to go on
+  %(prog)s --n-trials 100                 on to 100 trials
+  %(prog)s --epochs 3 --study-name short  another study, of short trials
+  %(prog)s --workers 4                    four trials at a time
+  %(prog)s --space narrow.yaml            pin and narrow the search
+  %(prog)s --check                        do Optuna and MLflow agree?
+
+exit codes:
+  0    the study holds its trials; with --check: Optuna and MLflow agree
+  1    with --check: they do not
+  2    the input was wrong; a line on the standard error says what
+  3    MLflow is incomplete: run the same command again
+  130  interrupted: the same command goes on
+"""
+
+
+class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """Tell a default where there is one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        without = action.default is None or action.default is False
+        return action.help if without else super()._get_help_string(action)
+
 
 class _Parser(argparse.ArgumentParser):
     """Say what is wrong in one line."""
@@ -38,7 +63,8 @@ def main(
 
     0: the study holds its trials, or `--check` found that Optuna and MLflow agree; 1: it found that
     they do not. 2: the input was wrong, which one line on the standard error
-    says. 130: interrupted; the same command goes on.
+    says. 3: MLflow is incomplete; the same command completes it. 130: interrupted; the same command
+    goes on.
 
     Args:
         make_task: makes the task, so that a mistake in its data is told like any other; from the
@@ -117,7 +143,8 @@ def _check(study: optuna.Study, task: Task, tracking_uri: str) -> int:
 def _parser(n_trials: int) -> argparse.ArgumentParser:
     parser = _Parser(
         description="Search the training tricks of a task; run it again to go on.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        epilog=EPILOG,
+        formatter_class=_Help,
         allow_abbrev=False,
     )
     add = parser.add_argument
@@ -133,9 +160,9 @@ def _parser(n_trials: int) -> argparse.ArgumentParser:
     add("--workers", type=_workers, default="auto", help="auto, inline, or a number of processes")
     add("--devices-per-trial", type=_positive, default=1.0, help="a fraction shares a GPU")
     add("--ray-address", metavar="HOST:PORT", help="of a Ray cluster that runs, or auto")
-    add("--stall-minutes", type=_positive, default=30.0, help="without a sign: the worker is killed")
+    add("--stall-minutes", type=_positive, default=30.0, help="of silence until a worker is killed")
     add("--timeout", type=_positive, help="seconds after which no further trial begins")
-    add("--at-timeout", choices=["finish", "put-back"], default="finish", help="trials under way")
+    add("--at-timeout", choices=["finish", "put-back"], default="finish", help="trials under way then")
     add("--checkpoints", metavar="FOLDER", default="checkpoints", help="a shared one on a cluster")
     add("--keep", type=_count, default=3, help="of how many of the best trials weights are kept")
     add("--same-task", action="store_true", help="go on although the task looks changed")

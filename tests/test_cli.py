@@ -1,5 +1,6 @@
 """Every bad input from the command line: one clear line, exit code 2, nothing lost."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,22 @@ def test_help_lists_the_flags(capsys):
     flags = "n-trials epochs study-name storage tracking-uri sampler pruner seed space timeout"
     for flag in flags.split():
         assert f"--{flag}" in text
+
+
+def test_help_has_examples_and_exit_codes_and_no_default_that_is_none(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main(tiny_study.task, ["--help"])
+    text = capsys.readouterr().out
+    assert "None" not in text
+    assert "False" not in text
+    assert not re.search(r"\(default[^)]*\)\s+\(default", text)
+    assert "(default: the task's)" in text
+    assert "(default: 40)" in text
+    assert re.search(r"^examples:\n(  \S.*\n){4,}", text, re.MULTILINE)
+    codes = re.findall(r"^  (\d+) +\S", text.partition("exit codes:")[2], re.MULTILINE)
+    assert codes == ["0", "1", "2", "3", "130"]
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_the_end_is_a_table_and_the_way_to_look_at_it(capsys):
