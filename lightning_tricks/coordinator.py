@@ -364,7 +364,15 @@ class Coordinator:
             f"trial {trial.number}: {score_of(ended)}, {story}{reason}",
             state.name,
             "none yet" if self.best is None else f"{self.best.value:.4f} (trial {self.best.number})",
+            None if outcome.duplicate_of is not None else outcome.seconds,
+            self._parallel,
         )
+
+    @property
+    def _parallel(self) -> int:
+        """How many workers there are: those that train, and those that are free."""
+        free = 0 if self.workers is None else self.workers.free
+        return max(free + len(self.under_way) - len(self.queue), 1)
 
     def _remember(self, trial: FrozenTrial) -> None:
         self.ended[trial.number] = trial

@@ -1,13 +1,19 @@
 """Progress while a study runs: a bar on a terminal, plain lines elsewhere."""
 
+import math
+import statistics
 import sys
-import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self, TextIO
 
 from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
+
+TELLING = 3
+"""How many trials must have been trained before it is told how long the others will take: the first
+one pays for what is loaded and compiled once."""
+_BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
 
 
 class Progress:
@@ -29,22 +35,22 @@ class Progress:
         self.stream = stream or sys.stderr
         self.quiet = quiet
         self.total = total
-        self.done = self.pruned = self.failed = self._began = 0
-        self._start = time.monotonic()
+        self.done = self.pruned = self.failed = 0
+        self._trained: list[float] = []
+        """The seconds of each trial that was trained in this run."""
         self._bar: tqdm[Any] | None = None
 
     def begin(self, trials: Sequence[FrozenTrial]) -> None:
         """Count the trials that are finished already, and show the bar."""
-        self.done = self._began = len(trials)
+        self.done = len(trials)
         self.pruned = sum(trial.state == TrialState.PRUNED for trial in trials)
         self.failed = sum(trial.state == TrialState.FAIL for trial in trials)
-        self._start = time.monotonic()
         if self.stream.isatty() and not self.quiet:
             self._bar = tqdm(
                 total=self.total,
                 initial=self.done,
                 file=self.stream,
-                unit="trial",
+                bar_format=_BAR,
                 dynamic_ncols=True,
             )
 
@@ -74,25 +80,41 @@ class Progress:
         self.say(f"warning: {line}")
         self.quiet = quiet
 
-    def finish(self, line: str, state: str, best: str) -> None:
+    def finish(
+        self, line: str, state: str, best: str, seconds: float | None = None, workers: int = 1
+    ) -> None:
         """Count a trial that ended.
 
         Args:
             line: what is told about it where there is no bar.
             state: Optuna's name of its state.
             best: the best score so far, in words.
+            seconds: that it was trained for; None if it was not trained.
+            workers: the number of trials that are trained at the same time.
         """
+        if seconds is not None:
+            self._trained.append(seconds)
         self.done += 1
         self.pruned += state == "PRUNED"
         self.failed += state == "FAIL"
         counts = f"{self.pruned} pruned" + (f", {self.failed} failed" if self.failed else "")
+        news = f"{counts}, best {best}{self._left(workers)}"
         if self._bar is not None:
-            self._bar.set_postfix_str(f"{counts}, best {best}")
+            self._bar.set_postfix_str(news)
             self._bar.update()
         else:
-            self.say(f"{self.done}/{self.total}  {line}  ({counts}, best {best}{self._left()})")
+            self.say(f"{self.done}/{self.total}  {line}  ({news})")
 
-    def _left(self) -> str:
-        here = self.done - self._began
-        seconds = (time.monotonic() - self._start) / here * (self.total - self.done)
-        return f", about {seconds:.0f} s left" if self.done < self.total else ""
+    def _left(self, workers: int) -> str:
+        left = self.total - self.done
+        if left <= 0 or len(self._trained) < TELLING:
+            return ""
+        rounds = math.ceil(left / workers)
+        return f", about {duration(rounds * statistics.median(self._trained))} left"
+
+
+def duration(seconds: float) -> str:
+    """Write a duration in the unit that suits it."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
