@@ -41,12 +41,13 @@ def _differences(study: optuna.Study, task: Task, tracking_uri: str) -> Iterator
     runs: dict[int, list[Recorded]] = {}
     for run in recorded(tracking_uri, run_id):
         runs.setdefault(run.number, []).append(run)
+    standing = ledger.Standing.read(study, task)
     for trial in study.get_trials(deepcopy=False):
         found = runs.pop(trial.number, [])
         if len(found) > 1:
             yield f"trial {trial.number}: MLflow has {len(found)} runs of it"
         elif trial.state.is_finished():
-            yield from _compare(task, trial, found[0]) if found else _missing(trial)
+            yield from _compare(task, trial, standing, found[0]) if found else _missing(trial)
         elif found and (trial.state == TrialState.WAITING or found[0].status != "RUNNING"):
             yield f"trial {trial.number}: {trial.state.name} in Optuna, {found[0].status} in MLflow"
     for number in sorted(runs):
@@ -57,8 +58,8 @@ def _missing(trial: FrozenTrial) -> Iterator[str]:
     yield f"trial {trial.number}: {trial.state.name} in Optuna, MLflow has no run of it"
 
 
-def _compare(task: Task, trial: FrozenTrial, run: Recorded) -> Iterator[str]:
-    expected: Update = updates.whole(task, trial)
+def _compare(task: Task, trial: FrozenTrial, standing: ledger.Standing, run: Recorded) -> Iterator[str]:
+    expected: Update = updates.whole(task, trial, standing)
     metrics = {metric.key: metric.value for metric in expected.metrics}
     pairs = [
         *(("param", name, value, run.params.get(name)) for name, value in expected.params.items()),

@@ -1,9 +1,9 @@
-"""The best trial's model: its weights kept, its test score taken once, itself registered."""
+"""The models of finished trials: brought back, scored on the test split, the best one registered."""
 
+import contextlib
 import json
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -12,30 +12,19 @@ import torch
 from lightning_tricks import surgery
 from lightning_tricks.adoption import without_tricks
 from lightning_tricks.hooks import TricksHooks
-from lightning_tricks.ledger import Outcome
+from lightning_tricks.ledger import Outcome, Standing
 from lightning_tricks.shelf import Shelf
 from lightning_tricks.silence import SILENT, quiet
 from lightning_tricks.task import Task
 from lightning_tricks.tracking import Tracker
 from lightning_tricks.trial import train
-from lightning_tricks.tricks import Tricks
+from lightning_tricks.tricks import Tricks, describe
 
 
-@dataclass(frozen=True)
-class Champion:
-    """The best trial's module, with its score on the test split."""
-
-    number: int
-    tricks: Tricks
-    module: TricksHooks
-    test: dict[str, float]
-    """Metrics on the test split by name; empty if there is none."""
-
-
-def crown(
+def restore(
     task: Task, outcome: Outcome, shelf: Shelf, number: int, say: Callable[[str], None]
-) -> Champion:
-    """Return the module of a finished trial, and look at the test split with it.
+) -> TricksHooks:
+    """Return the module of a finished trial, as it was scored.
 
     Weights that are not on the shelf are trained again, from the same record and seed.
     """
@@ -43,29 +32,80 @@ def crown(
     weights = shelf.get(number)
     if weights is None:
         say(f"the weights of trial {number} are not in {shelf.folder}: training it again")
-        result = train(task, tricks, outcome.seed)
-        weights = dict(result.weights)
+        trained = dict(train(task, tricks, outcome.seed).weights)
+        with contextlib.suppress(OSError, RuntimeError):  # no space, say
+            shelf.put(number, outcome, lambda: trained)
+        weights = trained
     module = task.module(tricks)
     surgery.load_state(module, weights)
-    return Champion(number, tricks, module, _test(task, module))
+    return module
 
 
-def register(champion: Champion, tracker: Tracker, name: str, task: Task) -> str:
-    """Log and register a champion in MLflow; return the version of the registered model."""
+def register(
+    task: Task, module: TricksHooks, tracker: Tracker, name: str, number: int, standing: Standing
+) -> str:
+    """Log and register the best trial's module in MLflow; return the version of the registered model.
+
+    Args:
+        task: of the study.
+        module: of the trial.
+        tracker: of the study.
+        name: of the study, and of the registered model.
+        number: of the trial.
+        standing: of the study, with the trial's metrics on the test split.
+    """
     inputs, _ = task.example()
     example = inputs[:2].cpu()
     with tempfile.TemporaryDirectory() as folder:
         weights, record = Path(folder, "state_dict.pt"), Path(folder, "tricks.json")
-        torch.save(champion.module.state_dict(), weights)
-        record.write_text(json.dumps(champion.tricks.model_dump(), indent=2), encoding="utf-8")
+        torch.save(module.state_dict(), weights)
+        record.write_text(json.dumps(module.tricks.model_dump(), indent=2), encoding="utf-8")
         version = tracker.register(
-            champion.number, name, without_tricks(champion.module), example.numpy(), [weights, record]
+            number, name, without_tricks(module), example.numpy(), [weights, record]
         )
-    tracker.score(champion.number, champion.test)
+    shape = ", ".join(map(str, ("N", *example.shape[1:])))
+    model = (
+        f"The best model of the study `{name}`; the alias `champion` is its latest version.\n\n"
+        f"{_snippet(f'{name}@champion', shape)}"
+    )
+    tracker.describe_model(
+        name, version, model, _page(name, version, shape, number, module.tricks, standing)
+    )
     return version
 
 
-def _test(task: Task, module: TricksHooks) -> dict[str, float]:
+def _page(name: str, version: str, shape: str, number: int, tricks: Tricks, standing: Standing) -> str:
+    """Write the page of a champion: its scores, how to load it, its record."""
+    test = [f"{key} {value:.4f}" for key, value in standing.tests.get(number, {}).items()]
+    stages = [(stage, describe(getattr(tricks, stage))) for stage in type(tricks).model_fields]
+    changed = tricks.differences(standing.baseline)
+    rows = [f"| {stage} | {mine} | {changed.get(stage, ('', ''))[1]} |" for stage, mine in stages]
+    return "\n".join(
+        [
+            f"Trial {number} of the study `{name}`" + (f": {', '.join(test)}." if test else "."),
+            "",
+            _snippet(f"{name}/{version}", shape),
+            "",
+            "| stage | trick | instead of the baseline's |",
+            "|---|---|---|",
+            *rows,
+            "",
+            "The record as JSON and a `state_dict` for training on are in the run's folder `champion`.",
+        ]
+    )
+
+
+def _snippet(model: str, shape: str) -> str:
+    return (
+        "```python\n"
+        "import mlflow\n\n"
+        f'model = mlflow.pytorch.load_model("models:/{model}")  # no code is unpickled\n'
+        f"model(raw_inputs)  # of shape ({shape}); input scaling is inside\n"
+        "```"
+    )
+
+
+def test(task: Task, module: TricksHooks) -> dict[str, float]:
     """Return the metrics on the test split; empty if the data module has none."""
     if not task.tests():
         return {}

@@ -8,6 +8,7 @@ import math
 import statistics
 import time
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, Self
@@ -18,7 +19,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks import champion, ledger, updates
 from lightning_tricks.errors import InputError, in_a_line
-from lightning_tricks.ledger import Outcome
+from lightning_tricks.hooks import TricksHooks
+from lightning_tricks.ledger import Outcome, Standing
 from lightning_tricks.placement import Placement
 from lightning_tricks.progress import Progress
 from lightning_tricks.report import Summary, score_of, summarize
@@ -106,7 +108,7 @@ class Coordinator:
         run_id = self.tracker.open(
             self.study.user_attrs.get(ledger.MLFLOW_RUN),
             self.study.study_name,
-            {"study": self.study.study_name, "command": command(), "tricks": "study"},
+            {"study": self.study.study_name, "command": command(), "tricks": "study", "role": "study"},
         )
         if run_id != self.study.user_attrs.get(ledger.MLFLOW_RUN):
             self.study.set_user_attr(ledger.MLFLOW_RUN, run_id)
@@ -115,9 +117,8 @@ class Coordinator:
                 updates.columns(self.task, self.space), self.task.mode == "min"
             )
         )
-        self.tracker.reconcile(
-            {n: partial(updates.whole, self.task, trial) for n, trial in self.ended.items()}
-        )
+        whole = partial(updates.whole, self.task, standing=self.standing)
+        self.tracker.reconcile({n: partial(whole, trial) for n, trial in self.ended.items()})
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *unused: object) -> None:
@@ -207,6 +208,9 @@ class Coordinator:
         """
         self._stop_if_hopeless(least=1)
         best = self.best
+        compared = ledger.compared(list(self.ended.values()), best)
+        for trial in compared:
+            self._test(trial)
         if best is None:
             self.bar.warn("no trial used its whole budget, so there is no champion")
         elif not self.tracker.flush(timeout=5 if self.tracker.down else 60):
@@ -216,9 +220,12 @@ class Coordinator:
             )
         else:
             self._crown(best)
+        standing = self.standing
+        self._place([*compared, *(self.ended[number] for number in standing.former)], standing)
         summary = summarize(self.study, self.task)
         if self.tracker.flush(timeout=5):
             metrics = {} if best is None else {"best": best.value or 0.0}
+            metrics |= {} if best is None else standing.tests.get(best.number, {})
             text = (
                 f"Study of the training tricks of `{self.task.name}`: {self.task.monitor} of trials "
                 f"of up to {self.task.epochs} epochs.\n\n{summary.markdown()}\n\n"
@@ -233,6 +240,8 @@ class Coordinator:
         seen = []
         for role, tricks in references.items():
             nearest = self.space.nearest(tricks)
+            if role == "baseline":
+                self.study.set_user_attr(ledger.BASELINE, nearest.model_dump())
             if nearest not in seen:
                 seen.append(nearest)
                 self.study.enqueue_trial(self.space.params(nearest), user_attrs={"role": role})
@@ -353,7 +362,7 @@ class Coordinator:
         del self.under_way[trial.number]
         self._remember(ended)
         self.shelf.drop(trial.number)
-        self.tracker.update(trial.number, updates.ended(self.task, ended, outcome))
+        self.tracker.update(trial.number, updates.ended(self.task, ended, outcome, self.standing))
         story = (
             f"repeats trial {outcome.duplicate_of}"
             if outcome.duplicate_of is not None
@@ -412,24 +421,48 @@ class Coordinator:
             self.workers = grown
         self.placement = replace(self.placement, workers="inline")
 
+    @property
+    def standing(self) -> Standing:
+        """Where the study stands."""
+        return Standing.read(self.study, self.task)
+
+    def _test(self, trial: FrozenTrial) -> None:
+        """Look at the test split with a trial's model, unless that was done before."""
+        if trial.number in self.standing.tests:
+            return
+        try:
+            ledger.remember_test(
+                self.study, trial.number, champion.test(self.task, self._restore(trial))
+            )
+        except Exception as error:  # of the user's code: the study stands
+            self.bar.warn(
+                f"trial {trial.number} has no test score: {type(error).__name__}: {in_a_line(error)}"
+            )
+
+    def _restore(self, trial: FrozenTrial) -> TricksHooks:
+        outcome = Outcome(**trial.user_attrs[ledger.OUTCOME])
+        return champion.restore(self.task, outcome, self.shelf, trial.number, self.bar.say)
+
     def _crown(self, best: FrozenTrial) -> None:
         held = self.study.user_attrs.get(ledger.CHAMPION)
         run_id = self.tracker.run_of(best.number)
         if held and held["trial"] == best.number and held["run_id"] == run_id:
             return
-        outcome = Outcome.read(best)
-        if outcome is None:
-            return
+        name, number = self.study.study_name, best.number
         try:
-            crowned = champion.crown(self.task, outcome, self.shelf, best.number, self.bar.say)
-            version = champion.register(crowned, self.tracker, self.study.study_name, self.task)
-        except Exception as error:  # of the test split, the export or MLflow: the study stands
+            module = self._restore(best)
+            version = champion.register(self.task, module, self.tracker, name, number, self.standing)
+        except Exception as error:  # of the export or MLflow: the study stands
             self.bar.warn(f"no champion was registered: {type(error).__name__}: {in_a_line(error)}")
             return
-        self.study.set_user_attr(
-            ledger.CHAMPION,
-            {"trial": best.number, "run_id": run_id, "version": version, "test": crowned.test},
-        )
+        ledger.remember_champion(self.study, number, run_id, version)
+
+    def _place(self, trials: Iterable[FrozenTrial], standing: Standing) -> None:
+        """Tell MLflow anew where trials stand that are, or were, something to the study."""
+        for trial in trials:
+            outcome = Outcome(**trial.user_attrs[ledger.OUTCOME])
+            update = updates.placed(self.task, trial, outcome, standing, milliseconds())
+            self.tracker.update(trial.number, update)
 
     def _stop_if_hopeless(self, least: int) -> None:
         if self.known or len(self.ended) < least:

@@ -5,8 +5,8 @@ trial holds its *outcome*: the record, the curves, the reason. MLflow can be wri
 """
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 import optuna
@@ -23,6 +23,7 @@ from lightning_tricks.tricks.stopping import Mode
 FINGERPRINT = "fingerprint"
 IDENTITY, OUTCOME, ROLE = "identity", scores.OUTCOME, "role"
 DEATHS, STOP_AT = "deaths", "stop_at"
+BASELINE, TESTS = "baseline", "tests"
 CHAMPION, MLFLOW_RUN = "champion", "mlflow_run"
 STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
@@ -76,6 +77,56 @@ class Outcome:
     def key(self) -> str:
         """Equal for equal records."""
         return key(self.record)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a study holds beside its trials, and tells each of them apart by."""
+
+    baseline: Tricks
+    """The record of the first trial, which the others are compared with."""
+    champion: int | None = None
+    """The number of the trial that is registered as the best."""
+    former: Sequence[int] = ()
+    """The numbers of those that were, before others were better."""
+    tests: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    """The metrics on the test split, by trial number; it is looked at once for each."""
+
+    @classmethod
+    def read(cls, study: optuna.Study, task: Task) -> Self:
+        """Read where a study stands."""
+        held = study.user_attrs
+        record, crowned = held.get(BASELINE), held.get(CHAMPION, {})
+        return cls(
+            baseline=task.tricks() if record is None else task.tricks.parse(record),
+            champion=crowned.get("trial"),
+            former=crowned.get("former", ()),
+            tests={int(number): metrics for number, metrics in held.get(TESTS, {}).items()},
+        )
+
+    def role(self, trial: FrozenTrial) -> str:
+        """Say what a trial is to the study; empty for most."""
+        outcome = Outcome.read(trial)
+        repeated = None if outcome is None else outcome.duplicate_of
+        roles = [
+            "champion" if trial.number == self.champion else "",
+            trial.user_attrs.get(ROLE, ""),
+            "" if repeated is None else f"repeat of {repeated}",
+        ]
+        return " · ".join(role for role in roles if role)
+
+
+def remember_test(study: optuna.Study, number: int, metrics: Mapping[str, float]) -> None:
+    """Keep a trial's metrics on the test split."""
+    study.set_user_attr(TESTS, {**study.user_attrs.get(TESTS, {}), str(number): dict(metrics)})
+
+
+def remember_champion(study: optuna.Study, number: int, run_id: str | None, version: str) -> None:
+    """Keep which trial is registered as the best, and which were."""
+    before = study.user_attrs.get(CHAMPION, {})
+    former = {*before.get("former", ()), before.get("trial")} - {number, None}
+    held = {"trial": number, "run_id": run_id, "version": version, "former": sorted(former)}
+    study.set_user_attr(CHAMPION, held)
 
 
 def key(record: Mapping[str, Any]) -> str:
@@ -171,6 +222,15 @@ def best_of(trials: Iterable[FrozenTrial], mode: Mode) -> FrozenTrial | None:
 def trial_of(trials: Iterable[FrozenTrial], role: str) -> FrozenTrial | None:
     """Return the finished trial that is the baseline, or the plain one."""
     return next((t for t in trials if t.user_attrs.get(ROLE) == role), None)
+
+
+def compared(trials: Sequence[FrozenTrial], best: FrozenTrial | None) -> list[FrozenTrial]:
+    """Return those of the best trial, the baseline and plain that used their whole budget."""
+    found = [best, trial_of(trials, "baseline"), trial_of(trials, "plain")]
+    complete = [
+        t for t in found if t is not None and t.state == TrialState.COMPLETE and OUTCOME in t.user_attrs
+    ]
+    return list({trial.number: trial for trial in complete}.values())
 
 
 def shelved(trials: Iterable[FrozenTrial]) -> tuple[dict[int, Outcome], list[int]]:

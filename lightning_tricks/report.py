@@ -1,16 +1,26 @@
 """What a study found: a table for the terminal, and the same in Markdown."""
 
-from collections.abc import Sequence
+import re
+import shutil
+import textwrap
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_tricks.ledger import CHAMPION, Outcome, best_of, trial_of
+from lightning_tricks.ledger import Outcome, Standing, best_of, trial_of
 from lightning_tricks.notebook import html_table
 from lightning_tricks.search import finished
 from lightning_tricks.task import Task
 from lightning_tricks.tricks import describe
+
+WIDEST = 100
+"""A table is as wide as the terminal, and no wider than so many characters."""
+NARROWEST = 60
+_GAP = 2
+_MARK = "* "
+_NO_BREAK = "\u00a0"
 
 
 @dataclass(frozen=True)
@@ -23,16 +33,30 @@ class Summary:
     """How many trials ended how, in a line."""
     look: str = ""
     """How to open MLflow on the study."""
+    marked: frozenset[tuple[int, int]] = frozenset()
+    """Row and column of each cell that differs from the baseline."""
 
-    def text(self) -> str:
-        """Return the table in aligned columns."""
-        table = [self.header, *self.rows]
-        widths = [max(len(row[i]) for row in table) for i in range(len(self.header))]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in table
+    def text(self, width: int | None = None) -> str:
+        """Return the table in aligned columns; what differs from the baseline has a star.
+
+        Args:
+            width: in characters; by default that of the terminal, at most `WIDEST`.
+        """
+        terminal = shutil.get_terminal_size((WIDEST, 24)).columns
+        room = max(width or min(terminal, WIDEST), NARROWEST)
+        body = [
+            [cells[0], *(self._mark(row, at) + cell for at, cell in enumerate(cells[1:], 1))]
+            for row, cells in enumerate(self.rows)
         ]
-        return "\n".join([lines[0], "-" * sum(w + 2 for w in widths), *lines[1:], self.counts])
+        head = [self.header[0], *(" " * len(_MARK) + name for name in self.header[1:])]
+        widths = _fit([max(map(len, column)) for column in zip(head, *body, strict=True)], room)
+        lines = [line for cells in body for line in _lines(cells, widths)]
+        rule = "-" * (sum(widths) + _GAP * (len(widths) - 1))
+        legend = ["* differs from the baseline"] if self.marked else []
+        return "\n".join([*_lines(head, widths), rule, *lines, *legend, self.counts])
+
+    def _mark(self, row: int, at: int) -> str:
+        return _MARK if (row, at) in self.marked else " " * len(_MARK)
 
     def __str__(self) -> str:
         return self.text()
@@ -44,37 +68,83 @@ class Summary:
         return html_table(self.header, self.rows, self.counts)
 
     def markdown(self) -> str:
-        """Return the table in Markdown."""
-        table = [self.header, ["---"] * len(self.header), *self.rows]
+        """Return the table in Markdown; what differs from the baseline is bold."""
+        body = [
+            [f"**{cell}**" if (row, at) in self.marked else cell for at, cell in enumerate(cells)]
+            for row, cells in enumerate(self.rows)
+        ]
+        table = [self.header, ["---"] * len(self.header), *body]
         return "\n".join([*("| " + " | ".join(row) + " |" for row in table), "", self.counts])
+
+
+def _fit(widths: Sequence[int], room: int) -> list[int]:
+    """Narrow the widest columns until a table has room."""
+    fitted = list(widths)
+    while sum(fitted) + _GAP * (len(fitted) - 1) > room:
+        fitted[fitted.index(max(fitted))] -= 1
+    return fitted
+
+
+def _lines(cells: Sequence[str], widths: Sequence[int]) -> list[str]:
+    """Write a row of a table, in as many lines as its longest cell needs."""
+    wrapped = [
+        _wrap(cell, width, " " * len(_MARK) if at else "")
+        for at, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    ]
+    height = max(map(len, wrapped))
+    padded = [[*lines, *[""] * (height - len(lines))] for lines in wrapped]
+    return [
+        (" " * _GAP).join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip()
+        for line in zip(*padded, strict=True)
+    ]
+
+
+def _wrap(cell: str, width: int, indent: str) -> list[str]:
+    """Break a cell into lines, after a comma or before a parenthesis: a name stays with its value."""
+    pieces = re.split(r"(?<=,) | (?=\()", cell)
+    whole = [p.replace(" ", _NO_BREAK) if len(p) + len(indent) <= width else p for p in pieces]
+    lines = textwrap.wrap(" ".join(whole), width, subsequent_indent=indent)
+    return [line.replace(_NO_BREAK, " ") for line in lines]
 
 
 def summarize(study: optuna.Study, task: Task) -> Summary:
     """Compare the plain, the baseline and the best trial, with the stages in which they differ."""
-    ended = finished(study)
-    trials = {
+    ended, standing = finished(study), Standing.read(study, task)
+    roles = {
         "plain": trial_of(ended, "plain"),
         "baseline": trial_of(ended, "baseline"),
         "best": best_of(ended, task.mode),
     }
-    shown = {name: trial for name, trial in trials.items() if trial is not None}
-    records = {}
-    for name, trial in shown.items():
-        outcome = Outcome.read(trial)
-        if outcome is not None:
-            records[name] = task.tricks.parse(outcome.record)
-    header = ["", *(f"{name} (trial {trial.number})" for name, trial in shown.items())]
+    shown = {trial.number: trial for trial in roles.values() if trial is not None}
+    titles = {
+        number: " and ".join(role for role, trial in roles.items() if trial and trial.number == number)
+        for number in shown
+    }
     rows = [[task.monitor, *(score_of(trial) for trial in shown.values())]]
-    champion = study.user_attrs.get(CHAMPION)
-    best = trials["best"]
-    if champion and best is not None and champion["trial"] == best.number:
-        for name, value in champion["test"].items():
-            rows.append([name, *([""] * (len(shown) - 1)), f"{value:.4f}"])
-    for stage in task.tricks.model_fields:
-        cells = [describe(getattr(records[name], stage)) if name in records else "" for name in shown]
-        if len(set(cells)) > 1:
-            rows.append([stage, *cells])
-    return Summary(header, rows, count(ended))
+    tests = [standing.tests.get(number, {}) for number in shown]
+    names = dict.fromkeys(name for test in tests for name in test)
+    rows += [[name, *(f"{test[name]:.4f}" if name in test else "" for test in tests)] for name in names]
+    tricks = _tricks(task, shown.values())
+    baseline = {stage: describe(getattr(standing.baseline, stage)) for stage in task.tricks.model_fields}
+    marked = {
+        (row, at)
+        for row, cells in enumerate(tricks, len(rows))
+        for at, cell in enumerate(cells)
+        if at and cell not in ("", baseline[cells[0]])
+    }
+    header = ["", *(f"{name} (trial {number})" for number, name in titles.items())]
+    return Summary(header, rows + tricks, count(ended), marked=frozenset(marked))
+
+
+def _tricks(task: Task, trials: Iterable[FrozenTrial]) -> list[list[str]]:
+    """Return a row for each stage in which trials differ."""
+    outcomes = [Outcome.read(trial) for trial in trials]
+    records = [None if outcome is None else task.tricks.parse(outcome.record) for outcome in outcomes]
+    rows = [
+        [stage, *("" if record is None else describe(getattr(record, stage)) for record in records)]
+        for stage in task.tricks.model_fields
+    ]
+    return [row for row in rows if len(set(row[1:])) > 1]
 
 
 def score_of(trial: FrozenTrial) -> str:

@@ -12,6 +12,7 @@ import io
 import itertools
 import json
 import logging
+import math
 import os
 import shlex
 import sys
@@ -52,6 +53,20 @@ _PARAMS_AT_ONCE = 100
 _SQLITE = "sqlite:///"
 _PARENT = "mlflow.parentRunId"
 _NUMBER = "trial.number"
+NAME, DESCRIPTION = "mlflow.runName", "mlflow.note.content"
+"""The tags that the UI shows as a run's name and description."""
+RANKING = "ranking"
+_WIDTHS = {
+    "attributes.`Run Name`": 180,
+    "runDateAndNestInfo": 150,
+    "tags.`role`": 110,
+    "params.`optimizer`": 110,
+    "params.`normalization`": 110,
+    "metrics.`objective`": 100,
+    "metrics.`gradient/first_to_last`": 170,
+    "tags.`reason`": 260,
+}
+"""In pixels, of columns by the names that the UI has for them."""
 _SOURCE = {"mlflow.source.name": sys.argv[0], "mlflow.source.type": "LOCAL"}
 
 
@@ -226,7 +241,7 @@ class Tracker:
 
     def describe(self, markdown: str, metrics: Mapping[str, float]) -> None:
         """Write the study run's description, its report and its metrics."""
-        self.client.set_tag(self.run_id, "mlflow.note.content", markdown)
+        self.client.set_tag(self.run_id, DESCRIPTION, markdown)
         self.client.log_text(self.run_id, markdown, "report.md")
         now = milliseconds()
         self.client.log_batch(
@@ -283,29 +298,29 @@ class Tracker:
         self.client.set_registered_model_alias(name, "champion", registered)
         return registered
 
-    def score(self, number: int, metrics: Mapping[str, float]) -> None:
-        """Write the champion's metrics on the test split, to its run and the study's."""
-        now = milliseconds()
-        for run_id in (self._runs[number], self.run_id):
-            self.client.log_batch(run_id, metrics=metrics_at(0, metrics, now))
+    def describe_model(self, name: str, version: str, model: str, champion: str) -> None:
+        """Write the pages of a registered model and of one of its versions, in Markdown."""
+        self.client.update_registered_model(name, model)
+        self.client.update_model_version(name, version, champion)
 
     def save_view(self, columns: Sequence[str], ascending: bool) -> None:
         """Give the experiment's runs table a view that shows scores and tricks, best first.
 
-        The UI's own table shows no metric and no param. The tag is one that the UI writes itself
-        when a view is shared; MLflow does not document it.
+        The UI's own table shows no metric and no param, and begins with the name and the date of a
+        run in any case. The tag is one that the UI writes itself when a view is shared; MLflow does
+        not document it.
         """
         view = {
             "searchFilter": "",
-            "orderByKey": "metrics.`objective`",
+            "orderByKey": f"metrics.`{RANKING}`",
             "orderByAsc": ascending,
             "startTime": "ALL",
             "lifecycleFilter": "Active",
             "datasetsFilter": [],
             "modelVersionFilter": "All Runs",
             "selectedColumns": list(columns),
-            "columnOrder": [],
-            "columnWidths": {},
+            "columnOrder": ["attributes.`Run Name`", "runDateAndNestInfo", *columns, "duration"],
+            "columnWidths": _WIDTHS,
             "runsHiddenMode": "FIRST_10_RUNS",
         }
         packed = base64.b64encode(zlib.compress(json.dumps(view).encode())).decode()
@@ -440,7 +455,10 @@ class Tracker:
                     self.client.delete_run(run.info.run_id)
         tags = {**update.tags, **_SOURCE, _PARENT: self.run_id, _NUMBER: str(number)}
         run = self.client.create_run(
-            self.experiment_id, start_time=update.start, tags=tags, run_name=f"trial-{number:03d}"
+            self.experiment_id,
+            start_time=update.start,
+            tags=tags,
+            run_name=tags.get(NAME, run_name(number)),
         )
         self._places = {run.info.run_id: run.info.artifact_uri}  # the last one is enough
         return str(run.info.run_id)
@@ -550,6 +568,28 @@ def metrics_at(step: int, values: Mapping[str, float], when: int) -> list[Metric
         when: milliseconds since the epoch.
     """
     return [Metric(name, significant(value), when, step) for name, value in values.items()]
+
+
+def ranking(score: float, *, first: bool, maximize: bool, when: int) -> Metric:
+    """Return the metric by which the table of trials is sorted.
+
+    It is the score as shown. MLflow sorts by one column, and puts the latest of equals first: the
+    champion's is the next number that is better.
+
+    Args:
+        score: of a trial that used its whole budget; the others come behind.
+        first: whether the trial is the champion.
+        maximize: whether more is better.
+        when: milliseconds since the epoch.
+    """
+    value = significant(score)
+    better = math.inf if maximize else -math.inf
+    return Metric(RANKING, math.nextafter(value, better) if first else value, when, 0)
+
+
+def run_name(number: int, role: str = "") -> str:
+    """Name the run of a trial."""
+    return f"{number:03d} · {role}" if role else f"{number:03d}"
 
 
 def shown(value: Any) -> str:

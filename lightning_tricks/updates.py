@@ -5,12 +5,22 @@ import sys
 from datetime import datetime
 from typing import Any
 
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
-from lightning_tricks.ledger import ROLE, Outcome
+from lightning_tricks.ledger import Outcome, Standing
 from lightning_tricks.space import Space
 from lightning_tricks.task import Task
-from lightning_tricks.tracking import Status, Update, metrics_at, milliseconds, shown
+from lightning_tricks.tracking import (
+    DESCRIPTION,
+    NAME,
+    Status,
+    Update,
+    metrics_at,
+    milliseconds,
+    ranking,
+    run_name,
+    shown,
+)
 from lightning_tricks.trial import Epoch
 from lightning_tricks.tricks import Tricks
 
@@ -46,16 +56,15 @@ def epoch(done: Epoch, when: int) -> Update:
     return Update(metrics=metrics_at(done.number, done.metrics, when))
 
 
-def ended(task: Task, trial: FrozenTrial, outcome: Outcome) -> Update:
+def ended(task: Task, trial: FrozenTrial, outcome: Outcome, standing: Standing) -> Update:
     """Tell how a trial ended."""
-    end = milliseconds(trial.datetime_complete.timestamp() if trial.datetime_complete else None)
+    end = _end(trial)
     tags = {
         "trial.state": trial.state.name,
         "reason": outcome.reason,
         "duplicate.of": "" if outcome.duplicate_of is None else str(outcome.duplicate_of),
-        "role": trial.user_attrs.get(ROLE, ""),
     }
-    numbers = {"seconds": outcome.seconds}
+    numbers = {} if outcome.duplicate_of is not None else {"seconds": outcome.seconds}
     if outcome.parameters:
         numbers["parameters"] = float(outcome.parameters)
     if outcome.parameters and (samples := task.samples()):
@@ -63,16 +72,70 @@ def ended(task: Task, trial: FrozenTrial, outcome: Outcome) -> Update:
     if outcome.score is not None:
         numbers["objective"] = outcome.score
     last = outcome.epochs[-1]["number"] if outcome.epochs else 0
-    return Update(
+    update = Update(
         tags={name: value for name, value in tags.items() if value},
         metrics=metrics_at(last, numbers, end),
         artifacts={"traceback.txt": outcome.traceback} if outcome.traceback else {},
         end=end,
         status=STATUS[trial.state.name],
     )
+    update.merge(placed(task, trial, outcome, standing, end))
+    return update
 
 
-def whole(task: Task, trial: FrozenTrial) -> Update:
+def placed(task: Task, trial: FrozenTrial, outcome: Outcome, standing: Standing, when: int) -> Update:
+    """Tell where a trial stands among the others; it changes when another one is crowned.
+
+    Args:
+        task: of the study.
+        trial: that ended.
+        outcome: of the trial.
+        standing: of the study.
+        when: milliseconds since the epoch.
+    """
+    role = standing.role(trial)
+    metrics = metrics_at(0, standing.tests.get(trial.number, {}), _end(trial))
+    if trial.state == TrialState.COMPLETE and outcome.score is not None and outcome.duplicate_of is None:
+        first = trial.number == standing.champion
+        metrics.append(ranking(outcome.score, first=first, maximize=task.mode == "max", when=when))
+    tags = {
+        NAME: run_name(trial.number, role),
+        "role": role,
+        DESCRIPTION: story(task, trial, outcome, standing),
+    }
+    return Update(tags=tags, metrics=metrics)
+
+
+def story(task: Task, trial: FrozenTrial, outcome: Outcome, standing: Standing) -> str:
+    """Tell a trial in a line: what it is, how it ended, how it differs from the baseline."""
+    role = standing.role(trial)
+    changed = task.tricks.parse(outcome.record).differences(standing.baseline)
+    differs = "; ".join(f"{stage} {mine}" for stage, (mine, _) in changed.items())
+    parts = [
+        f"{role.capitalize()}{': nothing was trained' if outcome.duplicate_of is not None else ''}."
+        if role
+        else "",
+        _ending(task, trial, outcome),
+        f"Differs from the baseline in: {differs}." if differs else "",
+    ]
+    return " ".join(part for part in parts if part)
+
+
+def _ending(task: Task, trial: FrozenTrial, outcome: Outcome) -> str:
+    score = "" if outcome.score is None else f"{task.monitor} {outcome.score:.4f}"
+    epochs = len(outcome.epochs)
+    after = f"{score} after {epochs} epoch{'s' if epochs > 1 else ''}" if score else ""
+    if trial.state == TrialState.COMPLETE:
+        return f"{after}."
+    word = {"PRUNED": "Pruned", "FAIL": "Failed"}[trial.state.name]
+    return f"{word}: {outcome.reason}{f', {score} by then' if score else ''}."
+
+
+def _end(trial: FrozenTrial) -> int:
+    return milliseconds(trial.datetime_complete.timestamp() if trial.datetime_complete else None)
+
+
+def whole(task: Task, trial: FrozenTrial, standing: Standing) -> Update:
     """Tell all about a finished trial, from what Optuna holds."""
     outcome = Outcome.read(trial)
     start = milliseconds((trial.datetime_start or datetime.now()).timestamp())
@@ -82,19 +145,24 @@ def whole(task: Task, trial: FrozenTrial) -> Update:
     step = 1000 * outcome.seconds / max(len(outcome.epochs), 1)
     for count, done in enumerate(outcome.history, 1):
         update.merge(epoch(done, start + int(step * count)))
-    update.merge(ended(task, trial, outcome))
+    update.merge(ended(task, trial, outcome, standing))
     return update
 
 
 def columns(task: Task, space: Space[Any]) -> list[str]:
     """Return the columns of the table of trials, in MLflow's names: what the trials may differ in."""
     searched = {path.partition(".")[0] for path in space.searched()}
-    stages = [name for name in task.tricks.model_fields if name != "optimizer" and name in searched]
+    first = ("optimizer", "normalization")
+    stages = [name for name in task.tricks.model_fields if name not in first and name in searched]
     return [
+        "tags.`role`",
+        *(f"params.`{name}`" for name in first),
         "metrics.`objective`",
+        "metrics.`gradient/first_to_last`",
+        "tags.`reason`",
+        *(f"params.`{name}`" for name in ("optimizer.lr", *stages)),
+        "metrics.`seconds`",
         "metrics.`parameters_per_sample`",
-        *(f"params.`{name}`" for name in ("optimizer", "optimizer.lr", *stages)),
-        "tags.`trial.state`",
         "tags.`tricks`",
     ]
 

@@ -3,18 +3,24 @@
 import shutil
 import threading
 import time
+from dataclasses import replace
 
 import mlflow
 import pytest
-from conftest import mlp, small_data
+import torch
+from conftest import mlp
 from mlflow.tracking import MlflowClient
+from optuna.trial import TrialState, create_trial
 from playwright.sync_api import sync_playwright
 from server import Server
-from test_study import assert_agreement, children, task
+from test_study import assert_agreement, children, store, task
 
-from lightning_tricks import Task, create_study, optimize
+from lightning_tricks import Space, Tricks, create_study, optimize, updates
 from lightning_tricks import tracking as tracking_module
+from lightning_tricks.agreement import differences
+from lightning_tricks.ledger import Outcome, Standing, best_of
 from lightning_tricks.tracking import Tracker, Update, metrics_at, significant
+from lightning_tricks.trial import Epoch, Result
 
 CHROMIUM = shutil.which("chromium")
 
@@ -119,25 +125,171 @@ def test_numbers_fit_the_cells_of_the_table():
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
-def test_the_printed_link_shows_scores_and_tricks_best_first(server):
-    study = create_study("tiny", storage=None)
-    chosen = Task("tiny", small_data(), lambda tricks: mlp(), epochs=2)
-    summary = optimize(study, chosen, n_trials=4, tracking_uri=server.uri, progress=False)
+def test_the_printed_link_shows_roles_and_tricks_the_champion_first_and_each_page_tells_what_it_is(
+    server,
+):
+    study = create_study("tiny", storage=None, pruner="none")
+    chosen = level_task({"level": 0.5})  # all tie
+    space = Space(Tricks).pin(FEW)
+    summary = optimize(study, chosen, n_trials=8, space=space, tracking_uri=server.uri, progress=False)
     link = summary.look.split()[-1]
     assert link.startswith(server.uri)
-    flags = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
+    best = best_of(study.trials, "max").number
+    repeat = next(t for t in study.trials if Outcome.read(t).duplicate_of is not None)
+    version = MlflowClient(server.uri).get_model_version_by_alias("tiny", "champion")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
-        page = browser.new_page(viewport={"width": 3600, "height": 900})
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=BROWSER)
+        page = browser.new_page(viewport={"width": 1920, "height": 900})
         page.goto(link)
-        page.wait_for_selector("text=trial-000", timeout=120_000)
-        page.wait_for_selector("text=objective", timeout=60_000)
-        text = page.inner_text("body")
+        page.wait_for_selector("text=· champion", timeout=120_000)
+        page.wait_for_selector("text=first_to_last", timeout=60_000)
+        headers = page.eval_on_selector_all(".ag-header-cell[col-id]", LEFT_TO_RIGHT)
+        rows = page.eval_on_selector_all(".ag-row [col-id='attributes.`Run Name`']", TOP_TO_BOTTOM)
+        page.goto(f"{link.partition('?')[0]}/{version.run_id}")
+        page.wait_for_selector("text=Champion", timeout=60_000)
+        trial_page = page.inner_text("body")
+        page.goto(f"{server.uri}/#/models/tiny/versions/{version.version}")
+        page.wait_for_selector("text=of the study", timeout=60_000)
+        version_page = page.inner_text("body")
         browser.close()
-    for word in ("objective", "optimizer", "normalization", "trial-003", "tricks"):
-        assert word in text
-    best = max(study.trials, key=lambda t: (t.value or 0, -t.number))
-    rows = [line for line in text.splitlines() if line.startswith("trial-")]
-    scores = {f"trial-{t.number:03d}": t.value or 0 for t in study.trials}
-    assert scores[rows[0]] == best.value
+    shown = [header for header in headers if header.startswith(("tags", "params", "metrics"))]
+    assert shown[:5] == [
+        "tags.`role`",
+        "params.`optimizer`",
+        "params.`normalization`",
+        "metrics.`objective`",
+        "metrics.`gradient/first_to_last`",
+    ]
+    assert "· champion" in rows[0]
+    assert rows[0].startswith(f"{best:03d} ·")
+    assert f"{repeat.number:03d} · repeat of {Outcome.read(repeat).duplicate_of}" in rows
+    assert "No description" not in trial_page
+    assert "after 2 epochs" in trial_page
+    assert "test/level" in version_page
+    assert f'load_model("models:/tiny/{version.version}")' in version_page
     assert mlflow.get_tracking_uri() != server.uri
+
+
+BROWSER = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
+LEFT_TO_RIGHT = """cells => cells
+    .sort((a, b) => a.getBoundingClientRect().x - b.getBoundingClientRect().x)
+    .map(cell => cell.getAttribute("col-id"))"""
+TOP_TO_BOTTOM = """cells => cells
+    .sort((a, b) => a.getBoundingClientRect().y - b.getBoundingClientRect().y)
+    .map(cell => cell.innerText.trim().split("\\n").pop())"""
+FEW = {
+    stage: getattr(Tricks(), stage)
+    for stage in Tricks.model_fields
+    if stage not in ("scaling", "averaging")
+}
+"""So few records are left that some are proposed again."""
+
+
+def level_task(chosen):
+    """Return a task whose score is what is chosen."""
+    return task(
+        epochs=2,
+        metrics={"level": lambda outputs, targets: torch.tensor(chosen["level"])},
+        monitor="val/level",
+    )
+
+
+def told(number, uri="sqlite:///mlflow.db"):
+    """Return the run of a trial, with its name, role and description."""
+    run = children(uri)[1][number]
+    tags = run.data.tags
+    return run, run.info.run_name, tags["role"], tags["mlflow.note.content"]
+
+
+def test_another_champion_takes_the_place_of_the_old_one_and_all_can_be_written_anew(with_store):
+    chosen = {"level": 0.5}
+    study, of_level = create_study("tiny", storage=None, pruner="none"), level_task(chosen)
+    space = Space(Tricks).pin({"normalization": "batch"})
+
+    def train(count, uri="sqlite:///mlflow.db"):
+        optimize(study, of_level, n_trials=count, space=space, tracking_uri=uri, progress=False)
+        return best_of(study.trials, "max").number
+
+    old = train(3)
+    role = {0: " · baseline", 1: " · plain"}.get(old, "")
+    assert told(old)[1:3] == (f"{old:03d} · champion{role}", f"champion{role}")
+    chosen["level"] = 0.9
+    new = train(4)
+    assert new == 3
+    assert told(old)[1] == f"{old:03d}{role}"
+    assert "hampion" not in told(old)[2] + told(old)[3]
+    assert told(3)[1:3] == ("003 · champion", "champion")
+    assert told(3)[3].startswith(
+        "Champion. val/level 0.9000 after 2 epochs. Differs from the baseline in: "
+    )
+    assert differences(study, of_level, "sqlite:///mlflow.db") == []
+    client = MlflowClient(store())
+    versions = {v.run_id: v for v in client.search_model_versions("name='tiny'")}
+    version = versions[told(3)[0].info.run_id]
+    assert client.get_model_version_by_alias("tiny", "champion").version == version.version
+    assert f"models:/tiny/{version.version}" in version.description
+    assert "test/level 0.9000" in version.description
+    assert "| optimizer | " in version.description
+    assert "models:/tiny@champion" in client.get_registered_model("tiny").description
+    parent = children()[0][0]
+    assert parent.data.tags["role"] == "study"
+    assert "best (trial 3)" in parent.data.tags["mlflow.note.content"]
+
+    before = {number: told(number)[1:] for number in range(4)}
+    for run in children()[1].values():
+        client.delete_run(run.info.run_id)
+    train(4)
+    assert {number: told(number)[1:] for number in range(4)} == before
+    assert differences(study, of_level, "sqlite:///mlflow.db") == []
+
+
+def test_the_champion_is_the_first_of_its_equals_and_what_was_not_trained_to_the_end_the_last(
+    with_store,
+):
+    for mode, order in (("max", "DESC"), ("min", "ASC")):
+        study = create_study(f"tie {mode}", storage=None, pruner="none", direction=f"{mode}imize")
+        tied = replace(level_task({"level": 0.5}), mode=mode)
+        optimize(study, tied, n_trials=6, space=Space(Tricks).pin(FEW), progress=False)
+        best = best_of(study.trials, mode)
+        client = MlflowClient(store())
+        experiment = client.get_experiment_by_name(f"tie {mode}").experiment_id
+        runs = client.search_runs([experiment], order_by=[f"metrics.objective {order}"])
+        assert runs[0].data.tags["trial.number"] != str(best.number)  # MLflow's own order
+        runs = client.search_runs([experiment], order_by=[f"metrics.ranking {order}"])
+        assert runs[0].data.tags["trial.number"] == str(best.number)
+        ranked = ["ranking" in run.data.metrics for run in runs]
+        assert ranked == sorted(ranked, reverse=True)
+        assert not all(ranked[:-1])  # repeats are not
+
+
+def test_a_trial_that_was_pruned_says_why():
+    stopped = create_trial(
+        state=TrialState.PRUNED,
+        value=0.4,
+        user_attrs={
+            "outcome": Outcome.of(
+                Tricks(clipping={"kind": "none"}),
+                0,
+                Result("pruned", [Epoch(0, 0.4, {})], "the pruner stopped it after epoch 1"),
+            ).__dict__
+        },
+    )
+    told = updates.whole(task(), stopped, Standing(Tricks()))
+    assert told.status == "KILLED"
+    assert told.tags["reason"] == "the pruner stopped it after epoch 1"
+    assert told.tags["mlflow.note.content"] == (
+        "Pruned: the pruner stopped it after epoch 1, val/accuracy 0.4000 by then. "
+        "Differs from the baseline in: clipping none."
+    )
+
+
+def test_a_repeat_has_no_duration_of_its_own():
+    outcome = Outcome.of(Tricks(), 0, Result("complete", [Epoch(0, 0.4, {})], seconds=3.0))
+    first = create_trial(value=0.4, user_attrs={"outcome": outcome.__dict__})
+    again = create_trial(value=0.4, user_attrs={"outcome": {**outcome.__dict__, "duplicate_of": 5}})
+    one, other = (updates.whole(task(), trial, Standing(Tricks())) for trial in (first, again))
+    assert "seconds" in {metric.key for metric in one.metrics}
+    assert "seconds" not in {metric.key for metric in other.metrics}
+    assert other.tags["role"] == "repeat of 5"
+    assert other.tags["mlflow.runName"].endswith(" · repeat of 5")
+    assert other.tags["mlflow.note.content"].startswith("Repeat of 5: nothing was trained.")
