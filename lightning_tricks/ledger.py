@@ -98,7 +98,7 @@ class Standing:
         held = study.user_attrs
         record, crowned = held.get(BASELINE), held.get(CHAMPION, {})
         return cls(
-            baseline=task.tricks() if record is None else task.tricks.parse(record),
+            baseline=task.reference() if record is None else task.tricks.parse(record),
             champion=crowned.get("trial"),
             former=crowned.get("former", ()),
             tests={int(number): metrics for number, metrics in held.get(TESTS, {}).items()},
