@@ -11,7 +11,7 @@ from typing import NoReturn
 import optuna
 
 from lightning_tricks.agreement import differences
-from lightning_tricks.errors import InputError, check_name
+from lightning_tricks.errors import InputError, TakenOver, check_name
 from lightning_tricks.report import count
 from lightning_tricks.samplers import SAMPLERS
 from lightning_tricks.search import PRUNERS, create_study, finished, load_study
@@ -78,6 +78,9 @@ def main(
     except InputError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
+    except TakenOver as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 4
     except KeyboardInterrupt as interrupt:
         why = f" ({interrupt})" if str(interrupt) else ""
         sys.stderr.write(f"interrupted{why}: run the same command to go on\n")

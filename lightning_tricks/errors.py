@@ -14,6 +14,20 @@ class InputError(ValueError):
     """
 
 
+class Unfinished(RuntimeError):
+    """A study ended before its time, and not by its input; the same command goes on with it.
+
+    A study script prints the one-line message and ends with exit code 5.
+    """
+
+
+class TakenOver(BaseException):
+    """Another program took the study over, so this one writes nothing more; exit code 4.
+
+    No handler of mistakes is to swallow it, so it is no `Exception`, as `KeyboardInterrupt` is none.
+    """
+
+
 def shown(value: object, most: int = 200) -> str:
     """Write a value in a line, as it would be typed: without end it is cut off."""
     try:

@@ -1,22 +1,25 @@
 """One coordinator a study: a second one is refused, on the same machine or on another.
 
 On one file system a lock says it at once, and is gone with the process that held it. Machines that
-share only Optuna's storage see a *beat* there, a number that its holder counts up.
+share only Optuna's storage see there who holds the study, with a *beat*, a number that the holder
+counts up. A holder that stood still is taken over; should it come back, it finds another one there
+before it writes anything, and ends.
 """
 
 import os
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import optuna
 from filelock import FileLock, Timeout
 
-from lightning_tricks.errors import InputError
+from lightning_tricks.errors import InputError, TakenOver
 
 BEAT_SECONDS = 10.0
 """How often the holder counts on."""
@@ -26,16 +29,23 @@ LEASE = "lease"
 
 
 @contextmanager
-def alone(study: optuna.Study, folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+def alone(
+    study: optuna.Study,
+    folder: Path,
+    say: Callable[[str], None],
+    lost: Callable[[], None] = lambda: None,
+) -> Iterator["Lease"]:
     """Keep a second program from putting back the trials that this one is training.
 
     Args:
         study: which nobody else is to work on meanwhile.
         folder: of the study's checkpoints.
         say: is told when there is something to wait for.
+        lost: is called, from whichever thread notices, when another program has taken over.
 
     Raises:
         InputError: if another program works on the study.
+        TakenOver: if one took it over meanwhile, since this one stood still.
     """
     lock = FileLock(folder / "lock")
     try:
@@ -45,50 +55,72 @@ def alone(study: optuna.Study, folder: Path, say: Callable[[str], None]) -> Iter
             f"another program works on this study: wait for it to end (it holds {folder}/lock)"
         ) from None
     try:
-        with _Beat(study, say):
-            yield
+        with Lease(study, say, lost) as lease:
+            yield lease
     finally:
         lock.release()
 
 
-class _Beat:
-    """Tell in Optuna's storage that the study is being worked on."""
+class Lease:
+    """What Optuna's storage says about who works on the study."""
 
-    def __init__(self, study: optuna.Study, say: Callable[[str], None]) -> None:
-        self.study, self.say = study, say
+    def __init__(
+        self, study: optuna.Study, say: Callable[[str], None], lost: Callable[[], None]
+    ) -> None:
+        self.study, self.say, self.lost = study, say, lost
         self.host = f"{socket.gethostname()}:{_boot()}"
+        self.holder = uuid.uuid4().hex
         self.count = 0
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._beat_forever, name="lease", daemon=True)
 
-    def __enter__(self) -> None:
-        held = self._held()
+    def __enter__(self) -> "Lease":
+        held = _held(self.study)
         if held and held["host"] != self.host:
             self._watch(held)
         elif held and held["process"] != os.getpid() and _runs(held["process"], held["started"]):
             raise _refusal(held)
         self._write()
-        if (now := self._held()) and (now["host"], now["process"]) != (self.host, os.getpid()):
+        if (now := _held(self.study)) and now.get("holder") != self.holder:
             raise _refusal(now)  # it began in the same moment
         self.thread.start()
+        return self
 
-    def __exit__(self, *unused: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *unused: object) -> None:
         del unused
         self.ended.set()
         self.thread.join(timeout=5)
         try:
+            self.verify()
             self.study.set_user_attr(LEASE, None)
         except Exception as error:  # the database is away; the lease is seen to be dead
             self.say(f"the study could not be signed off: {type(error).__name__}")
 
+    def verify(self) -> None:
+        """Make sure that the study is still this program's: to be called before each write.
+
+        Raises:
+            TakenOver: if it is not.
+        """
+        held = _held(self.study)
+        if held is not None and held.get("holder") == self.holder:
+            return
+        self.lost()
+        by = "" if held is None else f" by process {held['process']} of {_host(held)}"
+        raise TakenOver(
+            f"this program stood still for a while, and its study was taken over{by}: it leaves the "
+            "study to that one, and writes nothing more"
+        )
+
     def _watch(self, held: dict[str, Any]) -> None:
         """Look whether the holder, on another machine, is alive."""
-        host = held["host"].split(":")[0]
-        self.say(f"{host} worked on this study: looking whether it still does ({WATCH_SECONDS:g} s)")
+        self.say(
+            f"{_host(held)} worked on this study: looking whether it still does ({WATCH_SECONDS:g} s)"
+        )
         deadline = time.monotonic() + WATCH_SECONDS
         while time.monotonic() < deadline:
             time.sleep(1)
-            now = self._held()
+            now = _held(self.study)
             if now is None:
                 return
             if now != held:
@@ -96,15 +128,13 @@ class _Beat:
 
     def _beat_forever(self) -> None:
         while not self.ended.wait(BEAT_SECONDS):
-            self.count += 1
-            try:
+            with suppress(Exception):  # the coordinator meets the same outage, and tells of it
+                try:
+                    self.verify()
+                except TakenOver:  # the coordinator is told, and meets the same
+                    return
+                self.count += 1
                 self._write()
-            except Exception:  # the coordinator meets the same outage, and tells of it
-                continue
-
-    def _held(self) -> dict[str, Any] | None:
-        held: dict[str, Any] | None = self.study.user_attrs.get(LEASE)
-        return held
 
     def _write(self) -> None:
         process = os.getpid()
@@ -114,20 +144,31 @@ class _Beat:
                 "host": self.host,
                 "process": process,
                 "started": _started(process),
+                "holder": self.holder,
                 "beat": self.count,
             },
         )
 
 
+def _held(study: optuna.Study) -> dict[str, Any] | None:
+    attributes = study._storage.get_study_user_attrs(study._study_id)  # `user_attrs` copies them all
+    held: dict[str, Any] | None = attributes.get(LEASE)
+    return held
+
+
+def _host(held: dict[str, Any]) -> str:
+    return str(held["host"]).split(":", maxsplit=1)[0]
+
+
 def held(study: optuna.Study) -> bool:
     """Return whether some program says that it works on the study."""
-    return study.user_attrs.get(LEASE) is not None
+    return _held(study) is not None
 
 
 def _refusal(held: dict[str, Any]) -> InputError:
     return InputError(
         f"another program works on this study: process {held['process']} of "
-        f"{held['host'].split(':')[0]}; wait for it to end"
+        f"{_host(held)}; wait for it to end"
     )
 
 

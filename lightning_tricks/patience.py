@@ -1,4 +1,7 @@
-"""An Optuna storage that waits for its database: an outage costs time, not the study."""
+"""An Optuna storage that waits for its database: an outage costs time, not the study.
+
+It is also where every write passes a guard, which keeps a program from a study that it has lost.
+"""
 
 import threading
 import time
@@ -18,13 +21,15 @@ PAUSE_SECONDS = 1.0
 PATIENCE_SECONDS = 3600.0
 
 
-class _PatientStorage(BaseStorage):
+class PatientStorage(BaseStorage):
     """Pass every call on to another storage; while that is away, try again."""
 
     def __init__(
         self, storage: BaseStorage, warn: Callable[[str], None], hurried: Callable[[], bool]
     ) -> None:
         self._storage, self._warn, self._hurried = storage, warn, hurried
+        self.guard: Callable[[], None] = lambda: None
+        """Called before each attempt to write; raises if nothing may be written any more."""
         self._away = False
         self._lock = threading.Lock()
 
@@ -62,6 +67,7 @@ class _PatientStorage(BaseStorage):
         before = self.get_n_trials(study_id)
 
         def create(again: bool) -> int:
+            self.guard()
             # The answer to an attempt may have been lost after the trial was made.
             if again and len(trials := self._storage.get_all_trials(study_id, deepcopy=False)) > before:
                 return trials[-1]._trial_id
@@ -74,6 +80,7 @@ class _PatientStorage(BaseStorage):
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> bool:
         def change(again: bool) -> bool:
+            self.guard()
             if again and self._storage.get_trial(trial_id).state == state:
                 return True  # the answer was lost, not the change
             return self._storage.set_trial_state_values(trial_id, state, values)
@@ -83,22 +90,30 @@ class _PatientStorage(BaseStorage):
 
 
 def _passed_on(name: str) -> Callable[..., Any]:
-    def method(self: _PatientStorage, *arguments: Any, **options: Any) -> Any:
-        return self._patiently(lambda again: getattr(self._storage, name)(*arguments, **options))
+    writes = name.startswith(("create_", "set_", "delete_"))
+
+    def method(self: PatientStorage, *arguments: Any, **options: Any) -> Any:
+        def call(again: bool) -> Any:
+            del again
+            if writes:
+                self.guard()
+            return getattr(self._storage, name)(*arguments, **options)
+
+        return self._patiently(call)
 
     return method
 
 
 # All other methods, whichever Optuna's storages have.
 for _name in (name for name in dir(BaseStorage) if not name.startswith("_")):
-    if _name not in vars(_PatientStorage):
-        setattr(_PatientStorage, _name, _passed_on(_name))
-_PatientStorage.__abstractmethods__ = frozenset()
+    if _name not in vars(PatientStorage):
+        setattr(PatientStorage, _name, _passed_on(_name))
+PatientStorage.__abstractmethods__ = frozenset()
 
 
 def patient(
     storage: BaseStorage, warn: Callable[[str], None], hurried: Callable[[], bool]
-) -> BaseStorage:
+) -> PatientStorage:
     """Return a storage that passes every call on, and tries again for an hour while it is away.
 
     Args:
@@ -107,4 +122,4 @@ def patient(
         hurried: whether not to wait, since the user wants to leave.
     """
     # Its methods are set by a loop, which mypy does not see.
-    return _PatientStorage(storage, warn, hurried)  # type: ignore[abstract]
+    return PatientStorage(storage, warn, hurried)  # type: ignore[abstract]

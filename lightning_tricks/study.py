@@ -78,6 +78,7 @@ def optimize(
 
     Raises:
         InputError: if anything given is not valid or does not fit; nothing is lost.
+        TakenOver: if another program took the study over, since this one stood still.
         KeyboardInterrupt: after Ctrl-C; what was under way is finished, or put back in the queue.
     """
     space = Space(task.tricks) if space is None else space
@@ -89,18 +90,15 @@ def optimize(
     shelf.make()
     wishes = Wishes()
     with Progress(n_trials, quiet=not progress) as bar:
-        study = _Study(
-            study.study_name,
-            patient(study._storage, bar.warn, lambda: wishes.leave),
-            study.sampler,
-            study.pruner,
-        )
-        with lease.alone(study, shelf.folder, bar.say):
+        storage = patient(study._storage, bar.warn, lambda: wishes.leave)
+        study = _Study(study.study_name, storage, study.sampler, study.pruner)
+        with lease.alone(study, shelf.folder, bar.say, wishes.hurry) as held:
+            storage.guard = held.verify
             trials = finished(study)
             bar.begin(trials)
             for note in checked.notes:
                 bar.say(note)
-            tracker = Tracker(tracking_uri, study.study_name, bar.warn)
+            tracker = Tracker(tracking_uri, study.study_name, bar.warn, held.verify)
             ledger.claim(study, task, space, seed, same_task)
             with Coordinator(
                 study, task, space, seed, placement, tracker, bar, shelf, wishes

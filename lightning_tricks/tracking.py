@@ -37,7 +37,7 @@ from mlflow.tracking import MlflowClient
 from numpy.typing import NDArray
 from torch import nn
 
-from lightning_tricks.errors import InputError, in_a_line
+from lightning_tricks.errors import InputError, TakenOver, in_a_line
 
 Status = Literal["RUNNING", "FINISHED", "KILLED", "FAILED"]
 
@@ -105,13 +105,20 @@ class Tracker:
         uri: anything MLflow takes as a tracking URI.
         experiment: the name of the experiment, which is made if it is not there.
         warn: is told, in a line, when the server is lost and when it is back.
+        guard: is called before anything is written, and raises if nothing may be.
 
     Raises:
         InputError: if MLflow cannot be reached.
     """
 
-    def __init__(self, uri: str, experiment: str, warn: Callable[[str], None]) -> None:
-        self.uri, self._warn = uri, warn
+    def __init__(
+        self,
+        uri: str,
+        experiment: str,
+        warn: Callable[[str], None],
+        guard: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.uri, self._warn, self._guard = uri, warn, guard
         try:
             self.client = _client(uri)
             self._store = self.client.tracking_uri
@@ -233,6 +240,7 @@ class Tracker:
     def attempt(self, write: Callable[[], Any]) -> bool:
         """Write something that is nice to have; return whether it went well."""
         try:
+            self._guard()
             write()
         except Exception as error:
             self._warn(f"MLflow at {self.uri}: {in_a_line(error)}")
@@ -271,6 +279,7 @@ class Tracker:
         Returns:
             The version of the registered model.
         """
+        self._guard()
         with torch.no_grad():
             outputs = network(torch.from_numpy(example)).numpy()
         before = mlflow.get_tracking_uri()
@@ -367,7 +376,8 @@ class Tracker:
                 self._rest(FLUSH_SECONDS)
                 batch, self._pending = self._pending, {}
                 self._writing = True
-            self._write(batch)
+            with contextlib.suppress(TakenOver):  # whoever waits meets the same
+                self._write(batch)
             with self._lock:
                 self._writing = False
                 self._lock.notify_all()
@@ -385,6 +395,7 @@ class Tracker:
         while batch:
             number, start = min(batch), time.monotonic()
             try:
+                self._guard()
                 self._apply(number, batch[number])
             except Exception as error:
                 self._lose(error)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -10,9 +11,11 @@ from pathlib import Path
 
 import optuna
 import pytest
+import tiny_study
 from conftest import mlp, small_data
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
+from test_study import children, start, wait_for
 
 from lightning_tricks import InputError, Task, create_study, lease, optimize
 from lightning_tricks.agreement import differences
@@ -207,6 +210,66 @@ def test_a_second_program_with_other_checkpoints_is_refused_by_the_storage():
         second = subprocess.run(["python", "-c", code], capture_output=True, text=True, check=False)
     assert second.returncode == 1
     assert f"another program works on this study: process {os.getpid()} of" in second.stderr
+
+
+def on_machine(name, storage, trials="6"):
+    """Start the study as a machine would that shares nothing but the databases."""
+    flags = ["--storage", storage, "--checkpoints", f"checkpoints-{name}", "--n-trials", trials]
+    return start(*flags, "--workers", "inline", MACHINE=name, SLOW="0.2")
+
+
+def values(study):
+    return [(t.number, t.state, t.params, t.value) for t in study.trials]
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_program_that_stood_still_and_was_taken_over_writes_nothing_more(kind, request):
+    """Of two real programs one is stopped for longer than the other one watches it."""
+    url = "sqlite:///optuna.db" if kind == "sqlite" else request.getfixturevalue("database").url
+    first = on_machine("one", url)
+    wait_for(first, lambda: Path("optuna.db").exists() or kind != "sqlite")
+    study = create_study("tiny", storage=url)
+    wait_for(first, lambda: len(finished(study)) == 2)
+    first.send_signal(signal.SIGSTOP)
+    second = on_machine("two", url)
+    wait_for(second, lambda: len(finished(study)) >= 3)
+    first.send_signal(signal.SIGCONT)
+    _, errors = first.communicate(timeout=60)
+    assert first.returncode == 4, errors
+    assert errors.splitlines()[-1].startswith("error: this program stood still for a while")
+    assert f"was taken over by process {second.pid} of" in errors
+    assert "Traceback" not in errors
+    assert "warning" not in errors
+    _, errors = second.communicate(timeout=120)
+    assert second.returncode == 0, errors
+    assert differences(study, tiny_study.task(), "sqlite:///mlflow.db") == []
+    undisturbed = create_study("tiny", storage=None)
+    optimize(
+        undisturbed, tiny_study.task(), n_trials=6, tracking_uri="sqlite:///calm.db", progress=False
+    )
+    assert values(study) == values(undisturbed)
+
+
+def shown():
+    """Return all runs as MLflow has them."""
+    parents, nested = children()
+    return [run.to_dictionary() for run in (*parents, *nested.values())]
+
+
+def test_a_program_that_was_taken_over_and_comes_back_after_the_end_changes_nothing():
+    first = on_machine("one", "optuna.journal")
+    study = create_study("tiny")
+    wait_for(first, lambda: len(finished(study)) == 1)
+    first.send_signal(signal.SIGSTOP)
+    second = on_machine("two", "optuna.journal", trials="3")
+    _, errors = second.communicate(timeout=120)
+    assert second.returncode == 0, errors
+    before = Path("optuna.journal").read_bytes(), shown()
+    first.send_signal(signal.SIGCONT)
+    _, errors = first.communicate(timeout=60)
+    assert first.returncode == 4, errors
+    assert "its study was taken over" in errors.splitlines()[-1]
+    assert (Path("optuna.journal").read_bytes(), shown()) == before
 
 
 def test_what_differs_between_optuna_and_mlflow_is_told():

@@ -6,7 +6,7 @@ import time
 
 from conftest import mlp, small_data
 
-from lightning_tricks import Task, main
+from lightning_tricks import Task, lease, main
 
 
 def backbone(tricks):
@@ -19,5 +19,13 @@ def task():
     return Task(name="tiny", data=small_data(), backbone=backbone, epochs=3)
 
 
+def be_another_machine(name):
+    """Hold the study as another machine would, and give its holder little time."""
+    lease._boot = lambda: name
+    lease.BEAT_SECONDS, lease.WATCH_SECONDS = 0.5, 4.0
+
+
 if __name__ == "__main__":
+    if "MACHINE" in os.environ:
+        be_another_machine(os.environ["MACHINE"])
     sys.exit(main(task, n_trials=6))
