@@ -11,7 +11,7 @@ from typing import NoReturn
 import optuna
 
 from lightning_tricks.agreement import differences
-from lightning_tricks.errors import InputError, TakenOver, check_name
+from lightning_tricks.errors import InputError, TakenOver, Unfinished, check_name
 from lightning_tricks.report import count
 from lightning_tricks.samplers import SAMPLERS
 from lightning_tricks.search import PRUNERS, create_study, finished, load_study
@@ -61,10 +61,11 @@ def main(
 ) -> int:
     """Run a study of a task as the command line says; return the exit code.
 
-    0: the study holds its trials, or `--check` found that Optuna and MLflow agree; 1: it found that
-    they do not. 2: the input was wrong, which one line on the standard error
-    says. 3: MLflow is incomplete; the same command completes it. 130: interrupted; the same command
-    goes on.
+    0: the study holds its trials, or `--check` found that Optuna and MLflow agree. 1: it found that
+    they do not. 2: the input was wrong. 3: MLflow is incomplete; the same command completes it. 4:
+    another program took the study over, since this one stood still. 5: Ray died, and could not be
+    started anew; the same command goes on. 130: interrupted; the same command goes on. All but the
+    first say in one line on the standard error what was the matter.
 
     Args:
         make_task: makes the task, so that a mistake in its data is told like any other; from the
@@ -81,6 +82,9 @@ def main(
     except TakenOver as error:
         sys.stderr.write(f"error: {error}\n")
         return 4
+    except Unfinished as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 5
     except KeyboardInterrupt as interrupt:
         why = f" ({interrupt})" if str(interrupt) else ""
         sys.stderr.write(f"interrupted{why}: run the same command to go on\n")

@@ -133,6 +133,7 @@ class Coordinator:
 
         Raises:
             InputError: if the first trials all failed.
+            Unfinished: if Ray died, and cannot be had again.
             KeyboardInterrupt: at the user's wish.
         """
         deadline = math.inf if timeout is None else time.monotonic() + timeout
@@ -145,7 +146,7 @@ class Coordinator:
 
         with self.wishes.listen(self.bar.say):
             if len(self.ended) < n_trials:
-                self.workers = self.placement.begin(self.task, dropped)
+                self.workers = self.placement.begin(self.task, dropped, self.bar.warn)
             while not dropped():
                 wanted = 0 if late() or self.wishes.end else n_trials - len(self.ended)
                 if self._exhausted:
@@ -412,7 +413,7 @@ class Coordinator:
             return
         self.bar.say(f"about {left * mean:.0f} s of work are left: going on with {count} workers")
         try:
-            grown = self.placement.grow(self.task, count)
+            grown = self.placement.grow(self.task, count, self.bar.warn)
         except InputError as error:
             self.bar.warn(f"staying in this process: {error}")
         else:

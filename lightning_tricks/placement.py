@@ -57,11 +57,16 @@ class Placement:
         """How many train a trial together."""
         return math.ceil(self.devices)
 
-    def begin(self, task: Task, interrupted: Callable[[], bool]) -> Workers:
+    def begin(
+        self,
+        task: Task,
+        interrupted: Callable[[], bool],
+        warn: Callable[[str], None] = lambda line: None,
+    ) -> Workers:
         """Return the workers that a study begins with."""
         if self.workers == "inline" or self._grows(task):
             return Inline(task, self.processes, interrupted)
-        return self._on_ray(task, None if self.workers == "auto" else int(self.workers))
+        return self._on_ray(task, None if self.workers == "auto" else int(self.workers), warn)
 
     def worth(self, task: Task, trials: int, seconds: float) -> int:
         """Return how many workers `auto` would have now; 1 if it stays in this process.
@@ -76,16 +81,15 @@ class Placement:
         places: int = joblib.cpu_count(only_physical_cores=True) // self.processes
         return max(min(places, trials, int(seconds / WORTH_SECONDS)), 1)
 
-    def grow(self, task: Task, count: int) -> Workers:
+    def grow(self, task: Task, count: int, warn: Callable[[str], None] = lambda line: None) -> Workers:
         """Return several workers in place of this process."""
-        return self._on_ray(task, count)
+        return self._on_ray(task, count, warn)
 
     def _grows(self, task: Task) -> bool:
         on_cpu = task.trainer.get("accelerator") == "cpu" or not torch.cuda.is_available()
         return self.workers == "auto" and self.ray_address is None and on_cpu
 
-    def _on_ray(self, task: Task, count: int | None) -> Workers:
-        # Ray takes a second to import, which a study in this process need not pay.
+    def _on_ray(self, task: Task, count: int | None, warn: Callable[[str], None]) -> Workers:
         from lightning_tricks.ray_workers import RayWorkers  # noqa: PLC0415
 
         return RayWorkers(
@@ -94,4 +98,5 @@ class Placement:
             devices=self.devices,
             address=self.ray_address,
             stall_seconds=60 * self.stall_minutes,
+            warn=warn,
         )

@@ -1,29 +1,31 @@
 """Workers as Ray actors: on the devices of this machine, or of a cluster.
 
 Ray places them, shows each its own devices, and notices when one dies; a new one takes its place. An
-actor streams what happens in its trial; a stop goes back as a call on its second thread.
+actor streams what happens in its trial; a stop goes back as a call on its second thread. Ray's driver is
+a process of its own, `ray_host`, for it does not outlive the death of Ray's own processes.
 """
 
 import contextlib
-import importlib
-import logging
 import os
 import queue
-import signal
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from multiprocessing.connection import Pipe
 from pathlib import Path
 from typing import Any
 
 import cloudpickle
 import joblib
 import torch
+from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from lightning_tricks.errors import InputError, in_a_line
+from lightning_tricks.errors import InputError, Unfinished, in_a_line
 from lightning_tricks.ranks import RankDied, Ranks, pickled
 from lightning_tricks.task import Task
 from lightning_tricks.trial import Epoch, Result
@@ -35,45 +37,38 @@ BEAT_SECONDS = 2.0
 """How often a worker tells that its trial advances, between epochs."""
 FAILED_STARTS = 3
 """So many workers that could not start, and none that could: there is no sense in another."""
-ALIVE = "alive"
+CLOSE_SECONDS = 10.0
+"""Ray's driver has so long to end by itself."""
+_HOST = Path(__file__).with_name("ray_host.py")
+_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
+# Ray binds to the loopback interface alone where it expects no cluster.
+_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 class Trainer:
-    """What runs in an actor.
+    """What an actor trains with.
 
     Args:
         work: the pickled task.
-        paths: where the study finds the modules that it imports.
         devices: the number of devices that train a trial together.
         neighbours: the workers that share the cores of this machine.
         threads: for each worker, if the user says so; by default its share of the cores.
     """
 
-    def __init__(
-        self,
-        work: bytes,
-        paths: list[str],
-        devices: int,
-        neighbours: int,
-        threads: str | None,
-    ) -> None:
-        sys.path += [path for path in paths if path not in sys.path]
+    def __init__(self, work: bytes, devices: int, neighbours: int, threads: str | None) -> None:
         self.ranks = Ranks(cloudpickle.loads(work), devices)
         cores = joblib.cpu_count(only_physical_cores=True)
         self.threads = int(threads) if threads else max(cores // neighbours, 1)
         self.stopped: set[int] = set()
         self.advanced = False
 
-    def place(self) -> tuple[str, int]:
-        """Return Ray's name of the node, and the process."""
-        return importlib.import_module("ray").get_runtime_context().get_node_id(), os.getpid()
-
     def stop(self, number: int) -> None:
         """Stop a trial at the end of its epoch."""
         self.stopped.add(number)
 
-    def train(self, job: Job) -> Iterator[Any]:
-        """Train a trial; yield its epochs, its result without weights, and its weights."""
+    def train(self, pickled_job: bytes) -> Iterator[tuple[str, Any]]:
+        """Train a trial; tell its epochs, its result without weights, and then its weights."""
+        job: Job = cloudpickle.loads(pickled_job)
         inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         threading.Thread(target=self._train, args=(job, inbox.put), daemon=True).start()
         while True:
@@ -82,15 +77,16 @@ class Trainer:
             except queue.Empty:
                 if self.advanced:
                     self.advanced = False
-                    yield ALIVE
+                    yield "alive", None
                 continue
             if isinstance(item, Result):
-                yield replace(item, weights={})
-                yield tree_map_only(torch.Tensor, torch.Tensor.cpu, dict(item.weights))
+                yield "result", cloudpickle.dumps(replace(item, weights={}))
+                yield cloudpickle.dumps(tree_map_only(Tensor, Tensor.cpu, dict(item.weights)))
                 return
-            yield item
             if isinstance(item, Lost):
+                yield "lost", item.reason
                 return
+            yield "epoch", cloudpickle.dumps(item)
 
     def _train(self, job: Job, put: Callable[[Any], None]) -> None:
         torch.set_num_threads(self.threads)  # it holds for the thread that sets it
@@ -115,12 +111,10 @@ class Trainer:
 class _Slot:
     """The place of one worker, whichever actor holds it."""
 
-    actor: Any
-    ready: Any
-    """A reference to the actor's place, until it has started."""
-    place: tuple[str, int] = ("", 0)
+    index: int
+    ready: bool = False
+    """Whether an actor is there that takes jobs."""
     job: Job | None = None
-    stream: Any = None
     heard: float = 0.0
     """When there was a sign of life."""
     trained: int = 0
@@ -135,6 +129,7 @@ class RayWorkers(Workers):
         devices: for each trial; a fraction of one is shared.
         address: of a cluster that runs; None starts Ray on this machine, and ends it with the study.
         stall_seconds: a worker that gives no sign of life for so long is killed.
+        warn: is told, in a line, when Ray died and is started anew.
 
     Raises:
         InputError: if the task cannot travel, the cluster does not answer, or has fewer devices.
@@ -148,198 +143,221 @@ class RayWorkers(Workers):
         devices: float,
         address: str | None,
         stall_seconds: float,
+        warn: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self.stall_seconds = stall_seconds
-        work = pickled(task)
-        on_cpu = task.trainer.get("accelerator") == "cpu"
-        gpus = 0 if on_cpu or address else torch.cuda.device_count()
-        processes = max(int(devices), 1)
-        room = gpus / devices if gpus else joblib.cpu_count(only_physical_cores=True) // processes
-        self.ray, self._ours = _connect(address, max(count or 1, int(room)) * processes)
+        self.stall_seconds, self.address, self.warn = stall_seconds, address, warn
+        self.wanted, self.devices = count, devices
+        self._work = pickled(task)
+        self._on_cpu = task.trainer.get("accelerator") == "cpu"
+        self._processes = max(int(devices), 1)
+        self._starts = 0
+        """How many workers could not start; -1 once one could."""
+        self._vain = 0
+        """How often Ray died since a worker was ready."""
+        self._inbox: deque[tuple[int, str, Any]] = deque()
+        self._listened = time.monotonic()
+        self._open()
+
+    @property
+    def free(self) -> int:
+        return sum(slot.ready and slot.job is None for slot in self._slots)
+
+    def start(self, job: Job) -> None:
+        slot = next(slot for slot in self._slots if slot.ready and slot.job is None)
+        slot.job, slot.heard = job, time.monotonic()
+        self._ask(slot, "train", cloudpickle.dumps(job))
+
+    def wait(self, hear: Hear, seconds: float) -> None:
+        """Pass on what happened.
+
+        Raises:
+            Unfinished: if Ray died and cannot be had again.
+        """
+        away = time.monotonic() - self._listened > self.stall_seconds / 2
         try:
-            held = self.ray.cluster_resources()
-            gpus = 0 if on_cpu else int(held.get("GPU", 0))
-            room = int(gpus / devices + 1e-9) if gpus else int(held.get("CPU", 1)) // processes
-            self.count = room if count is None else count
-            if not 1 <= self.count <= room:
-                raise InputError(
-                    f"{self.count or 'no'} workers of {devices:g} devices each do not fit on "
-                    f"{gpus or int(held.get('CPU', 1))} {'GPUs' if gpus else 'processors'}: ask for "
-                    f"at most {room}, or for a smaller --devices-per-trial"
-                )
-            self._on_gpu = bool(gpus)
-            nodes = max(sum(node["Alive"] for node in self.ray.nodes()), 1)
-            resources = {"num_gpus": devices, "num_cpus": 1} if gpus else {"num_cpus": processes}
-            resources["num_cpus"] = min(resources["num_cpus"], held.get("CPU", 1) / self.count)
-            self._make = self.ray.remote(**resources, max_concurrency=2, max_restarts=0)(Trainer).remote
-            threads = os.environ.get("OMP_NUM_THREADS")
-            neighbours = -(-self.count // nodes)
-            self._arguments = (self.ray.put(work), _paths(), processes, neighbours, threads)
-            self._failed_starts = 0
-            self._slots = [self._new() for _ in range(self.count)]
+            self._receive(seconds)
+        except (EOFError, OSError):
+            self._reopen(hear)
+            return
+        self._listened = time.monotonic()
+        while self._inbox:
+            self._take(*self._inbox.popleft(), hear)
+        for slot in self._slots:
+            if away:  # the coordinator waited for a database, say: what they said may wait here
+                slot.heard = time.monotonic()
+            if slot.job is not None and time.monotonic() - slot.heard > self.stall_seconds:
+                self._dismiss(slot, "kill")
+                minutes = self.stall_seconds / 60
+                self._lose(slot, hear, f"it gave no sign of life for {minutes:g} minutes")
+
+    def close(self) -> None:
+        self._connection.close()
+        try:
+            self._host.wait(CLOSE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._host.kill()
+            self._host.wait()
+
+    def _open(self) -> None:
+        """Start Ray's driver and, with it, the workers."""
+        environment = {**_ENVIRONMENT, **({} if self.address else _LOOPBACK), **os.environ}
+        environment["PYTHONPATH"] = os.pathsep.join(_paths())
+        self._connection, there = Pipe()
+        with there:
+            self._host = subprocess.Popen(
+                [sys.executable, "-P", str(_HOST), str(there.fileno())],
+                env=environment,
+                pass_fds=[there.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,  # Ray tells its own death in a hundred lines
+                start_new_session=True,  # Ctrl-C is for the program, which tells it
+            )
+        try:
+            self._begin()
         except BaseException:
             self.close()
             raise
 
-    @property
-    def free(self) -> int:
-        return sum(slot.job is None and slot.ready is None for slot in self._slots)
+    def _begin(self) -> None:
+        gpus = 0 if self._on_cpu or self.address else torch.cuda.device_count()
+        cores = joblib.cpu_count(only_physical_cores=True)
+        room = gpus / self.devices if gpus else cores // self._processes
+        try:
+            processors = max(self.wanted or 1, int(room)) * self._processes
+            self._connection.send((self.address or _running(), processors))
+            _, word, content = self._connection.recv()
+        except (EOFError, OSError):
+            word, content = "refused", "its process ended"
+        if word == "refused":
+            raise _refusal(self.address, content)
+        held, nodes = content
+        count, resources = self._fit(held)
+        arguments = (self._work, self._processes, -(-count // nodes), os.environ.get("OMP_NUM_THREADS"))
+        self._slots = [_Slot(index) for index in range(count)]
+        with contextlib.suppress(OSError):  # it died, which the next `wait` sees
+            self._connection.send((count, resources, (_paths(), *arguments)))
 
-    def start(self, job: Job) -> None:
-        slot = next(slot for slot in self._slots if slot.job is None and slot.ready is None)
-        slot.stream = slot.actor.train.options(num_returns="streaming").remote(job)
-        slot.job, slot.heard = job, time.monotonic()
+    def _fit(self, held: Mapping[str, float]) -> tuple[int, dict[str, float]]:
+        """Return how many workers there are, and what each of them holds."""
+        gpus = 0 if self._on_cpu else int(held.get("GPU", 0))
+        processors = int(held.get("CPU", 1))
+        room = int(gpus / self.devices + 1e-9) if gpus else processors // self._processes
+        count = room if self.wanted is None else self.wanted
+        if not 1 <= count <= room:
+            raise InputError(
+                f"{count or 'no'} workers of {self.devices:g} devices each do not fit on "
+                f"{gpus or processors} {'GPUs' if gpus else 'processors'}: ask for "
+                f"at most {room}, or for a smaller --devices-per-trial"
+            )
+        self._on_gpu = bool(gpus)
+        each = min(1 if gpus else self._processes, held.get("CPU", 1) / count)
+        return count, {"num_cpus": each, **({"num_gpus": self.devices} if gpus else {})}
 
-    def wait(self, hear: Hear, seconds: float) -> None:
-        waited = {slot.stream if slot.ready is None else slot.ready: slot for slot in self._slots}
-        waited.pop(None, None)  # those that are free
-        if not waited:
+    def _ask(self, slot: _Slot, word: str, content: Any = None) -> None:
+        with contextlib.suppress(OSError):  # it died, which the next `wait` sees
+            self._connection.send((slot.index, word, content))
+
+    def _receive(self, seconds: float) -> None:
+        """Take in what there is; wait for it if there is nothing."""
+        if self._inbox or not self._connection.poll(seconds):
             return
-        ready, rest = self.ray.wait(list(waited), num_returns=1, timeout=seconds)
-        if rest:
-            ready += self.ray.wait(rest, num_returns=len(rest), timeout=0)[0]
-        for reference in ready:
-            self._take(waited[reference], hear)
-        for slot in self._slots:
-            quiet = slot.job is not None and time.monotonic() - slot.heard > self.stall_seconds
-            # What it said may have waited here, while the coordinator waited for a database.
-            if quiet and not self.ray.wait([slot.stream], timeout=0)[0]:
-                minutes = self.stall_seconds / 60
-                self._kill_process(slot)
-                self._lose(slot, hear, f"it gave no sign of life for {minutes:g} minutes")
+        for _ in self._slots:
+            self._inbox.append(self._connection.recv())
+            if not self._connection.poll(0):
+                return
 
-    def close(self) -> None:
-        for slot in getattr(self, "_slots", []):
-            self.ray.kill(slot.actor)
-        if self._ours:
-            self.ray.shutdown()
-
-    def _take(self, slot: _Slot, hear: Hear) -> None:
+    def _take(self, index: int, word: str, content: Any, hear: Hear) -> None:
         """Take what a worker has to say."""
-        if slot.ready is not None:
-            self._greet(slot)
-            return
-        job = slot.job
-        if job is None:
-            return
-        try:
-            item = self.ray.get(next(slot.stream))
-            weights = next(slot.stream) if isinstance(item, Result) else None
-        except (self.ray.exceptions.RayError, StopIteration) as error:
-            self._lose(slot, hear, _why(error))
-            return
+        slot = self._slots[index]
         slot.heard = time.monotonic()
-        if isinstance(item, Lost):
-            slot.job = slot.stream = None
-            hear(item)
-        elif isinstance(item, Result):
-            slot.job = slot.stream = None
-            slot.trained += 1
-            failed_on_gpu = item.state == "failed" and self._on_gpu
-            hear(Ended(job.number, item, lambda: self.ray.get(weights)))
-            if slot.trained >= TRIALS_PER_WORKER or failed_on_gpu:  # an error may stick to CUDA
-                self._renew(slot)
-        elif isinstance(item, Epoch) and hear(Reported(job.number, item)):
-            slot.actor.stop.remote(job.number)
+        if word == "ready":
+            slot.ready, self._starts, self._vain = True, -1, 0
+        elif word == "died":
+            self._count_start(slot, content)
+            self._dismiss(slot)
+            self._lose(slot, hear, in_a_line(RuntimeError(content)))
+        elif slot.job is None:
+            return  # it was given up meanwhile
+        elif word == "lost":
+            self._lose(slot, hear, content)
+        elif word == "result":
+            self._end(slot, cloudpickle.loads(content), hear)
+        elif word == "epoch" and hear(Reported(slot.job.number, cloudpickle.loads(content))):
+            self._ask(slot, "stop", slot.job.number)
 
-    def _greet(self, slot: _Slot) -> None:
-        try:
-            slot.place = self.ray.get(slot.ready)
-            slot.ready = None
-            self._failed_starts = -1  # some do start
-        except self.ray.exceptions.RayError as error:
-            self._failed_starts += self._failed_starts >= 0
-            if self._failed_starts >= FAILED_STARTS:
-                raise InputError(
-                    f"workers cannot start: {_why(error)}; --workers inline does without them"
-                ) from None
-            self._renew(slot)
+    def _end(self, slot: _Slot, result: Result, hear: Hear) -> None:
+        job, slot.job = slot.job, None
+        assert job is not None
+        slot.trained += 1
+        hear(Ended(job.number, result, lambda: self._weights(slot)))
+        failed_on_gpu = result.state == "failed" and self._on_gpu  # an error may stick to CUDA
+        if slot.trained >= TRIALS_PER_WORKER or failed_on_gpu:
+            self._dismiss(slot, "renew")
+
+    def _weights(self, slot: _Slot) -> Mapping[str, Tensor]:
+        self._ask(slot, "weights")
+        while True:
+            index, word, content = self._connection.recv()
+            if index == slot.index and word == "weights":
+                weights: Mapping[str, Tensor] = cloudpickle.loads(content)
+                return weights
+            if index == slot.index and word == "no weights":
+                raise RuntimeError(content)
+            self._inbox.append((index, word, content))
+
+    def _count_start(self, slot: _Slot, why: str) -> None:
+        """Give up if no worker can start."""
+        self._starts += not slot.ready and self._starts >= 0
+        if self._starts >= FAILED_STARTS:
+            raise InputError(
+                f"workers cannot start: {in_a_line(RuntimeError(why))}; --workers inline does without "
+                "them"
+            )
+
+    def _dismiss(self, slot: _Slot, word: str = "") -> None:
+        """Give a worker no job until a new one has taken its place."""
+        slot.ready, slot.trained = False, 0
+        if word:
+            self._ask(slot, word)
 
     def _lose(self, slot: _Slot, hear: Hear, why: str) -> None:
-        job = slot.job
-        self._renew(slot)
+        job, slot.job = slot.job, None
         if job is not None:
             hear(Lost(job.number, why))
 
-    def _new(self) -> _Slot:
-        actor = self._make(*self._arguments)
-        return _Slot(actor, actor.place.remote())
+    def _reopen(self, hear: Hear) -> None:
+        """Have Ray anew after it died."""
+        self.close()
+        self._inbox.clear()
+        under_way = [slot.job for slot in self._slots if slot.job is not None]
+        self._vain += 1
+        if self._vain > FAILED_STARTS:
+            raise Unfinished("Ray dies before a worker can start: run the same command to go on")
+        self.warn("Ray died: it is started anew")
+        try:
+            self._open()
+        except InputError as error:
+            raise Unfinished(f"Ray died, and {error}; then run the same command to go on") from None
+        for job in under_way:
+            hear(Lost(job.number, "Ray died"))
 
-    def _renew(self, slot: _Slot) -> None:
-        """Put a new worker in the place of one."""
-        self.ray.kill(slot.actor)
-        slot.__dict__.update(self._new().__dict__)
 
-    def _kill_process(self, slot: _Slot) -> None:
-        """Kill a worker of this machine in the one way that it cannot ignore."""
-        node, process = slot.place
-        if node == self.ray.get_runtime_context().get_node_id():
-            with contextlib.suppress(OSError):
-                os.kill(process, signal.SIGKILL)
+def _running() -> str | None:
+    """Return the address of Ray if it runs in this process already, and is to be shared."""
+    ray = sys.modules.get("ray")
+    return ray.get_runtime_context().gcs_address if ray and ray.is_initialized() else None
 
 
-def _connect(address: str | None, processors: int) -> tuple[Any, bool]:
-    """Return the module `ray`, connected, and whether it is ours to shut down."""
-    before = dict(os.environ)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+def _refusal(address: str | None, why: str) -> InputError:
+    line = in_a_line(RuntimeError(why))
     if address is None:
-        # Ray binds to the loopback interface alone where it expects no cluster. It reads this when
-        # it is imported, and so do the processes that it starts.
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    try:
-        return _initialize(address, processors)
-    finally:
-        for name in set(os.environ) - set(before):
-            if name.startswith("RAY_"):
-                del os.environ[name]
-
-
-def _initialize(address: str | None, processors: int) -> tuple[Any, bool]:
-    import ray  # noqa: PLC0415 - it reads the environment that was just set
-
-    if ray.is_initialized():
-        return ray, False
-    before = signal.getsignal(signal.SIGTERM)
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-    try:
-        if address is None:
-            ray.init(
-                "local",
-                num_cpus=processors,
-                include_dashboard=False,
-                _node_ip_address="127.0.0.1",
-                **quiet,
-            )
-        else:
-            ray.init(address, **quiet)
-    except Exception as error:  # Ray raises many
-        raise InputError(
-            f"no Ray cluster answers: {in_a_line(error)} (got --ray-address {address}); start one with "
-            "`ray start --head`"
-            if address
-            else f"Ray cannot be started: {in_a_line(error)}; use --workers inline"
-        ) from None
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)  # Ray puts its own there
-    # What Ray prints about workers that die is told in a line of ours.
-    ray._private.worker.print_to_stdstream = lambda *arguments, **options: None
-    return ray, True
+        return InputError(f"Ray cannot be started: {line}; use --workers inline")
+    return InputError(
+        f"no Ray cluster answers: {line} (got --ray-address {address}); start one with "
+        "`ray start --head`"
+    )
 
 
 def _paths() -> list[str]:
     return [str(Path(path).absolute()) for path in sys.path]
-
-
-def _why(error: BaseException) -> str:
-    """Say in a line what Ray tells in many."""
-    cause = getattr(error, "cause", None) or error
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    if isinstance(error, StopIteration) or not lines:
-        return "its process ended"
-    if "its worker process has died" in str(cause) or "SYSTEM_ERROR" in str(cause):
-        return "its process died"
-    if "node" in str(cause) and "died" in str(cause):
-        return "its node died"
-    return in_a_line(RuntimeError(lines[-1]))

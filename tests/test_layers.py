@@ -29,6 +29,7 @@ ORDER = [
     "trial",
     "ranks",
     "workers",
+    "ray_host",
     "ray_workers",
     "placement",
     "pruning",

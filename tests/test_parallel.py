@@ -15,7 +15,7 @@ import ray
 import troubled
 from conftest import mlp, small_data
 from optuna.trial import TrialState
-from test_study import load, start, under_way, wait_for
+from test_study import children, load, start, under_way, wait_for
 
 from lightning_tricks import Space, Task, create_study, optimize
 from lightning_tricks.agreement import differences
@@ -129,6 +129,47 @@ def assert_agreement_of_tiny(study):
     import tiny_study
 
     assert differences(study, tiny_study.task(), "sqlite:///mlflow.db") == []
+
+
+def rays_own(process, name):
+    """Return the processes of Ray's own that a program started and that are called so."""
+    return [p for p in psutil.Process(process.pid).children(recursive=True) if name in p.name()]
+
+
+def test_the_death_of_rays_own_processes_costs_a_line_and_no_trial():
+    process = start("--n-trials", "9", "--workers", "2", SLOW="2")
+    for name in ("raylet", "gcs_server", "ray::DashboardAge"):
+        done = len(finished(load()))
+        wait_for(process, lambda done=done: len(finished(load())) > done and under_way(2)())
+        for one in rays_own(process, name):
+            one.kill()
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    assert errors.count("Ray died: it is started anew") == 3
+    for word in ("Traceback", "state-dump", "GCS", "raylet"):
+        assert word not in errors
+    study = load()
+    assert [t.state for t in study.trials] == [TrialState.COMPLETE] * 9
+    assert_agreement_of_tiny(study)
+
+
+def test_when_ray_cannot_be_had_again_the_study_says_so_and_its_records_are_true(cluster):
+    """The only node of a cluster dies; the same command goes on without it."""
+    address = f"127.0.0.1:{cluster.port}"
+    process = start("--n-trials", "4", "--ray-address", address, "--workers", "1", SLOW="0.3")
+    wait_for(process, lambda: len(finished(load())) >= 1)
+    cluster.stop()
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 5, errors
+    last = errors.splitlines()[-1]
+    assert last.startswith("error: Ray died, and no Ray cluster answers")
+    assert last.endswith("run the same command to go on")
+    assert "Traceback" not in errors
+    study = load()
+    assert TrialState.RUNNING not in [t.state for t in study.trials]
+    parents, nested = children()
+    assert [run.info.status for run in parents] == ["KILLED"]
+    assert set(nested) == {t.number for t in finished(study)}
 
 
 class Cluster:
