@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lightning_tricks import lease, ledger, updates
 from lightning_tricks.errors import InputError
 from lightning_tricks.task import Task
-from lightning_tricks.tracking import FLUSH_SECONDS, Recorded, Update, recorded
+from lightning_tricks.tracking import FLUSH_SECONDS, Holdings, Recorded, Update, holdings
 
 
 def differences(study: optuna.Study, task: Task, tracking_uri: str) -> list[str]:
@@ -34,12 +34,57 @@ def differences(study: optuna.Study, task: Task, tracking_uri: str) -> list[str]
     return found
 
 
+def left_behind(name: str, tracking_uri: str) -> list[str]:
+    """Say, in a line each, what MLflow holds of a study that Optuna does not know.
+
+    Raises:
+        InputError: if MLflow cannot be reached.
+    """
+    return list(_strays(holdings(tracking_uri, name, None)))
+
+
+def wrong(study: optuna.Study, task: Task, tracking_uri: str) -> set[int]:
+    """Return the numbers of the trials that MLflow shows otherwise than Optuna holds them.
+
+    Raises:
+        InputError: if MLflow cannot be reached.
+    """
+    run_id = study.user_attrs.get(ledger.MLFLOW_RUN)
+    lines = _trials(study, task, holdings(tracking_uri, study.study_name, run_id))
+    return {int(line.split(":")[0].removeprefix("trial ")) for line in lines}
+
+
 def _differences(study: optuna.Study, task: Task, tracking_uri: str) -> Iterator[str]:
     run_id = study.user_attrs.get(ledger.MLFLOW_RUN)
-    if run_id is None:
+    held = holdings(tracking_uri, study.study_name, run_id)
+    if run_id is None and not held.strays:
         raise InputError(f"study {study.study_name!r} was never trained: there is nothing to compare")
+    if not held.whole:
+        yield "the study's own run is not there in MLflow, or was deleted"
+    yield from _trials(study, task, held)
+    yield from _strays(held)
+    champion = study.user_attrs.get(ledger.CHAMPION)
+    if champion and champion["version"] != held.champion:
+        theirs = "none" if held.champion is None else f"version {held.champion}"
+        yield f"the champion is version {champion['version']} by Optuna, {theirs} in MLflow"
+
+
+def _strays(held: Holdings) -> Iterator[str]:
+    if held.strays:
+        yield (
+            f"{len(held.strays)} runs in MLflow are of an earlier write, and Optuna does not know "
+            f"them: {', '.join(held.strays[:3])}{', …' if held.strays[3:] else ''}"
+        )
+    if held.stray_versions:
+        yield (
+            "versions of the registered model whose run is not one of the study's: "
+            f"{', '.join(held.stray_versions)}"
+        )
+
+
+def _trials(study: optuna.Study, task: Task, held: Holdings) -> Iterator[str]:
     runs: dict[int, list[Recorded]] = {}
-    for run in recorded(tracking_uri, run_id):
+    for run in held.trials:
         runs.setdefault(run.number, []).append(run)
     standing = ledger.Standing.read(study, task)
     for trial in study.get_trials(deepcopy=False):

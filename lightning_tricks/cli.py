@@ -6,18 +6,21 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import optuna
 
-from lightning_tricks.agreement import differences
+from lightning_tricks import lease
+from lightning_tricks.agreement import differences, left_behind
 from lightning_tricks.errors import InputError, TakenOver, Unfinished, check_name
+from lightning_tricks.ledger import MLFLOW_RUN
 from lightning_tricks.report import count
 from lightning_tricks.samplers import SAMPLERS
 from lightning_tricks.search import PRUNERS, create_study, finished, load_study
 from lightning_tricks.space import Space
 from lightning_tricks.study import optimize
 from lightning_tricks.task import Task
+from lightning_tricks.tracking import sweep
 
 EPILOG = """\
 examples:
@@ -62,10 +65,10 @@ def main(
     """Run a study of a task as the command line says; return the exit code.
 
     0: the study holds its trials, or `--check` found that Optuna and MLflow agree. 1: it found that
-    they do not. 2: the input was wrong. 3: MLflow is incomplete; the same command completes it. 4:
-    another program took the study over, since this one stood still. 5: Ray died, and could not be
-    started anew; the same command goes on. 130: interrupted; the same command goes on. All but the
-    first say in one line on the standard error what was the matter.
+    they do not. 2: the input was wrong. 3: the study holds its trials, but MLflow was away at the end;
+    the same command writes what is missing. 4: another program took the study over, since this one
+    stood still. 5: Ray died, and could not be started anew; the same command goes on. 130: interrupted;
+    the same command goes on. A line on the standard error says what was the matter.
 
     Args:
         make_task: makes the task, so that a mistake in its data is told like any other; from the
@@ -108,8 +111,10 @@ def _run(
         space = Space.from_yaml(task.tricks, given.space)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     name = given.study_name or task.name
+    if given.repair and not given.check:
+        raise InputError("--repair goes with --check: it mends what that finds")
     if given.check:
-        return _check(load_study(name, given.storage), task, given.tracking_uri)
+        return _check(name, given, task, space)
     study = create_study(
         name,
         direction=task.direction,
@@ -137,14 +142,49 @@ def _run(
         same_task=given.same_task,
     )
     sys.stdout.write(f"\n{summary.text()}\n\n{summary.look}\n")
-    return 0
+    return 3 if summary.missing else 0
 
 
-def _check(study: optuna.Study, task: Task, tracking_uri: str) -> int:
-    found = differences(study, task, tracking_uri)
-    agreed = f"Optuna and MLflow agree: {count(finished(study))}"
+def _check(name: str, given: argparse.Namespace, task: Task, space: Space[Any]) -> int:
+    """Tell whether Optuna and MLflow agree; mend MLflow if that is asked for."""
+    try:
+        study = load_study(name, given.storage)
+    except InputError as error:
+        if not (found := left_behind(name, given.tracking_uri)):
+            raise
+        return _swept(name, given, [str(error), *found])
+    trials = finished(study)
+    found = differences(study, task, given.tracking_uri)
+    if not trials and found and not lease.held(study):
+        return _swept(name, given, found, study.user_attrs.get(MLFLOW_RUN))
+    if trials and found and given.repair:
+        sys.stdout.write("\n".join(found) + "\nwriting it anew from what Optuna holds\n")
+        optimize(
+            study,
+            task,
+            n_trials=len(trials),
+            space=space,
+            seed=given.seed,
+            workers="inline",
+            tracking_uri=given.tracking_uri,
+            checkpoints=given.checkpoints,
+            keep=given.keep,
+            progress=False,
+            repair=True,
+        )
+        found = differences(study, task, given.tracking_uri)
+    agreed = f"Optuna and MLflow agree: {count(trials)}"
     sys.stdout.write("\n".join(found or [agreed]) + "\n")
     return int(bool(found))
+
+
+def _swept(name: str, given: argparse.Namespace, found: Sequence[str], run_id: str | None = None) -> int:
+    """Tell of what is left in MLflow of a study that Optuna holds nothing of, and remove it."""
+    sys.stdout.write("\n".join(found) + "\n")
+    if given.repair:
+        sweep(given.tracking_uri, name, run_id)
+        sys.stdout.write("removed: MLflow holds no more of it than Optuna, which is nothing\n")
+    return int(not given.repair)
 
 
 def _parser(n_trials: int) -> argparse.ArgumentParser:
@@ -174,6 +214,7 @@ def _parser(n_trials: int) -> argparse.ArgumentParser:
     add("--keep", type=_count, default=3, help="of how many of the best trials weights are kept")
     add("--same-task", action="store_true", help="go on although the task looks changed")
     add("--check", action="store_true", help="only tell whether Optuna and MLflow agree")
+    add("--repair", action="store_true", help="with --check: write MLflow anew where they do not")
     return parser
 
 

@@ -17,7 +17,7 @@ import optuna
 from optuna.pruners import NopPruner
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_tricks import champion, ledger, updates
+from lightning_tricks import agreement, champion, ledger, updates
 from lightning_tricks.errors import InputError, in_a_line
 from lightning_tricks.hooks import TricksHooks
 from lightning_tricks.ledger import Outcome, Standing
@@ -76,10 +76,11 @@ class Coordinator:
         bar: Progress,
         shelf: Shelf,
         wishes: Wishes,
+        repair: bool = False,
     ) -> None:
         self.study, self.task, self.space, self.seed = study, task, space, seed
         self.placement, self.tracker, self.bar = placement, tracker, bar
-        self.shelf, self.wishes = shelf, wishes
+        self.shelf, self.wishes, self.repair = shelf, wishes, repair
         self.prunes = not isinstance(study.pruner, NopPruner)
         self.workers: Workers | None = None
         self.queue: deque[_UnderWay] = deque()
@@ -93,6 +94,8 @@ class Coordinator:
         self.best: FrozenTrial | None = None
         self.trained: list[float] = []
         """The seconds of each trial that was trained in this run."""
+        self.recorded = True
+        """Whether MLflow holds all of the study; certain once this is left."""
 
     def __enter__(self) -> Self:
         """Take the study up: what was under way goes back in the queue, MLflow is set right."""
@@ -105,6 +108,7 @@ class Coordinator:
         self.shelf.know(*ledger.shelved(self.ended.values()))
         if not self.ended and not waiting:
             self._enqueue_references()
+        wrong = agreement.wrong(self.study, self.task, self.tracker.uri) if self.repair else ()
         run_id = self.tracker.open(
             self.study.user_attrs.get(ledger.MLFLOW_RUN),
             self.study.study_name,
@@ -118,7 +122,9 @@ class Coordinator:
             )
         )
         whole = partial(updates.whole, self.task, standing=self.standing)
-        self.tracker.reconcile({n: partial(whole, trial) for n, trial in self.ended.items()})
+        self.tracker.reconcile({n: partial(whole, trial) for n, trial in self.ended.items()}, wrong)
+        if self.repair:
+            self.tracker.sweep()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *unused: object) -> None:
@@ -126,7 +132,19 @@ class Coordinator:
         try:
             self._leave()
         finally:
-            self.tracker.close("FINISHED" if kind is None else "KILLED")
+            self.recorded &= self.tracker.close("FINISHED" if kind is None else "KILLED")
+
+    @property
+    def missing(self) -> str:
+        """What MLflow lacks, and what to do; empty if it holds all of the study."""
+        if self.recorded:
+            return ""
+        count = self.tracker.unwritten
+        return (
+            f"MLflow at {self.tracker.uri} is incomplete"
+            f"{f' ({count} trials are not written, or not whole)' if count else ''}: Optuna holds all; "
+            "once MLflow is up, run the same command again to write what is missing"
+        )
 
     def run(self, n_trials: int, timeout: float | None, at_timeout: AtTimeout) -> None:
         """Finish trials until there are enough, time is up or the user wants to leave.
@@ -214,12 +232,7 @@ class Coordinator:
             self._test(trial)
         if best is None:
             self.bar.warn("no trial used its whole budget, so there is no champion")
-        elif not self.tracker.flush(timeout=5 if self.tracker.down else 60):
-            self.bar.warn(
-                f"MLflow at {self.tracker.uri} is still down: run the same command again to write "
-                "what is missing"
-            )
-        else:
+        elif self.tracker.flush(timeout=5 if self.tracker.down else 60):
             self._crown(best)
         standing = self.standing
         self._place([*compared, *(self.ended[number] for number in standing.former)], standing)
@@ -232,7 +245,7 @@ class Coordinator:
                 f"of up to {self.task.epochs} epochs.\n\n{summary.markdown()}\n\n"
                 f"Reproduce it with `{command()}`."
             )
-            self.tracker.attempt(lambda: self.tracker.describe(text, metrics))
+            self.recorded &= self.tracker.attempt(lambda: self.tracker.describe(text, metrics))
         look = how_to_look(self.tracker.uri, self.tracker.link)
         return replace(summary, look=look)
 
@@ -447,7 +460,8 @@ class Coordinator:
     def _crown(self, best: FrozenTrial) -> None:
         held = self.study.user_attrs.get(ledger.CHAMPION)
         run_id = self.tracker.run_of(best.number)
-        if held and held["trial"] == best.number and held["run_id"] == run_id:
+        crowned = held and held["trial"] == best.number and held["run_id"] == run_id
+        if held and crowned and self.tracker.champion() == held["version"]:
             return
         name, number = self.study.study_name, best.number
         try:
@@ -455,6 +469,7 @@ class Coordinator:
             version = champion.register(self.task, module, self.tracker, name, number, self.standing)
         except Exception as error:  # of the export or MLflow: the study stands
             self.bar.warn(f"no champion was registered: {type(error).__name__}: {in_a_line(error)}")
+            self.recorded &= self.tracker.answers()
             return
         ledger.remember_champion(self.study, number, run_id, version)
 

@@ -35,6 +35,8 @@ class Summary:
     """How to open MLflow on the study."""
     marked: frozenset[tuple[int, int]] = frozenset()
     """Row and column of each cell that differs from the baseline."""
+    missing: str = ""
+    """What MLflow lacks, and what to do; empty if it holds all of the study."""
 
     def text(self, width: int | None = None) -> str:
         """Return the table in aligned columns; what differs from the baseline has a star.

@@ -1,5 +1,6 @@
 """`optimize`: check what is given, and let one coordinator finish the study."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,6 +49,7 @@ def optimize(
     keep: int = 3,
     same_task: bool = False,
     progress: bool = True,
+    repair: bool = False,
 ) -> Summary:
     """Search the tricks of a task until the study holds `n_trials` finished trials.
 
@@ -75,9 +77,15 @@ def optimize(
         keep: of how many of the best trials the weights are kept.
         same_task: whether to go on although data, functions or settings of the task look changed.
         progress: whether to tell how far it is, on the standard error.
+        repair: whether to mend MLflow first: what differs from Optuna is written anew, and what is of
+            an earlier write of a study of this name is removed, runs and model versions.
+
+    Returns:
+        What the study found; its `missing` says what MLflow lacks, if a server was not back by the end.
 
     Raises:
         InputError: if anything given is not valid or does not fit; nothing is lost.
+        Unfinished: if Ray died, and cannot be had again.
         TakenOver: if another program took the study over, since this one stood still.
         KeyboardInterrupt: after Ctrl-C; what was under way is finished, or put back in the queue.
     """
@@ -101,14 +109,17 @@ def optimize(
             tracker = Tracker(tracking_uri, study.study_name, bar.warn, held.verify)
             ledger.claim(study, task, space, seed, same_task)
             with Coordinator(
-                study, task, space, seed, placement, tracker, bar, shelf, wishes
+                study, task, space, seed, placement, tracker, bar, shelf, wishes, repair
             ) as coordinator:
                 if len(trials) >= n_trials:
                     bar.say(f"nothing to train: the study holds {len(trials)} finished trials already")
                 elif trials:
                     bar.say(f"going on: {len(trials)} of {n_trials} trials are finished already")
                 coordinator.run(n_trials, timeout, at_timeout)
-                return coordinator.conclude()
+                summary = coordinator.conclude()
+            if coordinator.missing:
+                bar.warn(coordinator.missing)
+            return replace(summary, missing=coordinator.missing)
 
 
 def _check(

@@ -21,7 +21,7 @@ import threading
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -118,7 +118,7 @@ class Tracker:
         warn: Callable[[str], None],
         guard: Callable[[], None] = lambda: None,
     ) -> None:
-        self.uri, self._warn, self._guard = uri, warn, guard
+        self.uri, self.name, self._warn, self._guard = uri, experiment, warn, guard
         try:
             self.client = _client(uri)
             self._store = self.client.tracking_uri
@@ -170,6 +170,9 @@ class Tracker:
             self.run_id = run_id
             self.client.update_run(run_id, status="RUNNING")
         else:
+            if run_id is not None:  # all is written anew, not beside what is left of it
+                for child in list(_children(self.client, self.experiment_id, run_id)):
+                    self.client.delete_run(child.info.run_id)
             run = self.client.create_run(self.experiment_id, run_name=name)
             self.run_id = run.info.run_id
         tags = {**tags, **_SOURCE}
@@ -184,11 +187,14 @@ class Tracker:
                 self._pending[number] = update
             self._lock.notify()
 
-    def reconcile(self, finished: Mapping[int, Callable[[], Update]]) -> int:
+    def reconcile(
+        self, finished: Mapping[int, Callable[[], Update]], wrong: Collection[int] = ()
+    ) -> int:
         """Bring MLflow to agree with the finished trials; return how many were written anew.
 
         Args:
             finished: by trial number, what is to be written if the run is not as it should be.
+            wrong: the numbers of those whose runs are known not to be.
 
         Raises:
             InputError: if MLflow went away meanwhile.
@@ -197,7 +203,8 @@ class Tracker:
         try:
             for run in list(self._children()):
                 number = int(run.data.tags[_NUMBER])
-                if number in finished and run.info.status != "RUNNING":
+                whole = number in finished and run.info.status != "RUNNING"
+                if whole and number not in self._runs and number not in wrong:
                     self._runs[number] = run.info.run_id
                 else:
                     self.client.delete_run(run.info.run_id)  # of a trial that did not end, or half
@@ -228,14 +235,27 @@ class Tracker:
             self._urgent = False
             return not (self._pending or self._writing)
 
-    def close(self, status: Status) -> None:
-        """End the study's run; what could not be written by now is left for the next time."""
+    def close(self, status: Status) -> bool:
+        """End the study's run; return whether all is written, for the rest is left to the next time."""
         with self._lock:
             self._closing = True
             self._lock.notify_all()
         self._thread.join(timeout=30)
-        if not self._down:
-            self.attempt(lambda: self.client.set_terminated(self.run_id, status))
+        ended = not self._down and self.attempt(lambda: self.client.set_terminated(self.run_id, status))
+        return ended and not (self._pending or self._writing)
+
+    def answers(self) -> bool:
+        """Return whether MLflow can be reached."""
+        try:
+            self.client.get_run(self.run_id)
+        except Exception:  # whatever a server that is away makes of it
+            return False
+        return True
+
+    @property
+    def unwritten(self) -> int:
+        """Of how many trials something is still to be written."""
+        return len(self._pending)
 
     def attempt(self, write: Callable[[], Any]) -> bool:
         """Write something that is nice to have; return whether it went well."""
@@ -351,6 +371,19 @@ class Tracker:
             f"#/experiments/{self.experiment_id}/runs"
             "?workflowType=machine_learning&viewStateShareKey=trials"
         )
+
+    def sweep(self) -> None:
+        """Remove what is of an earlier write of this study.
+
+        Raises:
+            InputError: if MLflow went away meanwhile.
+        """
+        self._guard()
+        sweep(self.uri, self.name, self.run_id)
+
+    def champion(self) -> str | None:
+        """Return the version of the registered model that is the champion; None if there is none."""
+        return _champion(self.client, self.name)
 
     def run_of(self, number: int) -> str | None:
         """Return the id of a trial's run."""
@@ -487,33 +520,92 @@ class Recorded:
     """The last value of each."""
 
 
-def recorded(uri: str, run_id: str) -> list[Recorded]:
-    """Return the trials of a study as MLflow has them, without changing anything.
+@dataclass(frozen=True)
+class Holdings:
+    """What MLflow holds under the name of a study."""
+
+    whole: bool
+    """Whether the study's run is there."""
+    trials: list[Recorded]
+    """Those of the study's run."""
+    strays: list[str]
+    """The ids of runs of an earlier write: of another run of the study, or that one itself."""
+    stray_versions: list[str]
+    """The versions of the registered model whose run is not one of the study's."""
+    champion: str | None
+    """The version that has the alias `champion`."""
+
+
+def holdings(uri: str, name: str, run_id: str | None) -> Holdings:
+    """Return what MLflow holds of a study, without changing anything.
 
     Args:
         uri: anything MLflow takes as a tracking URI.
-        run_id: of the study's run.
+        name: of the study.
+        run_id: of the study's run; None if Optuna knows of none.
+
+    Raises:
+        InputError: if MLflow cannot be reached.
+    """
+    try:
+        return _holdings(_client(uri), name, run_id)
+    except InputError:
+        raise
+    except Exception as error:
+        raise _unreachable(uri, error) from None
+
+
+def sweep(uri: str, name: str, run_id: str | None) -> None:
+    """Remove the runs and model versions of a study that are of an earlier write.
 
     Raises:
         InputError: if MLflow cannot be reached.
     """
     try:
         client = _client(uri)
-        study = client.get_run(run_id)
-        return [
-            Recorded(
-                number=int(run.data.tags[_NUMBER]),
-                status=run.info.status,
-                params=run.data.params,
-                tags=run.data.tags,
-                metrics=run.data.metrics,
-            )
-            for run in _children(client, study.info.experiment_id, run_id)
-        ]
+        found = _holdings(client, name, run_id)
+        for version_number in found.stray_versions:
+            client.delete_model_version(name, version_number)
+        for stray in found.strays:
+            client.delete_run(stray)
     except InputError:
         raise
     except Exception as error:
         raise _unreachable(uri, error) from None
+
+
+def _holdings(client: MlflowClient, name: str, run_id: str | None) -> Holdings:
+    experiment = client.get_experiment_by_name(name)
+    runs = [] if experiment is None else list(_search(client, experiment.experiment_id, ""))
+    own = {run.info.run_id for run in runs if run.data.tags.get(_PARENT, run.info.run_id) == run_id}
+    ours = [run for run in runs if _NUMBER in run.data.tags or run.data.tags.get("study") == name]
+    versions = client.search_model_versions(f"name='{name}'")
+    return Holdings(
+        whole=run_id in own,
+        trials=[_recorded(run) for run in ours if run.info.run_id in own and _NUMBER in run.data.tags],
+        strays=[run.info.run_id for run in ours if run.info.run_id not in own],
+        stray_versions=[str(v.version) for v in versions if v.run_id not in own],
+        champion=_champion(client, name),
+    )
+
+
+def _champion(client: MlflowClient, name: str) -> str | None:
+    try:
+        return str(client.get_model_version_by_alias(name, "champion").version)
+    except mlflow.MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def _recorded(run: Run) -> Recorded:
+    return Recorded(
+        number=int(run.data.tags[_NUMBER]),
+        status=run.info.status,
+        params=run.data.params,
+        tags=run.data.tags,
+        metrics=run.data.metrics,
+    )
 
 
 def _client(uri: str) -> MlflowClient:
@@ -547,11 +639,15 @@ def _unreachable(uri: str, error: Exception) -> InputError:
 
 def _children(client: MlflowClient, experiment_id: str, run_id: str) -> Iterable[Run]:
     """Walk the runs of a study's trials."""
+    return _search(client, experiment_id, f"tags.`{_PARENT}` = '{run_id}'")
+
+
+def _search(client: MlflowClient, experiment_id: str, condition: str) -> Iterable[Run]:
     token: str | None = None
     while True:
         page = client.search_runs(
             [experiment_id],
-            filter_string=f"tags.`{_PARENT}` = '{run_id}'",
+            filter_string=condition,
             max_results=1000,
             page_token=token,
         )

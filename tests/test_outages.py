@@ -13,11 +13,12 @@ import optuna
 import pytest
 import tiny_study
 from conftest import mlp, small_data
+from mlflow.tracking import MlflowClient
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
-from test_study import children, start, wait_for
+from test_study import assert_agreement, children, start, store, wait_for
 
-from lightning_tricks import InputError, Task, create_study, lease, optimize
+from lightning_tricks import InputError, Task, create_study, lease, main, optimize
 from lightning_tricks.agreement import differences
 from lightning_tricks.patience import patient
 from lightning_tricks.search import finished
@@ -273,8 +274,6 @@ def test_a_program_that_was_taken_over_and_comes_back_after_the_end_changes_noth
 
 
 def test_what_differs_between_optuna_and_mlflow_is_told():
-    from mlflow.tracking import MlflowClient
-
     study = create_study("tiny", storage=None)
     optimize(study, task(), n_trials=3, progress=False)
     uri = "sqlite:///mlflow.db"
@@ -288,11 +287,80 @@ def test_what_differs_between_optuna_and_mlflow_is_told():
     client.set_terminated(by_number[2], "FAILED")
     client.log_param(by_number[2], "odd", 1)
     found = differences(study, task(), uri)
-    assert len(found) == 5
+    assert len(found) == 6
     for number, words in ((0, "no run of it"), (1, "tag trial.state"), (1, "metric objective")):
         assert any(line.startswith(f"trial {number}") and words in line for line in found), found
-    for words in ("run status is FINISHED by Optuna, FAILED in MLflow", "param odd is 1 in MLflow"):
+    for words in (
+        "run status is FINISHED by Optuna, FAILED in MLflow",
+        "param odd is 1 in MLflow",
+        "whose run is not one of the study's: 1",  # that of trial 0
+    ):
         assert any(words in line for line in found), found
     other = create_study("other", storage=None)
     with pytest.raises(InputError, match="was never trained"):
         differences(other, task(), uri)
+
+
+def check(capsys, *flags):
+    """Run the study's command with `--check`; return its exit code and what it says."""
+    capsys.readouterr()
+    code = main(tiny_study.task, ["--check", *flags])
+    said = capsys.readouterr()
+    return code, said.out + said.err
+
+
+def test_what_an_earlier_write_left_behind_is_told_and_mended(capsys):
+    """Everything that can be wrong in a real store, and all of it mended from Optuna."""
+    optimize(create_study("tiny", storage=None), tiny_study.task(), n_trials=2, progress=False)
+    assert main(tiny_study.task, ["--n-trials", "3"]) == 0
+    code, said = check(capsys)
+    assert code == 1
+    assert "3 runs in MLflow are of an earlier write" in said
+    assert "versions of the registered model whose run is not one of the study's: 1" in said
+
+    client = MlflowClient(store())
+    found = {int(r.data.tags.get("trial.number", -1)): r.info.run_id for r in client.search_runs(["1"])}
+    client.delete_run(create_study("tiny").user_attrs["mlflow_run"])
+    client.delete_model_version("tiny", client.get_model_version_by_alias("tiny", "champion").version)
+    client.set_tag(found[2], "trial.state", "FAIL")
+    code, said = check(capsys)
+    assert code == 1
+    for words in (
+        "the study's own run is not there",
+        "trial 2: tag trial.state is COMPLETE by Optuna, FAIL in MLflow",
+        "the champion is version 2 by Optuna, none in MLflow",
+    ):
+        assert words in said
+    code, said = check(capsys, "--repair")
+    assert code == 0, said
+    assert "Optuna and MLflow agree: 3 trials" in said
+    assert_agreement(create_study("tiny"))
+    assert check(capsys)[0] == 0
+    (only,) = client.search_model_versions("name='tiny'")
+    assert client.get_model_version_by_alias("tiny", "champion").version == only.version
+
+
+def test_the_run_of_a_study_that_was_deleted_is_written_anew_without_orphans(capsys):
+    assert main(tiny_study.task, ["--n-trials", "2"]) == 0
+    MlflowClient(store()).delete_run(create_study("tiny").user_attrs["mlflow_run"])
+    assert main(tiny_study.task, ["--n-trials", "2"]) == 0
+    assert_agreement(create_study("tiny"))
+
+
+def test_a_journal_that_was_emptied_beside_old_runs_is_told_and_they_are_removed(capsys):
+    assert main(tiny_study.task, ["--n-trials", "2"]) == 0
+    Path("optuna.journal").write_text("")
+    code, said = check(capsys)
+    assert code == 1
+    assert "there is no study 'tiny'" in said
+    assert "3 runs in MLflow are of an earlier write" in said
+    assert children()[1]  # it only looks
+    assert check(capsys, "--repair")[0] == 0
+    assert children() == ([], {})
+    assert MlflowClient(store()).search_model_versions("name='tiny'") == []
+    assert check(capsys)[0] == 2
+
+
+def test_a_repair_without_a_check_is_refused(capsys):
+    assert main(tiny_study.task, ["--repair"]) == 2
+    assert "--repair goes with --check" in capsys.readouterr().err

@@ -138,18 +138,25 @@ def rays_own(process, name):
 
 def test_the_death_of_rays_own_processes_costs_a_line_and_no_trial():
     process = start("--n-trials", "9", "--workers", "2", SLOW="2")
+    study = load()
+
+    def trains(more_than):
+        states = [t.state for t in study.get_trials(deepcopy=False)]
+        ended = sum(state.is_finished() for state in states)
+        return ended > more_than and states.count(TrialState.RUNNING) >= 2
+
     for name in ("raylet", "gcs_server", "ray::DashboardAge"):
-        done = len(finished(load()))
-        wait_for(process, lambda done=done: len(finished(load())) > done and under_way(2)())
+        done = len(finished(study))
+        wait_for(process, lambda done=done: trains(done), seconds=600)
         for one in rays_own(process, name):
             one.kill()
-    _, errors = process.communicate(timeout=240)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     assert errors.count("Ray died: it is started anew") == 3
     for word in ("Traceback", "state-dump", "GCS", "raylet"):
         assert word not in errors
-    study = load()
-    assert [t.state for t in study.trials] == [TrialState.COMPLETE] * 9
+    assert len(finished(study)) == 9
+    assert TrialState.FAIL not in [t.state for t in study.trials]
     assert_agreement_of_tiny(study)
 
 
@@ -157,15 +164,15 @@ def test_when_ray_cannot_be_had_again_the_study_says_so_and_its_records_are_true
     """The only node of a cluster dies; the same command goes on without it."""
     address = f"127.0.0.1:{cluster.port}"
     process = start("--n-trials", "4", "--ray-address", address, "--workers", "1", SLOW="0.3")
-    wait_for(process, lambda: len(finished(load())) >= 1)
+    study = load()
+    wait_for(process, lambda: len(finished(study)) >= 1, seconds=600)
     cluster.stop()
-    _, errors = process.communicate(timeout=240)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 5, errors
     last = errors.splitlines()[-1]
     assert last.startswith("error: Ray died, and no Ray cluster answers")
     assert last.endswith("run the same command to go on")
     assert "Traceback" not in errors
-    study = load()
     assert TrialState.RUNNING not in [t.state for t in study.trials]
     parents, nested = children()
     assert [run.info.status for run in parents] == ["KILLED"]
@@ -212,7 +219,10 @@ def listens(port):
 @pytest.fixture
 def cluster(monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    made = Cluster(6479)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    made = Cluster(port)
     made.start("--head", f"--port={made.port}", "--include-dashboard=false")
     deadline = time.monotonic() + 60
     while not listens(made.port):

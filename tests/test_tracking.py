@@ -4,6 +4,7 @@ import shutil
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import mlflow
 import pytest
@@ -13,9 +14,9 @@ from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState, create_trial
 from playwright.sync_api import sync_playwright
 from server import Server
-from test_study import assert_agreement, children, store, task
+from test_study import assert_agreement, children, load, store, task
 
-from lightning_tricks import Space, Tricks, create_study, optimize, updates
+from lightning_tricks import Space, Tricks, create_study, main, optimize, updates
 from lightning_tricks import tracking as tracking_module
 from lightning_tricks.agreement import differences
 from lightning_tricks.ledger import Outcome, Standing, best_of
@@ -64,12 +65,31 @@ def test_a_server_that_stays_down_stops_nothing_and_the_next_run_writes_what_is_
             server.kill()
         return mlp()
 
-    optimize(study, task(backbone=backbone), n_trials=5, tracking_uri=server.uri)
-    assert "run the same command again" in capsys.readouterr().err
+    summary = optimize(study, task(backbone=backbone), n_trials=5, tracking_uri=server.uri)
+    errors = capsys.readouterr().err
+    assert errors.count("run the same command again") == 1
+    assert f"warning: {summary.missing}" in errors
+    assert f"MLflow at {server.uri} is incomplete (" in summary.missing
     assert len(study.trials) == 5
     server.start()
-    optimize(study, task(backbone=backbone), n_trials=5, tracking_uri=server.uri, progress=False)
+    again = optimize(study, task(backbone=backbone), n_trials=5, tracking_uri=server.uri, progress=False)
+    assert again.missing == ""
     assert_agreement(study, server.uri)
+
+
+def test_a_command_whose_server_is_not_back_at_the_end_says_so_with_its_exit_code(server, capsys):
+    def backbone(tricks):
+        if Path("optuna.journal").exists() and any(t.state.is_finished() for t in load().trials):
+            server.kill()
+        return mlp()
+
+    command = ["--n-trials", "3", "--tracking-uri", server.uri]
+    assert main(lambda: task(backbone=backbone), command) == 3
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"warning: MLflow at {server.uri} is incomplete")
+    server.start()
+    assert main(lambda: task(backbone=backbone), command) == 0
+    assert_agreement(load(), server.uri)
 
 
 def test_writing_does_not_wait_for_the_store(monkeypatch):
