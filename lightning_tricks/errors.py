@@ -2,6 +2,8 @@
 
 import re
 
+from lightning_tricks.redaction import password_of, redacted
+
 NAME = re.compile(r"\w[\w .-]{0,99}")
 """Names of studies: they name a folder, an experiment and a registered model as well."""
 
@@ -10,8 +12,11 @@ class InputError(ValueError):
     """Input that breaks a rule: its one-line message states the rule, the value and the remedy.
 
     A study script prints the message and ends with exit code 2; a library user catches it as the
-    `ValueError` it is.
+    `ValueError` it is. Passwords in URLs are taken out of the message.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(redacted(message))
 
 
 class Unfinished(RuntimeError):
@@ -46,15 +51,34 @@ def check_name(name: str) -> str:
     if not isinstance(name, str) or not NAME.fullmatch(name) or ".." in name:
         raise InputError(
             "a name must be 1 to 100 letters, digits, spaces, dots, dashes or underscores, and begin "
-            f"with a letter or digit (got {str(name)[:120]!r})"
+            f"with a letter or digit (got {quoted(str(name), 120)})"
         )
     return name
+
+
+def check_url(url: str) -> None:
+    """Check that the password in a URL is read as it was meant.
+
+    Raises:
+        InputError: if a character in it would be taken for the end of it.
+    """
+    ends = "/?#" if url.startswith(("http:", "https:")) else "@"
+    if found := [sign for sign in password_of(url) if sign in ends or sign.isspace()]:
+        raise InputError(
+            f"{found[0]!r} in the password of a URL must be written as %{ord(found[0]):02X}, or the "
+            f"password be given in the environment (got {redacted(url, whole=True)})"
+        )
+
+
+def quoted(text: str, most: int = 40) -> str:
+    """Quote what was given for an error: without passwords, and without end."""
+    return repr(redacted(text, whole=True)[:most])
 
 
 def in_a_line(error: BaseException, most: int = 200) -> str:
     """Write another's exception in a line: without passwords, and without end."""
     text = " ".join(str(error).split()) or type(error).__name__
-    text = re.sub(r"//([^/@:\s]+):[^/@\s]+@", r"//\1:***@", text)
+    text = redacted(text)
     return text if len(text) <= most else f"{text[:most]}…"
 
 
@@ -66,3 +90,10 @@ def other_package(thing: object) -> str:
         if theirs
         else ""
     )
+
+
+def locked(error: BaseException | None) -> bool:
+    """Return whether an error, or what it came of, is that a SQLite file is locked."""
+    while error is not None and "database is locked" not in str(error):
+        error = error.__cause__
+    return error is not None

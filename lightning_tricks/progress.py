@@ -10,6 +10,8 @@ from typing import Any, Self, TextIO
 from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
+from lightning_tricks.redaction import redacted
+
 TELLING = 3
 """How many trials must have been trained before it is told how long the others will take: the first
 one pays for what is loaded and compiled once."""
@@ -67,7 +69,8 @@ class Progress:
             self._bar.close()
 
     def say(self, line: str) -> None:
-        """Print a line, above the bar where there is one."""
+        """Print a line, without passwords, above the bar where there is one."""
+        line = redacted(line)
         if self._bar is not None:
             self._bar.write(line, file=self.stream)
         elif not self.quiet:

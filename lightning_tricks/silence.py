@@ -24,6 +24,7 @@ def quiet() -> Iterator[None]:
         *(f"{trainer}.utilities.rank_zero" for trainer in ("pytorch_lightning", "lightning.pytorch")),
         *(f"{fabric}.utilities.distributed" for fabric in ("lightning_fabric", "lightning.fabric")),
         "pytorch_lightning.trainer.connectors.checkpoint_connector",
+        "pytorch_lightning.trainer.connectors.signal_connector",
     )
     levels = {logger: logger.level for logger in map(logging.getLogger, names)}
     for logger in levels:

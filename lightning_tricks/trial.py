@@ -23,6 +23,7 @@ from torch import Tensor
 from lightning_tricks.checkpoints import PlainCheckpoints, read
 from lightning_tricks.errors import InputError, in_a_line
 from lightning_tricks.health import Diverged
+from lightning_tricks.redaction import redacted
 from lightning_tricks.seeds import derive
 from lightning_tricks.silence import SILENT, quiet
 from lightning_tricks.task import Task
@@ -154,7 +155,7 @@ def _fit(watcher: "_Watcher", devices: int) -> Result:
             if isinstance(error, Interrupted) or watcher.interrupted():
                 raise Interrupted from None
             state, reason = "failed", f"{type(error).__name__}: {in_a_line(error)}"
-            trace = traceback.format_exc()
+            trace = redacted(traceback.format_exc())
         finally:
             task.data.trainer = None  # which holds the module and all that it refers to
     return Result(

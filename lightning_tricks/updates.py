@@ -8,6 +8,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.ledger import Outcome, Standing
+from lightning_tricks.redaction import redacted
 from lightning_tricks.space import Space
 from lightning_tricks.task import Task
 from lightning_tricks.tracking import (
@@ -168,5 +169,5 @@ def columns(task: Task, space: Space[Any]) -> list[str]:
 
 
 def command() -> str:
-    """Return the command that started this program."""
-    return shlex.join(["python", *sys.argv])
+    """Return the command that started this program, without passwords."""
+    return shlex.join(["python", *(redacted(argument, whole=True) for argument in sys.argv)])

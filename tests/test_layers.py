@@ -11,7 +11,9 @@ import lightning_tricks
 PACKAGE = Path(lightning_tricks.__file__).parent
 ROOT = PACKAGE.parent
 ORDER = [
+    "redaction",
     "errors",
+    "choices",
     "domains",
     "space",
     "surgery",

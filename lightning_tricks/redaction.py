@@ -1,0 +1,52 @@
+"""Passwords in URLs: taken out of everything that is printed, warned of or recorded.
+
+A URL that is wrong is read as whoever wrote it meant it: its password goes up to the last `@`, whatever
+stands in between. Rather a word too many is hidden than a part of a password shown.
+"""
+
+import re
+from urllib.parse import unquote_plus
+
+_STARS = "***"
+_START = r"(?:[A-Za-z][\w+.-]*:)?//"
+_IN_TEXT = re.compile(rf"{_START}\S+")
+_WHOLE = re.compile(rf"{_START}.+", re.DOTALL)
+_PASSWORD = re.compile(rf"^({_START}[^:/]*):(.*)@", re.DOTALL)
+_CUT_OFF = re.compile(r"^(\w[\w+.-]*://[^:/\[]*):(?!\d{1,5}(?!\w)).+", re.DOTALL)
+"""A password that is followed by no host, for its URL was cut off; ports are none."""
+_PAIR = re.compile(r"(?<=[?&])[^&]+")
+_SECRET = re.compile(
+    r"(pass|pwd|secret|token|credential|signature|(api|access|private|account)[ _-]?key"
+    r"|^(auth|key|sig))[\w -]*=",
+    re.IGNORECASE,
+)
+"""Names in a query, or in a list of settings that is itself a value there, whose values are secret."""
+
+
+def redacted(text: str, *, whole: bool = False) -> str:
+    """Return a text with the passwords in its URLs hidden.
+
+    Args:
+        text: with any number of URLs, each up to the next space.
+        whole: whether the text is one URL or one argument of a command, in which a space ends nothing.
+    """
+    return (_WHOLE if whole else _IN_TEXT).sub(lambda found: _hide(found[0]), text)
+
+
+def password_of(url: str) -> str:
+    """Return what stands where the password of a URL is meant to be; empty if there is none."""
+    found = _PASSWORD.match(url)
+    return found[2] if found else ""
+
+
+def _hide(url: str) -> str:
+    shown, hidden = _PASSWORD.subn(rf"\1:{_STARS}@", url)
+    if not hidden:
+        shown = _CUT_OFF.sub(rf"\1:{_STARS}", url)
+    return _PAIR.sub(_hide_value, shown)
+
+
+def _hide_value(pair: re.Match[str]) -> str:
+    if not _SECRET.search(unquote_plus(pair[0])):
+        return pair[0]
+    return f"{pair[0].partition('=')[0]}={_STARS}"
