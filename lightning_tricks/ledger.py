@@ -149,6 +149,19 @@ def claim(
     Raises:
         InputError: if the study was made for other trials than these; names what differs.
     """
+    mine = check(study, task, space, seed, same_task)
+    if study.user_attrs.get(IDENTITY) != mine:
+        study.set_user_attr(IDENTITY, mine)
+
+
+def check(
+    study: optuna.Study, task: Task, space: Space[Any], seed: int, same_task: bool = False
+) -> dict[str, Any]:
+    """Return the identity that a study is to have; see `claim`.
+
+    Raises:
+        InputError: if it has another.
+    """
     if study.direction.name.lower() != task.direction:
         raise InputError(
             f"study {study.study_name!r} is to {study.direction.name.lower()}, but "
@@ -167,8 +180,7 @@ def claim(
         _check_empty(study)
     else:
         _compare(study.study_name, theirs, mine, same_task)
-    if theirs != mine:
-        study.set_user_attr(IDENTITY, mine)
+    return mine
 
 
 def _check_empty(study: optuna.Study) -> None:

@@ -46,9 +46,8 @@ class PatientStorage(BaseStorage):
                     raise
                 if self._hurried() or time.monotonic() - start > PATIENCE_SECONDS:
                     raise
-                self._turn(
-                    True, f"the Optuna storage does not answer ({in_a_line(error)}): waiting for it"
-                )
+                why = in_a_line(error.__cause__ if wrapped and error.__cause__ else error)
+                self._turn(True, f"the Optuna storage does not answer ({why}): waiting for it")
                 tried = True
                 time.sleep(PAUSE_SECONDS)
             else:

@@ -57,6 +57,17 @@ class Placement:
         """How many train a trial together."""
         return math.ceil(self.devices)
 
+    def check(self) -> None:
+        """Look whether the Ray cluster answers, if one is to be used.
+
+        Raises:
+            InputError: if none does, soon.
+        """
+        if self.ray_address is not None:
+            from lightning_tricks.ray_workers import check_cluster  # noqa: PLC0415 - as below
+
+            check_cluster(self.ray_address)
+
     def begin(
         self,
         task: Task,

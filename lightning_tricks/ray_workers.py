@@ -8,6 +8,8 @@ a process of its own, `ray_host`, for it does not outlive the death of Ray's own
 import contextlib
 import os
 import queue
+import re
+import socket
 import subprocess
 import sys
 import threading
@@ -43,6 +45,11 @@ _HOST = Path(__file__).with_name("ray_host.py")
 _ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
 # Ray binds to the loopback interface alone where it expects no cluster.
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+ANSWER_SECONDS = 5.0
+"""A cluster that does not answer by then is taken for none."""
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+_SETTINGS = bytes([4])
+"""The type of the frame that an HTTP/2 server begins with."""
 
 
 class Trainer:
@@ -355,6 +362,41 @@ def _refusal(address: str | None, why: str) -> InputError:
         return InputError(f"Ray cannot be started: {line}; use --workers inline")
     return InputError(
         f"no Ray cluster answers: {line} (got --ray-address {address}); start one with "
+        "`ray start --head`"
+    )
+
+
+def check_cluster(address: str) -> None:
+    """Look whether a Ray cluster answers.
+
+    Raises:
+        InputError: if none does, at once or after a few seconds.
+    """
+    if address != "auto":
+        _knock(address)
+
+
+def _knock(address: str) -> None:
+    """Refuse an address at which Ray would wait for most of a minute, writing of it in its own way.
+
+    A gRPC server greets whoever greets it in HTTP/2 with the frame of its settings. With TLS it does not
+    without a certificate, so there it is enough that a connection is taken.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not re.fullmatch(r"[0-9]{1,5}", port):
+        raise InputError(f"a Ray address must be HOST:PORT or auto (got --ray-address {address})")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS) as connection:
+            connection.sendall(_GREETING)
+            if os.environ.get("RAY_USE_TLS", "0") == "0" and connection.recv(9)[3:4] != _SETTINGS:
+                raise OSError("what answers there is no Ray")
+    except (OSError, OverflowError) as error:
+        raise _no_cluster(address, error) from None
+
+
+def _no_cluster(address: str, error: Exception) -> InputError:
+    return InputError(
+        f"no Ray cluster answers: {in_a_line(error)} (got --ray-address {address}); start one with "
         "`ray start --head`"
     )
 

@@ -1,8 +1,12 @@
 """The Optuna study to search with: where it is stored, and what prunes its trials."""
 
+import json
 import math
+import os
 import re
+import shlex
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -13,11 +17,16 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_tricks.errors import InputError, in_a_line
+from lightning_tricks.errors import InputError, check_url, in_a_line, locked
+from lightning_tricks.redaction import redacted
 from lightning_tricks.samplers import LATEST, SAMPLERS, view
 
 LOCK_SECONDS = 5
 """After so long, the lock of a journal file is taken for one that a dead program left behind."""
+
+
+CONNECT_SECONDS = "5"
+"""A PostgreSQL server that takes a call and says nothing is given up; libpq would wait for ever."""
 
 
 def spared(epochs: int) -> int:
@@ -92,6 +101,14 @@ PRUNERS: Mapping[str, Callable[[int], BasePruner]] = {
 }
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """A study that is made, or loaded, once all else is known to be right."""
+
+    study_name: str
+    make: Callable[[], optuna.Study]
+
+
 def create_study(
     name: str,
     *,
@@ -140,8 +157,10 @@ def load_study(name: str, storage: str | Path | BaseStorage) -> optuna.Study:
     Raises:
         InputError: if there is none of this name, or the storage cannot be opened.
     """
-    if "://" not in str(storage) and not isinstance(storage, BaseStorage) and not Path(storage).exists():
-        raise InputError(f"there is no storage at {str(storage)!r}")
+    if not isinstance(storage, BaseStorage):
+        file = str(storage).removeprefix("sqlite:///")
+        if "://" not in file and not Path(file).exists():
+            raise InputError(f"there is no storage at {str(storage)!r}")
     try:
         return optuna.load_study(study_name=name, storage=_storage(storage))
     except KeyError:
@@ -156,6 +175,8 @@ def _storage(storage: str | Path | BaseStorage) -> BaseStorage | str:
     if isinstance(storage, BaseStorage):
         return storage
     if isinstance(storage, str) and re.match(r"\w+(\+\w+)?://", storage):
+        check_url(storage)
+        os.environ.setdefault("PGCONNECT_TIMEOUT", CONNECT_SECONDS)
         return storage
     path = Path(storage)
     if not path.parent.is_dir() or (path.exists() and not path.is_file()) or not str(storage):
@@ -215,11 +236,37 @@ def put_back(study: optuna.Study, trial: FrozenTrial | optuna.Trial) -> None:
 
 
 def _unopened(storage: object, error: Exception) -> InputError:
+    if locked(error):
+        return InputError(
+            f"the storage {_shown(storage)} is locked by another program that writes to it: wait for "
+            "it, or end it"
+        )
+    if not isinstance(storage, BaseStorage) and "://" not in str(storage):
+        path = Path(str(storage))
+        if line := _damaged(path):
+            return InputError(
+                f"the storage cannot be opened: line {line} of the journal {str(path)!r} is damaged; "
+                f"put a backup in its place, or go on from what stands before it: `head -n {line - 1} "
+                f"{shlex.quote(str(path))} > mended.journal` and --storage mended.journal"
+            )
     return InputError(
         f"the storage cannot be opened: {in_a_line(error)} (got {_shown(storage)}); give the path "
         "of a journal file, or an Optuna URL whose driver is installed and whose server is up"
     )
 
 
+def _damaged(path: Path) -> int:
+    """Return the number, from 1 on, of the first line that is no entry of a journal; 0 if all are."""
+    with path.open("rb") as journal:
+        for number, line in enumerate(journal, 1):
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                return number
+            if not isinstance(entry, dict) or "op_code" not in entry:
+                return number
+    return 0
+
+
 def _shown(storage: object) -> str:
-    return in_a_line(ValueError(str(storage)))
+    return redacted(str(storage), whole=True)[:200]

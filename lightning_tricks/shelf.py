@@ -1,6 +1,7 @@
 """The study's folder: checkpoints of the trials under way, weights of the best few."""
 
 import contextlib
+import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -30,6 +31,17 @@ class Shelf:
         self._ranks: dict[int, Rank] = {}
         """Of the best."""
         self._references: set[int] = set()
+
+    def check(self) -> None:
+        """Look whether the folder is there, or can be made; make nothing.
+
+        Raises:
+            InputError: if it cannot be made or written to.
+        """
+        there = next(p for p in (self._running, *self._running.parents) if p.exists())
+        if not (there.is_dir() and os.access(there, os.W_OK)):
+            why = "may not be written to" if there.is_dir() else "is no folder"
+            raise InputError(f"checkpoints cannot be kept in {self.folder}: {there} {why}")
 
     def make(self) -> None:
         """Make the folder.

@@ -14,12 +14,12 @@ from lightning_tricks.patience import patient
 from lightning_tricks.placement import Placement
 from lightning_tricks.progress import Progress
 from lightning_tricks.report import Summary
-from lightning_tricks.search import finished
+from lightning_tricks.search import Wanted, finished
 from lightning_tricks.shelf import Shelf
 from lightning_tricks.signals import Wishes
 from lightning_tricks.space import Space
 from lightning_tricks.task import Task
-from lightning_tricks.tracking import Tracker
+from lightning_tricks.tracking import Tracker, check_tracking
 
 
 class _Study(optuna.Study):
@@ -32,7 +32,7 @@ class _Study(optuna.Study):
 
 
 def optimize(
-    study: optuna.Study,
+    study: optuna.Study | Wanted,
     task: Task,
     *,
     n_trials: int,
@@ -58,7 +58,8 @@ def optimize(
     those that were under way, from their last checkpoints.
 
     Args:
-        study: with any sampler, pruner and storage.
+        study: with any sampler, pruner and storage; or one that is to be made once all else was
+            found right.
         task: what to train.
         n_trials: finished trials in the study at the end, those of earlier runs included.
         space: the search space; by default that of the task's record type.
@@ -91,23 +92,29 @@ def optimize(
     """
     space = Space(task.tricks) if space is None else space
     placement = Placement(workers, devices_per_trial, ray_address, stall_minutes)
-    _check(study, task, n_trials, space, timeout, at_timeout, seed, keep)
+    _check(study.study_name, task, n_trials, space, timeout, at_timeout, seed, keep)
     checked = check(task, space, placement.processes)
     space = checked.space
-    shelf = Shelf(Path(checkpoints).absolute() / study.study_name, keep, task.mode)
-    shelf.make()
+    shelf = Shelf(_folder(checkpoints) / study.study_name, keep, task.mode)
+    shelf.check()
+    placement.check()
+    check_tracking(tracking_uri, study.study_name)
+    # Nothing was made so far; the storage comes first, for it is the last that may turn out wrong.
+    study = study.make() if isinstance(study, Wanted) else study
     wishes = Wishes()
     with Progress(n_trials, quiet=not progress) as bar:
         storage = patient(study._storage, bar.warn, lambda: wishes.leave)
         study = _Study(study.study_name, storage, study.sampler, study.pruner)
+        _check_study(study, task, space, seed, same_task)
+        shelf.make()
         with lease.alone(study, shelf.folder, bar.say, wishes.hurry) as held:
             storage.guard = held.verify
             trials = finished(study)
             bar.begin(trials)
             for note in checked.notes:
                 bar.say(note)
-            tracker = Tracker(tracking_uri, study.study_name, bar.warn, held.verify)
             ledger.claim(study, task, space, seed, same_task)
+            tracker = Tracker(tracking_uri, study.study_name, bar.warn, held.verify)
             with Coordinator(
                 study, task, space, seed, placement, tracker, bar, shelf, wishes, repair
             ) as coordinator:
@@ -122,8 +129,20 @@ def optimize(
             return replace(summary, missing=coordinator.missing)
 
 
+def _folder(checkpoints: str | Path) -> Path:
+    if not str(checkpoints):
+        raise InputError("checkpoints must be the path of a folder (got '')")
+    return Path(checkpoints).absolute()
+
+
+def _check_study(study: optuna.Study, task: Task, space: Space[Any], seed: int, same_task: bool) -> None:
+    if len(study.directions) > 1:
+        raise InputError(f"the study must have one objective (got {len(study.directions)})")
+    ledger.check(study, task, space, seed, same_task)
+
+
 def _check(
-    study: optuna.Study,
+    name: str,
     task: Task,
     n_trials: int,
     space: Space[Any],
@@ -132,15 +151,13 @@ def _check(
     seed: int,
     keep: int,
 ) -> None:
-    for name, value, least in (("n_trials", n_trials, 1), ("seed", seed, 0), ("keep", keep, 1)):
+    for what, value, least in (("n_trials", n_trials, 1), ("seed", seed, 0), ("keep", keep, 1)):
         if not isinstance(value, int) or value < least:
-            raise InputError(f"{name} must be a whole number of at least {least} (got {value!r})")
+            raise InputError(f"{what} must be a whole number of at least {least} (got {value!r})")
     if timeout is not None and not (isinstance(timeout, (int, float)) and timeout > 0):
         raise InputError(f"timeout must be greater than 0 seconds (got {timeout!r})")
     if at_timeout not in ("finish", "put-back"):
         raise InputError(f"at_timeout must be 'finish' or 'put-back' (got {at_timeout!r})")
     if not isinstance(space, Space) or not issubclass(space.model, task.tricks):
         raise InputError(f"the space must be one of {task.tricks.__name__} (got {space!r:.80})")
-    if len(study.directions) > 1:
-        raise InputError(f"the study must have one objective (got {len(study.directions)})")
-    check_name(study.study_name)
+    check_name(name)

@@ -15,6 +15,7 @@ import logging
 import math
 import os
 import shlex
+import ssl
 import sys
 import tempfile
 import threading
@@ -26,9 +27,12 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlparse
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit, urlunsplit
+from urllib.request import urlopen
 
 import mlflow
+import sqlalchemy
 import torch
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.models import Model, infer_signature
@@ -37,7 +41,8 @@ from mlflow.tracking import MlflowClient
 from numpy.typing import NDArray
 from torch import nn
 
-from lightning_tricks.errors import InputError, TakenOver, in_a_line
+from lightning_tricks.errors import InputError, TakenOver, check_url, in_a_line, locked
+from lightning_tricks.redaction import redacted
 
 Status = Literal["RUNNING", "FINISHED", "KILLED", "FAILED"]
 
@@ -48,8 +53,12 @@ REST = 4.0
 interpreter with it."""
 PAUSE_SECONDS = 2.0
 """How long to wait for a server that is down before trying again."""
+ANSWER_SECONDS = 5.0
+"""A server that does not answer by then, when a study begins, is taken for none."""
+_DATABASES = ("postgresql", "mysql", "mssql")
 _METRICS_AT_ONCE = 800  # MLflow takes 1000 entries in a batch, of which 100 may be params
 _PARAMS_AT_ONCE = 100
+_VARIABLE = "MLFLOW_TRACKING_URI"
 _SQLITE = "sqlite:///"
 _PARENT = "mlflow.parentRunId"
 _NUMBER = "trial.number"
@@ -118,24 +127,12 @@ class Tracker:
         warn: Callable[[str], None],
         guard: Callable[[], None] = lambda: None,
     ) -> None:
-        self.uri, self.name, self._warn, self._guard = uri, experiment, warn, guard
-        try:
+        self.uri, self.name, self._warn, self._guard = redacted(uri, whole=True), experiment, warn, guard
+        with _told(uri):
             self.client = _client(uri)
             self._store = self.client.tracking_uri
-            found = self.client.get_experiment_by_name(experiment)
-            if found is None:
-                self.experiment_id = self.client.create_experiment(experiment)
-            elif found.lifecycle_stage != "active":
-                raise InputError(
-                    f"the MLflow experiment {experiment!r} was deleted: restore it, or choose "
-                    "another --study-name"
-                )
-            else:
-                self.experiment_id = found.experiment_id
-        except InputError:
-            raise
-        except Exception as error:  # MLflow, SQLAlchemy and requests each raise their own
-            raise _unreachable(uri, error) from None
+            found = _experiment(self.client, experiment, uri)
+            self.experiment_id = found or self.client.create_experiment(experiment)
         self.run_id = ""
         self._runs: dict[int, str] = {}
         self._pending: dict[int, Update] = {}
@@ -159,6 +156,8 @@ class Tracker:
         try:
             self._open(run_id, name, tags)
         except Exception as error:  # a file that may not be written, a server that went away
+            if locked(error):
+                raise _unreachable(self.uri, error) from None
             raise InputError(
                 f"MLflow cannot be written to: {in_a_line(error)} (got {self.uri})"
             ) from None
@@ -269,6 +268,7 @@ class Tracker:
 
     def describe(self, markdown: str, metrics: Mapping[str, float]) -> None:
         """Write the study run's description, its report and its metrics."""
+        markdown = redacted(markdown)
         self.client.set_tag(self.run_id, DESCRIPTION, markdown)
         self.client.log_text(self.run_id, markdown, "report.md")
         now = milliseconds()
@@ -302,7 +302,7 @@ class Tracker:
         self._guard()
         with torch.no_grad():
             outputs = network(torch.from_numpy(example)).numpy()
-        before = mlflow.get_tracking_uri()
+        before, variable = mlflow.get_tracking_uri(), os.environ.get(_VARIABLE)
         mlflow.set_tracking_uri(self._store)
         try:
             with _quiet_registration():
@@ -320,7 +320,10 @@ class Tracker:
                     pip_requirements=[f"{p}=={version(p)}" for p in ("mlflow", "numpy", "torch")],
                 )
         finally:
-            mlflow.set_tracking_uri(before)
+            mlflow.set_tracking_uri(before)  # which sets the variable as well
+            os.environ.pop(_VARIABLE, None)
+            if variable is not None:
+                os.environ[_VARIABLE] = variable
         for path in beside:
             self.client.log_artifact(self._runs[number], str(path), "champion")
         registered = str(logged.registered_model_version)
@@ -547,12 +550,10 @@ def holdings(uri: str, name: str, run_id: str | None) -> Holdings:
     Raises:
         InputError: if MLflow cannot be reached.
     """
-    try:
+    if uri.startswith(_SQLITE) and not _file(uri).exists():
+        raise InputError(f"there is no MLflow at {uri}")
+    with _told(uri):
         return _holdings(_client(uri), name, run_id)
-    except InputError:
-        raise
-    except Exception as error:
-        raise _unreachable(uri, error) from None
 
 
 def sweep(uri: str, name: str, run_id: str | None) -> None:
@@ -561,13 +562,45 @@ def sweep(uri: str, name: str, run_id: str | None) -> None:
     Raises:
         InputError: if MLflow cannot be reached.
     """
-    try:
+    with _told(uri):
         client = _client(uri)
         found = _holdings(client, name, run_id)
         for version_number in found.stray_versions:
             client.delete_model_version(name, version_number)
         for stray in found.strays:
             client.delete_run(stray)
+
+
+def check_tracking(uri: str, experiment: str) -> None:
+    """Look whether MLflow can be opened and would take an experiment; make nothing.
+
+    Raises:
+        InputError: if it cannot, or the experiment was deleted.
+    """
+    with _told(uri):
+        _check_uri(uri)
+        if not uri.startswith(_SQLITE) or _file(uri).exists():  # a client would make the file
+            _experiment(_client(uri), experiment, uri)
+
+
+def _experiment(client: MlflowClient, name: str, uri: str) -> str | None:
+    """Return the id of an experiment, None if there is none of this name."""
+    found = client.get_experiment_by_name(name)
+    if found is not None and found.lifecycle_stage != "active":
+        where = shlex.quote(redacted(uri, whole=True))
+        raise InputError(
+            f"the MLflow experiment {name!r} was deleted: restore it with `MLFLOW_TRACKING_URI={where} "
+            f"mlflow experiments restore --experiment-id {found.experiment_id}`, or choose another "
+            "--study-name"
+        )
+    return None if found is None else str(found.experiment_id)
+
+
+@contextlib.contextmanager
+def _told(uri: str) -> Iterator[None]:
+    """Tell whatever MLflow, SQLAlchemy and requests raise in one line."""
+    try:
+        yield
     except InputError:
         raise
     except Exception as error:
@@ -612,7 +645,7 @@ def _client(uri: str) -> MlflowClient:
     """Return a client; a server may still turn out to be away.
 
     Raises:
-        InputError: if the URI cannot be one.
+        InputError: if the URI cannot be one, or no server answers soon.
     """
     # MLflow's own retries block a call for minutes; the tracker tries again by itself.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -620,19 +653,58 @@ def _client(uri: str) -> MlflowClient:
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    _check_uri(uri)
+    return MlflowClient(tracking_uri=_absolute(uri))
+
+
+def _check_uri(uri: str) -> None:
     if not uri or any(space in uri for space in "\n\r"):
         raise InputError(f"the tracking URI must be one line of text (got {uri!r})")
-    file = Path(_absolute(uri).removeprefix(_SQLITE))
+    check_url(uri)
+    file = _file(uri)
     if uri.startswith(_SQLITE) and not (file.parent.is_dir() and not file.is_dir()):
         raise InputError(
             f"MLflow cannot be opened at {uri}: must be the path of a file in a folder that is there"
         )
-    return MlflowClient(tracking_uri=_absolute(uri))
+    _knock(uri)
+
+
+def _knock(uri: str) -> None:
+    """Refuse a server that is down, or does not answer: MLflow would try again for minutes.
+
+    Raises:
+        OSError, SQLAlchemyError: if none answers soon; of MLflow's own servers any answer will do.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme.partition("+")[0] in _DATABASES:
+        os.environ.setdefault("PGCONNECT_TIMEOUT", f"{ANSWER_SECONDS:.0f}")
+        engine = sqlalchemy.create_engine(uri)
+        engine.connect().close()
+        engine.dispose()
+    if parts.scheme not in ("http", "https"):
+        return
+    place = parts._replace(
+        netloc=parts.netloc.rpartition("@")[2], path=f"{parts.path.rstrip('/')}/health"
+    )
+    try:
+        urlopen(urlunsplit(place), timeout=ANSWER_SECONDS).close()
+    except HTTPError:
+        return
+    except URLError as error:
+        if isinstance(error.reason, ssl.SSLError):  # MLflow may be told to trust it
+            return
+        raise OSError(str(error.reason)) from None
 
 
 def _unreachable(uri: str, error: Exception) -> InputError:
+    shown = redacted(uri, whole=True)
+    if locked(error):
+        return InputError(
+            f"the MLflow database {shown} is locked by another program that writes to it: wait for that "
+            "to end, or end it"
+        )
     return InputError(
-        f"MLflow cannot be opened: {in_a_line(error)} (got {uri}); start the server, or give "
+        f"MLflow cannot be opened: {in_a_line(error)} (got {shown}); start the server, or give "
         "another tracking URI"
     )
 
@@ -711,7 +783,8 @@ def how_to_look(uri: str, link: str) -> str:
         uri: the tracking URI.
         link: the path of the page, as `Tracker.link` returns it.
     """
-    if urlparse(uri).scheme in ("http", "https"):
+    uri = redacted(uri, whole=True)
+    if urlsplit(uri).scheme in ("http", "https"):
         return f"Look at the trials:  {uri.rstrip('/')}/{link}"
     return (
         f"Look at the trials:  mlflow ui --backend-store-uri {shlex.quote(uri)}\n"
@@ -723,7 +796,11 @@ def _absolute(uri: str) -> str:
     """Name a SQLite file by its whole path: MLflow keeps stores by name, wherever that led to."""
     if not uri.startswith(_SQLITE) or uri.endswith(":memory:"):
         return uri
-    return _SQLITE + str(Path(uri.removeprefix(_SQLITE)).absolute())
+    return _SQLITE + str(_file(uri))
+
+
+def _file(uri: str) -> Path:
+    return Path(uri.removeprefix(_SQLITE)).absolute()
 
 
 @contextlib.contextmanager

@@ -5,8 +5,10 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import optuna
@@ -34,7 +36,7 @@ def task(backbone=lambda tricks: mlp()):
 class Database:
     """A PostgreSQL server of its own on the loopback interface."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, password=None):
         self.folder = folder
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -43,7 +45,11 @@ class Database:
         self.user = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
         if self.user:
             shutil.chown(folder, "postgres")
-        self.run("initdb", "-D", folder / "data", "-U", "tricks", "-A", "trust")
+        trust = ["-A", "trust"]
+        if password is not None:
+            (folder / "password").write_text(password)
+            trust = ["-A", "scram-sha-256", "--pwfile", folder / "password"]
+        self.run("initdb", "-D", folder / "data", "-U", "tricks", *trust)
 
     @property
     def url(self):
@@ -62,21 +68,25 @@ class Database:
         self.run("pg_ctl", "-D", self.folder / "data", "-m", "immediate", "-w", "stop")
 
 
-@pytest.fixture
-def database(tmp_path_factory):
+@contextmanager
+def running(password=None):
+    """Start a database, not below pytest's folders, which are for one user only."""
     pytest.importorskip("psycopg", reason="needs psycopg")
     if not BINARIES:
         pytest.skip("needs Debian's postgresql")
-    folder = tmp_path_factory.mktemp("postgresql")
-    for parent in [folder, *folder.parents]:
-        if os.getuid() == 0 and parent != Path("/tmp"):
-            parent.chmod(parent.stat().st_mode | 0o011)
-        if parent == Path("/tmp"):
-            break
-    made = Database(folder)
-    made.start()
-    yield made
-    made.stop()
+    with tempfile.TemporaryDirectory() as folder:
+        made = Database(Path(folder), password)
+        made.start()
+        try:
+            yield made
+        finally:
+            made.stop()
+
+
+@pytest.fixture
+def database():
+    with running() as made:
+        yield made
 
 
 def test_a_database_that_is_away_for_a_while_is_waited_for(database, capsys):
