@@ -1,27 +1,27 @@
-"""The command line that every study script shares."""
+"""The command line that every study script shares.
+
+It imports what takes seconds only once the arguments are read: a mistyped flag is told at once.
+"""
 
 import argparse
+import difflib
 import math
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, NoReturn
+from functools import partial
+from typing import TYPE_CHECKING, NoReturn
 
-import optuna
+from lightning_tricks.choices import PRUNERS, SAMPLERS
+from lightning_tricks.errors import InputError, TakenOver, Unfinished, check_name, quoted
+from lightning_tricks.redaction import redacted
 
-from lightning_tricks import lease
-from lightning_tricks.agreement import differences, left_behind
-from lightning_tricks.errors import InputError, TakenOver, Unfinished, check_name
-from lightning_tricks.ledger import MLFLOW_RUN
-from lightning_tricks.report import count
-from lightning_tricks.samplers import SAMPLERS
-from lightning_tricks.search import PRUNERS, create_study, finished, load_study
-from lightning_tricks.space import Space
-from lightning_tricks.study import optimize
-from lightning_tricks.task import Task
-from lightning_tricks.tracking import sweep
+if TYPE_CHECKING:
+    from lightning_tricks.task import Task
 
+ENVIRONMENT = {"--storage": "LIGHTNING_TRICKS_STORAGE", "--tracking-uri": "MLFLOW_TRACKING_URI"}
+"""Where these flags come from if they are not given."""
 EPILOG = """\
 examples:
   %(prog)s                                begin; again, to go on
@@ -30,12 +30,19 @@ examples:
   %(prog)s --workers 4                    four trials at a time
   %(prog)s --space narrow.yaml            pin and narrow the search
   %(prog)s --check                        do Optuna and MLflow agree?
+  %(prog)s --check --repair               write MLflow anew where they do not
+
+environment:
+  LIGHTNING_TRICKS_STORAGE and MLFLOW_TRACKING_URI stand in for --storage and
+  --tracking-uri, so that no password is on the command line
 
 exit codes:
   0    the study holds its trials; with --check: Optuna and MLflow agree
   1    with --check: they do not
   2    the input was wrong; a line on the standard error says what
   3    MLflow is incomplete: run the same command again
+  4    another program took the study over, since this one stood still
+  5    Ray died and could not be started anew: the same command goes on
   130  interrupted: the same command goes on
 """
 
@@ -54,9 +61,26 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise InputError(message)
 
+    def read(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Read the arguments, which win over the environment.
+
+        Raises:
+            InputError: if one is wrong; names a flag that is like one that is not known.
+        """
+        values = {flag: os.environ.get(name) for flag, name in ENVIRONMENT.items()}
+        given = [f"{flag}={value}" for flag, value in values.items() if value]
+        known, unknown = self.parse_known_args([*given, *arguments])
+        if unknown:
+            flag = unknown[0].partition("=")[0]
+            close = difflib.get_close_matches(flag, self._option_string_actions, n=1)
+            hint = f"did you mean {close[0]}?" if close else "--help lists the flags"
+            shown = " ".join(redacted(argument, whole=True) for argument in unknown)
+            self.error(f"unrecognized arguments: {shown}; {hint}")
+        return known
+
 
 def main(
-    make_task: Callable[..., Task],
+    make_task: "Callable[..., Task]",
     arguments: Sequence[str] | None = None,
     *,
     n_trials: int = 40,
@@ -78,7 +102,13 @@ def main(
         flags: of this script alone, such as `--data-dir`, with what they mean.
     """
     try:
-        return _run(make_task, arguments, n_trials, flags)
+        parser = _parser(n_trials)
+        own = [parser.add_argument(flag, help=meaning).dest for flag, meaning in flags.items()]
+        given = parser.read(sys.argv[1:] if arguments is None else arguments)
+
+        from lightning_tricks.program import run
+
+        return run(given, partial(make_task, **{name: getattr(given, name) for name in own}))
     except InputError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
@@ -90,104 +120,11 @@ def main(
         return 5
     except KeyboardInterrupt as interrupt:
         why = f" ({interrupt})" if str(interrupt) else ""
-        sys.stderr.write(f"interrupted{why}: run the same command to go on\n")
+        sys.stderr.write(f"interrupted{redacted(why)}: run the same command to go on\n")
         return 130
 
 
-def _run(
-    make_task: Callable[..., Task],
-    arguments: Sequence[str] | None,
-    n_trials: int,
-    flags: Mapping[str, str],
-) -> int:
-    parser = _parser(n_trials)
-    own = [parser.add_argument(flag, help=meaning).dest for flag, meaning in flags.items()]
-    given = parser.parse_args(arguments)
-    task = make_task(**{name: getattr(given, name) for name in own})
-    if given.epochs is not None:
-        task = replace(task, epochs=given.epochs)
-    space = Space(task.tricks)
-    if given.space is not None:
-        space = Space.from_yaml(task.tricks, given.space)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    name = given.study_name or task.name
-    if given.repair and not given.check:
-        raise InputError("--repair goes with --check: it mends what that finds")
-    if given.check:
-        return _check(name, given, task, space)
-    study = create_study(
-        name,
-        direction=task.direction,
-        epochs=task.epochs,
-        storage=given.storage,
-        sampler=given.sampler,
-        pruner=given.pruner,
-        seed=given.seed,
-    )
-    summary = optimize(
-        study,
-        task,
-        n_trials=given.n_trials,
-        space=space,
-        timeout=given.timeout,
-        at_timeout=given.at_timeout,
-        seed=given.seed,
-        workers=given.workers,
-        devices_per_trial=given.devices_per_trial,
-        ray_address=given.ray_address,
-        stall_minutes=given.stall_minutes,
-        tracking_uri=given.tracking_uri,
-        checkpoints=given.checkpoints,
-        keep=given.keep,
-        same_task=given.same_task,
-    )
-    sys.stdout.write(f"\n{summary.text()}\n\n{summary.look}\n")
-    return 3 if summary.missing else 0
-
-
-def _check(name: str, given: argparse.Namespace, task: Task, space: Space[Any]) -> int:
-    """Tell whether Optuna and MLflow agree; mend MLflow if that is asked for."""
-    try:
-        study = load_study(name, given.storage)
-    except InputError as error:
-        if not (found := left_behind(name, given.tracking_uri)):
-            raise
-        return _swept(name, given, [str(error), *found])
-    trials = finished(study)
-    found = differences(study, task, given.tracking_uri)
-    if not trials and found and not lease.held(study):
-        return _swept(name, given, found, study.user_attrs.get(MLFLOW_RUN))
-    if trials and found and given.repair:
-        sys.stdout.write("\n".join(found) + "\nwriting it anew from what Optuna holds\n")
-        optimize(
-            study,
-            task,
-            n_trials=len(trials),
-            space=space,
-            seed=given.seed,
-            workers="inline",
-            tracking_uri=given.tracking_uri,
-            checkpoints=given.checkpoints,
-            keep=given.keep,
-            progress=False,
-            repair=True,
-        )
-        found = differences(study, task, given.tracking_uri)
-    agreed = f"Optuna and MLflow agree: {count(trials)}"
-    sys.stdout.write("\n".join(found or [agreed]) + "\n")
-    return int(bool(found))
-
-
-def _swept(name: str, given: argparse.Namespace, found: Sequence[str], run_id: str | None = None) -> int:
-    """Tell of what is left in MLflow of a study that Optuna holds nothing of, and remove it."""
-    sys.stdout.write("\n".join(found) + "\n")
-    if given.repair:
-        sweep(given.tracking_uri, name, run_id)
-        sys.stdout.write("removed: MLflow holds no more of it than Optuna, which is nothing\n")
-    return int(not given.repair)
-
-
-def _parser(n_trials: int) -> argparse.ArgumentParser:
+def _parser(n_trials: int) -> _Parser:
     parser = _Parser(
         description="Search the training tricks of a task; run it again to go on.",
         epilog=EPILOG,
@@ -200,8 +137,8 @@ def _parser(n_trials: int) -> argparse.ArgumentParser:
     add("--study-name", type=_name, help="of the study (default: the task's name)")
     add("--storage", default="optuna.journal", help="path of a journal file, or an Optuna URL")
     add("--tracking-uri", default="sqlite:///mlflow.db", help="anything MLflow takes")
-    add("--sampler", choices=sorted(SAMPLERS), default="tpe", help="what proposes records")
-    add("--pruner", choices=sorted(PRUNERS), default="median", help="what stops hopeless trials")
+    add("--sampler", choices=SAMPLERS, default="tpe", help="what proposes records")
+    add("--pruner", choices=PRUNERS, default="median", help="what stops hopeless trials")
     add("--seed", type=_seed, default=0, help="same seed, same trials")
     add("--space", metavar="FILE.yaml", help="pins and narrows the search space")
     add("--workers", type=_workers, default="auto", help="auto, inline, or a number of processes")
@@ -220,13 +157,13 @@ def _parser(n_trials: int) -> argparse.ArgumentParser:
 
 def _count(text: str) -> int:
     if not re.fullmatch(r"0*[1-9][0-9]{0,8}", text):
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to 10⁹ (got {text[:40]!r})")
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to 10⁹ (got {quoted(text)})")
     return int(text)
 
 
 def _seed(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", text):
-        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 10⁹ (got {text[:40]!r})")
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 10⁹ (got {quoted(text)})")
     return int(text)
 
 
@@ -252,5 +189,5 @@ def _positive(text: str) -> float:
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"must be a number above 0 (got {text[:40]!r})")
+        raise argparse.ArgumentTypeError(f"must be a number above 0 (got {quoted(text)})")
     return value

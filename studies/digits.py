@@ -5,26 +5,27 @@ Run it with no arguments: about a minute on two cores. `--help` lists the rest.
 
 import sys
 
-from pydantic import Field
-from sklearn.datasets import load_digits
-from torch import nn
-
-from lightning_tricks import MLP, InMemoryData, Task, Tricks, main
+from lightning_tricks import main
 
 
-class DigitsTricks(Tricks):
-    """Every trick, and the shape of the network."""
-
-    network: MLP = Field(MLP(depth=2, width=128))
-
-
-def network(tricks: DigitsTricks) -> nn.Module:
+def network(tricks):
     """Return the network of a record, for 8×8 pixels and ten digits."""
     return tricks.network.build(inputs=(64,), outputs=10)
 
 
-def task() -> Task:
+def task():
     """Return the task: 1797 images, of which a fifth each validate and test."""
+    # Here, and not above, so that a mistyped flag is told before torch is imported.
+    from pydantic import Field
+    from sklearn.datasets import load_digits
+
+    from lightning_tricks import MLP, InMemoryData, Task, Tricks
+
+    class DigitsTricks(Tricks):
+        """Every trick, and the shape of the network."""
+
+        network: MLP = Field(MLP(depth=2, width=128))
+
     data = InMemoryData.from_arrays(*load_digits(return_X_y=True), batch_size=64)
     return Task(name="digits", data=data, backbone=network, tricks=DigitsTricks, epochs=20)
 

@@ -10,20 +10,18 @@ import argparse
 import statistics
 import sys
 
-import matplotlib.pyplot as plt
 from figures import at_least, figure
-from image_data import fashion_mnist
-from joblib import Parallel, delayed
-from scipy import stats
-from torch import nn
 
-from lightning_tricks import InputError, Task, Tricks, train
+from lightning_tricks import InputError
 
 RATES = (0.0, 0.2, 0.5, 0.8)
 
 
-def network(tricks: Tricks) -> nn.Module:
+def network(tricks):
     """Return the notebook's network; the rate of its dropout layer comes from the record."""
+    # What takes seconds to import, here and below, comes after the arguments are read.
+    from torch import nn
+
     del tricks
     return nn.Sequential(
         nn.Conv2d(1, 32, 3, padding=1),
@@ -38,8 +36,10 @@ def network(tricks: Tricks) -> nn.Module:
     )
 
 
-def record(rate: float) -> Tricks:
+def record(rate: float):
     """Return every trick off but Adam, inputs in [0, 1], Glorot's weights as in Keras, and the rate."""
+    from lightning_tricks import Tricks
+
     dropout = {"kind": "dropout", "p": rate} if rate else {"kind": "none"}
     return Tricks.parse(
         {
@@ -52,14 +52,18 @@ def record(rate: float) -> Tricks:
     )
 
 
-def accuracies(task: Task, rate: float, seed: int) -> list[float]:
+def accuracies(task, rate: float, seed: int) -> list[float]:
     """Return the validation accuracy after each epoch."""
+    from lightning_tricks import train
+
     result = train(task, record(rate), seed)
     return [epoch.score for epoch in result.epochs]
 
 
 def interval(values: list[float]) -> tuple[float, float]:
     """Return the mean and half of its 95 % confidence interval (Student's t)."""
+    from scipy import stats
+
     half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
     return statistics.mean(values), float(half)
 
@@ -73,6 +77,13 @@ def main() -> int:
     parser.add_argument("--seeds", type=at_least(2), default=5)
     parser.add_argument("--figure", type=figure, default="dropout.png")
     given = parser.parse_args()
+
+    import matplotlib.pyplot as plt
+    from image_data import fashion_mnist
+    from joblib import Parallel, delayed
+
+    from lightning_tricks import Task
+
     try:
         data = fashion_mnist(given.data_dir, train=given.images, batch_size=64)
     except InputError as error:

@@ -9,33 +9,9 @@ The images come from `--data-dir`, from Debian's package `dataset-fashion-mnist`
 import sys
 from typing import Annotated
 
-from image_data import fashion_mnist
-from pydantic import Field
+from lightning_tricks import InputError, main
 
-from lightning_tricks import Choice, ConvNet, ImageTricks, InputError, Task, Torchvision, main
-from lightning_tricks.tricks.residual import (
-    AnyStochasticDepth,
-    AnyZeroGamma,
-    NoStochasticDepth,
-    NoZeroGamma,
-)
-
-
-class ResNetTricks(ImageTricks):
-    """Every trick of a classifier of images with residual branches."""
-
-    zero_gamma: Annotated[AnyZeroGamma, Choice("none", "zero_gamma")] = Field(
-        NoZeroGamma(), discriminator="kind"
-    )
-    stochastic_depth: Annotated[AnyStochasticDepth, Choice("none", "linear")] = Field(
-        NoStochasticDepth(), discriminator="kind"
-    )
-
-
-NETWORKS = {
-    "convnet": (ConvNet(depth=2, width=16), ImageTricks),
-    "resnet18": (Torchvision(name="resnet18"), ResNetTricks),
-}
+NETWORKS = ["convnet", "resnet18"]
 FLAGS = {
     "--data-dir": "the folder with the four files of Fashion-MNIST",
     "--network": "convnet or resnet18",
@@ -43,20 +19,47 @@ FLAGS = {
 }
 
 
-def task(data_dir: str | None = None, network: str | None = None, images: str | None = None) -> Task:
+def task(data_dir: str | None = None, network: str | None = None, images: str | None = None):
     """Return the task: images of (1, 28, 28) bytes, of which 5,000 validate and 10,000 test."""
     if network not in (None, *NETWORKS):
-        raise InputError(f"--network must be one of {list(NETWORKS)} (got {network!r})")
+        raise InputError(f"--network must be one of {NETWORKS} (got {network!r})")
     if images is not None and not (images.isdecimal() and 100 <= int(images) <= 55_000):
         raise InputError(f"--images must be a whole number from 100 to 55000 (got {images!r})")
-    shape, tricks = NETWORKS[network or "convnet"]
+
+    # Here, and not above, so that a mistyped flag is told before torch is imported.
+    from image_data import fashion_mnist
+
+    from lightning_tricks import ConvNet, ImageTricks, Task, Torchvision
+
+    residual = network == "resnet18"
+    shape = Torchvision(name="resnet18") if residual else ConvNet(depth=2, width=16)
     return Task(
         name=f"fashion-{network or 'convnet'}",
         data=fashion_mnist(data_dir, train=int(images or 10_000)),
         backbone=lambda tricks: shape.build(inputs=(1, 28, 28), outputs=10),
-        tricks=tricks,
+        tricks=residual_tricks() if residual else ImageTricks,
         epochs=8,
     )
+
+
+def residual_tricks():
+    """Return the type of the records of a network with residual branches: tricks for these too."""
+    from pydantic import Field
+
+    from lightning_tricks import Choice, ImageTricks
+    from lightning_tricks.tricks import residual
+
+    class ResNetTricks(ImageTricks):
+        """Every trick of a classifier of images with residual branches."""
+
+        zero_gamma: Annotated[residual.AnyZeroGamma, Choice("none", "zero_gamma")] = Field(
+            residual.NoZeroGamma(), discriminator="kind"
+        )
+        stochastic_depth: Annotated[residual.AnyStochasticDepth, Choice("none", "linear")] = Field(
+            residual.NoStochasticDepth(), discriminator="kind"
+        )
+
+    return ResNetTricks
 
 
 if __name__ == "__main__":

@@ -10,21 +10,23 @@ and a standard deviation of 1/√n keeps it. The last holds for linear layers on
 import argparse
 import sys
 
-import matplotlib.pyplot as plt
-import torch
 from figures import at_least, figure
-from torch import nn
 
-from lightning_tricks import Tricks
-from lightning_tricks.space import stages
-
-ACTIVATIONS = {"linear": nn.Identity, "tanh": nn.Tanh, "relu": nn.ReLU}
+ACTIVATIONS = {"linear": "Identity", "tanh": "Tanh", "relu": "ReLU"}
 
 
 def signal(initialization: str, activation: str, depth: int, width: int) -> list[float]:
     """Return the standard deviation of the outputs of each weighted layer, for inputs of N(0, 1)."""
+    # What takes seconds to import, here and in `main`, comes after the arguments are read.
+    import torch
+    from torch import nn
+
+    from lightning_tricks import Tricks
+    from lightning_tricks.space import stages
+
     torch.manual_seed(0)
-    layers = [[nn.Linear(width, width), ACTIVATIONS[activation]()] for _ in range(depth + 1)]
+    activate = getattr(nn, ACTIVATIONS[activation])
+    layers = [[nn.Linear(width, width), activate()] for _ in range(depth + 1)]
     network = nn.Sequential(*(layer for pair in layers for layer in pair))
     stages(Tricks)["initialization"][initialization]().apply(network)
     found, values = [], torch.randn(1024, width)
@@ -43,6 +45,12 @@ def main() -> None:
     parser.add_argument("--width", type=at_least(2), default=256)
     parser.add_argument("--figure", type=figure, default="initialization.png")
     given = parser.parse_args()
+
+    import matplotlib.pyplot as plt
+
+    from lightning_tricks import Tricks
+    from lightning_tricks.space import stages
+
     kinds = list(stages(Tricks)["initialization"])
     drawing, axes = plt.subplots(1, len(ACTIVATIONS), figsize=(13, 4), sharey=True)
     print(f"standard deviation of the outputs of layer {given.depth}, for inputs of N(0, 1)")

@@ -10,24 +10,26 @@ arrives with He's initialisation, and does not with N(0, 1/n).
 import argparse
 import sys
 
-import matplotlib.pyplot as plt
-import torch
-import torch.nn.functional as F
 from figures import at_least, figure
-from torch import nn
 
-from lightning_tricks import Tricks, TricksModule
-from lightning_tricks.surgery import hidden_layers
-
-ACTIVATIONS = {"sigmoid": nn.Sigmoid, "relu": nn.ReLU}
+ACTIVATIONS = {"sigmoid": "Sigmoid", "relu": "ReLU"}
 INITIALIZATIONS = ["torch", "gaussian", "lecun_normal", "glorot_normal", "he_normal"]
 NORMS = ["none", "batch", "layer"]
 
 
 def gradients(initialization: str, norm: str, activation: str, depth: int, width: int) -> list[float]:
     """Return the gradient norm of the weights of each hidden layer, at the start of training."""
+    # What takes seconds to import, here and in `main`, comes after the arguments are read.
+    import torch
+    import torch.nn.functional as F
+    from torch import nn
+
+    from lightning_tricks import Tricks, TricksModule
+    from lightning_tricks.surgery import hidden_layers
+
     torch.manual_seed(0)
-    layers = [[nn.Linear(width, width), ACTIVATIONS[activation]()] for _ in range(depth)]
+    activate = getattr(nn, ACTIVATIONS[activation])
+    layers = [[nn.Linear(width, width), activate()] for _ in range(depth)]
     network = nn.Sequential(*(layer for pair in layers for layer in pair), nn.Linear(width, 10))
     record = {"initialization": {"kind": initialization}, "normalization": {"kind": norm}}
     plain = Tricks.plain().model_dump()
@@ -44,6 +46,9 @@ def main() -> None:
     parser.add_argument("--width", type=at_least(2), default=256)
     parser.add_argument("--figure", type=figure, default="gradients.png")
     given = parser.parse_args()
+
+    import matplotlib.pyplot as plt
+
     drawing, axes = plt.subplots(1, len(ACTIVATIONS), figsize=(11, 4), sharey=True)
     print(f"gradient norm of the first layer's weights, as a share of layer {given.depth}'s")
     print(f"{'':32}" + "".join(f"{name:>10}" for name in ACTIVATIONS))

@@ -81,14 +81,18 @@ def test_a_module_imports_only_modules_above_it(path):
     assert "optuna" not in packages or name != "trial"
 
 
-def test_the_public_names_are_sorted_and_there():
+def test_every_public_name_is_there_for_editors_and_when_it_is_used():
     names = lightning_tricks.__all__
-    assert set(names) == {
-        name
-        for name, value in vars(lightning_tricks).items()
-        if not name.startswith("_") and not isinstance(value, type(ast))
-    }
-    assert len(names) == len(set(names))
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    seen = {name.name: node.module for node in block.body for name in node.names}
+    assert seen == {name: f"lightning_tricks.{m}" for name, m in lightning_tricks._MODULE_OF.items()}
+    assert sorted(names) == sorted(seen)
+    for name in names:
+        assert getattr(lightning_tricks, name).__name__ == name
+    assert set(names) <= set(dir(lightning_tricks))
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = lightning_tricks.nothing
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("*.md")) + sorted((ROOT / "studies").glob("*.md")))
