@@ -9,6 +9,7 @@ from optuna.trial import FrozenTrial
 OUTCOME = "outcome"
 """Under this name a finished trial keeps how it ended."""
 LOSS = "val/loss"
+"""Under this name the metrics of an epoch hold the validation loss, whatever the task calls it."""
 
 Rank = tuple[float, float, int]
 """Sorts the best first."""

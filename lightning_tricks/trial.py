@@ -24,6 +24,7 @@ from lightning_tricks.checkpoints import PlainCheckpoints, read
 from lightning_tricks.errors import InputError, in_a_line
 from lightning_tricks.health import Diverged
 from lightning_tricks.redaction import redacted
+from lightning_tricks.scores import LOSS
 from lightning_tricks.seeds import derive
 from lightning_tricks.silence import SILENT, quiet
 from lightning_tricks.task import Task
@@ -303,6 +304,8 @@ class _Watcher(pl.Callback):
         self.values.append(value)
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         metrics.update(getattr(pl_module, "epoch_metrics", {}))  # those logged are an epoch old
+        if self.task.plateau != self.task.monitor and self.task.plateau in metrics:
+            metrics[LOSS] = metrics[self.task.plateau]  # by which equal scores are told apart
         metrics["lr"] = max(group["lr"] for group in trainer.optimizers[0].param_groups)
         score = self.tricks.stopping.score(self.values, self.task.mode)
         self.epochs.append(Epoch(trainer.current_epoch, score, metrics))

@@ -20,6 +20,7 @@ from lightning_tricks import (
     with_tricks,
 )
 from lightning_tricks.checks import check
+from lightning_tricks.ledger import Outcome
 
 pytestmark = pytest.mark.usefixtures("with_store")
 
@@ -135,6 +136,8 @@ def test_the_plateau_schedule_looks_at_the_loss_that_the_task_names():
     plateau = Space(ModuleTricks).pin({"schedule": "plateau"})
     optimize(study, task, n_trials=2, space=plateau, workers="inline", progress=False)
     assert [t.state.name for t in study.trials] == ["COMPLETE"] * 2
+    last = Outcome.read(study.trials[0]).epochs[-1]["metrics"]
+    assert last["val/loss"] == last["own_loss"]  # equal scores are told apart by it
 
 
 def test_without_that_loss_plateau_is_left_out_and_an_error_only_if_pinned():
