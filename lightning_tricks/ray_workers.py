@@ -391,14 +391,7 @@ def _knock(address: str) -> None:
             if os.environ.get("RAY_USE_TLS", "0") == "0" and connection.recv(9)[3:4] != _SETTINGS:
                 raise OSError("what answers there is no Ray")
     except (OSError, OverflowError) as error:
-        raise _no_cluster(address, error) from None
-
-
-def _no_cluster(address: str, error: Exception) -> InputError:
-    return InputError(
-        f"no Ray cluster answers: {in_a_line(error)} (got --ray-address {address}); start one with "
-        "`ray start --head`"
-    )
+        raise _refusal(address, str(error)) from None
 
 
 def _paths() -> list[str]:
