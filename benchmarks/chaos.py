@@ -88,12 +88,12 @@ class Chaos:
         )
 
     def wait(self, done):
-        """Wait until so many trials ended and two may be hit; return whether the program runs."""
+        """Wait until so many trials ended and one may be hit; return whether the program runs."""
         while self.program.poll() is None:
             trials = self.trials_now()
             running = [t for t in trials if not t.state.is_finished()]
             hit = any(t.user_attrs.get("deaths", 0) > 1 for t in running)
-            if len(trials) - len(running) >= done and not hit and len(self.training()) == 2:
+            if len(trials) - len(running) >= done and not hit and self.training():
                 return True
             time.sleep(0.3)
         return False

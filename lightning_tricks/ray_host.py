@@ -23,6 +23,8 @@ ray: Any = importlib.import_module("ray")  # most of its calls have no types
 
 WATCH_SECONDS = 1.0
 """How often it is looked whether Ray's own processes are there."""
+REACH_SECONDS = 10.0
+"""Where nobody answers by then, there is no cluster."""
 WEIGHTS_SECONDS = 300.0
 """Weights that did not come by then were lost with the node that held them."""
 
@@ -91,6 +93,7 @@ class Host:
             here = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
             ray.init("local", num_cpus=processors, **here, **quiet)
         else:
+            _reach(address)
             ray.init(address, **quiet)
         nodes = [node for node in ray.nodes() if node["Alive"]]
         own = ray.get_runtime_context().get_node_id()
@@ -161,6 +164,17 @@ class _Worker:
                 if word == "result":
                     self.last = next(stream)
                 self.host.tell(self.index, word, content)
+
+
+def _reach(address: str) -> None:
+    """Make sure that somebody listens: Ray would wait for minutes, or for ever.
+
+    Raises:
+        OSError: if nobody does.
+    """
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), REACH_SECONDS).close()
 
 
 def _watch(addresses: list[tuple[str, int]]) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Pipe
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cloudpickle
 import joblib
@@ -39,6 +39,8 @@ BEAT_SECONDS = 2.0
 """How often a worker tells that its trial advances, between epochs."""
 FAILED_STARTS = 3
 """So many workers that could not start, and none that could: there is no sense in another."""
+OPEN_SECONDS = 180.0
+"""Ray has so long to start, or to answer."""
 CLOSE_SECONDS = 10.0
 """Ray's driver has so long to end by itself."""
 _HOST = Path(__file__).with_name("ray_host.py")
@@ -230,10 +232,12 @@ class RayWorkers(Workers):
         gpus = 0 if self._on_cpu or self.address else torch.cuda.device_count()
         cores = joblib.cpu_count(only_physical_cores=True)
         room = gpus / self.devices if gpus else cores // self._processes
+        word, content = "refused", cast("Any", f"nothing in {OPEN_SECONDS:g} s")
         try:
             processors = max(self.wanted or 1, int(room)) * self._processes
             self._connection.send((self.address or _running(), processors))
-            _, word, content = self._connection.recv()
+            if self._connection.poll(OPEN_SECONDS):
+                _, word, content = self._connection.recv()
         except (EOFError, OSError):
             word, content = "refused", "its process ended"
         if word == "refused":

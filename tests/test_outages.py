@@ -18,6 +18,7 @@ from conftest import mlp, small_data
 from mlflow.tracking import MlflowClient
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
+from sqlalchemy import create_engine, text
 from test_study import assert_agreement, children, start, store, wait_for
 
 from lightning_tricks import InputError, Task, create_study, lease, main, optimize
@@ -229,6 +230,26 @@ def on_machine(name, storage, trials="6"):
     return start(*flags, "--workers", "inline", MACHINE=name, SLOW="0.2")
 
 
+def stop_between_writes(process, url):
+    """Stop a program as a machine that sleeps would, but not while it holds a lock of a database."""
+    while True:
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(0.1)
+        files = [*Path().glob("*.lock"), *Path().glob("*-journal")]
+        if not files and not in_transaction(url):
+            return
+        process.send_signal(signal.SIGCONT)
+        time.sleep(0.1)
+
+
+def in_transaction(url):
+    if not url.startswith("postgresql"):
+        return False
+    with create_engine(url).connect() as connection:
+        query = "select count(*) from pg_stat_activity where state like 'idle in transaction%'"
+        return bool(connection.execute(text(query)).scalar())
+
+
 def values(study):
     return [(t.number, t.state, t.params, t.value) for t in study.trials]
 
@@ -241,17 +262,17 @@ def test_a_program_that_stood_still_and_was_taken_over_writes_nothing_more(kind,
     wait_for(first, lambda: Path("optuna.db").exists() or kind != "sqlite")
     study = create_study("tiny", storage=url)
     wait_for(first, lambda: len(finished(study)) == 2)
-    first.send_signal(signal.SIGSTOP)
+    stop_between_writes(first, url)
     second = on_machine("two", url)
-    wait_for(second, lambda: len(finished(study)) >= 3)
+    wait_for(second, lambda: len(finished(study)) >= 3, seconds=600)
     first.send_signal(signal.SIGCONT)
-    _, errors = first.communicate(timeout=60)
+    _, errors = first.communicate(timeout=600)
     assert first.returncode == 4, errors
     assert errors.splitlines()[-1].startswith("error: this program stood still for a while")
     assert f"was taken over by process {second.pid} of" in errors
     assert "Traceback" not in errors
     assert "warning" not in errors
-    _, errors = second.communicate(timeout=120)
+    _, errors = second.communicate(timeout=600)
     assert second.returncode == 0, errors
     assert differences(study, tiny_study.task(), "sqlite:///mlflow.db") == []
     undisturbed = create_study("tiny", storage=None)
@@ -271,13 +292,13 @@ def test_a_program_that_was_taken_over_and_comes_back_after_the_end_changes_noth
     first = on_machine("one", "optuna.journal")
     study = create_study("tiny")
     wait_for(first, lambda: len(finished(study)) == 1)
-    first.send_signal(signal.SIGSTOP)
+    stop_between_writes(first, "optuna.journal")
     second = on_machine("two", "optuna.journal", trials="3")
-    _, errors = second.communicate(timeout=120)
+    _, errors = second.communicate(timeout=600)
     assert second.returncode == 0, errors
     before = Path("optuna.journal").read_bytes(), shown()
     first.send_signal(signal.SIGCONT)
-    _, errors = first.communicate(timeout=60)
+    _, errors = first.communicate(timeout=600)
     assert first.returncode == 4, errors
     assert "its study was taken over" in errors.splitlines()[-1]
     assert (Path("optuna.journal").read_bytes(), shown()) == before
