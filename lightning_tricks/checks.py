@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from lightning_tricks.data import InMemoryData
 from lightning_tricks.errors import InputError
+from lightning_tricks.hooks import TricksHooks
 from lightning_tricks.module import Batch, TricksModule
 from lightning_tricks.silence import SILENT, quiet
 from lightning_tricks.space import Space
@@ -77,7 +78,7 @@ class _Checks:
             self._sieve(stage, self._build)
         module = self.task.module(self.baseline)
         batch = self._check_shapes(module) if isinstance(module, TricksModule) else None
-        self._sieve("optimizer", self._build_optimizer)
+        self._sieve("optimizer", partial(_build_optimizer, module))
         if batch is None:
             self._rehearse(self.task.module(self._with("schedule", "constant")))
             return
@@ -154,10 +155,6 @@ class _Checks:
         except Exception as error:  # the user's code may raise anything
             raise InputError(f"the backbone cannot be made: {words(error)}") from None
 
-    def _build_optimizer(self, tricks: Tricks) -> None:
-        subject = self.task.module(tricks).tricks_subject
-        tricks.optimizer.build(tricks.weight_decay.groups(subject), subject)
-
     def _learn(self, stage: str, batch: Batch, tricks: Tricks) -> None:
         """Take the loss of a batch, as in training but in evaluation mode."""
         module = self.task.module(tricks)
@@ -213,6 +210,11 @@ class _Checks:
                 _check_logged(self.task.plateau, logged, "validation_loss")
 
         self._sieve("schedule", attempt)
+
+
+def _build_optimizer(module: TricksHooks, tricks: Tricks) -> None:
+    subject = module.tricks_subject
+    tricks.optimizer.build(tricks.weight_decay.groups(subject), subject)
 
 
 def _check_logged(name: str, logged: list[str], what: str) -> None:

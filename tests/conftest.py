@@ -2,10 +2,13 @@
 
 import itertools
 import logging
+import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -150,6 +153,14 @@ def seeded() -> None:
 @pytest.fixture(autouse=True)
 def in_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def no_tracking_uri_is_left() -> Iterator[None]:
+    """MLflow keeps a tracking URI that was set in the environment, from which a study would take it."""
+    yield
+    mlflow.set_tracking_uri(None)
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
 @pytest.fixture(scope="session")

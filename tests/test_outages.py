@@ -259,7 +259,8 @@ def test_a_program_that_stood_still_and_was_taken_over_writes_nothing_more(kind,
     """Of two real programs one is stopped for longer than the other one watches it."""
     url = "sqlite:///optuna.db" if kind == "sqlite" else request.getfixturevalue("database").url
     first = on_machine("one", url)
-    wait_for(first, lambda: Path("optuna.db").exists() or kind != "sqlite")
+    # That is made after the study, which two programs cannot make at once.
+    wait_for(first, Path("checkpoints-one", "tiny").exists)
     study = create_study("tiny", storage=url)
     wait_for(first, lambda: len(finished(study)) == 2)
     stop_between_writes(first, url)

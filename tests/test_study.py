@@ -434,7 +434,7 @@ def test_a_second_program_on_the_same_study_is_refused():
     process = start("--n-trials", "3", SLOW="0.5")
     wait_for(process, under_way(0))
     with pytest.raises(InputError, match="another program works on this study"):
-        optimize(load(), task(), n_trials=3)
+        optimize(load(), tiny_study.task(), n_trials=3)
     process.communicate(timeout=120)
     assert process.returncode == 0
     assert_agreement(load())
