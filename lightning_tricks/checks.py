@@ -10,6 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from lightning_tricks.data import InMemoryData
 from lightning_tricks.errors import InputError
@@ -21,7 +22,9 @@ from lightning_tricks.task import Task, words
 from lightning_tricks.tricks import LEARNING, SURGERY, Tricks
 from lightning_tricks.tricks.stopping import monitored
 
-_SIEVED = ("scaling", *LEARNING, *SURGERY)
+_FORWARD = ("scaling", *LEARNING)
+"""The stages that need a forward of ours, which a LightningModule of the user's has not."""
+_SIEVED = (*_FORWARD, *SURGERY)
 _LIKE_TRIALS = ("accelerator", "precision")
 """The arguments of the trials' Trainer that a rehearsal takes too."""
 
@@ -73,8 +76,9 @@ class _Checks:
 
     def run(self) -> None:
         """Check one thing after another; a later one leans on the space that earlier ones left."""
-        self._check_weights()
-        for stage in _SIEVED:
+        network = self._check_weights()
+        ours = () if isinstance(network, pl.LightningModule) else _FORWARD
+        for stage in [stage for stage in _SIEVED if stage not in ours]:
             self._sieve(stage, self._build)
         module = self.task.module(self.baseline)
         batch = self._check_shapes(module) if isinstance(module, TricksModule) else None
@@ -102,20 +106,23 @@ class _Checks:
         nearest: Tricks = self.space.nearest(self.task.reference())
         return nearest
 
-    def _check_weights(self) -> None:
-        """Make the network twice: weights that are drawn differ, loaded ones do not."""
-        made = []
+    def _check_weights(self) -> nn.Module:
+        """Make the network twice, and return it: weights that are drawn differ, loaded ones do not."""
+        made: list[nn.Module] = []
         for seed in (0, 1):
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
                 try:
-                    made.append(self.task.backbone(self.baseline).state_dict())
+                    made.append(self.task.backbone(self.baseline))
+                    states = [network.state_dict() for network in made]
                 except InputError:
                     raise
                 except Exception as error:  # the user's code may raise anything
                     raise InputError(f"the backbone cannot be made: {words(error)}") from None
-        weights = [n for n, value in made[0].items() if torch.is_tensor(value) and value.dim() > 1]
-        self.kept = bool(weights) and all(torch.equal(made[0][n], made[1][n]) for n in weights)
+        first, second = states
+        weights = [n for n, value in first.items() if torch.is_tensor(value) and value.dim() > 1]
+        self.kept = bool(weights) and all(torch.equal(first[n], second[n]) for n in weights)
+        return made[0]
 
     def _sieve(self, stage: str, attempt: Any) -> None:
         """Leave out the kinds of a stage that an attempt refuses.

@@ -100,7 +100,8 @@ def _own(function: Any) -> bool:
     """Tell whether a function or class is the user's: not of an installed package, nor of this one."""
     name = str(function.__module__)
     file = getattr(sys.modules.get(name), "__file__", None) or ""
-    installed = any(Path(file).is_relative_to(path) for path in set(sysconfig.get_paths().values()))
+    paths = [sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")]
+    installed = any(Path(file).is_relative_to(path) for path in paths)
     return not installed and name.partition(".")[0] not in (__package__, "builtins")
 
 
