@@ -29,15 +29,16 @@ def restore(
     Weights that are not on the shelf are trained again, from the same record and seed.
     """
     tricks = task.tricks.parse(outcome.record)
-    weights = shelf.get(number)
-    if weights is None:
-        say(f"the weights of trial {number} are not in {shelf.folder}: training it again")
-        trained = dict(train(task, tricks, outcome.seed).weights)
-        with contextlib.suppress(OSError, RuntimeError):  # no space, say
-            shelf.put(number, outcome, lambda: trained)
-        weights = trained
     module = task.module(tricks)
-    surgery.load_state(module, weights)
+    if (weights := shelf.get(number)) is not None:
+        with contextlib.suppress(Exception):  # what stands there may be of another network
+            surgery.load_state(module, weights)
+            return module
+    say(f"the weights of trial {number} are not in {shelf.folder}: training it again")
+    trained = dict(train(task, tricks, outcome.seed).weights)
+    with contextlib.suppress(OSError, RuntimeError):  # no space, say
+        shelf.put(number, outcome, lambda: trained)
+    surgery.load_state(module, trained)
     return module
 
 

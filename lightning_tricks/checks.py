@@ -15,7 +15,7 @@ from torch import nn
 from lightning_tricks.data import InMemoryData
 from lightning_tricks.errors import InputError
 from lightning_tricks.hooks import TricksHooks
-from lightning_tricks.module import Batch, TricksModule
+from lightning_tricks.module import Batch, TricksModule, accuracy
 from lightning_tricks.silence import SILENT, quiet
 from lightning_tricks.space import Space
 from lightning_tricks.task import Task, words
@@ -93,7 +93,7 @@ class _Checks:
         """Say what the user should know."""
         if self.left_out:
             kinds = "; ".join(f"{stage} {', '.join(out)}" for stage, out in self.left_out.items())
-            yield f"left out of the search: {kinds} ({self.reasons[0]})"
+            yield f"left out of the search: {kinds} ({'; '.join(self.reasons)})"
         if self.kept and self.space.domains["initialization"].extremes() != ("keep",):
             yield (
                 "the backbone comes with the same weights each time, which most trials draw anew: if "
@@ -182,6 +182,7 @@ class _Checks:
         _check_logged(self.task.monitor, names, "monitor")
         self._check_plateau(names)
         inputs, targets = self.task.example()
+        self._sieve("scaling", partial(_check_scaling, module, inputs))
         outputs = _outputs(module, inputs)
         _check_measures(self.task, outputs, targets)
         return inputs[:4], targets[:4]
@@ -189,16 +190,10 @@ class _Checks:
     def _rehearse(self, module: pl.LightningModule) -> None:
         """Train and validate a user's module on a batch, for what it logs and whether it runs."""
         options = {name: v for name, v in self.task.trainer.items() if name in _LIKE_TRIALS}
-        trainer = pl.Trainer(
-            **SILENT,
-            **options,
-            max_epochs=1,
-            limit_train_batches=1,
-            limit_val_batches=1,
-            num_sanity_val_steps=0,
-        )
+        few: dict[str, Any] = dict.fromkeys(("limit_train_batches", "limit_val_batches"), 1)
         try:
             with quiet(), torch.random.fork_rng():
+                trainer = pl.Trainer(**SILENT, **options, **few, max_epochs=1, num_sanity_val_steps=0)
                 trainer.fit(module, datamodule=self.task.data)
         except InputError:
             raise
@@ -222,6 +217,11 @@ class _Checks:
 def _build_optimizer(module: TricksHooks, tricks: Tricks) -> None:
     subject = module.tricks_subject
     tricks.optimizer.build(tricks.weight_decay.groups(subject), subject)
+
+
+def _check_scaling(module: TricksModule, inputs: torch.Tensor, tricks: Tricks) -> None:
+    if not tricks.scaling.neutral:
+        module.check_scalable(inputs)
 
 
 def _check_logged(name: str, logged: list[str], what: str) -> None:
@@ -262,6 +262,11 @@ def _check_fit(task: Task, outputs: Any, targets: torch.Tensor) -> None:
         raise ValueError("numbers to predict need outputs of the same shape")
     if targets.is_floating_point() and task.loss is F.cross_entropy:
         raise ValueError("numbers to predict need another loss, such as mse_loss")
+    if targets.is_floating_point() and accuracy in task.metrics.values():
+        raise ValueError(
+            "numbers to predict have no accuracy: give the task other metrics and a monitor, such as "
+            "metrics={}, monitor='val/loss', mode='min'"
+        )
 
 
 def _check_numbers(values: Mapping[str, Any]) -> None:

@@ -281,7 +281,9 @@ class Coordinator:
         if twin is None:
             self.queue.append(under)
             return True
-        outcome = Outcome(**{**self.ended[twin].user_attrs[ledger.OUTCOME], "duplicate_of": twin})
+        earlier = Outcome.read(self.ended[twin])
+        assert earlier is not None  # else its record would not be known
+        outcome = replace(earlier, duplicate_of=twin)
         under.job = replace(job, seed=outcome.seed)  # the one that the scores are of
         self._begin(under)
         for epoch in outcome.history:
@@ -454,7 +456,8 @@ class Coordinator:
             )
 
     def _restore(self, trial: FrozenTrial) -> TricksHooks:
-        outcome = Outcome(**trial.user_attrs[ledger.OUTCOME])
+        outcome = Outcome.read(trial)
+        assert outcome is not None  # it used its whole budget
         return champion.restore(self.task, outcome, self.shelf, trial.number, self.bar.say)
 
     def _crown(self, best: FrozenTrial) -> None:
@@ -476,7 +479,8 @@ class Coordinator:
     def _place(self, trials: Iterable[FrozenTrial], standing: Standing) -> None:
         """Tell MLflow anew where trials stand that are, or were, something to the study."""
         for trial in trials:
-            outcome = Outcome(**trial.user_attrs[ledger.OUTCOME])
+            outcome = Outcome.read(trial)
+            assert outcome is not None  # it used its whole budget
             update = updates.placed(self.task, trial, outcome, standing, milliseconds())
             self.tracker.update(trial.number, update)
 

@@ -190,7 +190,10 @@ class InMemoryData(pl.LightningDataModule):
                 stratify=None if classes is None else classes[rest],
             )
         except ValueError as error:
-            raise InputError(f"the data set cannot be split: {error}") from None
+            raise InputError(
+                f"the data set cannot be split: {in_a_line(error)} (numbers to predict need "
+                "regression=True)"
+            ) from None
         parts = [Split(whole.inputs[part], whole.targets[part]) for part in (train, compared, held)]
         return cls(*parts, batch_size=batch_size, regression=regression)
 
@@ -258,10 +261,7 @@ def _fits(splits: Iterable[Split], device: torch.device) -> bool:
 
 def _split(name: str, pair: tuple[Any, Any], regression: bool = False) -> Split:
     """Read inputs and targets, and check them."""
-    try:
-        inputs, targets = (torch.as_tensor(part) for part in map(_array, pair))
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name}: inputs and targets must be numbers ({in_a_line(error)})") from None
+    inputs, targets = (_tensor(name, *part) for part in zip(("inputs", "targets"), pair, strict=True))
     if inputs.is_floating_point():
         inputs = inputs.float()
     if regression:
@@ -272,10 +272,22 @@ def _split(name: str, pair: tuple[Any, Any], regression: bool = False) -> Split:
     return Split(inputs, targets if regression else targets.long())
 
 
+def _tensor(name: str, what: str, values: Any) -> Tensor:
+    try:
+        return torch.as_tensor(_array(values))
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{name}: {what} must be numbers ({in_a_line(error, 80)}); words become class numbers by "
+            "pandas.factorize(words)[0], and columns by pandas.get_dummies(table)"
+        ) from None
+
+
 def _array(values: Any) -> Any:
     if isinstance(values, Tensor):
         return values
     array = np.asarray(values)
+    if array.dtype == object:  # columns of several types, such as truth values beside numbers
+        array = array.astype(np.float64)
     return array if array.flags.writeable else array.copy()  # pandas shares what may not be written
 
 
@@ -287,7 +299,10 @@ def _check(name: str, split: Split, regression: bool) -> None:
             f"(got {inputs.dtype} of shape {tuple(inputs.shape)})"
         )
     if targets.dim() != 1 + regression:
-        raise InputError(f"{name}: targets must be of shape (N,) (got {tuple(targets.shape)})")
+        raise InputError(
+            f"{name}: targets must be of shape (N,) (got {tuple(targets.shape)}); several numbers or "
+            "labels of a sample need regression=True"
+        )
     if not len(inputs) or len(inputs) != len(targets):
         raise InputError(
             f"{name}: inputs and targets must be of one length, at least 1 "

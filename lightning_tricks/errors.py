@@ -19,6 +19,10 @@ class InputError(ValueError):
         super().__init__(redacted(message))
 
 
+class UnknownStudy(InputError):
+    """A storage that can be read holds no study of a name."""
+
+
 class Unfinished(RuntimeError):
     """A study ended before its time, and not by its input; the same command goes on with it.
 

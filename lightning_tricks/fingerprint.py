@@ -7,7 +7,7 @@ import inspect
 import sys
 import sysconfig
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +58,11 @@ def of_function(function: Any) -> str:
         given = [_plain(value) for value in (*function.args, *sorted(function.keywords.items()))]
         return f"{of_function(function.func)}({', '.join(given)})"
     if not hasattr(function, "__qualname__"):  # an object that can be called
-        return of_function(type(function))
+        return f"{of_function(type(function))}({_attributes(function)})"
     if not _own(function):
         return f"{function.__module__}.{function.__qualname__}"
     captured = [_plain(cell.cell_contents) for cell in getattr(function, "__closure__", None) or ()]
-    return f"{function.__qualname__} {_digest([_source(function), *captured])}"
+    return f"{function.__qualname__} {_digest([_source(function), *captured, *_used(function, set())])}"
 
 
 def of_network(network: nn.Module) -> str:
@@ -94,6 +94,28 @@ def _tensors(batch: Any) -> list[Tensor]:
         return [batch.float() if batch.dtype == torch.bfloat16 else batch]
     parts = list(batch.values()) if isinstance(batch, Mapping) else batch
     return [t for part in parts for t in _tensors(part)] if isinstance(parts, (list, tuple)) else []
+
+
+def _attributes(thing: Any) -> str:
+    """Write what an object says of itself in plain values, such as the smoothing of a loss."""
+    plain = (str, int, float, bool, type(None))
+    held = {name: v for name, v in vars(thing).items() if isinstance(v, plain) and name[0] != "_"}
+    return ", ".join(f"{name}={value!r}" for name, value in sorted(held.items()) if name != "training")
+
+
+def _used(function: Any, seen: set[int]) -> Iterator[str]:
+    """Walk the user's functions and plain values that a function takes from its module."""
+    seen.add(id(function))
+    code = getattr(function, "__code__", None)
+    for name in code.co_names if code else ():
+        value = function.__globals__.get(name)
+        if isinstance(value, (str, int, float, bool)):
+            yield f"{name}={value!r}"
+        elif (
+            callable(value) and id(value) not in seen and hasattr(value, "__qualname__") and _own(value)
+        ):
+            yield _source(value)
+            yield from _used(value, seen)
 
 
 def _own(function: Any) -> bool:

@@ -19,7 +19,7 @@ from typing import Any
 import optuna
 from filelock import FileLock, Timeout
 
-from lightning_tricks.errors import InputError, TakenOver
+from lightning_tricks.errors import InputError, TakenOver, shown
 
 BEAT_SECONDS = 10.0
 """How often the holder counts on."""
@@ -153,6 +153,12 @@ class Lease:
 def _held(study: optuna.Study) -> dict[str, Any] | None:
     attributes = study._storage.get_study_user_attrs(study._study_id)  # `user_attrs` copies them all
     held: dict[str, Any] | None = attributes.get(LEASE)
+    known = isinstance(held, dict) and {"host", "process", "started"} <= held.keys()
+    if held is not None and not known:
+        raise InputError(
+            f"the storage is damaged: who works on the study is {shown(held, 60)} there; put a backup "
+            "in its place, or choose another --study-name"
+        )
     return held
 
 

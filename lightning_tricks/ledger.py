@@ -6,14 +6,16 @@ trial holds its *outcome*: the record, the curves, the reason. MLflow can be wri
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from dataclasses import dataclass, field
+from typing import Any, Literal, Required, Self
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from lightning_tricks import scores
-from lightning_tricks.errors import InputError
+from lightning_tricks.errors import InputError, shown
 from lightning_tricks.space import Space
 from lightning_tricks.task import Task
 from lightning_tricks.trial import Epoch, Result
@@ -28,18 +30,25 @@ CHAMPION, MLFLOW_RUN = "champion", "mlflow_run"
 STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
+class EpochData(TypedDict):
+    """An epoch, as it is kept with its trial."""
+
+    number: int
+    score: float
+    metrics: dict[str, float]
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a trial ended, as it is kept with the trial."""
 
     record: Mapping[str, Any]
-    state: str
-    epochs: list[dict[str, Any]]
-    """Of each epoch its number, score and metrics."""
+    state: Literal["complete", "pruned", "failed"]
+    epochs: list[EpochData]
     reason: str
     traceback: str
     parameters: int
-    seconds: float
+    seconds: FiniteFloat
     seed: int
     duplicate_of: int | None = None
 
@@ -49,7 +58,10 @@ class Outcome:
         return cls(
             record=tricks.model_dump(),
             state=result.state,
-            epochs=[asdict(epoch) for epoch in result.epochs],
+            epochs=[
+                EpochData(number=epoch.number, score=epoch.score, metrics=dict(epoch.metrics))
+                for epoch in result.epochs
+            ],
             reason=result.reason or result.trouble,
             traceback=result.traceback,
             parameters=result.parameters,
@@ -61,7 +73,8 @@ class Outcome:
     def read(cls, trial: FrozenTrial) -> Self | None:
         """Read the outcome of a finished trial; None where there is none."""
         data = trial.user_attrs.get(OUTCOME)
-        return None if data is None else cls(**data)
+        known = cls.__dataclass_fields__  # a later version may keep more
+        return None if data is None else cls(**{k: v for k, v in data.items() if k in known})
 
     @property
     def history(self) -> list[Epoch]:
@@ -77,6 +90,52 @@ class Outcome:
     def key(self) -> str:
         """Equal for equal records."""
         return key(self.record)
+
+
+class Champion(TypedDict, total=False):
+    """What a study keeps of its champion."""
+
+    trial: Required[int]
+    run_id: Required[str | None]
+    version: Required[str]
+    former: list[int]
+
+
+_KEPT: dict[str, TypeAdapter[Any]] = {
+    IDENTITY: TypeAdapter(dict[str, Any]),
+    BASELINE: TypeAdapter(dict[str, Any]),
+    TESTS: TypeAdapter(dict[int, dict[str, float]]),
+    CHAMPION: TypeAdapter(Champion),
+    MLFLOW_RUN: TypeAdapter(str),
+}
+_OUTCOME: TypeAdapter[Outcome] = TypeAdapter(Outcome)
+
+
+def inspect(study: optuna.Study) -> None:
+    """Check what the storage holds beside parameters and values: it is input, as any file is.
+
+    Raises:
+        InputError: if something is not what was written there; names it.
+    """
+    for name, kind in _KEPT.items():
+        if name in study.user_attrs:
+            _check_kept(kind, study.user_attrs[name], f"{name} of study {study.study_name!r}")
+    for trial in study.get_trials(deepcopy=False):
+        if OUTCOME in trial.user_attrs:
+            _check_kept(_OUTCOME, trial.user_attrs[OUTCOME], f"outcome of trial {trial.number}")
+
+
+def _check_kept(kind: TypeAdapter[Any], value: Any, what: str) -> None:
+    try:
+        kind.validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, ("", *first["loc"])))
+        raise InputError(
+            f"the storage is damaged: the {what} is not what a study writes ({where.strip('.')}: "
+            f"{first['msg']}, got {shown(first['input'], 60)}); put a backup in its place, or choose "
+            "another --study-name"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -165,7 +224,8 @@ def check(
     if study.direction.name.lower() != task.direction:
         raise InputError(
             f"study {study.study_name!r} is to {study.direction.name.lower()}, but "
-            f"{task.monitor} is to {task.direction}; choose another --study-name"
+            f"{task.monitor} is to {task.direction}; make it with direction={task.direction!r}, under "
+            "another --study-name"
         )
     identity = {
         "task": task.name,

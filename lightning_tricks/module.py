@@ -70,6 +70,8 @@ class TricksModule(TricksHooks):
         super().__init__()
         if other := other_package(backbone):
             raise InputError(f"the backbone is a LightningModule{other}")
+        if not isinstance(backbone, nn.Module):
+            raise InputError(f"the backbone must be an nn.Module (got {type(backbone).__name__})")
         record = record_of(tricks, record_type)
         self.save_hyperparameters({"tricks": record.model_dump(), "record_type": type_name(record)})
         self.loss, self.metrics = loss, dict(metrics)
@@ -81,7 +83,8 @@ class TricksModule(TricksHooks):
                 if isinstance(metric, Metric)
             }
         )
-        self.cast = Cast()
+        embeddings = (nn.Embedding, nn.EmbeddingBag)
+        self.cast = Cast(tokens=any(isinstance(layer, embeddings) for layer in backbone.modules()))
         self.scaling = record.scaling.build()
         self.backbone = copy.deepcopy(backbone)
         self.take_tricks(record, monitor, mode, validation_loss)
@@ -110,11 +113,24 @@ class TricksModule(TricksHooks):
         super().on_fit_start()
         if self.scaling is not None and not self.scaling.fitted:
             self._budget()  # has Lightning set up the training data
-            inputs = (batch[0] for batch in training_batches(self.trainer))
+            inputs = (self.check_scalable(batch[0]) for batch in training_batches(self.trainer))
             self.tricks.scaling.fit(self.scaling, inputs)
             if self.trainer.world_size > 1:  # each process may have seen other samples
                 for name, value in self.scaling.named_buffers():
                     setattr(self.scaling, name, self.trainer.strategy.broadcast(value))
+
+    def check_scalable(self, inputs: Tensor) -> Tensor:
+        """Return inputs that may be scaled.
+
+        Raises:
+            InputError: if they are tokens, which an embedding of the backbone looks up.
+        """
+        if self.cast.keeps(inputs):
+            raise InputError(
+                f"scaling would change the tokens ({inputs.dtype}) that nn.Embedding looks up: set "
+                "scaling to 'none'"
+            )
+        return inputs
 
     def pass_batch(self, batch: Batch, batch_idx: int) -> None:
         """Pass the inputs of a batch through the network, as validation would."""

@@ -51,7 +51,7 @@ class PatientStorage(BaseStorage):
                 tried = True
                 time.sleep(PAUSE_SECONDS)
             else:
-                if self._away:
+                if tried:  # reading may go well all along while a full disk takes no writing
                     self._turn(False, "the Optuna storage is back")
                 return result
 

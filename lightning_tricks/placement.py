@@ -14,6 +14,9 @@ from lightning_tricks.workers import Inline, Workers
 
 WORTH_SECONDS = 60.0
 """A worker must have so much work before it: to start it takes 10 to 30 seconds of a processor."""
+MOST_WORKERS = 1000
+"""So many were tried; Ray would hang over very many more."""
+MOST_DEVICES = 1000
 
 
 @dataclass(frozen=True)
@@ -37,15 +40,16 @@ class Placement:
     stall_minutes: float = 30
 
     def __post_init__(self) -> None:
-        count = isinstance(self.workers, int) and self.workers >= 1
+        count = isinstance(self.workers, int) and 1 <= self.workers <= MOST_WORKERS
         if not count and self.workers not in ("auto", "inline"):
             raise InputError(
-                f"workers must be auto, inline or a number of at least 1 (got {self.workers!r})"
+                f"workers must be auto, inline or a number from 1 to {MOST_WORKERS} "
+                f"(got {self.workers!r})"
             )
-        if not (0 < self.devices <= 1 or (self.devices > 1 and self.devices == int(self.devices))):
+        if not (0 < self.devices <= 1 or (self.devices in range(2, MOST_DEVICES + 1))):
             raise InputError(
-                "devices_per_trial must be a whole number, or a fraction of one device "
-                f"(got {self.devices!r})"
+                "devices_per_trial must be a whole number, or a fraction of one device, and at most "
+                f"{MOST_DEVICES} (got {self.devices:g})"
             )
         if self.workers == "inline" and self.ray_address is not None:
             raise InputError("a Ray cluster cannot be used with workers inline: leave one of them out")

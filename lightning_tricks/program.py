@@ -6,21 +6,22 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import optuna
 
 from lightning_tricks import lease
 from lightning_tricks.agreement import differences, left_behind
-from lightning_tricks.errors import InputError
-from lightning_tricks.ledger import MLFLOW_RUN
+from lightning_tricks.errors import InputError, UnknownStudy
+from lightning_tricks.ledger import MLFLOW_RUN, inspect
 from lightning_tricks.redaction import redacted
 from lightning_tricks.report import count
-from lightning_tricks.search import Wanted, create_study, finished, load_study
+from lightning_tricks.search import Wanted, create_study, finished, load_study, storage_file
 from lightning_tricks.space import Space
 from lightning_tricks.study import optimize
 from lightning_tricks.task import Task
-from lightning_tricks.tracking import sweep
+from lightning_tricks.tracking import sweep, tracking_file
 
 
 def run(given: argparse.Namespace, make_task: Callable[[], Task]) -> int:
@@ -42,8 +43,26 @@ def run(given: argparse.Namespace, make_task: Callable[[], Task]) -> int:
     if given.space is not None:
         space = Space.from_yaml(task.tricks, given.space)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    _check_places(given)
     name = given.study_name or task.name
     return _check(name, given, task, space) if given.check else _train(name, given, task, space)
+
+
+def _check_places(given: argparse.Namespace) -> None:
+    """Refuse two stores in one place, which would spoil each other.
+
+    Raises:
+        InputError: if there are.
+    """
+    places = {
+        "--storage": storage_file(given.storage),
+        "--tracking-uri": tracking_file(given.tracking_uri),
+        "--checkpoints": Path(given.checkpoints).absolute() if given.checkpoints else None,
+    }
+    seen: dict[Path, str] = {}
+    for flag, place in places.items():
+        if place is not None and seen.setdefault(place, flag) != flag:
+            raise InputError(f"{seen[place]} and {flag} must be different places (got {place} for both)")
 
 
 def _train(name: str, given: argparse.Namespace, task: Task, space: Space[Any]) -> int:
@@ -82,13 +101,14 @@ def _check(name: str, given: argparse.Namespace, task: Task, space: Space[Any]) 
     """Tell whether Optuna and MLflow agree; mend MLflow if that is asked for."""
     try:
         study = load_study(name, given.storage)
-    except InputError as error:
+    except UnknownStudy as error:  # a storage that cannot be read says nothing about MLflow
         found = []
         with contextlib.suppress(InputError):  # there is no MLflow either
             found = left_behind(name, given.tracking_uri)
         if not found:
             raise
         return _swept(name, given, [str(error), *found])
+    inspect(study)
     trials = finished(study)
     found = differences(study, task, given.tracking_uri)
     if not trials and found and not lease.held(study):

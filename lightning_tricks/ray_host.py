@@ -203,7 +203,15 @@ def _why(error: BaseException) -> str:
     return lines[-1]
 
 
+def _leave_with(parent: int) -> None:
+    """End this process when the one that started it is gone, also while Ray is waited for."""
+    while os.getppid() == parent:
+        time.sleep(WATCH_SECONDS)
+    os._exit(1)
+
+
 if __name__ == "__main__":
+    threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
     Host(Connection(int(sys.argv[1]))).serve()
     ray.shutdown()
     os._exit(0)  # whatever its threads wait for

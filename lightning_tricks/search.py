@@ -17,7 +17,7 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_tricks.errors import InputError, check_url, in_a_line, locked
+from lightning_tricks.errors import InputError, UnknownStudy, check_url, in_a_line, locked
 from lightning_tricks.redaction import redacted
 from lightning_tricks.samplers import LATEST, SAMPLERS, view
 
@@ -155,20 +155,40 @@ def load_study(name: str, storage: str | Path | BaseStorage) -> optuna.Study:
     """Load the Optuna study that is there, and make none.
 
     Raises:
-        InputError: if there is none of this name, or the storage cannot be opened.
+        UnknownStudy: if there is none of this name.
+        InputError: if the storage cannot be opened.
     """
-    if not isinstance(storage, BaseStorage):
-        file = str(storage).removeprefix("sqlite:///")
-        if "://" not in file and not Path(file).exists():
-            raise InputError(f"there is no storage at {str(storage)!r}")
+    file = None if isinstance(storage, BaseStorage) else storage_file(storage)
+    if file is not None and not file.exists():
+        raise InputError(f"there is no storage at {str(storage)!r}")
     try:
         return optuna.load_study(study_name=name, storage=_storage(storage))
     except KeyError:
-        raise InputError(f"there is no study {name!r} in {_shown(storage)}") from None
+        raise UnknownStudy(f"there is no study {name!r} in {_shown(storage)}") from None
     except InputError:
         raise
     except Exception as error:  # each storage raises its own
         raise _unopened(storage, error) from None
+
+
+def storage_file(storage: str | Path) -> Path | None:
+    """Return the file of a storage; None if it is a server's.
+
+    Raises:
+        InputError: if it is a SQLite database in memory: each thread would have its own.
+    """
+    if not re.match(r"\w+(\+\w+)?://", str(storage)):
+        return Path(storage).absolute()
+    backend, _, place = str(storage).partition("://")
+    if backend.partition("+")[0] != "sqlite":
+        return None
+    file = place.removeprefix("/").partition("?")[0]
+    if file in ("", ":memory:"):
+        raise InputError(
+            f"a SQLite database in memory is each thread's own (got {storage}): give it a file, such as "
+            "sqlite:///optuna.db, or give no storage to create_study"
+        )
+    return Path(file).absolute()
 
 
 def _storage(storage: str | Path | BaseStorage) -> BaseStorage | str:
@@ -176,6 +196,7 @@ def _storage(storage: str | Path | BaseStorage) -> BaseStorage | str:
         return storage
     if isinstance(storage, str) and re.match(r"\w+(\+\w+)?://", storage):
         check_url(storage)
+        storage_file(storage)
         os.environ.setdefault("PGCONNECT_TIMEOUT", CONNECT_SECONDS)
         return storage
     path = Path(storage)

@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import secrets
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -38,7 +40,10 @@ class Shelf:
         Raises:
             InputError: if it cannot be made or written to.
         """
-        there = next(p for p in (self._running, *self._running.parents) if p.exists())
+        try:
+            there = next(p for p in (self._running, *self._running.parents) if p.exists())
+        except OSError as error:  # a name that is too long
+            raise InputError(f"checkpoints cannot be kept in {self.folder}: {error}") from None
         if not (there.is_dir() and os.access(there, os.W_OK)):
             why = "may not be written to" if there.is_dir() else "is no folder"
             raise InputError(f"checkpoints cannot be kept in {self.folder}: {there} {why}")
@@ -70,7 +75,7 @@ class Shelf:
         names = {self.checkpoint(number).stem for number in waiting}
         for path in self._running.iterdir():
             if path.name.split(".")[0] not in names:
-                path.unlink(missing_ok=True)
+                _remove(path)
 
     def checkpoint(self, number: int) -> Path:
         """Return where the checkpoints of a trial go."""
@@ -79,7 +84,7 @@ class Shelf:
     def drop(self, number: int) -> None:
         """Drop the checkpoints of a trial that ended."""
         for path in self._running.glob(f"{self.checkpoint(number).stem}.*"):
-            path.unlink(missing_ok=True)
+            _remove(path)
 
     def put(
         self,
@@ -106,8 +111,10 @@ class Shelf:
         if number not in {*ranks, *self._references}:
             return
         path = self._path(number)
-        torch.save(dict(weights()), path.with_suffix(".part"))
-        path.with_suffix(".part").replace(path)
+        # Under a name that nobody knows before: a link of that name would be followed.
+        part = path.with_suffix(f".{secrets.token_hex(8)}.part")
+        torch.save(dict(weights()), part)
+        part.replace(path)
         self._ranks = ranks
         names = {self._path(n).name for n in {*self._ranks, *self._references}}
         for other in self.folder.glob("trial-*.pt"):
@@ -131,3 +138,11 @@ class Shelf:
 
     def _path(self, number: int) -> Path:
         return self.folder / f"trial-{number:05d}.pt"
+
+
+def _remove(path: Path) -> None:
+    """Remove what stands where a checkpoint should, whatever it is."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

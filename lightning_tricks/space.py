@@ -67,6 +67,10 @@ class Space(Generic[T]):
     changed: Mapping[str, Domain] = dataclass_field(default_factory=dict)
     """Domains by path, where they differ from those of the types."""
 
+    def __post_init__(self) -> None:
+        if not (isinstance(self.model, type) and issubclass(self.model, Trick)):
+            raise InputError(f"a space is of a record's type, such as Tricks (got {shown(self.model)})")
+
     @cached_property
     def domains(self) -> Mapping[str, Domain]:
         """Return the domain of every path, those of fields that are not searched included."""
@@ -100,7 +104,8 @@ class Space(Generic[T]):
         """
         space = self
         for path, value in domains.items():
-            one = isinstance(value, str) and variants(self._field(path))
+            field = self._field(path)  # an error where there is none
+            one = isinstance(value, str) and variants(field)
             options = [value] if one else value
             space = space._change(path, Domain.parse(path, options, space.domains[path]))
         return space._checked()

@@ -138,6 +138,7 @@ def _folder(checkpoints: str | Path) -> Path:
 def _check_study(study: optuna.Study, task: Task, space: Space[Any], seed: int, same_task: bool) -> None:
     if len(study.directions) > 1:
         raise InputError(f"the study must have one objective (got {len(study.directions)})")
+    ledger.inspect(study)
     ledger.check(study, task, space, seed, same_task)
 
 

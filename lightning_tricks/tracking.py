@@ -14,6 +14,7 @@ import json
 import logging
 import math
 import os
+import secrets
 import shlex
 import ssl
 import sys
@@ -129,6 +130,7 @@ class Tracker:
     ) -> None:
         self.uri, self.name, self._warn, self._guard = redacted(uri, whole=True), experiment, warn, guard
         with _told(uri):
+            _make_database(uri)
             self.client = _client(uri)
             self._store = self.client.tracking_uri
             found = _experiment(self.client, experiment, uri)
@@ -571,6 +573,11 @@ def sweep(uri: str, name: str, run_id: str | None) -> None:
             client.delete_run(stray)
 
 
+def tracking_file(uri: str) -> Path | None:
+    """Return the file of a tracking URI; None if it is no SQLite database."""
+    return _file(uri) if uri.startswith(_SQLITE) else None
+
+
 def check_tracking(uri: str, experiment: str) -> None:
     """Look whether MLflow can be opened and would take an experiment; make nothing.
 
@@ -652,7 +659,7 @@ def _client(uri: str) -> MlflowClient:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what goes wrong is told in a line of ours
     _check_uri(uri)
     return MlflowClient(tracking_uri=_absolute(uri))
 
@@ -667,6 +674,21 @@ def _check_uri(uri: str) -> None:
             f"MLflow cannot be opened at {uri}: must be the path of a file in a folder that is there"
         )
     _knock(uri)
+
+
+def _make_database(uri: str) -> None:
+    """Make a SQLite database for MLflow in one piece: one that was half made is refused for ever."""
+    if not uri.startswith(_SQLITE) or uri.endswith(":memory:") or _file(uri).exists():
+        return
+    file = _file(uri)
+    _check_uri(uri)
+    part = file.with_name(f"{file.name}.{secrets.token_hex(8)}.part")
+    try:
+        _client(f"{_SQLITE}{part}").search_experiments(max_results=1)
+        if not file.exists():  # another study may have made it meanwhile
+            part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _knock(uri: str) -> None:

@@ -6,7 +6,7 @@ goes on from the checkpoint of any epoch therefore ends with the score that it w
 
 import copy
 import math
-import os
+import secrets
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -323,7 +323,7 @@ class _Watcher(pl.Callback):
         if not trainer.strategy.broadcast(due) or self.checkpoint is None:
             return
         begin = time.perf_counter()
-        part = self.checkpoint.with_suffix(f".{os.getpid()}.part")
+        part = self.checkpoint.with_suffix(f".{secrets.token_hex(8)}.part")  # a link is not followed
         try:
             trainer.save_checkpoint(part)
             if trainer.is_global_zero:

@@ -12,6 +12,7 @@ import mlflow
 import pytest
 import pytorch_lightning as pl
 import torch
+from hypothesis import HealthCheck, settings
 from mlflow.tracking import MlflowClient
 from sklearn.datasets import load_digits
 from torch import nn
@@ -19,6 +20,10 @@ from torch import nn
 from lightning_tricks import InMemoryData, Split, Tricks, TricksModule
 from lightning_tricks.backbones import Residual
 from lightning_tricks.space import stages
+
+# How long an example takes says something of the machine only.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 VARIANTS = [(stage, kind) for stage, options in stages(Tricks).items() for kind in options]
 STAGE_PAIRS = list(itertools.combinations(stages(Tricks), 2))

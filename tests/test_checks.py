@@ -4,7 +4,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from conftest import mlp, small_data
+from conftest import mlp, small_data, trainer
 from torch import nn
 
 from lightning_tricks import (
@@ -189,3 +189,43 @@ def test_the_other_package_of_lightning_is_told_in_a_line():
         TricksModule(Theirs(), Tricks())
     with pytest.raises(InputError, match=message):
         Task("theirs", other.LightningDataModule(), lambda tricks: mlp())
+
+
+class Tokens(nn.Module):
+    """Looks its inputs up, as networks for words do."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.EmbeddingBag(20, 8)
+        self.head = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
+
+    def forward(self, tokens):
+        self.seen = tokens
+        return self.head(self.embedding(tokens))
+
+
+def test_tokens_reach_an_embedding_as_they_are():
+    tokens, targets = torch.randint(20, (40, 5)), torch.arange(40) % 3
+    data = InMemoryData((tokens, targets), (tokens, targets), batch_size=8)
+    checked = check(Task("tokens", data, lambda tricks: Tokens()), Space(Tricks))
+    assert checked.space.domains["scaling"].extremes() == ("none",)
+    assert "scaling would change the tokens" in checked.notes[0]
+    module = TricksModule(Tokens(), Tricks(scaling="none"))
+    fit = trainer(1)
+    fit.fit(module, datamodule=data)
+    assert module.backbone.seen.dtype == torch.int64
+    with pytest.raises(InputError, match="set scaling to 'none'"):
+        trainer(1).fit(TricksModule(Tokens(), Tricks()), datamodule=data)
+
+
+def test_numbers_to_predict_have_no_accuracy():
+    inputs = torch.randn(40, 6)
+    data = InMemoryData.from_arrays(inputs, inputs.sum(1), regression=True)
+    task = Task("sums", data, lambda tricks: mlp(classes=1), loss=F.mse_loss)
+    with pytest.raises(InputError, match=r"numbers to predict have no accuracy.*metrics=\{\}"):
+        check(task, Space(Tricks))
+
+
+def test_a_backbone_that_is_no_network_is_told():
+    with pytest.raises(InputError, match=r"must be an nn.Module \(got str\)"):
+        TricksModule("x", Tricks())

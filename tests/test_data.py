@@ -104,3 +104,15 @@ def test_evaluation_batches_of_images_are_smaller():
     sizes = {len(targets) for _, targets in images.val_dataloader()}
     assert max(sizes) <= 2**19 // (3 * 32 * 32)
     assert sum(len(targets) for _, targets in images.val_dataloader()) == 2000
+
+
+def test_tables_of_several_types_are_numbers_and_words_are_told_what_to_become():
+    import pandas as pd
+
+    table = pd.DataFrame({"size": [1.0, 2.5] * 10, "colour": ["red", "blue"] * 10})
+    data = InMemoryData.from_arrays(pd.get_dummies(table), [0, 1] * 10)
+    assert data.sample_shape == (3,)
+    with pytest.raises(InputError, match=r"inputs must be numbers.*pandas.get_dummies"):
+        InMemoryData.from_arrays(table, [0, 1] * 10)
+    with pytest.raises(InputError, match=r"targets must be numbers.*pandas.factorize"):
+        InMemoryData.from_arrays(pd.get_dummies(table), table["colour"])

@@ -129,7 +129,7 @@ def test_comments_and_layout_of_a_function_do_not_count_but_what_it_holds_does()
 
 def test_functions_of_installed_packages_are_known_by_their_names():
     assert of_function(F.cross_entropy) == "torch.nn.functional.cross_entropy"
-    assert of_function(nn.MSELoss()) == "torch.nn.modules.loss.MSELoss"
+    assert of_function(nn.MSELoss()).startswith("torch.nn.modules.loss.MSELoss(")
 
 
 def test_taking_it_leaves_the_random_state_alone():
@@ -146,3 +146,27 @@ def test_of_large_data_a_thousand_samples_are_looked_at():
         task(data=data).fingerprint["data"]["train"].startswith("float32 (100000, 2), int64 (100000,)")
     )
     assert task(data=data).fingerprint != task(data=other).fingerprint
+
+
+FACTOR = 1.0
+
+
+def helper(value):
+    return value * FACTOR
+
+
+def leaning(outputs, targets):
+    return helper(F.cross_entropy(outputs, targets))
+
+
+def test_what_a_function_takes_from_its_module_counts(monkeypatch):
+    before = of_function(leaning)
+    monkeypatch.setitem(globals(), "FACTOR", 5.0)
+    assert of_function(leaning) != before
+    monkeypatch.setitem(globals(), "helper", other_loss)
+    assert of_function(leaning) != before
+
+
+def test_objects_are_told_apart_by_their_plain_values():
+    assert of_function(nn.CrossEntropyLoss()) == of_function(nn.CrossEntropyLoss())
+    assert of_function(nn.CrossEntropyLoss()) != of_function(nn.CrossEntropyLoss(label_smoothing=0.9))

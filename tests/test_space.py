@@ -339,3 +339,10 @@ def test_what_is_searched_is_what_trials_may_differ_in():
     assert not never & set(found)
     assert "mixing" not in found
     assert "mixing" in Space(ImageTricks).searched()
+
+
+def test_a_wrong_path_is_told_by_narrow_as_by_pin():
+    with pytest.raises(InputError, match=r"adam.lrr: no such field.*did you mean"):
+        Space(Tricks).narrow({"optimizer.adam.lrr": {"low": 0.1, "high": 0.2}})
+    with pytest.raises(InputError, match=r"of a record's type, such as Tricks \(got"):
+        Space(Tricks())

@@ -86,10 +86,22 @@ class Scale(nn.Module):
 
 
 class Cast(nn.Module):
-    """Integer inputs (images as bytes) become floating-point numbers of the same value."""
+    """Integer inputs (images as bytes) become floating-point numbers of the same value.
+
+    Args:
+        tokens: whether integers other than bytes are tokens, which an embedding looks up: they stay.
+    """
+
+    def __init__(self, tokens: bool = False) -> None:
+        super().__init__()
+        self.tokens = tokens
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return inputs if inputs.is_floating_point() else inputs.float()
+        return inputs if inputs.is_floating_point() or self.keeps(inputs) else inputs.float()
+
+    def keeps(self, inputs: Tensor) -> bool:
+        """Tell whether inputs are tokens."""
+        return self.tokens and inputs.dtype in (torch.int16, torch.int32, torch.int64)
 
 
 class ScalingTrick(Trick):
