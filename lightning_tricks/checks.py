@@ -17,7 +17,7 @@ from lightning_tricks.errors import InputError
 from lightning_tricks.hooks import TricksHooks
 from lightning_tricks.module import Batch, TricksModule, accuracy
 from lightning_tricks.silence import SILENT, quiet
-from lightning_tricks.space import Space
+from lightning_tricks.space import Space, stages
 from lightning_tricks.task import Task, words
 from lightning_tricks.tricks import LEARNING, SURGERY, Tricks
 from lightning_tricks.tricks.stopping import monitored
@@ -131,6 +131,8 @@ class _Checks:
             InputError: if it refuses all.
         """
         kinds = list(self.space.domains[stage].extremes())
+        if len(kinds) == 1 and stages(self.task.tricks)[stage][kinds[0]].neutral:
+            return  # off in all trials
         refused: dict[str, str] = {}
         for kind in kinds:
             try:
@@ -262,7 +264,7 @@ def _check_fit(task: Task, outputs: Any, targets: torch.Tensor) -> None:
         raise ValueError("numbers to predict need outputs of the same shape")
     if targets.is_floating_point() and task.loss is F.cross_entropy:
         raise ValueError("numbers to predict need another loss, such as mse_loss")
-    if targets.is_floating_point() and accuracy in task.metrics.values():
+    if targets.is_floating_point() and any(f is accuracy for f in task.metrics.values()):
         raise ValueError(
             "numbers to predict have no accuracy: give the task other metrics and a monitor, such as "
             "metrics={}, monitor='val/loss', mode='min'"

@@ -822,7 +822,7 @@ def _absolute(uri: str) -> str:
 
 
 def _file(uri: str) -> Path:
-    return Path(uri.removeprefix(_SQLITE)).absolute()
+    return Path(uri.removeprefix(_SQLITE).partition("?")[0]).absolute()
 
 
 @contextlib.contextmanager

@@ -176,7 +176,7 @@ def test_batches_too_small_for_the_devices_are_an_error_before_the_first_trial()
 
 
 def test_the_other_package_of_lightning_is_told_in_a_line():
-    other = pytest.importorskip("lightning.pytorch")
+    import lightning.pytorch as other
 
     class Theirs(other.LightningModule):
         def forward(self, inputs):

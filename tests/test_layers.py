@@ -10,48 +10,9 @@ import lightning_tricks
 
 PACKAGE = Path(lightning_tricks.__file__).parent
 ROOT = PACKAGE.parent
-ORDER = [
-    "redaction",
-    "errors",
-    "choices",
-    "domains",
-    "space",
-    "surgery",
-    "branches",
-    "statistics",
-    "tricks",
-    "backbones",
-    "health",
-    "hooks",
-    "module",
-    "adoption",
-    "data",
-    "task",
-    "seeds",
-    "trial",
-    "ranks",
-    "workers",
-    "ray_host",
-    "ray_workers",
-    "placement",
-    "pruning",
-    "samplers",
-    "search",
-    "patience",
-    "ledger",
-    "tracking",
-    "updates",
-    "shelf",
-    "champion",
-    "report",
-    "progress",
-    "signals",
-    "lease",
-    "agreement",
-    "coordinator",
-    "study",
-    "cli",
-]
+TABLE = (ROOT / "ARCHITECTURE.md").read_text().partition("| module |")[2].partition("\n\n")[0]
+ORDER = re.findall(r"`(\w+)(?:\.py|/)`", TABLE)
+"""The order of reading, as the table says it."""
 
 
 def imports(path):

@@ -137,7 +137,7 @@ def rays_own(process, name):
 
 
 def test_the_death_of_rays_own_processes_costs_a_line_and_no_trial():
-    process = start("--n-trials", "9", "--workers", "2", SLOW="2")
+    process = start("--n-trials", "14", "--workers", "2", SLOW="2")
     study = load()
 
     def trains(more_than):
@@ -152,10 +152,11 @@ def test_the_death_of_rays_own_processes_costs_a_line_and_no_trial():
             one.kill()
     _, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
-    assert errors.count("Ray died: it is started anew") == 3
+    # The raylet ends a while after its agent, which may be after the end of the study.
+    assert errors.count("Ray died: it is started anew") in (2, 3)
     for word in ("Traceback", "state-dump", "GCS", "raylet"):
         assert word not in errors
-    assert len(finished(study)) == 9
+    assert len(finished(study)) == 14
     assert TrialState.FAIL not in [t.state for t in study.trials]
     assert_agreement_of_tiny(study)
 
@@ -219,6 +220,7 @@ def listens(port):
 @pytest.fixture
 def cluster(monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("SLOW", "0.5")  # its workers have the environment of their node
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
