@@ -18,7 +18,7 @@ from pathlib import Path
 from fresh_seeds import interval
 
 from lightning_tricks import ConvNet, Task, Tricks, train
-from lightning_tricks import statistics as gathering
+from lightning_tricks.surgery import batch_norm as gathering
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
 from image_data import fashion_mnist

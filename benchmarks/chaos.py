@@ -30,8 +30,8 @@ from lightning_tricks import MLP, InMemoryData, Task, main
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from server import Server
 
-from lightning_tricks.agreement import differences
-from lightning_tricks.search import finished, load_study
+from lightning_tricks.search.studies import finished, load_study
+from lightning_tricks.tracking.agreement import differences
 
 FLAGS = ["--sampler", "random", "--pruner", "none", "--seed", "1"]
 

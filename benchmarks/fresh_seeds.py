@@ -18,7 +18,7 @@ import torch
 from scipy import stats
 
 from lightning_tricks import Task, Tricks, create_study, optimize, train
-from lightning_tricks.ledger import Outcome, best_of
+from lightning_tricks.search.outcomes import Outcome, best_of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
 import digits

@@ -33,7 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms import v2
 
 from lightning_tricks import ConvNet, ImageTricks, Torchvision, TricksModule
-from lightning_tricks.silence import SILENT
+from lightning_tricks.task.quiet import SILENT
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
 import image_data

@@ -20,8 +20,8 @@ from fresh_seeds import FIRST_SEED, interval, test_accuracy
 from joblib import Parallel, delayed
 
 from lightning_tricks import ConvNet, ImageTricks, Task
-from lightning_tricks.backbones import Residual
-from lightning_tricks.space import stages
+from lightning_tricks.space.trick import stages
+from lightning_tricks.task.backbones import Residual
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
 from image_data import fashion_mnist

@@ -17,7 +17,7 @@ from fresh_seeds import FIRST_SEED, test_accuracy
 from torch import nn
 
 from lightning_tricks import Task, Torchvision, Tricks, TricksModule
-from lightning_tricks.space import stages
+from lightning_tricks.space.trick import stages
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
 from image_data import fashion_mnist

@@ -4,7 +4,7 @@
   thread and a core to itself. The two take turns; the ratio is that of each turn, beside what two
   plain PyTorch loops in two processes gain over one, for cores share caches and memory.
 - capacity: a study whose workers are simulated: they train nothing, and report as fast as they are
-  heard. Reports and trials per second with 2 to 1000 workers, and the cost of a trial with 100 and
+  taken. Reports and trials per second with 2 to 1000 workers, and the cost of a trial with 100 and
   with 5000 trials in the study; 50 epochs a trial, Optuna in a journal file, MLflow in SQLite, the
   default sampler and pruner, the whole search space.
 
@@ -27,16 +27,16 @@ import torch
 from sklearn.datasets import load_digits
 
 from lightning_tricks import MLP, InMemoryData, Space, Split, Task, Tricks, create_study, optimize
-from lightning_tricks.coordinator import Coordinator
-from lightning_tricks.ledger import claim
-from lightning_tricks.patience import patient
-from lightning_tricks.placement import Placement
-from lightning_tricks.progress import Progress
-from lightning_tricks.shelf import Shelf
-from lightning_tricks.signals import Wishes
-from lightning_tricks.tracking import Tracker
-from lightning_tricks.trial import Epoch, Result
-from lightning_tricks.workers import Ended, Reported, Workers
+from lightning_tricks.search.identity import claim
+from lightning_tricks.search.storage import retrying
+from lightning_tricks.study.coordinator import Coordinator
+from lightning_tricks.study.folder import StudyFolder
+from lightning_tricks.study.progress import Progress
+from lightning_tricks.study.signals import Signals
+from lightning_tricks.tracking.tracker import Tracker
+from lightning_tricks.trial.result import Epoch, Result
+from lightning_tricks.workers.base import Ended, Reported, Workers
+from lightning_tricks.workers.placement import Placement
 
 EPOCHS = 50
 
@@ -52,10 +52,10 @@ class Simulated(Workers):
     def free(self):
         return self.count - len(self.jobs)
 
-    def start(self, job):
+    def submit(self, job):
         self.jobs[job.number] = (job, [])
 
-    def wait(self, hear, seconds):
+    def wait(self, callback, seconds):
         """Let every worker report an epoch, or end."""
         for job, epochs in list(self.jobs.values()):
             number = len(epochs)
@@ -63,10 +63,10 @@ class Simulated(Workers):
             score = 1 - 0.1 * abs(float(torch.tensor(lr).log10()) + 2) - 0.5 / (number + 1)
             epochs.append(Epoch(number, score, {"val/accuracy": score, "val/loss": -score, "lr": lr}))
             self.reports += 1
-            stop = hear(Reported(job.number, epochs[-1]))
+            stop = callback(Reported(job.number, epochs[-1]))
             if stop or len(epochs) == EPOCHS:
                 del self.jobs[job.number]
-                hear(Ended(job.number, Result("complete", epochs, parameters=1), dict))
+                callback(Ended(job.number, Result("complete", epochs, parameters=1), dict))
 
     def close(self):
         pass
@@ -77,7 +77,7 @@ class SimulatedPlacement(Placement):
 
     made = None
 
-    def begin(self, task, interrupted):
+    def create(self, task, interrupted, warn):
         """Make the workers."""
         SimulatedPlacement.made = Simulated(self.workers)
         return self.made
@@ -96,19 +96,19 @@ class Capacity:
     def __init__(self, folder, workers):
         task, space = small_task(), Space(Tricks)
         study = create_study("capacity", storage=f"{folder}/optuna.journal", epochs=EPOCHS)
-        shelf = Shelf(Path(folder, "checkpoints"), 3, "max")
-        shelf.make()
+        kept = StudyFolder(Path(folder, "checkpoints"), 3, "max")
+        kept.create()
         bar = Progress(1, quiet=True)
         study = optuna.Study(
             study.study_name,
-            patient(study._storage, bar.warn, lambda: False),
+            retrying(study._storage, bar.warn, lambda: False),
             study.sampler,
             study.pruner,
         )
         tracker = Tracker(f"sqlite:///{folder}/mlflow.db", study.study_name, bar.warn)
         claim(study, task, space, 0)
         placement = SimulatedPlacement(workers)
-        self.coordinator = Coordinator(study, task, space, 0, placement, tracker, bar, shelf, Wishes())
+        self.coordinator = Coordinator(study, task, space, 0, placement, tracker, bar, kept, Signals())
 
 
 def capacity(counts, trials):

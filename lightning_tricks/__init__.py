@@ -8,21 +8,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lightning_tricks.adoption import load_with_tricks, with_tricks, without_tricks
-    from lightning_tricks.backbones import MLP, Backbone, ConvNet, Torchvision
-    from lightning_tricks.cli import main
-    from lightning_tricks.data import InMemoryData, Split
+    from lightning_tricks.data.in_memory import InMemoryData
+    from lightning_tricks.data.tensor_loader import Split
     from lightning_tricks.errors import InputError
-    from lightning_tricks.health import Diverged
-    from lightning_tricks.module import TricksModule
-    from lightning_tricks.pruning import PruningCallback
-    from lightning_tricks.report import Summary
-    from lightning_tricks.search import create_study
-    from lightning_tricks.space import Choice, Float, Int, OneMinus, Space, Trick, suggest
-    from lightning_tricks.study import optimize
-    from lightning_tricks.task import Task
-    from lightning_tricks.trial import Epoch, Result, train
-    from lightning_tricks.tricks import ImageTricks, ModuleTricks, Tricks
+    from lightning_tricks.module.conversion import load_with_tricks, with_tricks, without_tricks
+    from lightning_tricks.module.health import Diverged
+    from lightning_tricks.module.tricks_module import TricksModule
+    from lightning_tricks.search.callback import PruningCallback
+    from lightning_tricks.search.studies import create_study
+    from lightning_tricks.space.domains import Choice, Float, Int, OneMinus
+    from lightning_tricks.space.space import Space, suggest
+    from lightning_tricks.space.trick import Trick
+    from lightning_tricks.study.cli import main
+    from lightning_tricks.study.optimize import optimize
+    from lightning_tricks.study.summary import Summary
+    from lightning_tricks.surgery.norms import declare_norm
+    from lightning_tricks.task.backbones import MLP, Backbone, ConvNet, Torchvision
+    from lightning_tricks.task.task import Task
+    from lightning_tricks.trial.result import Epoch, Result
+    from lightning_tricks.trial.train import train
+    from lightning_tricks.tricks.record import ImageTricks, ModuleTricks, Tricks
 
 __all__ = [
     "MLP",
@@ -49,6 +54,7 @@ __all__ = [
     "Tricks",
     "TricksModule",
     "create_study",
+    "declare_norm",
     "load_with_tricks",
     "main",
     "optimize",
@@ -59,21 +65,26 @@ __all__ = [
 ]
 
 _NAMES = {
-    "adoption": ["load_with_tricks", "with_tricks", "without_tricks"],
-    "backbones": ["MLP", "Backbone", "ConvNet", "Torchvision"],
-    "cli": ["main"],
-    "data": ["InMemoryData", "Split"],
+    "data.in_memory": ["InMemoryData"],
+    "data.tensor_loader": ["Split"],
     "errors": ["InputError"],
-    "health": ["Diverged"],
-    "module": ["TricksModule"],
-    "pruning": ["PruningCallback"],
-    "report": ["Summary"],
-    "search": ["create_study"],
-    "space": ["Choice", "Float", "Int", "OneMinus", "Space", "Trick", "suggest"],
-    "study": ["optimize"],
-    "task": ["Task"],
-    "trial": ["Epoch", "Result", "train"],
-    "tricks": ["ImageTricks", "ModuleTricks", "Tricks"],
+    "module.conversion": ["load_with_tricks", "with_tricks", "without_tricks"],
+    "module.health": ["Diverged"],
+    "module.tricks_module": ["TricksModule"],
+    "search.callback": ["PruningCallback"],
+    "search.studies": ["create_study"],
+    "space.domains": ["Choice", "Float", "Int", "OneMinus"],
+    "space.space": ["Space", "suggest"],
+    "space.trick": ["Trick"],
+    "study.cli": ["main"],
+    "study.optimize": ["optimize"],
+    "study.summary": ["Summary"],
+    "surgery.norms": ["declare_norm"],
+    "task.backbones": ["MLP", "Backbone", "ConvNet", "Torchvision"],
+    "task.task": ["Task"],
+    "tricks.record": ["ImageTricks", "ModuleTricks", "Tricks"],
+    "trial.result": ["Epoch", "Result"],
+    "trial.train": ["train"],
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 

@@ -79,7 +79,7 @@ def quoted(text: str, most: int = 40) -> str:
     return repr(redacted(text, whole=True)[:most])
 
 
-def in_a_line(error: BaseException, most: int = 200) -> str:
+def one_line(error: BaseException, most: int = 200) -> str:
     """Write another's exception in a line: without passwords, and without end."""
     text = " ".join(str(error).split()) or type(error).__name__
     text = redacted(text)

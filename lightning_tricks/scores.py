@@ -1,21 +1,36 @@
-"""Which of two trials is better: said once, for all that rank them."""
+"""Scores: which of two is better, said once for all that rank them, and where one is read."""
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
+import pytorch_lightning as pl
 from optuna.trial import FrozenTrial
+
+from lightning_tricks.errors import InputError
 
 OUTCOME = "outcome"
 """Under this name a finished trial keeps how it ended."""
 LOSS = "val/loss"
 """Under this name the metrics of an epoch hold the validation loss, whatever the task calls it."""
 
+Mode = Literal["min", "max"]
+"""Whether less or more is better."""
 Rank = tuple[float, float, int]
 """Sorts the best first."""
 
 
-def rank(number: int, score: float, epochs: Sequence[Mapping[str, Any]], *, maximize: bool) -> Rank:
+def is_better(score: float, other: float, mode: Mode) -> bool:
+    """Tell whether a score is better than another."""
+    return score > other if mode == "max" else score < other
+
+
+def best(scores: Sequence[float], mode: Mode) -> float:
+    """Return the best of some scores."""
+    return max(scores) if mode == "max" else min(scores)
+
+
+def rank(number: int, score: float, epochs: Sequence[Mapping[str, Any]], mode: Mode) -> Rank:
     """Return the place of a trial: by its score, of equals by the loss, then the earlier first.
 
     Scores of small validation splits are often equal; the loss tells apart what they cannot.
@@ -24,13 +39,26 @@ def rank(number: int, score: float, epochs: Sequence[Mapping[str, Any]], *, maxi
         number: of the trial.
         score: of the trial.
         epochs: of the trial, with the metrics of each; the validation loss of the last one counts.
-        maximize: whether more is better.
+        mode: whether less or more is better.
     """
     loss = epochs[-1]["metrics"].get(LOSS, math.inf) if epochs else math.inf
-    return (-score if maximize else score, math.inf if math.isnan(loss) else loss, number)
+    return (-score if mode == "max" else score, math.inf if math.isnan(loss) else loss, number)
 
 
-def rank_of(trial: FrozenTrial, *, maximize: bool) -> Rank:
+def rank_of(trial: FrozenTrial, mode: Mode) -> Rank:
     """Return the place of a trial that used its whole budget."""
     epochs = trial.user_attrs.get(OUTCOME, {}).get("epochs", ())
-    return rank(trial.number, trial.value or 0.0, epochs, maximize=maximize)
+    return rank(trial.number, trial.value or 0.0, epochs, mode)
+
+
+def monitored(trainer: pl.Trainer, monitor: str) -> float:
+    """Return the latest value of a logged metric.
+
+    Raises:
+        InputError: if no metric of that name was logged; lists those that were.
+    """
+    if monitor not in trainer.callback_metrics:
+        raise InputError(
+            f"monitor {monitor!r} is never logged; must be one of {sorted(trainer.callback_metrics)}"
+        )
+    return float(trainer.callback_metrics[monitor])

@@ -22,7 +22,7 @@ def signal(initialization: str, activation: str, depth: int, width: int) -> list
     from torch import nn
 
     from lightning_tricks import Tricks
-    from lightning_tricks.space import stages
+    from lightning_tricks.space.trick import stages
 
     torch.manual_seed(0)
     activate = getattr(nn, ACTIVATIONS[activation])
@@ -49,7 +49,7 @@ def main() -> None:
     import matplotlib.pyplot as plt
 
     from lightning_tricks import Tricks
-    from lightning_tricks.space import stages
+    from lightning_tricks.space.trick import stages
 
     kinds = list(stages(Tricks)["initialization"])
     drawing, axes = plt.subplots(1, len(ACTIVATIONS), figsize=(13, 4), sharey=True)

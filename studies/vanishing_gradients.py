@@ -25,7 +25,7 @@ def gradients(initialization: str, norm: str, activation: str, depth: int, width
     from torch import nn
 
     from lightning_tricks import Tricks, TricksModule
-    from lightning_tricks.surgery import hidden_layers
+    from lightning_tricks.surgery.layers import hidden_layers
 
     torch.manual_seed(0)
     activate = getattr(nn, ACTIVATIONS[activation])

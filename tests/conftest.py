@@ -18,8 +18,8 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from lightning_tricks import InMemoryData, Split, Tricks, TricksModule
-from lightning_tricks.backbones import Residual
-from lightning_tricks.space import stages
+from lightning_tricks.space.trick import stages
+from lightning_tricks.task.backbones import Residual
 
 # How long an example takes says something of the machine only.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -80,7 +80,7 @@ def test_what_is_no_image_is_an_error(stage, kind):
 @pytest.mark.parametrize("stage", ["augmentation", "erasing"])
 def test_the_same_random_state_gives_the_same_images(stage):
     from lightning_tricks import Tricks
-    from lightning_tricks.space import stages
+    from lightning_tricks.space.trick import stages
 
     for kind in stages(Tricks)[stage]:
         torch.manual_seed(5)

@@ -9,7 +9,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchvision import models
 
 from lightning_tricks import InMemoryData, Split, Tricks, TricksModule
-from lightning_tricks.statistics import TrainingBatches, refresh_statistics
+from lightning_tricks.surgery.batch_norm import TrainingBatches, refresh_statistics
 from lightning_tricks.tricks.averaging import WeightAveraging
 
 KINDS = [("ema", {"horizon": 0.2}), ("swa", {"start": 0.5})]

@@ -19,8 +19,8 @@ from lightning_tricks import (
     optimize,
     with_tricks,
 )
-from lightning_tricks.checks import check
-from lightning_tricks.ledger import Outcome
+from lightning_tricks.search.outcomes import Outcome
+from lightning_tricks.task.checks import check
 
 pytestmark = pytest.mark.usefixtures("with_store")
 

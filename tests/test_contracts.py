@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_tricks import Space, Tricks, TricksModule, suggest
-from lightning_tricks.space import kind_of, stages
+from lightning_tricks.space.trick import kind_of, stages
 
 
 def test_with_every_trick_off_weights_equal_plain_pytorch():

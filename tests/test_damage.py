@@ -11,9 +11,9 @@ from test_study import children, load, run, store, task
 
 from lightning_tricks import InputError, Space, Tricks, create_study, optimize
 from lightning_tricks.errors import UnknownStudy
-from lightning_tricks.ledger import OUTCOME
-from lightning_tricks.search import load_study
-from lightning_tricks.tracking import Tracker
+from lightning_tricks.search.outcomes import OUTCOME
+from lightning_tricks.search.studies import load_study
+from lightning_tricks.tracking.tracker import Tracker
 
 pytestmark = pytest.mark.usefixtures("with_store")
 
@@ -32,7 +32,7 @@ def test_mlflow_is_never_swept_because_the_storage_cannot_be_read(capsys):
 
 
 WRONG_STUDY = {
-    "lease": "x",
+    "lock": "x",
     "identity": [1],
     "champion": "x",
     "tests": {"x": 1},

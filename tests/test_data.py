@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_tricks import InMemoryData, InputError, Split
-from lightning_tricks.data import TensorLoader, _fits
+from lightning_tricks.data.in_memory import _fits
+from lightning_tricks.data.tensor_loader import TensorLoader
 
 
 def numbered(count):

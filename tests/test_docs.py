@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from lightning_tricks import Space, Task
-from lightning_tricks.checks import check
+from lightning_tricks.task.checks import check
 
 DOCUMENTS = Path(__file__).parents[1] / "docs"
 

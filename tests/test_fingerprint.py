@@ -10,8 +10,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_tricks import InMemoryData, InputError, Space, Task, Tricks, create_study, optimize
-from lightning_tricks.fingerprint import of_function
-from lightning_tricks.ledger import claim
+from lightning_tricks.search.identity import claim
+from lightning_tricks.task.fingerprint import of_function
 
 pytestmark = pytest.mark.usefixtures("with_store")
 

@@ -25,7 +25,7 @@ from lightning_tricks import (
     optimize,
     with_tricks,
 )
-from lightning_tricks.checks import check
+from lightning_tricks.task.checks import check
 
 
 class Own(pl.LightningModule):

@@ -5,8 +5,7 @@ import torch
 from conftest import VARIANTS, variant
 from torch import nn
 
-from lightning_tricks import surgery
-from lightning_tricks.surgery import fans
+from lightning_tricks.surgery.layers import fans, unit_dims
 
 LAYERS = [
     nn.Linear(400, 300),
@@ -121,6 +120,6 @@ def test_he_keeps_the_signal_through_relu_and_the_others_lose_it():
 
 
 def test_unit_dims_are_those_of_one_output():
-    assert surgery.unit_dims(nn.Linear(3, 4)) == (1,)
-    assert surgery.unit_dims(nn.Conv2d(3, 4, 3)) == (1, 2, 3)
-    assert surgery.unit_dims(nn.ConvTranspose2d(3, 4, 3)) == (0, 2, 3)
+    assert unit_dims(nn.Linear(3, 4)) == (1,)
+    assert unit_dims(nn.Conv2d(3, 4, 3)) == (1, 2, 3)
+    assert unit_dims(nn.ConvTranspose2d(3, 4, 3)) == (0, 2, 3)

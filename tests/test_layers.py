@@ -2,17 +2,37 @@
 
 import ast
 import re
+import statistics
 from pathlib import Path
 
 import pytest
 
 import lightning_tricks
 
+MOST_LINES = 250
+LONG = {
+    "coordinator": "one run of a study, which events enter and leave",
+    "checks": "one thing after another, each leaning on the one before",
+    "space": "one class; what it walks is in `paths`",
+    "samplers": "what is drawn from what, in one place",
+    "ray_workers": "one class, which talks to one process",
+    "domains": "",
+}
+"""Files that are longer, and why."""
 PACKAGE = Path(lightning_tricks.__file__).parent
 ROOT = PACKAGE.parent
-TABLE = (ROOT / "ARCHITECTURE.md").read_text().partition("| module |")[2].partition("\n\n")[0]
-ORDER = re.findall(r"`(\w+)(?:\.py|/)`", TABLE)
-"""The order of reading, as the table says it."""
+ROWS = re.findall(
+    r"^\| (?:`(\w+)/`|\(top\)) \|[^|]*\|(.*)\|$", (ROOT / "ARCHITECTURE.md").read_text(), re.M
+)
+FOLDERS = {folder: re.findall(r"`(\w+)(?:\.py|/)`", cell) for folder, cell in ROWS}
+"""The files of each folder in the order of reading, as the table says it; those of the top under ''."""
+ORDER = [f"{folder}.{name}".strip(".") for folder, names in FOLDERS.items() for name in names]
+
+
+def place(path):
+    """Return where a file is named in the table."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts[:2]
+    return ORDER.index(".".join(parts))
 
 
 def imports(path):
@@ -20,26 +40,47 @@ def imports(path):
     own, packages = set(), set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
-            parts = node.module.split(".")
-            packages.add(parts[0])
-            if parts[0] == "lightning_tricks":
-                own |= {parts[1]} if len(parts) > 1 else {name.name for name in node.names}
+            package, *inside = node.module.split(".")
+            packages.add(package)
+            if package == "lightning_tricks":
+                names = [n.name for n in node.names]
+                whole = [[*inside, name] for name in names] if len(inside) < 2 else [inside]
+                own |= {".".join(parts[:2]) for parts in whole}
         elif isinstance(node, ast.Import):
             packages |= {name.name.split(".")[0] for name in node.names}
-    return own, packages
+    return {name if name in ORDER else name.partition(".")[0] for name in own}, packages
 
 
-FILES = [p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py"]
+FILES = [p for p in PACKAGE.rglob("*.py") if p.name != "__init__.py"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_a_module_imports_only_modules_above_it(path):
-    name = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    above = set(ORDER[: ORDER.index(name)])
+def test_a_file_imports_only_what_is_named_above_it(path):
     own, packages = imports(path)
-    assert own <= above | ({"tricks"} if name == "tricks" else set())
-    assert "mlflow" not in packages or name == "tracking"
-    assert "optuna" not in packages or name != "trial"
+    here = place(path)
+    inside = {ORDER[here]} if PACKAGE not in (path.parent.parent, path.parent) else set()
+    assert own <= set(ORDER[:here]) | inside
+    folder = path.relative_to(PACKAGE).parts[0]
+    assert "mlflow" not in packages or folder == "tracking"
+    assert "optuna" not in packages or folder != "trial"
+
+
+def test_the_folders_hold_no_code_of_their_own():
+    for path in PACKAGE.rglob("*/__init__.py"):
+        (only,) = ast.parse(path.read_text()).body
+        assert isinstance(only, ast.Expr), path
+
+
+def test_files_are_short_and_so_are_functions():
+    lines = {path: len(path.read_text().splitlines()) for path in FILES}
+    assert {str(p): n for p, n in lines.items() if n > MOST_LINES and p.stem not in LONG} == {}
+    bodies = [
+        node.body[-1].end_lineno - node.body[0].lineno + 1
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef)
+    ]
+    assert statistics.median(bodies) <= 6
 
 
 def test_every_public_name_is_there_for_editors_and_when_it_is_used():
@@ -66,10 +107,10 @@ def test_the_files_that_the_documents_name_are_there(path):
         assert (ROOT / name).exists(), name
 
 
-def test_every_module_is_in_the_architecture():
-    text = (ROOT / "ARCHITECTURE.md").read_text()
-    for name in ORDER:
-        assert f"`{name}.py`" in text or f"`{name}/`" in text, name
+def test_every_file_is_in_the_architecture():
+    assert len(set(ORDER)) == len(ORDER)
+    files = {".".join(p.relative_to(PACKAGE).with_suffix("").parts[:2]) for p in FILES}
+    assert files == set(ORDER)
 
 
 def test_the_example_of_the_readme_runs(capsys):

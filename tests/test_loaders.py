@@ -7,7 +7,7 @@ from conftest import mlp, samples, trainer
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from lightning_tricks import InputError, Task, Tricks, TricksModule, create_study, optimize
-from lightning_tricks.loaders import LoaderData, fresh
+from lightning_tricks.data.loaders import LoaderData, fresh
 
 pytestmark = pytest.mark.usefixtures("with_store")
 

@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_tricks import Diverged, InputError, Tricks, TricksModule
-from lightning_tricks.health import GradientHealth, ends
+from lightning_tricks.module.health import GradientHealth, ends
 
 LOGGED = {
     "train/loss",
@@ -138,7 +138,7 @@ def test_on_an_accelerator_divergence_is_seen_by_the_end_of_the_epoch():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_every_trick_on_a_gpu():
-    from lightning_tricks.space import stages
+    from lightning_tricks.space.trick import stages
 
     for stage, options in stages(Tricks).items():
         for kind in options:

@@ -12,8 +12,9 @@ from torchvision import models
 from torchvision.ops import StochasticDepth
 
 from lightning_tricks import ImageTricks, InputError, Task, Torchvision, TricksModule, train
-from lightning_tricks.branches import branches
-from lightning_tricks.surgery import ACTIVATIONS, NORMS, weighted_layers
+from lightning_tricks.surgery.branches import branches
+from lightning_tricks.surgery.layers import ACTIVATIONS, weighted_layers
+from lightning_tricks.surgery.norms import NORMS
 
 SIZES = {"inception_v3": 299}  # its auxiliary head takes no smaller
 NETWORKS = [
@@ -151,7 +152,7 @@ def test_every_norm_leaves_the_activations_of_timms_networks(name, kind):
     takes_a_step(changed, inputs)
     left = {type(m).__name__ for m in changed.backbone.modules() if isinstance(m, NORMS)}
     new = {
-        "batch": {"BatchNorm2d", "LastBatchNorm", "AnyBatchNorm"},
+        "batch": {"BatchNorm2d", "LastBatchNorm", "FreeBatchNorm"},
         "layer": {"LayerNorm", "GroupNorm"},
         "group": {"GroupNorm", "LastGroupNorm"},
     }

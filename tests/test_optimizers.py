@@ -12,16 +12,14 @@ from hypothesis import strategies as st
 from schedulefree import AdamWScheduleFree
 
 from lightning_tricks import InputError
-from lightning_tricks.tricks import Tricks, optimizers
-from lightning_tricks.tricks.optimizers import (
-    Adam,
-    Lion,
-    Momentum,
-    Muon,
-    NormalizedSGD,
-    ScheduleFree,
-    TorchMomentum,
-)
+from lightning_tricks.tricks.optimizers import flat
+from lightning_tricks.tricks.optimizers.adam import Adam
+from lightning_tricks.tricks.optimizers.lion import Lion
+from lightning_tricks.tricks.optimizers.momentum import Momentum, TorchMomentum
+from lightning_tricks.tricks.optimizers.muon import Muon, MuonOptimizer
+from lightning_tricks.tricks.optimizers.normalized import NormalizedSGD
+from lightning_tricks.tricks.optimizers.schedule_free import ScheduleFree
+from lightning_tricks.tricks.record import Tricks
 from lightning_tricks.tricks.weight_decay import L1, L2, DecoupledWeightDecay, NoWeightDecay
 
 torch_optim = torch.optim
@@ -243,7 +241,7 @@ def test_muon_turns_directions_under_weight_norm_and_leaves_lengths_to_adam():
 
 @pytest.mark.parametrize(("kind", "fields", "reference", "options"), REFERENCES)
 def test_a_large_network_takes_the_same_steps(kind, fields, reference, options, monkeypatch):
-    monkeypatch.setattr(optimizers, "FLAT_NUMBERS", 10)
+    monkeypatch.setattr(flat, "FLAT_NUMBERS", 10)
     test_each_optimizer_equals_torch(kind, fields, reference, options)
 
 
@@ -268,7 +266,7 @@ def run_with_gaps(optimizer, module, absent=ABSENT, seed=0):
 def test_parameters_without_a_gradient_are_skipped_as_torch_does(
     kind, fields, reference, options, numbers, monkeypatch
 ):
-    monkeypatch.setattr(optimizers, "FLAT_NUMBERS", numbers)
+    monkeypatch.setattr(flat, "FLAT_NUMBERS", numbers)
     ours, theirs = pair()
     groups = L2(strength=0.03, norms_and_biases=True).groups(ours)
     optimizer = variant("optimizer", kind, **fields).build(groups, ours)
@@ -301,6 +299,17 @@ def test_a_parameter_without_a_gradient_stays_where_it_is(kind, decay):
     assert all(p.grad is None for p in module.parameters())
 
 
+@pytest.mark.parametrize("decay", [L1, L2, DecoupledWeightDecay])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_large_network_decays_alike(kind, decay, monkeypatch):
+    ours, theirs = pair()
+    trick = variant("optimizer", kind)
+    small = trick.build(decay(strength=0.1).groups(ours), ours)
+    monkeypatch.setattr(flat, "FLAT_NUMBERS", 10)
+    large = trick.build(decay(strength=0.1).groups(theirs), theirs)
+    close(run_with_gaps(small, ours), run_with_gaps(large, theirs))
+
+
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "schedule_free"])
 def test_a_flat_group_with_gaps_equals_one_optimizer_for_each_parameter(kind):
     ours, theirs = pair()
@@ -308,7 +317,9 @@ def test_a_flat_group_with_gaps_equals_one_optimizer_for_each_parameter(kind):
     optimizer = trick.build(NoWeightDecay().groups(ours), ours)
     matrices = {id(p) for g in optimizer.param_groups if g.get("matrices") for p in g["params"]}
     parts = [
-        type(optimizer)([{"params": [theirs_p], "matrices": id(ours_p) in matrices}], trick)
+        MuonOptimizer([{"params": [theirs_p], "matrices": True}], trick)
+        if id(ours_p) in matrices
+        else (Adam(lr=trick.lr) if kind == "muon" else trick).build([{"params": [theirs_p]}], theirs)
         for ours_p, theirs_p in zip(ours.parameters(), theirs.parameters(), strict=True)
     ]
 
@@ -320,8 +331,10 @@ def test_a_flat_group_with_gaps_equals_one_optimizer_for_each_parameter(kind):
     close(run_with_gaps(optimizer, ours), run_with_gaps(Each(), theirs))
 
 
+@pytest.mark.parametrize("numbers", [2**20, 10])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_state_with_gaps_goes_on_from_what_was_saved(kind, tmp_path):
+def test_a_state_with_gaps_goes_on_from_what_was_saved(kind, numbers, tmp_path, monkeypatch):
+    monkeypatch.setattr(flat, "FLAT_NUMBERS", numbers)
     ours, theirs = pair()
     trick = variant("optimizer", kind)
     optimizer = trick.build(NoWeightDecay().groups(ours), ours)

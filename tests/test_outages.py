@@ -21,10 +21,11 @@ from optuna.trial import TrialState
 from sqlalchemy import create_engine, text
 from test_study import assert_agreement, children, start, store, wait_for
 
-from lightning_tricks import InputError, Task, create_study, lease, main, optimize
-from lightning_tricks.agreement import differences
-from lightning_tricks.patience import patient
-from lightning_tricks.search import finished
+from lightning_tricks import InputError, Task, create_study, main, optimize
+from lightning_tricks.search import lock
+from lightning_tricks.search.storage import retrying
+from lightning_tricks.search.studies import finished
+from lightning_tricks.tracking.agreement import differences
 
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 pytestmark = pytest.mark.usefixtures("with_store")
@@ -155,11 +156,11 @@ class Flaky(InMemoryStorage):
 
 
 def test_a_lost_answer_neither_doubles_a_trial_nor_fails_it(monkeypatch):
-    monkeypatch.setattr("lightning_tricks.patience.PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("lightning_tricks.search.storage.PAUSE_SECONDS", 0.01)
     told = []
     flaky = Flaky()
     optuna.create_study(study_name="tiny", storage=flaky)
-    study = optuna.load_study(study_name="tiny", storage=patient(flaky, told.append, lambda: False))
+    study = optuna.load_study(study_name="tiny", storage=retrying(flaky, told.append, lambda: False))
     for _ in range(2):
         flaky.losing = True
         trial = study.ask()
@@ -172,7 +173,7 @@ def test_a_lost_answer_neither_doubles_a_trial_nor_fails_it(monkeypatch):
 
 def test_who_wants_to_leave_does_not_wait():
     flaky = Flaky()
-    study = optuna.create_study(storage=patient(flaky, print, lambda: True))
+    study = optuna.create_study(storage=retrying(flaky, print, lambda: True))
     flaky.losing = True
     with pytest.raises(ConnectionResetError):
         study.ask()
@@ -180,11 +181,11 @@ def test_who_wants_to_leave_does_not_wait():
 
 def other_machine(study, beat=0):
     held = {"host": "elsewhere:boot", "process": 1, "started": "1", "beat": beat}
-    study.set_user_attr(lease.LEASE, held)
+    study.set_user_attr(lock.LOCK, held)
 
 
 def test_a_program_on_another_machine_is_refused_while_it_is_alive(monkeypatch):
-    monkeypatch.setattr(lease, "WATCH_SECONDS", 20)
+    monkeypatch.setattr(lock, "WATCH_SECONDS", 20)
     study = create_study("tiny", storage="optuna.journal")
     optimize(study, task(), n_trials=1, progress=False)
     other_machine(study)
@@ -197,25 +198,25 @@ def test_a_program_on_another_machine_is_refused_while_it_is_alive(monkeypatch):
 
 
 def test_the_study_of_a_machine_that_died_is_taken_up(monkeypatch, capsys):
-    monkeypatch.setattr(lease, "WATCH_SECONDS", 2)
+    monkeypatch.setattr(lock, "WATCH_SECONDS", 2)
     study = create_study("tiny", storage="optuna.journal")
     optimize(study, task(), n_trials=1, progress=False)
     other_machine(study)
     optimize(study, task(), n_trials=2)
     assert "looking whether it still does" in capsys.readouterr().err
     assert len(finished(study)) == 2
-    assert not lease.held(study)
+    assert not lock.held(study)
 
 
 def test_a_second_program_with_other_checkpoints_is_refused_by_the_storage():
     study = create_study("tiny", storage="optuna.journal")
-    with lease.alone(study, Path(), print):
+    with lock.study_lock(study, Path(), print):
         code = (
             "import sys; from pathlib import Path; import lightning_tricks as t\n"
-            "from lightning_tricks import lease\n"
+            "from lightning_tricks.search import lock\n"
             "Path('other').mkdir()\n"
             "try:\n"
-            "    with lease.alone(t.create_study('tiny'), Path('other'), print): pass\n"
+            "    with lock.study_lock(t.create_study('tiny'), Path('other'), print): pass\n"
             "except t.InputError as error:\n"
             "    sys.exit(str(error))"
         )

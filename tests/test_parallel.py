@@ -18,9 +18,9 @@ from optuna.trial import TrialState
 from test_study import children, load, start, under_way, wait_for
 
 from lightning_tricks import Space, Task, create_study, optimize
-from lightning_tricks.agreement import differences
-from lightning_tricks.ledger import Outcome
-from lightning_tricks.search import finished
+from lightning_tricks.search.outcomes import Outcome
+from lightning_tricks.search.studies import finished
+from lightning_tricks.tracking.agreement import differences
 
 pytestmark = pytest.mark.usefixtures("with_store")
 
@@ -63,7 +63,7 @@ def rays_environment():
 
 
 def test_auto_moves_to_several_workers_with_the_same_scores(monkeypatch, capsys):
-    from lightning_tricks import placement
+    from lightning_tricks.workers import placement
 
     def run(workers):
         study = create_study("tiny", storage=None, sampler="random", pruner="none")
@@ -142,7 +142,7 @@ def test_the_death_of_rays_own_processes_costs_a_line_and_no_trial():
 
     def trains(more_than):
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        spared = all(t.user_attrs.get("deaths", 0) < 2 for t in running)  # the third would be the last
+        spared = all(t.user_attrs.get("losses", 0) < 2 for t in running)  # the third would be the last
         return len(finished(study)) > more_than and len(running) >= 2 and spared
 
     for name in ("raylet", "gcs_server", "ray::DashboardAge"):

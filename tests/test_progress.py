@@ -1,24 +1,26 @@
 """What is told while a study runs."""
 
+import contextlib
 import io
 import os
 import pty
+import re
 import termios
 
 import pytest
 
-from lightning_tricks.progress import Progress, duration
+from lightning_tricks.study.progress import Progress, duration
 
 
 def finish(bar, *seconds, workers=1):
     for spent in seconds:
-        bar.finish("trial", "COMPLETE", "0.9", spent, workers)
+        bar.trial_ended("trial", "COMPLETE", "0.9", spent, workers)
 
 
 def lines(total, *seconds, workers=1):
     stream = io.StringIO()
     with Progress(total, stream=stream) as bar:
-        bar.begin([])
+        bar.start([])
         finish(bar, *seconds, workers=workers)
     return stream.getvalue().splitlines()
 
@@ -44,23 +46,35 @@ def test_nothing_is_left_at_the_end():
     assert "left" not in lines(3, 1.0, 1.0, 1.0)[-1]
 
 
-def test_a_bar_on_a_terminal_tells_the_same():
+def everything(control):
+    """Read what was written to a terminal so far."""
+    pieces = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            pieces.append(os.read(control, 10_000))
+    return b"".join(pieces).decode()
+
+
+def test_the_live_line_on_a_terminal_of_80_columns_tells_the_same(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("COLUMNS", raising=False)
     control, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (24, 80))
     os.set_blocking(control, False)
-    with os.fdopen(terminal, "w") as stream, Progress(13, stream=stream) as bar:
-        bar.begin([])
-        finish(bar, 60.0)
-        first = os.read(control, 10_000).decode()
-        finish(bar, 1.0, 2.0, 2.0)
-        bar._bar.refresh()
-        shown = os.read(control, 10_000).decode()
+    with os.fdopen(terminal, "w") as stream, Progress(130, stream=stream) as bar:
+        bar.start([])
+        for best in ("none yet", "0.9", "0.9333", "0.9806 (trial 123)"):
+            bar.trial_ended("trial", "PRUNED", best, 1.0)
+        bar.warn("[red]a word in brackets is shown as it is[/red]")
+        shown = everything(control)
     os.close(control)
-    assert "best 0.9" in first
-    assert "left" not in first
-    assert "?" not in first
-    assert "4/13" in shown
-    assert "about 18 s left" in shown
+    lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line) for line in re.split(r"[\r\n]+", shown)]
+    assert any(line.startswith("warning: [red]a word") for line in lines)
+    live = [line.strip() for line in lines if "/130" in line]
+    assert "pruned" not in live[0]
+    assert "left" not in live[2]
+    assert live[-1].endswith("4 pruned, best 0.9806 (trial 123), about 2 min left")
+    assert max(map(len, live)) <= 80
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_tricks import InputError
-from lightning_tricks.errors import check_url, in_a_line
+from lightning_tricks.errors import check_url, one_line
 from lightning_tricks.redaction import redacted
 
 MARK = "s3cr3t"
@@ -53,7 +53,7 @@ def test_no_text_shows_a_password(found):
     assert shown.startswith("cannot be opened: ")
     assert shown.endswith(" start a server")
     assert shown.count("host.example") == len(found)
-    assert MARK not in in_a_line(RuntimeError(text))
+    assert MARK not in one_line(RuntimeError(text))
     assert MARK not in str(InputError(text))
 
 

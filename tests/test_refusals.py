@@ -14,7 +14,8 @@ import pytest
 import tiny_study
 from mlflow.tracking import MlflowClient
 
-from lightning_tricks import choices, main, samplers, search
+from lightning_tricks import main
+from lightning_tricks.search import choices, samplers, studies
 
 STUDIES = Path(__file__).parents[1] / "studies"
 SLOW = ("torch", "mlflow", "ray", "pytorch_lightning", "optuna", "sklearn", "matplotlib")
@@ -77,8 +78,8 @@ def test_a_refused_command_leaves_nothing_behind(case, capsys):
     ],
 )
 def test_a_server_that_never_answers_is_given_up(flag, form, capsys, monkeypatch):
-    monkeypatch.setattr("lightning_tricks.tracking.ANSWER_SECONDS", 1)
-    monkeypatch.setattr("lightning_tricks.ray_workers.ANSWER_SECONDS", 1)
+    monkeypatch.setattr("lightning_tricks.tracking.client.ANSWER_SECONDS", 1)
+    monkeypatch.setattr("lightning_tricks.workers.ray_address.ANSWER_SECONDS", 1)
     monkeypatch.setenv("PGCONNECT_TIMEOUT", "2")
     with silence() as address:
         line = refuse(capsys, flag, form.format(address))
@@ -191,4 +192,4 @@ def test_the_environment_stands_in_for_flags_and_is_not_in_the_help(capsys, monk
 
 def test_the_names_on_the_command_line_are_those_that_there_are():
     assert set(choices.SAMPLERS) == set(samplers.SAMPLERS)
-    assert set(choices.PRUNERS) == set(search.PRUNERS)
+    assert set(choices.PRUNERS) == set(studies.PRUNERS)

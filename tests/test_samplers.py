@@ -9,10 +9,10 @@ from conftest import mlp, small_data
 from optuna.trial import TrialState
 
 from lightning_tricks import Space, Task, Tricks, create_study, optimize, suggest
-from lightning_tricks.module import accuracy
-from lightning_tricks.samplers import KEPT, SAMPLERS, WHOLE, TrickSampler
-from lightning_tricks.search import PRUNERS
-from lightning_tricks.space import stages
+from lightning_tricks.module.tricks_module import accuracy
+from lightning_tricks.search.pruners import PRUNERS
+from lightning_tricks.search.samplers import KEPT, SAMPLERS, WHOLE, TrickSampler
+from lightning_tricks.space.trick import stages
 
 PAIRS = list(itertools.product(SAMPLERS, PRUNERS))
 

@@ -10,10 +10,10 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from lightning_tricks import Tricks
-from lightning_tricks.ledger import Outcome, best_of, shelved
-from lightning_tricks.samplers import SAMPLERS
-from lightning_tricks.shelf import Shelf
-from lightning_tricks.trial import Epoch, Result
+from lightning_tricks.search.outcomes import Outcome, best_of, with_weights
+from lightning_tricks.search.samplers import SAMPLERS
+from lightning_tricks.study.folder import StudyFolder
+from lightning_tricks.trial.result import Epoch, Result
 
 
 def outcome(score, *losses, name="val/loss"):
@@ -49,25 +49,25 @@ def test_a_trial_whose_loss_is_not_known_is_the_last_of_its_equals(unknown):
     assert best_of(study_of(unknown, unknown).trials, "max").number == 0
 
 
-def test_the_shelf_keeps_the_same_trials():
-    shelf = Shelf(Path("shelf"), 2, "max")
-    shelf.make()
+def test_the_folder_keeps_the_same_trials():
+    folder = StudyFolder(Path("folder"), 2, "max")
+    folder.create()
     for number, ended in enumerate(TIED):
-        shelf.put(number, ended, lambda: {"w": torch.zeros(1)}, reference=number == 0)
-    assert {path.name for path in Path("shelf").glob("*.pt")} == {
+        folder.save_weights(number, ended, lambda: {"w": torch.zeros(1)}, reference=number == 0)
+    assert {path.name for path in Path("folder").glob("*.pt")} == {
         f"trial-{number:05d}.pt" for number in (0, 2, 3)
     }
 
 
-def test_a_shelf_that_is_opened_again_knows_whose_weights_it_holds():
-    shelf = Shelf(Path("shelf"), 1, "max")
-    shelf.make()
-    shelf.put(2, TIED[2], lambda: {"w": torch.zeros(1)})
-    again = Shelf(Path("shelf"), 1, "max")
-    again.know(*shelved(study_of(*TIED).trials))
-    again.put(4, TIED[1], lambda: {"w": torch.zeros(1)})
-    assert again.get(2) is not None
-    assert again.get(4) is None
+def test_a_folder_that_is_opened_again_knows_whose_weights_it_holds():
+    folder = StudyFolder(Path("folder"), 1, "max")
+    folder.create()
+    folder.save_weights(2, TIED[2], lambda: {"w": torch.zeros(1)})
+    again = StudyFolder(Path("folder"), 1, "max")
+    again.rank(*with_weights(study_of(*TIED).trials))
+    again.save_weights(4, TIED[1], lambda: {"w": torch.zeros(1)})
+    assert again.load_weights(2) is not None
+    assert again.load_weights(4) is None
 
 
 def test_the_sampler_changes_the_same_best_trial():

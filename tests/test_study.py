@@ -30,13 +30,13 @@ from lightning_tricks import (
     create_study,
     main,
     optimize,
-    ranks,
 )
-from lightning_tricks.agreement import differences
-from lightning_tricks.ledger import Outcome
-from lightning_tricks.samplers import SAMPLERS
 from lightning_tricks.scores import rank_of
-from lightning_tricks.search import spared
+from lightning_tricks.search.outcomes import Outcome
+from lightning_tricks.search.pruners import warmup_epochs
+from lightning_tricks.search.samplers import SAMPLERS
+from lightning_tricks.tracking.agreement import differences
+from lightning_tricks.trial import ddp
 
 SCRIPT = Path(__file__).with_name("tiny_study.py")
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
@@ -133,8 +133,8 @@ def test_any_study_of_optuna_will_do(sampler, pruner):
 
 def test_a_repeated_record_is_not_trained_again(monkeypatch):
     trained = []
-    original = ranks.train
-    monkeypatch.setattr(ranks, "train", lambda *a, **k: trained.append(a[1]) or original(*a, **k))
+    original = ddp.train
+    monkeypatch.setattr(ddp, "train", lambda *a, **k: trained.append(a[1]) or original(*a, **k))
     space = Space(Tricks).pin(
         {stage: getattr(Tricks(), stage) for stage in Tricks.model_fields if stage != "scaling"}
     )
@@ -304,7 +304,7 @@ def test_a_slow_start_is_spared_by_the_default_pruner():
     for epoch in range(12):
         hopeless.report(0.5, epoch)
     assert hopeless.should_prune()
-    assert spared(12) == 4
+    assert warmup_epochs(12) == 4
 
 
 def test_the_champion_is_registered_once_and_answers_on_raw_inputs():
@@ -369,7 +369,7 @@ def test_only_the_weights_of_the_best_few_and_the_references_are_kept():
     optimize(study, task(), n_trials=4, keep=2, progress=False)
     optimize(study, task(), n_trials=8, keep=2, progress=False)
     complete = [t for t in study.trials if t.state == TrialState.COMPLETE]
-    best = sorted(complete, key=lambda t: rank_of(t, maximize=True))[:2]
+    best = sorted(complete, key=lambda t: rank_of(t, "max"))[:2]
     kept = {path.name for path in Path("checkpoints/tiny").glob("*.pt")}
     assert kept == {f"trial-{number:05d}.pt" for number in {0, 1, *(t.number for t in best)}}
     assert not list(Path("checkpoints/tiny/running").iterdir())
@@ -381,7 +381,7 @@ def test_a_timeout_begins_no_further_trial():
     assert len([t for t in study.trials if t.state.is_finished()]) <= 1
 
 
-@pytest.mark.parametrize(("at_timeout", "state"), [("finish", "COMPLETE"), ("put-back", "WAITING")])
+@pytest.mark.parametrize(("at_timeout", "state"), [("finish", "COMPLETE"), ("requeue", "WAITING")])
 def test_at_a_timeout_the_trial_under_way_is_finished_or_put_back(at_timeout, state, tmp_path):
     chosen = troubled.task(tmp_path, epochs=6)
     slow = Space(troubled.Troubled).pin({"trouble": "slow"})
@@ -497,13 +497,13 @@ def test_a_sampler_does_not_depend_on_how_often_it_was_made(name):
 
 @pytest.mark.parametrize("storage", ["sqlite:///optuna.db", "folder.journal"])
 def test_a_put_back_trial_keeps_its_number_and_parameters(storage):
-    from lightning_tricks.search import put_back
+    from lightning_tricks.search.optuna_internals import requeue
 
     study = create_study("tiny", storage=storage)
     trial = study.ask()
     x = trial.suggest_float("x", 0, 1)
     trial.report(0.5, 0)
-    put_back(study, trial)
+    requeue(study, trial)
     again = study.ask()
     assert (again.number, again.suggest_float("x", 0, 1)) == (trial.number, x)
     study.tell(again, 1.0)

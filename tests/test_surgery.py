@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from lightning_tricks import MLP, ConvNet, InputError, Tricks, TricksModule, surgery
-from lightning_tricks.surgery import NORMS, channels
-from lightning_tricks.tricks.normalization import beside
+from lightning_tricks import MLP, ConvNet, InputError, Tricks, TricksModule
+from lightning_tricks.surgery.layers import channels
+from lightning_tricks.surgery.norm_places import beside
+from lightning_tricks.surgery.norms import NORMS, declare_norm
 
 LAYER_NORMS = ["batch", "layer", "group"]
 
@@ -105,7 +106,7 @@ class DeclaredNormAct(NormAct):
     pass
 
 
-surgery.declare_norm(DeclaredNormAct)
+declare_norm(DeclaredNormAct)
 
 
 def norm_acts(kind, *others):

@@ -7,7 +7,7 @@ from conftest import convnet, mlp, samples, variant
 
 from lightning_tricks import ImageTricks, Task, Tricks, TricksModule, optimize
 from lightning_tricks.errors import InputError
-from lightning_tricks.search import create_study
+from lightning_tricks.search.studies import create_study
 
 
 @pytest.mark.parametrize("epsilon", [0.05, 0.1, 0.3])

@@ -16,12 +16,15 @@ from playwright.sync_api import sync_playwright
 from server import Server
 from test_study import assert_agreement, children, load, store, task
 
-from lightning_tricks import Space, Tricks, create_study, main, optimize, updates
-from lightning_tricks import tracking as tracking_module
-from lightning_tricks.agreement import differences
-from lightning_tricks.ledger import Outcome, Standing, best_of
-from lightning_tricks.tracking import Tracker, Update, metrics_at, significant
-from lightning_tricks.trial import Epoch, Result
+from lightning_tricks import Space, Tricks, create_study, main, optimize
+from lightning_tricks.search.outcomes import Outcome, best_of
+from lightning_tricks.search.standing import Standing
+from lightning_tricks.tracking import updates, writer
+from lightning_tricks.tracking.agreement import differences
+from lightning_tricks.tracking.format import metrics_at, significant
+from lightning_tricks.tracking.tracker import Tracker
+from lightning_tricks.tracking.update import Update
+from lightning_tricks.trial.result import Epoch, Result
 
 CHROMIUM = shutil.which("chromium")
 
@@ -94,9 +97,9 @@ def test_a_command_whose_server_is_not_back_at_the_end_says_so_with_its_exit_cod
 
 def test_writing_does_not_wait_for_the_store(monkeypatch):
     tracker = Tracker("sqlite:///mlflow.db", "slow", print)
-    tracker.open(None, "slow", {})
+    tracker.open(None, {})
     released = threading.Event()
-    monkeypatch.setattr(tracker, "_apply", lambda number, update: released.wait(60))
+    monkeypatch.setattr(tracker.writer, "_apply", lambda number, update: released.wait(60))
     before = threading.active_count()
     for step in range(1000):
         tracker.update(0, Update(metrics=metrics_at(step, {"m": 1.0}, 0)))
@@ -108,17 +111,17 @@ def test_writing_does_not_wait_for_the_store(monkeypatch):
 
 
 def test_a_long_trial_is_written_in_few_batches(monkeypatch):
-    monkeypatch.setattr(tracking_module, "FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr(writer, "FLUSH_SECONDS", 0.0)
     tracker = Tracker("sqlite:///mlflow.db", "long", print)
-    tracker.open(None, "long", {})
+    tracker.open(None, {})
     metrics = [m for step in range(500) for m in metrics_at(step, {"a": 1.0, "b": 2.0}, step)]
     params = {f"p{index}": "x" for index in range(150)}
     tracker.update(0, Update(params=params, metrics=metrics, tags={"trial.state": "COMPLETE"}))
     assert tracker.flush(timeout=60)
     tracker.close("FINISHED")
-    run = MlflowClient(tracker._store).get_run(tracker.run_of(0))
+    run = MlflowClient(tracker.store).get_run(tracker.run_of(0))
     assert len(run.data.params) == 150
-    history = MlflowClient(tracker._store).get_metric_history(run.info.run_id, "b")
+    history = MlflowClient(tracker.store).get_metric_history(run.info.run_id, "b")
     assert len(history) == 500
 
 

@@ -8,10 +8,12 @@ from conftest import VARIANTS
 from pydantic import Field
 
 from lightning_tricks import MLP, ConvNet, Float, InputError, Space, Trick, Tricks
-from lightning_tricks.space import stages
+from lightning_tricks.space.trick import stages
 from lightning_tricks.tricks.clipping import NoClipping, NormClipping
 from lightning_tricks.tricks.normalization import GroupNorm
-from lightning_tricks.tricks.optimizers import SGD, Adam, Lion
+from lightning_tricks.tricks.optimizers.adam import Adam
+from lightning_tricks.tricks.optimizers.lion import Lion
+from lightning_tricks.tricks.optimizers.sgd import SGD
 
 
 class Deep(Tricks):

@@ -12,10 +12,11 @@ import troubled
 from conftest import mlp, small_data
 
 from lightning_tricks import InputError, Task, create_study, optimize, train
-from lightning_tricks.placement import Placement
-from lightning_tricks.ray_workers import RayWorkers
-from lightning_tricks.search import finished
-from lightning_tricks.workers import Ended, Inline, Job, Lost, Reported
+from lightning_tricks.search.studies import finished
+from lightning_tricks.workers.base import Ended, Job, Lost, Reported
+from lightning_tricks.workers.inline import Inline
+from lightning_tricks.workers.placement import Placement
+from lightning_tricks.workers.ray_workers import RayWorkers
 
 
 @pytest.fixture(scope="module")
@@ -46,19 +47,19 @@ def job(folder, number, trouble):
 
 
 def run(workers, work, until, answer=lambda event: False):
-    """Train a job until an event; return all that was heard."""
-    heard = []
+    """Train a job until an event; return all that was events."""
+    events = []
 
-    def hear(event):
-        heard.append(event)
+    def callback(event):
+        events.append(event)
         return answer(event)
 
     while not workers.free:
-        workers.wait(hear, 1)
-    workers.start(work)
-    while not any(until(event) for event in heard):
-        workers.wait(hear, 1)
-    return heard
+        workers.wait(callback, 1)
+    workers.submit(work)
+    while not any(until(event) for event in events):
+        workers.wait(callback, 1)
+    return events
 
 
 def ended(event):
@@ -91,13 +92,13 @@ def test_a_worker_trains_what_this_process_would(workers, folder):
 
 def test_a_killed_worker_costs_no_score(workers, folder):
     work = job(folder, 2, "slow")
-    heard = run(workers, work, lambda event: isinstance(event, Reported) and event.epoch.number == 2)
+    events = run(workers, work, lambda event: isinstance(event, Reported) and event.epoch.number == 2)
     before = troubled.steps(folder)
     os.kill(int(before[-1].split()[1]), signal.SIGKILL)
-    while not ended(heard[-1]):
-        workers.wait(heard.append, 1)
-    assert isinstance(heard[-1], Lost)
-    assert heard[-1].reason == "its process died"
+    while not ended(events[-1]):
+        workers.wait(events.append, 1)
+    assert isinstance(events[-1], Lost)
+    assert events[-1].reason == "its process died"
     *reports, end = run(workers, work, ended)
     assert epochs(reports) == end.result.epochs
     expected = train(troubled.task(folder), work.tricks.model_copy(update={"trouble": "none"}), 11)
@@ -108,9 +109,9 @@ def test_a_killed_worker_costs_no_score(workers, folder):
 
 
 def test_a_stop_reaches_the_worker_by_the_next_epoch(workers, folder):
-    heard = run(workers, job(folder, 3, "slow"), ended, answer=lambda event: True)
-    assert heard[-1].result.state == "pruned"
-    assert 1 <= len(heard[-1].result.epochs) <= 2
+    events = run(workers, job(folder, 3, "slow"), ended, answer=lambda event: True)
+    assert events[-1].result.state == "pruned"
+    assert 1 <= len(events[-1].result.epochs) <= 2
 
 
 def test_an_exception_is_a_result(workers, folder):
@@ -120,9 +121,9 @@ def test_an_exception_is_a_result(workers, folder):
 
 
 def test_a_worker_that_hangs_is_lost(workers, folder):
-    heard = run(workers, job(folder, 5, "hangs"), ended)
-    assert isinstance(heard[-1], Lost)
-    assert "no sign of life" in heard[-1].reason
+    events = run(workers, job(folder, 5, "hangs"), ended)
+    assert isinstance(events[-1], Lost)
+    assert "no sign of life" in events[-1].reason
     assert ended(run(workers, job(folder, 6, "none"), ended)[-1])
 
 
@@ -158,19 +159,19 @@ def test_a_wrong_placement_is_one_clear_line(case):
 
 
 def test_auto_stays_in_this_process_until_several_are_worth_their_start(monkeypatch):
-    from lightning_tricks import placement
+    from lightning_tricks.workers import placement
 
     monkeypatch.setattr(placement.torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(placement.joblib, "cpu_count", lambda **options: 8)
     task = Task("tiny", small_data(), lambda tricks: mlp())
     auto = Placement()
-    assert isinstance(auto.begin(task, lambda: False), Inline)
-    assert auto.worth(task, trials=100, seconds=50) == 1
-    assert auto.worth(task, trials=100, seconds=250) == 4
-    assert auto.worth(task, trials=3, seconds=1e4) == 3
-    assert auto.worth(task, trials=100, seconds=1e4) == 8
-    assert Placement(devices=2).worth(task, trials=100, seconds=1e4) == 4
-    assert Placement(workers="inline").worth(task, trials=100, seconds=1e4) == 1
+    assert isinstance(auto.create(task, lambda: False), Inline)
+    assert auto.worthwhile(task, trials=100, seconds=50) == 1
+    assert auto.worthwhile(task, trials=100, seconds=250) == 4
+    assert auto.worthwhile(task, trials=3, seconds=1e4) == 3
+    assert auto.worthwhile(task, trials=100, seconds=1e4) == 8
+    assert Placement(devices=2).worthwhile(task, trials=100, seconds=1e4) == 4
+    assert Placement(workers="inline").worthwhile(task, trials=100, seconds=1e4) == 1
 
 
 def test_time_goes_by_while_it_waits(workers):

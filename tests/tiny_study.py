@@ -6,7 +6,8 @@ import time
 
 from conftest import mlp, small_data
 
-from lightning_tricks import Task, lease, main
+from lightning_tricks import Task, main
+from lightning_tricks.search import lock
 
 
 def backbone(tricks):
@@ -21,8 +22,8 @@ def task():
 
 def be_another_machine(name):
     """Hold the study as another machine would, and give its holder little time."""
-    lease._boot = lambda: name
-    lease.BEAT_SECONDS, lease.WATCH_SECONDS = 0.5, 4.0
+    lock._boot = lambda: name
+    lock.BEAT_SECONDS, lock.WATCH_SECONDS = 0.5, 4.0
 
 
 if __name__ == "__main__":

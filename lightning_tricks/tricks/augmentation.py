@@ -14,7 +14,8 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from lightning_tricks.errors import InputError
-from lightning_tricks.space import Float, Int, Trick
+from lightning_tricks.space.domains import Float, Int
+from lightning_tricks.space.trick import Trick
 
 GROUPS = 16
 """Into how many groups a batch is split where a transform draws once for all that it is given."""

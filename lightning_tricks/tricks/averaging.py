@@ -13,8 +13,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from lightning_tricks.space import Float, Trick
-from lightning_tricks.statistics import refresh_statistics
+from lightning_tricks.space.domains import Float
+from lightning_tricks.space.trick import Trick
+from lightning_tricks.surgery.batch_norm import refresh_statistics
+from lightning_tricks.surgery.torch_internals import BatchNormLayer, foreach_copy_, foreach_lerp_
 
 
 class AveragingTrick(Trick):
@@ -124,7 +126,7 @@ class WeightAveraging(pl.Callback):
         if not self.updates:
             self.other = [value.clone() for value in _tensors(module)]
         weights = _weights(module)  # which come first
-        torch._foreach_lerp_(self.other[: len(weights)], weights, weight)
+        foreach_lerp_(self.other[: len(weights)], weights, weight)
         self.updates += 1
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -152,7 +154,7 @@ class WeightAveraging(pl.Callback):
         """Put the average into the module and the weights in training aside, or back."""
         held = _tensors(module)
         before = [value.clone() for value in held]
-        torch._foreach_copy_(held, self.other)
+        foreach_copy_(held, self.other)
         self.other, self.shown = before, not self.shown
 
     def on_save_checkpoint(
@@ -190,5 +192,5 @@ def _weights(module: nn.Module) -> list[Tensor]:
 
 def _tensors(module: nn.Module) -> list[Tensor]:
     """Return what the average has of its own: weights first, then the statistics of batch norm."""
-    norms = (m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+    norms = (m for m in module.modules() if isinstance(m, BatchNormLayer))
     return [*_weights(module), *(b for norm in norms for b in norm.buffers(recurse=False))]

@@ -8,8 +8,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from lightning_tricks import surgery
-from lightning_tricks.space import Float, Trick
+from lightning_tricks.space.domains import Float
+from lightning_tricks.space.trick import Trick
+from lightning_tricks.surgery.layers import hidden_layers, unit_dims
+from lightning_tricks.surgery.torch_internals import foreach_mul_, foreach_norm
+from lightning_tricks.surgery.weight_norm import trained_weight
 
 
 class ClippingTrick(Trick):
@@ -45,7 +48,7 @@ class NormClipping(ClippingTrick):
 
     def clip(self, module: nn.Module, gradients: Sequence[Tensor], norm: Tensor) -> Tensor:
         del module
-        torch._foreach_mul_(list(gradients), norm_factor(norm, self.theta))
+        foreach_mul_(list(gradients), norm_factor(norm, self.theta))
         return norm > self.theta
 
 
@@ -57,7 +60,7 @@ class UnitClipping(ClippingTrick):
 
     def clip(self, module: nn.Module, gradients: Sequence[Tensor], norm: Tensor) -> Tensor:
         del module
-        torch._foreach_mul_(list(gradients), unit_factor(norm, self.theta))
+        foreach_mul_(list(gradients), unit_factor(norm, self.theta))
         return norm > self.theta
 
 
@@ -69,7 +72,7 @@ class ValueClipping(ClippingTrick):
 
     def clip(self, module: nn.Module, gradients: Sequence[Tensor], norm: Tensor) -> Tensor:
         del module, norm
-        largest = torch.stack(torch._foreach_norm(list(gradients), float("inf"))).amax()
+        largest = torch.stack(foreach_norm(list(gradients), float("inf"))).amax()
         for gradient in gradients:
             gradient.clamp_(-self.theta, self.theta)
         return largest > self.theta
@@ -89,8 +92,8 @@ class AdaptiveClipping(ClippingTrick):
     def clip(self, module: nn.Module, gradients: Sequence[Tensor], norm: Tensor) -> Tensor:
         del gradients
         clipped = torch.zeros_like(norm, dtype=torch.bool)
-        for layer in surgery.hidden_layers(module):
-            weight, dims = surgery.trained_weight(layer), surgery.unit_dims(layer)
+        for layer in hidden_layers(module):
+            weight, dims = trained_weight(layer), unit_dims(layer)
             if weight is not None and weight.grad is not None:
                 length = torch.linalg.vector_norm(weight, dim=dims, keepdim=True)
                 limit = self.ratio * length.clamp_min(1e-3)

@@ -6,9 +6,12 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 from torch import nn
 
-from lightning_tricks import surgery
 from lightning_tricks.errors import InputError
-from lightning_tricks.space import Float, Trick
+from lightning_tricks.space.domains import Float
+from lightning_tricks.space.trick import Trick
+from lightning_tricks.surgery.layers import DROPOUTS, Weighted, called_layers
+from lightning_tricks.surgery.replace import put_beside
+from lightning_tricks.surgery.torch_internals import BatchNormLayer
 
 
 class DropoutTrick(Trick):
@@ -55,7 +58,7 @@ class Dropout(DropoutTrick):
 
 def set_rate(module: nn.Module, p: float) -> int:
     """Set the rate of the dropout layers that a module has; return how many there are."""
-    layers = [layer for layer in module.modules() if isinstance(layer, surgery.DROPOUTS)]
+    layers = [layer for layer in module.modules() if isinstance(layer, DROPOUTS)]
     for layer in layers:
         layer.p = p  # type: ignore[assignment]  # a plain attribute of torch's dropout layers
     inside = [
@@ -70,19 +73,19 @@ def insert_dropout(module: nn.Module, p: float) -> int:
     """Put a dropout layer before each linear layer where it does no harm; return how many."""
     places = _places(module)
     for layer in places:
-        surgery.put_beside(module, layer, before=nn.Dropout(p))
+        put_beside(module, layer, before=nn.Dropout(p))
     return len(places)
 
 
 def _places(module: nn.Module) -> list[nn.Module]:
     """Find the linear layers, the first layer aside, that no batch norm comes after."""
-    called = {id(layer) for layer in surgery.called_layers(module)}
+    called = {id(layer) for layer in called_layers(module)}
     found: list[nn.Module] = []
     first = True
     for layer in module.modules():
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+        if isinstance(layer, BatchNormLayer):
             found.clear()
-        elif isinstance(layer, surgery.Weighted):
+        elif isinstance(layer, Weighted):
             if isinstance(layer, nn.Linear) and not first and id(layer) in called:
                 found.append(layer)
             first = False

@@ -10,9 +10,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 from torch import nn
 
-from lightning_tricks import surgery
-from lightning_tricks.space import Float, Trick
-from lightning_tricks.surgery import Fans, Weighted
+from lightning_tricks.space.domains import Float
+from lightning_tricks.space.trick import Trick
+from lightning_tricks.surgery.layers import Fans, Weighted, fans, weighted_layers
 
 
 class InitializationTrick(Trick):
@@ -23,9 +23,9 @@ class InitializationTrick(Trick):
 
         Before weight norm is put on: a weight that is computed cannot be drawn.
         """
-        layers = surgery.weighted_layers(module)
+        layers = weighted_layers(module)
         for layer in layers:
-            self.draw(layer, surgery.fans(layer), head=layer is layers[-1])
+            self.draw(layer, fans(layer), head=layer is layers[-1])
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 

@@ -11,10 +11,11 @@ from pydantic import Field
 from torch import nn
 from torchvision.ops import StochasticDepth
 
-from lightning_tricks import surgery
-from lightning_tricks.branches import Branch, branches
 from lightning_tricks.errors import InputError
-from lightning_tricks.space import Float, Trick
+from lightning_tricks.space.domains import Float
+from lightning_tricks.space.trick import Trick
+from lightning_tricks.surgery.branches import Branch, branches
+from lightning_tricks.surgery.replace import put_beside
 
 LOOKED = "looked with torch.fx for sums of a path and its shortcut"
 
@@ -114,7 +115,7 @@ class LinearStochasticDepth(ResidualTrick):
             if isinstance(end, StochasticDepth):
                 end.p = rate
             elif branch.end and branch.alone:
-                surgery.put_beside(module, end, after=StochasticDepth(rate, "row"))
+                put_beside(module, end, after=StochasticDepth(rate, "row"))
             else:
                 continue
             changed += 1

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_tricks.errors import InputError
-from lightning_tricks.space import Trick
+from lightning_tricks.space.trick import Trick
 
 LIMIT = 8.0
 """Scaled inputs are cut off at ±8: a feature that is nearly constant in the training split would

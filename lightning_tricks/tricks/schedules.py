@@ -12,7 +12,8 @@ from pydantic import Field
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
-from lightning_tricks.space import Float, OneMinus, Trick
+from lightning_tricks.space.domains import Float, OneMinus
+from lightning_tricks.space.trick import Trick
 
 WARMUP_START = 0.01
 """A warm-up begins at a hundredth of the learning rate: at zero the first step would be lost."""
@@ -21,9 +22,7 @@ WARMUP_START = 0.01
 class ScheduleTrick(Trick):
     """How the learning rate changes over the budget."""
 
-    interval: ClassVar[Literal["epoch", "step"]] = "epoch"
-    """When the learning rate changes."""
-
+    @abstractmethod
     def build(self, optimizer: Optimizer, steps: int, epochs: int) -> dict[str, Any] | None:
         """Return what Lightning calls an `lr_scheduler_config`; None for a constant rate.
 
@@ -32,6 +31,15 @@ class ScheduleTrick(Trick):
             steps: the number of optimizer steps of the whole budget.
             epochs: the number of epochs of the whole budget.
         """
+
+
+class FactorSchedule(ScheduleTrick):
+    """A schedule that is a function of time alone."""
+
+    interval: ClassVar[Literal["epoch", "step"]] = "epoch"
+    """When the learning rate changes."""
+
+    def build(self, optimizer: Optimizer, steps: int, epochs: int) -> dict[str, Any]:
         per_epoch = 1.0 if self.interval == "epoch" else steps / epochs
         scheduler = LambdaLR(optimizer, lambda count: self.factor(count / per_epoch, epochs))
         return {"scheduler": scheduler, "interval": self.interval}
@@ -50,12 +58,8 @@ class ConstantSchedule(ScheduleTrick):
     def build(self, optimizer: Optimizer, steps: int, epochs: int) -> None:
         del optimizer, steps, epochs
 
-    def factor(self, epoch: float, epochs: int) -> float:
-        del epoch, epochs
-        return 1.0
 
-
-class ExponentialSchedule(ScheduleTrick):
+class ExponentialSchedule(FactorSchedule):
     """η·γᵏ after k epochs; the lesson's γ is 0.98."""
 
     kind: Literal["exponential"] = "exponential"
@@ -66,7 +70,7 @@ class ExponentialSchedule(ScheduleTrick):
         return self.gamma ** math.floor(epoch)
 
 
-class StepSchedule(ScheduleTrick):
+class StepSchedule(FactorSchedule):
     """η·γ for each `every` (a share of the budget) that has passed."""
 
     kind: Literal["step"] = "step"
@@ -77,7 +81,7 @@ class StepSchedule(ScheduleTrick):
         return self.gamma ** (math.floor(epoch) // max(round(self.every * epochs), 1))
 
 
-class _WarmUp(ScheduleTrick):
+class _WarmUp(FactorSchedule):
     """A linear warm-up over a share of the budget, and a way down from η to a share of it."""
 
     interval: ClassVar[Literal["epoch", "step"]] = "step"
@@ -114,7 +118,7 @@ class CosineSchedule(_WarmUp):
         return (1 + math.cos(math.pi * progress)) / 2
 
 
-class OneCycleSchedule(ScheduleTrick):
+class OneCycleSchedule(FactorSchedule):
     """Up from η/25 to η over a share of the budget, then down to η/10⁴, by cosines (Smith, 2018).
 
     The momentum stays as it is.
@@ -145,10 +149,6 @@ class PlateauSchedule(ScheduleTrick):
         patience = max(round(self.patience * epochs), 1)
         scheduler = ReduceLROnPlateau(optimizer, factor=self.gamma, patience=patience, eps=0.0)
         return {"scheduler": scheduler, "interval": "epoch", "monitor": "val/loss"}
-
-    def factor(self, epoch: float, epochs: int) -> float:
-        del epoch, epochs
-        return 1.0  # the rest depends on the losses, which torch's scheduler watches
 
 
 def _cosine(start: float, end: float, progress: float) -> float:

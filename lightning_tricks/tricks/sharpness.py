@@ -9,7 +9,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from lightning_tricks.space import Float, Trick
+from lightning_tricks.space.domains import Float
+from lightning_tricks.space.trick import Trick
+from lightning_tricks.surgery.torch_internals import (
+    BatchNormLayer,
+    foreach_add_,
+    foreach_copy_,
+    foreach_mul,
+    foreach_norm,
+)
 
 Evaluate = Callable[[], Any]
 """Passes a batch forward and back, which leaves its gradients in the parameters."""
@@ -64,19 +72,19 @@ class SharpnessAware(SharpnessTrick):
         before = [p.detach().clone() for p in parameters]
         with torch.no_grad():
             gradients = [p.grad for p in parameters if p.grad is not None]
-            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-            climb = torch._foreach_mul(gradients, self.rho / (norm + 1e-12))
-            torch._foreach_add_(parameters, list(climb))
+            norm = torch.linalg.vector_norm(torch.stack(foreach_norm(gradients)))
+            climb = foreach_mul(gradients, self.rho / (norm + 1e-12))
+            foreach_add_(parameters, list(climb))
         try:
             yield
         finally:
             with torch.no_grad():
-                torch._foreach_copy_(parameters, before)
+                foreach_copy_(parameters, before)
 
 
 @contextmanager
 def _statistics_kept(module: nn.Module) -> Iterator[None]:
-    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = [m for m in module.modules() if isinstance(m, BatchNormLayer)]
     kept = [(norm, norm.track_running_stats) for norm in norms if norm.training]
     for norm, _ in kept:
         norm.track_running_stats = False

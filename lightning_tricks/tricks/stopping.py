@@ -14,10 +14,9 @@ from typing import Annotated, Any, ClassVar, Literal
 import pytorch_lightning as pl
 from pydantic import Field
 
-from lightning_tricks.errors import InputError
-from lightning_tricks.space import Float, Trick
-
-Mode = Literal["min", "max"]
+from lightning_tricks.scores import Mode, best, is_better, monitored
+from lightning_tricks.space.domains import Float
+from lightning_tricks.space.trick import Trick
 
 
 class StoppingTrick(Trick):
@@ -60,7 +59,7 @@ class Patience(StoppingTrick):
         return BestWeights(self.patience, monitor, mode)
 
     def score(self, history: Sequence[float], mode: Mode) -> float:
-        return max(history) if mode == "max" else min(history)
+        return best(history, mode)
 
 
 Stopping = NoStopping | Patience
@@ -82,7 +81,7 @@ class BestWeights(pl.Callback):
         if trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_last_batch:
             return
         score = monitored(trainer, self.monitor)
-        better = self.best is None or (score > self.best if self.mode == "max" else score < self.best)
+        better = self.best is None or is_better(score, self.best, self.mode)
         if better and math.isfinite(score):
             self.best, self.best_epoch = score, trainer.current_epoch
             self.weights = copy.deepcopy(pl_module.state_dict())  # with all that it carries
@@ -120,16 +119,3 @@ class BestWeights(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
         self.last_epoch, self.weights = state_dict["last_epoch"], state_dict["weights"]
-
-
-def monitored(trainer: pl.Trainer, monitor: str) -> float:
-    """Return the latest value of a logged metric.
-
-    Raises:
-        InputError: if no metric of that name was logged; lists those that were.
-    """
-    if monitor not in trainer.callback_metrics:
-        raise InputError(
-            f"monitor {monitor!r} is never logged; must be one of {sorted(trainer.callback_metrics)}"
-        )
-    return float(trainer.callback_metrics[monitor])

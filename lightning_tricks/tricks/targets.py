@@ -12,7 +12,8 @@ from pydantic import Field
 from torch import Tensor
 from torchvision.transforms import v2
 
-from lightning_tricks.space import Float, Trick
+from lightning_tricks.space.domains import Float
+from lightning_tricks.space.trick import Trick
 
 
 class SmoothingTrick(Trick):

@@ -11,8 +11,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 from torch import nn
 
-from lightning_tricks import surgery
-from lightning_tricks.space import Float, Trick
+from lightning_tricks.space.domains import Float
+from lightning_tricks.space.trick import Trick
+from lightning_tricks.surgery.layers import DROPOUTS, weighted_layers
+from lightning_tricks.surgery.norms import NORMS
 
 
 class TransferTrick(Trick):
@@ -88,7 +90,7 @@ class FrozenLayers(TransferTrick):
     share: Annotated[float, Float(0.3, 0.9)] = Field(0.5, ge=0, le=1)
 
     def freeze(self, module: nn.Module) -> list[nn.Module]:
-        layers = surgery.weighted_layers(module)
+        layers = weighted_layers(module)
         count = min(int(self.share * len(layers)), len(layers) - 1)
         if count < 1:
             return []
@@ -98,7 +100,7 @@ class FrozenLayers(TransferTrick):
                 break
             for parameter in part.parameters(recurse=False):
                 parameter.requires_grad_(False)
-            if isinstance(part, (*surgery.NORMS, *surgery.DROPOUTS)):
+            if isinstance(part, (*NORMS, *DROPOUTS)):
                 kept.append(part)
         return kept
 
@@ -109,7 +111,7 @@ class FrozenLayers(TransferTrick):
 
 def places(module: nn.Module) -> dict[int, float]:
     """Return where each parameter stands, by its id: 0 in the first layer, 1 in the head."""
-    layers = {id(layer): number for number, layer in enumerate(surgery.weighted_layers(module))}
+    layers = {id(layer): number for number, layer in enumerate(weighted_layers(module))}
     last = len(layers) - 1
     found: dict[int, float] = {}
     number = 0

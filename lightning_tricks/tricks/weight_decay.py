@@ -10,8 +10,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 from torch import nn
 
-from lightning_tricks import surgery
-from lightning_tricks.space import Choice, Float, Trick
+from lightning_tricks.space.domains import Choice, Float
+from lightning_tricks.space.trick import Trick
+from lightning_tricks.surgery.norms import NORMS
+from lightning_tricks.surgery.weight_norm import lengths
 
 
 class WeightDecayTrick(Trick):
@@ -23,9 +25,9 @@ class WeightDecayTrick(Trick):
         The keys `l2`, `l1` and `decoupled` of a group hold its coefficients.
         """
         trainable = [p for p in module.parameters() if p.requires_grad]
-        spared = set() if self.decays_all() else norms_and_biases(module)
-        decayed = [p for p in trainable if id(p) not in spared]
-        rest = [p for p in trainable if id(p) in spared]
+        warmup_epochs = set() if self.decays_all() else norms_and_biases(module)
+        decayed = [p for p in trainable if id(p) not in warmup_epochs]
+        rest = [p for p in trainable if id(p) in warmup_epochs]
         groups: list[dict[str, Any]] = [
             {"params": decayed, **self.coefficients()},
             {"params": rest},
@@ -93,13 +95,12 @@ class DecoupledWeightDecay(_Penalty):
 
 def norms_and_biases(module: nn.Module) -> set[int]:
     """Return the ids of the parameters of norm layers, of biases, and of weight norm's lengths."""
-    found: set[int] = set()
+    found = lengths(module)
     for name, parameter in module.named_parameters():
-        # Attention has an `in_proj_bias`.
-        if name.endswith(("bias", "parametrizations.weight.original0")):
+        if name.endswith("bias"):  # attention has an `in_proj_bias`
             found.add(id(parameter))
     for layer in module.modules():
-        if isinstance(layer, surgery.NORMS):
+        if isinstance(layer, NORMS):
             found |= {id(parameter) for parameter in layer.parameters(recurse=False)}
     return found
 

@@ -1,0 +1,98 @@
+"""The user's own `DataLoader`s: walked without disturbing training, and as a data module."""
+
+import copy
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import pytorch_lightning as pl
+from torch.utils.data import DataLoader
+
+from lightning_tricks.data.tensor_loader import TensorLoader
+from lightning_tricks.errors import InputError, other_package
+
+
+def fresh(loader: Any) -> Any:
+    """Return a loader of the same batches that nobody is walking yet.
+
+    A `DataLoader` with persistent workers has one iterator only: to walk it would take the batches
+    away from whoever walks it already.
+    """
+    if not isinstance(loader, DataLoader):
+        return loader
+    alike = copy.copy(loader)
+    vars(alike)["_iterator"] = None  # where torch keeps that of persistent workers
+    return alike
+
+
+def training_batches(trainer: pl.Trainer) -> Iterator[Any]:
+    """Walk the batches of one epoch, apart from training.
+
+    Lightning must have set up its loader, as it has once the number of steps is known.
+    """
+    loader: Any = trainer.train_dataloader
+    most = trainer.num_training_batches
+    limited = most != float("inf") and most < len(loader)
+    loader = loader.whole if isinstance(loader, TensorLoader) else fresh(loader)
+    yield from islice(loader, int(most) if limited else None)
+
+
+def data_module(data: Any) -> pl.LightningDataModule:
+    """Return a data module for what a user gives as data.
+
+    Raises:
+        InputError: if it is neither a data module nor two or three loaders.
+    """
+    if isinstance(data, pl.LightningDataModule):
+        return data
+    if not isinstance(data, (tuple, list)) or any(hasattr(part, "__array__") for part in data):
+        raise InputError(
+            "data must be a LightningDataModule, such as InMemoryData.from_arrays(inputs, targets), or "
+            f"DataLoaders, (train, validation, test) (got {type(data).__name__}{other_package(data)})"
+        )
+    if len(data) not in (2, 3):
+        raise InputError(
+            f"data must be two or three loaders, (train, validation) or (train, validation, test) "
+            f"(got {len(data)})"
+        )
+    return LoaderData(*data)
+
+
+class LoaderData(pl.LightningDataModule):
+    """A data module of `DataLoader`s.
+
+    Args:
+        train: to learn from.
+        validation: to compare trials on.
+        test: that only the champion sees; may be left out.
+
+    Raises:
+        InputError: if one cannot be walked.
+    """
+
+    def __init__(self, train: Any, validation: Any, test: Any = None) -> None:
+        super().__init__()
+        given = {"train": train, "validation": validation, "test": test}
+        self.loaders = {name: loader for name, loader in given.items() if loader is not None}
+        for name, loader in self.loaders.items():
+            if not hasattr(loader, "__iter__") or hasattr(loader, "__next__"):
+                raise InputError(
+                    f"the {name} loader must be walked anew each epoch, as a DataLoader can be "
+                    f"(got {type(loader).__name__})"
+                )
+
+    def samples(self) -> int | None:
+        """Return the number of training samples, where it can be told."""
+        held: Any = getattr(self.loaders["train"], "dataset", None)
+        return len(held) if hasattr(held, "__len__") else None
+
+    def train_dataloader(self) -> Any:
+        return fresh(self.loaders["train"])
+
+    def val_dataloader(self) -> Any:
+        return fresh(self.loaders["validation"])
+
+    def test_dataloader(self) -> Any:
+        if "test" not in self.loaders:
+            raise InputError("this data set has no test split")
+        return fresh(self.loaders["test"])

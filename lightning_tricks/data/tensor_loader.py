@@ -1,0 +1,83 @@
+"""Whole batches, sliced from tensors."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_tricks.errors import InputError
+
+
+class Split(NamedTuple):
+    """The inputs and targets of some samples."""
+
+    inputs: Tensor
+    """(N, …)"""
+    targets: Tensor
+    """(N,) class numbers, or (N, k) numbers to predict."""
+
+
+class TensorLoader:
+    """Walk the batches of a split: slices of tensors, not samples collated one by one.
+
+    Args:
+        split: the samples.
+        batch_size: samples in a batch.
+        shuffle: returns the seed of this epoch's order; None keeps the order.
+        share: which of how many processes this is. Each gets its share of every batch, so that
+            together they take the steps that one would.
+
+    Raises:
+        InputError: if a process would get no sample of a batch.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        batch_size: int,
+        shuffle: Callable[[], int] | None = None,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
+        self.split, self.batch_size, self.shuffle, self.share = split, batch_size, shuffle, share
+        if self._smallest < share[1]:
+            raise InputError(
+                f"each of {share[1]} processes needs a sample of every batch, and the smallest has "
+                f"{self._smallest}: take a larger batch_size, or fewer devices a trial"
+            )
+
+    @property
+    def whole(self) -> "TensorLoader":
+        """The batches that all processes get together."""
+        return TensorLoader(self.split, self.batch_size, self.shuffle)
+
+    def __len__(self) -> int:
+        full, rest = divmod(len(self.split.inputs), self.batch_size)
+        # While training, a last batch of one sample each is left out: batch norm cannot use it.
+        return full + (rest >= (2 * self.share[1] if self.shuffle and full else 1))
+
+    @property
+    def _smallest(self) -> int:
+        """The samples in the smallest batch, of all processes together."""
+        samples = len(self.split.inputs)
+        return samples // len(self) if self.shuffle is None else min(samples, self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        inputs, targets = self.split
+        first, step = self.share
+        if self.shuffle is None:
+            # Of even sizes, so that the last one too has samples for every process.
+            pieces = (torch.tensor_split(part, len(self)) for part in (inputs, targets))
+            for some_inputs, some_targets in zip(*pieces, strict=True):
+                yield some_inputs[first::step], some_targets[first::step]
+            return
+        generator = torch.Generator().manual_seed(self.shuffle())
+        order = torch.randperm(len(inputs), generator=generator).to(inputs.device)
+        # Once an epoch: to ask takes as long as to slice a small batch.
+        pinned = inputs.device.type == "cpu" and torch.cuda.is_available()
+        for index in torch.split(order, self.batch_size)[: len(self)]:
+            mine = index[first::step]
+            some_inputs, some_targets = inputs[mine], targets[mine]
+            if pinned:  # from where a GPU takes them fastest
+                some_inputs, some_targets = some_inputs.pin_memory(), some_targets.pin_memory()
+            yield some_inputs, some_targets

@@ -1,0 +1,1 @@
+"""The tricks in Lightning's hooks."""

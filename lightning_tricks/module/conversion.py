@@ -1,0 +1,181 @@
+"""`with_tricks`: give tricks to a LightningModule of the user's own, and load it again."""
+
+import copy
+import functools
+import inspect
+import pickle
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from lightning_tricks.errors import InputError, one_line, other_package
+from lightning_tricks.module.hooks import SAVED, TricksHooks
+from lightning_tricks.module.tricks_module import TricksModule
+from lightning_tricks.scores import Mode
+from lightning_tricks.tricks.record import LEARNING, ModuleTricks, Tricks, record_of
+
+_OURS = ("tricks", "tricks_subject", "take_tricks", "pass_batch", "epoch_metrics", "logs_training")
+"""What a module with tricks has beside what Lightning knows."""
+_HELD = {
+    "tricks",
+    "epoch_metrics",
+    "logs_training",
+    "_watched",
+    "_health",
+    "_still",
+    "_trained",
+    "_ends",
+}
+"""Those of its attributes that the tricks hold."""
+
+
+def with_tricks(
+    module: pl.LightningModule,
+    tricks: Tricks | Mapping[str, Any],
+    *,
+    monitor: str = "val/loss",
+    mode: Mode = "min",
+    validation_loss: str = "val/loss",
+) -> TricksHooks:
+    """Give tricks to a LightningModule with a forward, steps and a loss of its own.
+
+    Initialisation, normalization, residual branches, dropout, weight decay, optimizer, sharpness,
+    clipping, schedule, averaging and stopping act on a copy of it. What its `configure_optimizers`
+    says is not used; its other hooks are called as ever, but it must have none of its own for the
+    optimizer's step and for clipping. Tricks that need a forward of ours must be off, as they are in
+    `ModuleTricks`: scaling, augmentation, erasing, mixing and smoothing.
+
+    Args:
+        module: with one loss a step, and automatic optimization.
+        tricks: the record, or the plain data of one.
+        monitor: the metric that early stopping looks at, as the module logs it.
+        mode: whether less or more of it is better.
+        validation_loss: the metric that the plateau schedule looks at.
+
+    Returns:
+        A copy of the module, of a subclass of its class.
+
+    Raises:
+        InputError: if a trick cannot act on it, or it optimizes by hand.
+    """
+    if not isinstance(module, pl.LightningModule):
+        raise InputError(
+            f"the module must be a LightningModule (got {type(module).__name__}{other_package(module)})"
+        )
+    record = tricks if isinstance(tricks, Tricks) else ModuleTricks.parse(tricks)
+    for stage in (*LEARNING, "scaling"):
+        if not getattr(record, stage).neutral:
+            raise InputError(
+                f"{stage} {getattr(record, stage).kind!r} needs a forward of TricksModule, and "
+                f"{type(module).__name__} has its own: set {stage} to 'none', as ModuleTricks does"
+            )
+    kind = type(module)
+    for hook in ("optimizer_step", "configure_gradient_clipping"):
+        if getattr(kind, hook) is not getattr(pl.LightningModule, hook):
+            raise InputError(f"{kind.__name__} has its own {hook}, where tricks are to act: take it out")
+    taken = {*vars(module), *module._modules, *module._parameters, *module._buffers, *vars(kind)}
+    if clash := sorted(taken & set(_OURS)):
+        raise InputError(f"{kind.__name__} has {clash} of its own, which tricks need: rename them")
+    if not module.automatic_optimization:
+        raise InputError(
+            f"{type(module).__name__} has automatic_optimization off: tricks act in Lightning's hooks"
+        )
+    changed = copy.deepcopy(module)
+    own = {"__module__": kind.__module__, "training_step": _noting_loss(kind.training_step)}
+    changed.__class__ = type(kind.__name__, (_WithTricks, kind), own)
+    assert isinstance(changed, _WithTricks)
+    changed.take_tricks(record, monitor, mode, validation_loss)
+    return changed
+
+
+def load_with_tricks(
+    path: str | Path, module: pl.LightningModule, *, trusted: bool = False
+) -> TricksHooks:
+    """Load a checkpoint of a module that `with_tricks` returned.
+
+    The layers of the network are changed as the record in the checkpoint says, and take its weights;
+    `YourModule.load_from_checkpoint` does not know them. `without_tricks` makes one of the user's class
+    of what is returned.
+
+    Args:
+        path: of a checkpoint that a Trainer wrote.
+        module: a new one, made as the one that was given to `with_tricks`.
+        trusted: whether the checkpoint may hold more than tensors and plain data, such as
+            hyperparameters that are objects. To read those can run any code that it holds.
+
+    Raises:
+        InputError: if it is no such checkpoint, or the module is another.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=not trusted)
+        saved = checkpoint[SAVED]
+        monitor, mode, validation_loss = saved["watched"]
+        record = record_of(saved["record"], saved["record_type"])
+    except pickle.UnpicklingError:
+        raise InputError(
+            f"{str(path)!r} holds more than tensors and plain data: pass trusted=True if you know who "
+            "wrote it"
+        ) from None
+    except (OSError, KeyError, TypeError, RuntimeError, EOFError) as error:
+        raise InputError(f"{str(path)!r} is no checkpoint of tricks: {one_line(error)}") from None
+    changed = with_tricks(module, record, monitor=monitor, mode=mode, validation_loss=validation_loss)
+    try:
+        changed.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError as error:
+        raise InputError(f"the weights are of another module: {one_line(error)}") from None
+    return changed
+
+
+def without_tricks(module: TricksHooks) -> nn.Module:
+    """Return a copy that answers without the hooks of the tricks: in evaluation mode, on the CPU.
+
+    That of a `TricksModule` is its `network()`, that of a user's module one of the user's own class.
+    """
+    if isinstance(module, TricksModule):
+        return module.network()
+    plain = copy.deepcopy(module).cpu().eval()
+    for name in _HELD & vars(plain).keys():
+        del plain.__dict__[name]
+    plain.__class__ = type(module).__bases__[1]
+    return plain
+
+
+class _WithTricks(TricksHooks):
+    """Put before a user's own class, whose training losses it notes."""
+
+    def pass_batch(self, batch: Any, batch_idx: int) -> None:
+        """Run the training step for what norms gather, without logging."""
+        named = inspect.signature(self.training_step).parameters
+        call = {"batch_idx": batch_idx} if "batch_idx" in named else {}
+        with _muted(self, "log", "log_dict"):
+            self.training_step(batch, **call)
+
+
+def _noting_loss(step: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a training step whose loss is noted; Lightning reads the signature of the user's."""
+
+    @functools.wraps(step)
+    def training_step(self: TricksHooks, *args: Any, **kwargs: Any) -> Any:
+        result = step(self, *args, **kwargs)
+        loss = result["loss"] if isinstance(result, Mapping) else result
+        if loss is not None:
+            self._health.loss = loss.detach()
+        return result
+
+    return training_step
+
+
+@contextmanager
+def _muted(module: pl.LightningModule, *methods: str) -> Iterator[None]:
+    for name in methods:
+        object.__setattr__(module, name, lambda *args, **kwargs: None)
+    try:
+        yield
+    finally:
+        for name in methods:
+            object.__delattr__(module, name)

@@ -1,0 +1,99 @@
+"""Gradient health: do gradients reach the first layer, how often are they clipped, are they finite?"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from lightning_tricks.surgery.layers import weighted_layers
+from lightning_tricks.surgery.weight_norm import trained_weight
+
+CHECK_EVERY = 16
+"""On an accelerator, reading a number waits for it: there, finiteness is looked at this seldom."""
+
+
+class Diverged(RuntimeError):
+    """The loss or the gradients became NaN or infinite: nothing can be learned from here on."""
+
+
+class GradientHealth:
+    """Numbers of each training step, kept on the device and summed up once an epoch."""
+
+    def __init__(self) -> None:
+        self.loss = torch.zeros(())
+        """Of the last batch."""
+        self.skips = False
+        """Whether steps with infinite gradients are skipped, and no sign of divergence."""
+        self._losses: list[Tensor] = []
+        self._norms: list[Tensor] = []
+        self._clipped: list[Tensor] = []
+        self._count = 0
+
+    def observe(self, norms: Tensor, total: Tensor, clipped: Tensor) -> None:
+        """Add a step.
+
+        Args:
+            norms: the gradient norm of each parameter, before clipping.
+            total: the norm of all gradients as one vector.
+            clipped: whether any gradient was clipped.
+
+        Raises:
+            Diverged: if the loss or a gradient is NaN or infinite.
+        """
+        self._losses.append(self.loss)
+        self._norms.append(norms)
+        self._clipped.append(clipped)
+        self._count += 1
+        if total.device.type == "cpu" or self._count % CHECK_EVERY == 0:
+            self._check(self.loss.item(), total.item())
+
+    def summary(
+        self, ends: tuple[int, int], mean: Callable[[Tensor], Tensor] = lambda numbers: numbers
+    ) -> dict[str, float]:
+        """Return the means over the steps since the last summary, and forget them.
+
+        `gradient/norm` is before clipping, `gradient/clipped` the share of steps that were clipped,
+        `gradient/first_to_last` the ratio of the mean norms of the first and the last layer.
+
+        Args:
+            ends: the positions in the norms of the weights of the first and of the last layer.
+            mean: takes the mean of numbers over the processes that train together.
+
+        Raises:
+            Diverged: if a loss or a gradient was NaN or infinite.
+        """
+        if not self._losses:
+            return {}
+        norms = torch.stack(self._norms)  # (steps, parameters)
+        means = [
+            torch.stack(self._losses).mean(),
+            torch.linalg.vector_norm(norms, dim=1).mean(),
+            torch.stack(self._clipped).float().mean(),
+            *norms.mean(0)[list(ends)],
+        ]
+        loss, norm, clipped, first, last = mean(torch.stack(means)).tolist()
+        self._losses, self._norms, self._clipped = [], [], []
+        self._check(loss, norm)
+        return {
+            "train/loss": loss,
+            "gradient/norm": norm,
+            "gradient/clipped": clipped,
+            "gradient/first_to_last": first / last if last > 0 else 0.0,
+        }
+
+    def _check(self, loss: float, norm: float) -> None:
+        for name, value in (("loss", loss), ("gradient norm", norm)):
+            if not math.isfinite(value) and not (self.skips and value is norm):
+                raise Diverged(f"the {name} became {value} at training step {self._count}")
+
+
+def ends(module: nn.Module, parameters: list[nn.Parameter]) -> tuple[int, int]:
+    """Return the positions among parameters of the first and the last layer's weight.
+
+    Under weight norm, those of their directions: the norms of both are of gradients of one kind.
+    """
+    places = {id(parameter): place for place, parameter in enumerate(parameters)}
+    weights = [id(trained_weight(layer)) for layer in weighted_layers(module)]
+    owned = [places[weight] for weight in weights if weight in places]
+    return (owned[0], owned[-1]) if owned else (0, len(parameters) - 1)

@@ -1,0 +1,212 @@
+"""`TricksHooks`: the tricks that act in Lightning's hooks, whatever the forward and the steps are."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import nn
+from torch.optim import Optimizer
+
+from lightning_tricks.errors import InputError
+from lightning_tricks.module import health
+from lightning_tricks.module.lightning_internals import CURRENT_HOOK
+from lightning_tricks.scores import Mode
+from lightning_tricks.surgery.batch_norm import TrainingBatches
+from lightning_tricks.surgery.norms import learned_norm
+from lightning_tricks.surgery.torch_internals import foreach_norm
+from lightning_tricks.tricks.record import Tricks, type_name
+
+SAVED = "tricks"
+"""Where a checkpoint holds what `load_with_tricks` needs."""
+
+
+class TricksHooks(pl.LightningModule):
+    """A LightningModule that hands its hooks to tricks; `take_tricks` is to be called first.
+
+    Logs the training loss and the gradient health of each epoch.
+    """
+
+    @property
+    def tricks_subject(self) -> nn.Module:
+        """The network whose layers and parameters the tricks act on."""
+        return self
+
+    def take_tricks(
+        self, tricks: Tricks, monitor: str, mode: Mode, validation_loss: str = "val/loss"
+    ) -> None:
+        """Change the layers of the network, and remember what the hooks need.
+
+        Args:
+            tricks: the record.
+            monitor: the metric that early stopping looks at.
+            mode: whether less or more of it is better.
+            validation_loss: the metric that the plateau schedule looks at.
+
+        Raises:
+            InputError: if a trick finds nothing in the network to act on.
+        """
+        self.tricks = tricks
+        self._watched: tuple[str, Mode, str] = (monitor, mode, validation_loss)
+        self._health = health.GradientHealth()
+        self.epoch_metrics: dict[str, float] = {}
+        """The training loss and gradient health of the last epoch."""
+        self.logs_training = True
+        """Whether they are logged. Logging costs; who reads them here can do without."""
+        _warn_of_loss(tricks, self.tricks_subject)
+        tricks.normalization.apply(self.tricks_subject)
+        tricks.initialization.apply(self.tricks_subject)
+        tricks.zero_gamma.apply(self.tricks_subject)
+        tricks.normalization.wrap(self.tricks_subject)  # weight norm: once the weights are drawn
+        tricks.dropout.apply(self.tricks_subject)
+        tricks.stochastic_depth.apply(self.tricks_subject)
+        self._still = tricks.transfer.freeze(self.tricks_subject)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training, but for the norms and dropout of frozen layers."""
+        super().train(mode)
+        for layer in getattr(self, "_still", ()):
+            layer.eval()
+        return self
+
+    def pass_batch(self, batch: Any, batch_idx: int) -> None:
+        """Pass a training batch through the network, for what it gathers of its inputs."""
+        raise NotImplementedError
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[SAVED] = {
+            "record": self.tricks.model_dump(),
+            "record_type": type_name(self.tricks),
+            "watched": list(self._watched),
+        }
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Torch would look through parameters, buffers and submodules for it each time.
+        if name == CURRENT_HOOK:
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        steps, epochs = self._budget()
+        groups = self.tricks.weight_decay.groups(self.tricks_subject)
+        groups = self.tricks.transfer.split(groups, self.tricks_subject, self.tricks.optimizer.lr)
+        optimizer = self.tricks.optimizer.build(groups, self.tricks_subject)
+        schedule = self.tricks.schedule.build(optimizer, steps, epochs)
+        if schedule is None:
+            return optimizer
+        if "monitor" in schedule:
+            schedule["monitor"] = self._watched[2]
+        return {"optimizer": optimizer, "lr_scheduler": schedule}  # type: ignore[return-value]
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        own = super().configure_callbacks()
+        # Best weights first: they are taken while the average still stands in the module, which in
+        # turn is put in the place of what the optimizer shows.
+        monitor, mode, _ = self._watched
+        stopping = self.tricks.stopping.callback(monitor, mode)
+        averages = (self.tricks.optimizer.callback(), self.tricks.averaging.callback())
+        batches = TrainingBatches() if any(averages) else None
+        callbacks = (stopping, *averages, batches)
+        ours = [callback for callback in callbacks if callback is not None]
+        return [*(own if isinstance(own, Sequence) else [own]), *ours]
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Any,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        del epoch, batch_idx
+        losses = []
+
+        def evaluate() -> Any:
+            result = optimizer_closure() if optimizer_closure is not None else None
+            losses.append(self._health.loss)
+            self._health.loss = losses[0]  # at the weights themselves
+            return result
+
+        optimizer.step(closure=self.tricks.sharpness.closure(self.tricks_subject, evaluate))
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        if self.trainer.accumulate_grad_batches > 1 and not self.tricks.sharpness.neutral:
+            raise InputError(
+                "sharpness takes two passes over one batch: leave accumulate_grad_batches of the "
+                f"Trainer at 1 (got {self.trainer.accumulate_grad_batches})"
+            )
+        # A scaler of float16 losses skips steps whose gradients overflow.
+        self._health.skips = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        self._trained = [p for p in self.tricks_subject.parameters() if p.requires_grad]
+        self._ends = health.ends(self.tricks_subject, self._trained)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        del optimizer, gradient_clip_algorithm
+        if gradient_clip_val is not None:
+            raise InputError(
+                f"clipping is the trick {self.tricks.clipping.kind!r} here: leave "
+                f"gradient_clip_val of the Trainer at None (got {gradient_clip_val})"
+            )
+        places = [place for place, p in enumerate(self._trained) if p.grad is not None]
+        gradients = [p.grad for p in self._trained if p.grad is not None]
+        if not gradients:
+            return  # the step had no loss
+        norms = torch.stack(foreach_norm(gradients))
+        total = torch.linalg.vector_norm(norms)
+        if len(places) < len(self._trained):  # some took no part
+            norms = norms.new_zeros(len(self._trained)).index_copy(
+                0, torch.tensor(places, device=norms.device), norms
+            )
+        clipped = self.tricks.clipping.clip(self.tricks_subject, gradients, total)
+        self._health.observe(norms, total, clipped)
+
+    def on_validation_start(self) -> None:
+        super().on_validation_start()
+        if self.trainer.is_last_batch and not self.trainer.sanity_checking:
+            self._sum_up()
+
+    def on_train_epoch_end(self) -> None:
+        super().on_train_epoch_end()
+        self._sum_up()
+        if self.logs_training:
+            self.log_dict(self.epoch_metrics)
+
+    def _sum_up(self) -> None:
+        metrics = self._health.summary(self._ends, self.trainer.strategy.reduce)
+        self.epoch_metrics = metrics or self.epoch_metrics
+
+    def _budget(self) -> tuple[int, int]:
+        """Return the optimizer steps and the epochs of the whole budget."""
+        steps, epochs = self.trainer.estimated_stepping_batches, self.trainer.max_epochs
+        if epochs is None or epochs < 1:
+            raise InputError(
+                f"schedules need the length of training: set max_epochs of the Trainer (got {epochs})"
+            )
+        return int(steps), epochs
+
+
+def _warn_of_loss(tricks: Tricks, module: nn.Module) -> None:
+    """Warn where weights that were trained before are about to be lost."""
+    learned = learned_norm(module)
+    losses = [
+        f"initialization {tricks.initialization.kind!r} draws its weights anew"
+        * (tricks.initialization.kind not in ("keep", "torch")),
+        f"normalization {tricks.normalization.kind!r} takes its norms out"
+        * (tricks.normalization.kind != "own"),
+    ]
+    if learned and any(losses):
+        warnings.warn(
+            f"the network was trained before ({learned} has learned), and "
+            f"{' and '.join(loss for loss in losses if loss)}: to keep what it learned, start from "
+            "Tricks.fine_tuning()",
+            stacklevel=4,
+        )

@@ -1,0 +1,200 @@
+"""`TricksModule`: an ordinary LightningModule that hands each of Lightning's hooks to its trick."""
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from lightning_tricks.data.loaders import training_batches
+from lightning_tricks.errors import InputError, other_package
+from lightning_tricks.module.hooks import TricksHooks
+from lightning_tricks.scores import Mode
+from lightning_tricks.surgery.layers import channels, weighted_layers
+from lightning_tricks.tricks.record import Tricks, record_of, type_name
+from lightning_tricks.tricks.scaling import Cast
+
+AUXILIARY = 0.3
+"""The weight of the loss of each auxiliary head beside the main one (Szegedy et al., 2014)."""
+
+Batch = tuple[Tensor, Tensor]
+Measure = Callable[[Tensor, Tensor], Tensor]
+"""Takes outputs and targets. A `torchmetrics.Metric` sees a whole split before it is computed."""
+
+
+def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the share of samples whose largest output is the target class.
+
+    Args:
+        outputs: of shape (N, classes).
+        targets: class numbers, of shape (N,).
+    """
+    return (outputs.argmax(1) == targets).float().mean()
+
+
+class TricksModule(TricksHooks):
+    """Train an unmodified backbone with every trick of a record.
+
+    The backbone is copied, and the copy changed; it takes inputs of shape (N, …) as they are in the
+    data, for their scaling is part of this module. Logs `train/loss`, `val/loss`, `val/<metric>`
+    (`test/…` alike) and the gradient health of each epoch.
+
+    Args:
+        backbone: any module that maps inputs to outputs of shape (N, classes).
+        tricks: the record, or the plain data of one.
+        loss: a mean over samples, from outputs and targets.
+        metrics: further means over samples, or metrics of torchmetrics, by name.
+        monitor: the metric that early stopping looks at.
+        mode: whether less or more of it is better.
+        validation_loss: the metric that the plateau schedule looks at.
+        record_type: the type of a record that is given as plain data, as checkpoints name it.
+
+    Raises:
+        InputError: if a trick finds nothing in the backbone to act on.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        tricks: Tricks | Mapping[str, Any],
+        *,
+        loss: Measure = F.cross_entropy,
+        metrics: Mapping[str, Measure] = {"accuracy": accuracy},  # never changed
+        monitor: str = "val/accuracy",
+        mode: Mode = "max",
+        validation_loss: str = "val/loss",
+        record_type: str = "",
+    ) -> None:
+        super().__init__()
+        if other := other_package(backbone):
+            raise InputError(f"the backbone is a LightningModule{other}")
+        if not isinstance(backbone, nn.Module):
+            raise InputError(f"the backbone must be an nn.Module (got {type(backbone).__name__})")
+        record = record_of(tricks, record_type)
+        self.save_hyperparameters({"tricks": record.model_dump(), "record_type": type_name(record)})
+        self.loss, self.metrics = loss, dict(metrics)
+        self.meters = nn.ModuleDict(
+            {
+                f"{split} {name}": copy.deepcopy(metric)
+                for split in ("val", "test")
+                for name, metric in metrics.items()
+                if isinstance(metric, Metric)
+            }
+        )
+        embeddings = (nn.Embedding, nn.EmbeddingBag)
+        self.cast = Cast(tokens=any(isinstance(layer, embeddings) for layer in backbone.modules()))
+        self.scaling = record.scaling.build()
+        self.backbone = copy.deepcopy(backbone)
+        self.take_tricks(record, monitor, mode, validation_loss)
+        self.classes = _outputs(self.backbone)
+        self.train()  # a pretrained network may come in evaluation mode, in which Lightning leaves it
+
+    @property
+    def tricks_subject(self) -> nn.Module:
+        """The network whose layers and parameters the tricks act on."""
+        return self.backbone
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        inputs = self.cast(inputs)
+        if self.scaling is not None:
+            inputs = self.scaling(inputs)
+        outputs: Tensor = self.backbone(inputs)
+        return outputs
+
+    def network(self) -> nn.Module:
+        """Return what answers on raw inputs, without Lightning: in evaluation mode, on the CPU."""
+        layers = [self.cast, self.scaling, self.backbone]
+        whole = nn.Sequential(*(layer for layer in layers if layer is not None))
+        return copy.deepcopy(whole).cpu().eval()
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        if self.scaling is not None and not self.scaling.fitted:
+            self._budget()  # has Lightning set up the training data
+            inputs = (self.check_scalable(batch[0]) for batch in training_batches(self.trainer))
+            self.tricks.scaling.fit(self.scaling, inputs)
+            if self.trainer.world_size > 1:  # each process may have seen other samples
+                for name, value in self.scaling.named_buffers():
+                    setattr(self.scaling, name, self.trainer.strategy.broadcast(value))
+
+    def check_scalable(self, inputs: Tensor) -> Tensor:
+        """Return inputs that may be scaled.
+
+        Raises:
+            InputError: if they are tokens, which an embedding of the backbone looks up.
+        """
+        if self.cast.keeps(inputs):
+            raise InputError(
+                f"scaling would change the tokens ({inputs.dtype}) that nn.Embedding looks up: set "
+                "scaling to 'none'"
+            )
+        return inputs
+
+    def pass_batch(self, batch: Batch, batch_idx: int) -> None:
+        """Pass the inputs of a batch through the network, as validation would."""
+        del batch_idx
+        self(batch[0])
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        del batch_idx
+        loss = self.learned_loss(batch)
+        self._health.loss = loss.detach()
+        return loss
+
+    def learned_loss(self, batch: Batch) -> Tensor:
+        """Return the loss that is learned from: of changed inputs and targets, auxiliary heads too."""
+        inputs, targets = batch
+        inputs = self.tricks.erasing.apply(self.tricks.augmentation.apply(inputs))
+        inputs, targets = self.tricks.mixing.mix(self.cast(inputs), targets, self.classes)
+        targets = self.tricks.smoothing.smooth(targets, self.classes)
+        main, *others = _heads(self(inputs))
+        auxiliary = [AUXILIARY * self.loss(other, targets) for other in others]
+        return sum(auxiliary, self.loss(main, targets))
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        del batch_idx
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        del batch_idx
+        self._evaluate("test", batch)
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Return the outputs for a batch of inputs, with or without targets."""
+        del batch_idx
+        outputs: Tensor = self(batch[0] if isinstance(batch, (tuple, list)) else batch)
+        return outputs
+
+    def _evaluate(self, split: str, batch: Batch) -> None:
+        inputs, targets = batch
+        outputs = _heads(self(inputs))[0]
+        measured: dict[str, Any] = {}
+        for name, metric in self.metrics.items():
+            if isinstance(metric, Metric):
+                measured[name] = self.meters[f"{split} {name}"]
+                measured[name].update(outputs, targets)
+            else:
+                measured[name] = metric(outputs, targets)
+        measured["loss"] = self.loss(outputs, targets)
+        self.log_dict(
+            {f"{split}/{name}": value for name, value in measured.items()},
+            batch_size=len(targets),
+            on_step=False,
+            on_epoch=True,
+            sync_dist=True,
+        )
+
+
+def _heads(outputs: Any) -> list[Tensor]:
+    """Return the main output, and those of auxiliary heads, which some networks have in training."""
+    if not isinstance(outputs, tuple):
+        return [outputs]
+    return [output for output in outputs if output is not None]
+
+
+def _outputs(backbone: nn.Module) -> int:
+    """Return the number of outputs of a backbone, as its last weighted layer has it."""
+    layers = weighted_layers(backbone)
+    return channels(layers[-1]) if layers else 0

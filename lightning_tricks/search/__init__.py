@@ -1,0 +1,1 @@
+"""What Optuna is asked, told and trusted with."""

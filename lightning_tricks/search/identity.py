@@ -1,0 +1,105 @@
+"""A study's identity: what must be the same for two trials to be comparable."""
+
+import json
+from typing import Any
+
+import optuna
+
+from lightning_tricks.errors import InputError
+from lightning_tricks.search.outcomes import IDENTITY
+from lightning_tricks.space.space import Space
+from lightning_tricks.task.task import Task
+
+FINGERPRINT = "fingerprint"
+
+
+def claim(
+    study: optuna.Study, task: Task, space: Space[Any], seed: int, same_task: bool = False
+) -> None:
+    """Give a new study its identity, or check that an old one has the same.
+
+    Args:
+        study: to be trained.
+        task: of the study.
+        space: of the study.
+        seed: of the study.
+        same_task: whether the fingerprint of the task may be another, which is taken over.
+
+    Raises:
+        InputError: if the study was made for other trials than these; names what differs.
+    """
+    mine = check(study, task, space, seed, same_task)
+    if study.user_attrs.get(IDENTITY) != mine:
+        study.set_user_attr(IDENTITY, mine)
+
+
+def check(
+    study: optuna.Study, task: Task, space: Space[Any], seed: int, same_task: bool = False
+) -> dict[str, Any]:
+    """Return the identity that a study is to have; see `claim`.
+
+    Raises:
+        InputError: if it has another.
+    """
+    if study.direction.name.lower() != task.direction:
+        raise InputError(
+            f"study {study.study_name!r} is to {study.direction.name.lower()}, but "
+            f"{task.monitor} is to {task.direction}; make it with direction={task.direction!r}, under "
+            "another --study-name"
+        )
+    identity = {
+        "task": task.name,
+        "monitor": task.monitor,
+        "epochs": task.epochs,
+        "seed": seed,
+        "space": space.describe(),
+    }
+    mine: dict[str, Any] = json.loads(json.dumps({**identity, FINGERPRINT: task.fingerprint}))
+    theirs = study.user_attrs.get(IDENTITY)
+    if theirs is None:
+        _check_empty(study)
+    else:
+        _compare(study.study_name, theirs, mine, same_task)
+    return mine
+
+
+def _check_empty(study: optuna.Study) -> None:
+    if count := len(study.get_trials(deepcopy=False)):
+        raise InputError(
+            f"study {study.study_name!r} holds {count} trials of another program; "
+            "choose another --study-name"
+        )
+
+
+def _compare(name: str, theirs: dict[str, Any], mine: dict[str, Any], same_task: bool) -> None:
+    """Raise an error if two identities differ."""
+    theirs, mine = dict(theirs), dict(mine)
+    now = mine.pop(FINGERPRINT)
+    before = theirs.pop(FINGERPRINT, now)  # studies of old have none
+    if difference := _difference(theirs, mine):
+        raise InputError(
+            f"study {name!r} was made with another value of {difference}; choose another --study-name"
+        )
+    if (difference := _difference(before, now)) and not same_task:
+        raise InputError(
+            f"study {name!r} was made with another {difference}; choose another --study-name or, if "
+            "scores can be compared all the same, go on with --same-task"
+        )
+
+
+def _difference(theirs: dict[str, Any], mine: dict[str, Any]) -> str:
+    """Say in words what first differs between two identities; empty if nothing does."""
+    for name in {**theirs, **mine}:
+        before, now = theirs.get(name), mine.get(name)
+        if before == now:
+            continue
+        if not (isinstance(before, dict) and isinstance(now, dict)):
+            return f"{name} ({_shown(before)} there, {_shown(now)} now)"
+        path = next(path for path in {**before, **now} if before.get(path, ...) != now.get(path, ...))
+        inside = f"{_shown(before.get(path))} there, {_shown(now.get(path))} now"
+        return f"{'the search space' if name == 'space' else name} ({path}: {inside})"
+    return ""
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else value if isinstance(value, str) else repr(value)

@@ -1,0 +1,167 @@
+"""What a study remembers in Optuna's storage beside parameters and values: the one truth.
+
+The study holds its *identity*: what must be the same for two trials to be comparable. Each finished
+trial holds its *outcome*: the record, the curves, the reason. MLflow can be written anew from these.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Required, Self
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
+from lightning_tricks import scores
+from lightning_tricks.errors import InputError, shown
+from lightning_tricks.scores import Mode
+from lightning_tricks.trial.result import Epoch, Result
+from lightning_tricks.tricks.record import Tricks
+
+IDENTITY, OUTCOME, ROLE = "identity", scores.OUTCOME, "role"
+LOSSES, STOP_AT = "losses", "stop_at"
+BASELINE, TESTS = "baseline", "tests"
+CHAMPION, MLFLOW_RUN = "champion", "mlflow_run"
+STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+
+
+class EpochData(TypedDict):
+    """An epoch, as it is kept with its trial."""
+
+    number: int
+    score: float
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended, as it is kept with the trial."""
+
+    record: Mapping[str, Any]
+    state: Literal["complete", "pruned", "failed"]
+    epochs: list[EpochData]
+    reason: str
+    traceback: str
+    parameters: int
+    seconds: FiniteFloat
+    seed: int
+    duplicate_of: int | None = None
+
+    @classmethod
+    def of(cls, tricks: Tricks, seed: int, result: Result) -> Self:
+        """Take what is to be kept of a result."""
+        return cls(
+            record=tricks.model_dump(),
+            state=result.state,
+            epochs=[
+                EpochData(number=epoch.number, score=epoch.score, metrics=dict(epoch.metrics))
+                for epoch in result.epochs
+            ],
+            reason=result.reason or result.trouble,
+            traceback=result.traceback,
+            parameters=result.parameters,
+            seconds=result.seconds,
+            seed=seed,
+        )
+
+    @classmethod
+    def read(cls, trial: FrozenTrial) -> Self | None:
+        """Read the outcome of a finished trial; None where there is none."""
+        data = trial.user_attrs.get(OUTCOME)
+        known = cls.__dataclass_fields__  # a later version may keep more
+        return None if data is None else cls(**{k: v for k, v in data.items() if k in known})
+
+    @property
+    def history(self) -> list[Epoch]:
+        """The epochs as they were reported."""
+        return [Epoch(**epoch) for epoch in self.epochs]
+
+    @property
+    def score(self) -> float | None:
+        """The last score; None if no epoch was finished."""
+        return self.epochs[-1]["score"] if self.epochs else None
+
+    @property
+    def key(self) -> str:
+        """Equal for equal records."""
+        return key(self.record)
+
+
+class Champion(TypedDict, total=False):
+    """What a study keeps of its champion."""
+
+    trial: Required[int]
+    run_id: Required[str | None]
+    version: Required[str]
+    former: list[int]
+
+
+_KEPT: dict[str, TypeAdapter[Any]] = {
+    IDENTITY: TypeAdapter(dict[str, Any]),
+    BASELINE: TypeAdapter(dict[str, Any]),
+    TESTS: TypeAdapter(dict[int, dict[str, float]]),
+    CHAMPION: TypeAdapter(Champion),
+    MLFLOW_RUN: TypeAdapter(str),
+}
+_OUTCOME: TypeAdapter[Outcome] = TypeAdapter(Outcome)
+
+
+def inspect(study: optuna.Study) -> None:
+    """Check what the storage holds beside parameters and values: it is input, as any file is.
+
+    Raises:
+        InputError: if something is not what was written there; names it.
+    """
+    for name, kind in _KEPT.items():
+        if name in study.user_attrs:
+            _check_kept(kind, study.user_attrs[name], f"{name} of study {study.study_name!r}")
+    for trial in study.get_trials(deepcopy=False):
+        if OUTCOME in trial.user_attrs:
+            _check_kept(_OUTCOME, trial.user_attrs[OUTCOME], f"outcome of trial {trial.number}")
+
+
+def _check_kept(kind: TypeAdapter[Any], value: Any, what: str) -> None:
+    try:
+        kind.validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, ("", *first["loc"])))
+        raise InputError(
+            f"the storage is damaged: the {what} is not what a study writes ({where.strip('.')}: "
+            f"{first['msg']}, got {shown(first['input'], 60)}); put a backup in its place, or choose "
+            "another --study-name"
+        ) from None
+
+
+def key(record: Mapping[str, Any]) -> str:
+    """Return a string that is equal for equal records."""
+    return json.dumps(record, sort_keys=True)
+
+
+def best_of(trials: Iterable[FrozenTrial], mode: Mode) -> FrozenTrial | None:
+    """Return the best of the trials that used their whole budget."""
+    complete = [t for t in trials if t.state == TrialState.COMPLETE]
+    return min(complete, key=lambda trial: scores.rank_of(trial, mode), default=None)
+
+
+def trial_of(trials: Iterable[FrozenTrial], role: str) -> FrozenTrial | None:
+    """Return the finished trial that is the baseline, or the plain one."""
+    return next((t for t in trials if t.user_attrs.get(ROLE) == role), None)
+
+
+def compared(trials: Sequence[FrozenTrial], best: FrozenTrial | None) -> list[FrozenTrial]:
+    """Return those of the best trial, the baseline and plain that used their whole budget."""
+    found = [best, trial_of(trials, "baseline"), trial_of(trials, "plain")]
+    complete = [
+        t for t in found if t is not None and t.state == TrialState.COMPLETE and OUTCOME in t.user_attrs
+    ]
+    return list({trial.number: trial for trial in complete}.values())
+
+
+def with_weights(trials: Iterable[FrozenTrial]) -> tuple[dict[int, Outcome], list[int]]:
+    """Return what decides whose weights are kept: the complete trials' outcomes, the references."""
+    complete = [t for t in trials if t.state == TrialState.COMPLETE]
+    outcomes = {t.number: outcome for t in complete if (outcome := Outcome.read(t)) is not None}
+    return outcomes, [t.number for t in complete if ROLE in t.user_attrs]

@@ -1,0 +1,84 @@
+"""What prunes trials."""
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import optuna
+from optuna.pruners import BasePruner
+from optuna.trial import FrozenTrial, TrialState
+
+from lightning_tricks.search.optuna_internals import view
+from lightning_tricks.search.samplers import LATEST
+
+
+def warmup_epochs(epochs: int) -> int:
+    """Return how many epochs no trial is pruned in: a third of the budget.
+
+    Warm-up, cosine decay and dropout start slowly and catch up; a pruner that compares early
+    would prune just the good tricks.
+    """
+    return math.ceil(epochs / 3)
+
+
+class _LatestPruner(BasePruner):
+    """Compare with the latest trials, so that a report costs the same however many there are."""
+
+    def __init__(self, pruner: BasePruner, warmup_epochs: int) -> None:
+        self._pruner, self._spared = pruner, warmup_epochs
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        if trial.last_step is None or trial.last_step < self._spared:
+            return False
+
+        def latest() -> list[FrozenTrial]:
+            return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))[-LATEST:]
+
+        return self._pruner.prune(view(study, latest), trial)
+
+
+def _median(epochs: int) -> BasePruner:
+    warmup = warmup_epochs(epochs)
+    median = optuna.pruners.MedianPruner(n_startup_trials=8, n_warmup_steps=warmup, n_min_trials=5)
+    return _LatestPruner(median, warmup)
+
+
+def _halving(epochs: int) -> BasePruner:
+    return optuna.pruners.SuccessiveHalvingPruner(min_resource=warmup_epochs(epochs), reduction_factor=2)
+
+
+class _FreshPruner(BasePruner):
+    """Make a pruner anew for each question: Hyperband's makes its brackets when it is first asked.
+
+    Several threads may do so at the same time. All that it has to remember is in the storage.
+    """
+
+    def __init__(self, make: Callable[[], BasePruner]) -> None:
+        self._make = make
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        return self._make().prune(study, trial)
+
+
+def _hyperband(epochs: int) -> BasePruner:
+    return _FreshPruner(
+        partial(
+            optuna.pruners.HyperbandPruner,
+            min_resource=warmup_epochs(epochs),
+            max_resource=epochs,
+            reduction_factor=2,
+        )
+    )
+
+
+def _none(epochs: int) -> BasePruner:
+    del epochs
+    return optuna.pruners.NopPruner()
+
+
+PRUNERS: Mapping[str, Callable[[int], BasePruner]] = {
+    "median": _median,
+    "halving": _halving,
+    "hyperband": _hyperband,
+    "none": _none,
+}

@@ -1,0 +1,240 @@
+"""What proposes records: Optuna's samplers, made to suit a study that is killed, resumed or long."""
+
+import copy
+import heapq
+import random
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, TPESampler
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from lightning_tricks.scores import Rank, rank_of
+from lightning_tricks.search.optuna_internals import contains, trials_of, view
+from lightning_tricks.seeds import derive
+
+BEST, LATEST = 25, 175
+"""How many of the best and of the latest finished trials a proposal is made from. TPE takes at most
+25 as the good ones; the time it needs grows with the others."""
+KEPT = 2 / 3
+"""The share of the stages in which a proposal is like the best trial so far."""
+WHOLE = 4
+"""One in so many proposals is drawn as a whole."""
+RUNNING = 64
+"""How many of the running trials are kept away from."""
+
+
+class SeededSampler(BaseSampler):
+    """Make a fresh sampler for each question, seeded by the study's seed and the trial's number.
+
+    What is proposed then depends on the trials before alone, not on how often the program was
+    started since: a study that was killed and resumed proposes what it would have without. Nor is
+    anything kept from one question to the next, so several threads may ask at the same time.
+    """
+
+    def __init__(self, make: Callable[[int], BaseSampler], seed: int) -> None:
+        self._make, self._seed = make, seed
+
+    def _fresh(self, trial: FrozenTrial, purpose: str = "sampler") -> BaseSampler:
+        return self._make(derive(self._seed, trial.number, purpose))
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        return self._fresh(trial).infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
+    ) -> dict[str, Any]:
+        return self._fresh(trial).sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        # A sampler of its own for each parameter: a trial that was killed while it was drawn has
+        # some of its parameters, and the others must not depend on which.
+        sampler = self._fresh(trial, param_name)
+        return sampler.sample_independent(study, trial, param_name, param_distribution)
+
+
+class TrickSampler(BaseSampler):
+    """The tree-structured Parzen estimator (Bergstra et al., 2011), one joint density a trick.
+
+    The hyperparameters of a trick, `optimizer.adam.lr` and `optimizer.adam.beta1`, are drawn together
+    and with those of no other: just when the trick was drawn. Trials under way count as bad ones, so
+    that several workers do not try the same.
+
+    Of the many stages, a good trial needs a good variant in nearly all, which no few dozen trials tell
+    apart. So three proposals in four change the best trial so far, at first the baseline: each stage
+    keeps what it has there with a probability of two thirds, or is drawn anew.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._proposals: dict[tuple[str, int], _Proposal] = {}
+        """Of the trials under way, by study and number: several may be drawn at the same time."""
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        self._proposals.pop((study.study_name, trial.number), None)  # it was put back, and begins anew
+
+    def after_trial(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        del state, values
+        self._proposals.pop((study.study_name, trial.number), None)
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        del study, trial
+        return {}  # which are needed is known only once the kinds are drawn
+
+    def sample_relative(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
+    ) -> dict[str, Any]:
+        del study, trial, search_space
+        return {}
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        new = _Proposal(self._seed, study, trial)
+        proposal = self._proposals.setdefault((study.study_name, trial.number), new)
+        return proposal.draw(trial, param_name, param_distribution)
+
+
+class _Proposal:
+    """What the sampler proposes for one trial, parameter by parameter.
+
+    Args:
+        seed: of the study.
+        study: as it is when the first parameter is drawn.
+        trial: the one to propose for.
+    """
+
+    def __init__(self, seed: int, study: optuna.Study, trial: FrozenTrial) -> None:
+        self._seed, self._study, self._trial = seed, study, trial
+        self._drawn: dict[str, Any] = {}
+        """What was drawn together with an earlier parameter."""
+
+    @cached_property
+    def _telling(self) -> list[FrozenTrial]:
+        return _telling(self._study, self._trial)
+
+    @cached_property
+    def _known(self) -> dict[str, BaseDistribution]:
+        """The distribution of each parameter of those trials."""
+        return {name: known for t in self._telling for name, known in t.distributions.items()}
+
+    @cached_property
+    def _best(self) -> FrozenTrial | None:
+        """The trial to change; None where all is drawn anew."""
+        return _best_of(self._telling, self._study.direction) if self._trial.number % WHOLE else None
+
+    def draw(self, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> Any:
+        """Return the value of a parameter, of the trial as it is by now."""
+        if self._best is not None and self._keeps(self._best, name, distribution):
+            return self._best.params[name]
+        if name not in self._drawn:
+            self._draw(trial, name, distribution)
+        return self._drawn.pop(name)
+
+    def _keeps(self, best: FrozenTrial, name: str, distribution: BaseDistribution) -> bool:
+        """Tell whether a parameter stays as the best trial has it, with all others of its stage."""
+        if best.distributions.get(name) != distribution:
+            return False
+        stage = name.partition(".")[0]
+        return random.Random(self._derive(f"keep {stage}")).random() < KEPT
+
+    def _draw(self, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> None:
+        """Draw a parameter, and those that are active whenever it is."""
+        trick = name.rpartition(".")[0]
+        together = {
+            other: known
+            for other, known in sorted({**self._known, name: distribution}.items())
+            if other.rpartition(".")[0] == trick and not known.single()
+        }
+        study = view(self._study, lambda: self._telling)
+        sampler = TPESampler(seed=self._derive(trick), multivariate=True)
+        self._drawn |= sampler.sample_relative(study, trial, together)
+        if name not in self._drawn or not contains(distribution, self._drawn[name]):
+            alone = TPESampler(seed=self._derive(name))
+            self._drawn[name] = alone.sample_independent(study, trial, name, distribution)
+
+    def _derive(self, purpose: str) -> int:
+        return derive(self._seed, self._trial.number, purpose)
+
+
+def _telling(study: optuna.Study, trial: FrozenTrial) -> list[FrozenTrial]:
+    """Return what a proposal for a trial is made from; below 200 trials that is all.
+
+    Under Hyperband `get_trials` shows those of one bracket, and of which depends on whether the pruner
+    has seen a report since the program began. Scores compare across brackets, so all of them count, as
+    they do for Optuna's samplers.
+    """
+    trials = trials_of(study)
+    ended = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    if len(ended) > BEST + LATEST:
+        older = [t for t in ended[:-LATEST] if t.state == TrialState.COMPLETE]
+        best = heapq.nsmallest(BEST, older, key=_rank(study.direction))
+        ended = sorted(best, key=lambda t: t.number) + ended[-LATEST:]
+    running = [t for t in trials if t.state == TrialState.RUNNING and t.number != trial.number]
+    return ended + [_bad(t) for t in running[-RUNNING:]]
+
+
+def _best_of(trials: Sequence[FrozenTrial], direction: StudyDirection) -> FrozenTrial | None:
+    complete = [t for t in trials if t.state == TrialState.COMPLETE]
+    return min(complete, key=_rank(direction), default=None)
+
+
+def _rank(direction: StudyDirection) -> Callable[[FrozenTrial], Rank]:
+    """Return what puts the best complete trial first."""
+    return partial(rank_of, mode="max" if direction == StudyDirection.MAXIMIZE else "min")
+
+
+def _bad(trial: FrozenTrial) -> FrozenTrial:
+    """Return a running trial as one that was pruned before its first report: the worst there is.
+
+    It has the parameters that it has now: whoever draws it adds further ones to the same mappings.
+    """
+    bad = copy.copy(trial)
+    bad.state, bad.intermediate_values = TrialState.PRUNED, {}
+    bad.params, bad.distributions = dict(trial.params), dict(trial.distributions)
+    return bad
+
+
+def _gp(seed: int) -> BaseSampler:
+    return optuna.samplers.GPSampler(seed=seed)
+
+
+def _random(seed: int) -> BaseSampler:
+    return optuna.samplers.RandomSampler(seed=seed)
+
+
+SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
+    "tpe": TrickSampler,
+    "random": partial(SeededSampler, _random),
+    "gp": partial(SeededSampler, _gp),
+}

@@ -1,0 +1,62 @@
+"""Where a study stands: its baseline, its champion, its test scores."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Self
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from lightning_tricks.search.outcomes import BASELINE, CHAMPION, ROLE, TESTS, Outcome
+from lightning_tricks.task.task import Task
+from lightning_tricks.tricks.record import Tricks
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a study holds beside its trials, and tells each of them apart by."""
+
+    baseline: Tricks
+    """The record of the first trial, which the others are compared with."""
+    champion: int | None = None
+    """The number of the trial that is registered as the best."""
+    former: Sequence[int] = ()
+    """The numbers of those that were, before others were better."""
+    tests: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    """The metrics on the test split, by trial number; it is looked at once for each."""
+
+    @classmethod
+    def read(cls, study: optuna.Study, task: Task) -> Self:
+        """Read where a study stands."""
+        held = study.user_attrs
+        record, champion = held.get(BASELINE), held.get(CHAMPION, {})
+        return cls(
+            baseline=task.reference() if record is None else task.tricks.parse(record),
+            champion=champion.get("trial"),
+            former=champion.get("former", ()),
+            tests={int(number): metrics for number, metrics in held.get(TESTS, {}).items()},
+        )
+
+    def role(self, trial: FrozenTrial) -> str:
+        """Say what a trial is to the study; empty for most."""
+        outcome = Outcome.read(trial)
+        repeated = None if outcome is None else outcome.duplicate_of
+        roles = [
+            "champion" if trial.number == self.champion else "",
+            trial.user_attrs.get(ROLE, ""),
+            "" if repeated is None else f"repeat of {repeated}",
+        ]
+        return " · ".join(role for role in roles if role)
+
+
+def remember_test(study: optuna.Study, number: int, metrics: Mapping[str, float]) -> None:
+    """Keep a trial's metrics on the test split."""
+    study.set_user_attr(TESTS, {**study.user_attrs.get(TESTS, {}), str(number): dict(metrics)})
+
+
+def remember_champion(study: optuna.Study, number: int, run_id: str | None, version: str) -> None:
+    """Keep which trial is registered as the best, and which were."""
+    before = study.user_attrs.get(CHAMPION, {})
+    former = {*before.get("former", ()), before.get("trial")} - {number, None}
+    held = {"trial": number, "run_id": run_id, "version": version, "former": sorted(former)}
+    study.set_user_attr(CHAMPION, held)

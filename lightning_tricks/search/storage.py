@@ -1,0 +1,132 @@
+"""An Optuna storage that waits for its database: an outage costs time, not the study.
+
+It is also where every write passes a guard, which keeps a program from a study that it has lost.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from types import new_class
+from typing import Any
+
+from optuna.exceptions import StorageInternalError
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import InterfaceError, OperationalError
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_fixed
+
+from lightning_tricks.errors import one_line
+
+OUTAGES = (OperationalError, InterfaceError, OSError)
+"""What is raised when a database or a disk is away, and not when it is misused."""
+PAUSE_SECONDS = 1.0
+PATIENCE_SECONDS = 3600.0
+
+
+def _is_outage(error: BaseException) -> bool:
+    if isinstance(error, StorageInternalError):  # any error of SQLAlchemy
+        return isinstance(error.__cause__, OUTAGES)
+    return isinstance(error, OUTAGES)
+
+
+def _passed_on(name: str) -> Callable[..., Any]:
+    writes = name.startswith(("create_", "set_", "delete_"))
+
+    def method(self: "RetryingStorage", *arguments: Any, **options: Any) -> Any:
+        def call(again: bool) -> Any:
+            del again
+            if writes:
+                self.guard()
+            return getattr(self._storage, name)(*arguments, **options)
+
+        return self._retry(call)
+
+    return method
+
+
+_METHODS = [name for name in dir(BaseStorage) if not name.startswith("_")]
+_PassingOn: Any = new_class(
+    "_PassingOn",
+    (BaseStorage,),
+    exec_body=lambda body: body.update({n: _passed_on(n) for n in _METHODS}),
+)
+"""A storage with all methods that Optuna's storages have, whichever these are."""
+
+
+class RetryingStorage(_PassingOn):  # type: ignore[misc]  # made at run time
+    """Pass every call on to another storage; while that is away, try again."""
+
+    def __init__(
+        self, storage: BaseStorage, warn: Callable[[str], None], leaving: Callable[[], bool]
+    ) -> None:
+        self._storage, self._warn, self._leaving = storage, warn, leaving
+        self.guard: Callable[[], None] = lambda: None
+        """Called before each attempt to write; raises if nothing may be written any more."""
+        self._away = False
+        self._lock = threading.Lock()
+
+    def _retry(self, call: Callable[[bool], Any]) -> Any:
+        """Call until it succeeds; the argument tells whether it was tried before."""
+        for attempt in Retrying(
+            retry=retry_if_exception(lambda error: _is_outage(error) and not self._leaving()),
+            stop=stop_after_delay(PATIENCE_SECONDS),
+            wait=wait_fixed(PAUSE_SECONDS),
+            before_sleep=self._tell,
+            reraise=True,
+        ):
+            with attempt:
+                tried = attempt.retry_state.attempt_number > 1
+                result = call(tried)
+        if tried:  # reading may go well all along while a full disk takes no writing
+            self._turn(False, "the Optuna storage is back")
+        return result
+
+    def _tell(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        cause = error.__cause__ if isinstance(error, StorageInternalError) else None
+        why = one_line(cause or error or RuntimeError())
+        self._turn(True, f"the Optuna storage does not answer ({why}): waiting for it")
+
+    def _turn(self, away: bool, line: str) -> None:
+        """Tell once, whichever thread notices first."""
+        with self._lock:
+            turned, self._away = self._away != away, away
+        if turned:
+            self._warn(line)
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        before = self.get_n_trials(study_id)
+
+        def create(again: bool) -> int:
+            self.guard()
+            # The answer to an attempt may have been lost after the trial was made.
+            if again and len(trials := self._storage.get_all_trials(study_id, deepcopy=False)) > before:
+                return trials[-1]._trial_id
+            return self._storage.create_new_trial(study_id, template_trial)
+
+        number: int = self._retry(create)
+        return number
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        def change(again: bool) -> bool:
+            self.guard()
+            if again and self._storage.get_trial(trial_id).state == state:
+                return True  # the answer was lost, not the change
+            return self._storage.set_trial_state_values(trial_id, state, values)
+
+        changed: bool = self._retry(change)
+        return changed
+
+
+def retrying(
+    storage: BaseStorage, warn: Callable[[str], None], leaving: Callable[[], bool]
+) -> RetryingStorage:
+    """Return a storage that passes every call on, and tries again for an hour while it is away.
+
+    Args:
+        storage: any storage of Optuna. Its errors are raised once patience is at an end.
+        warn: is told, in a line, when the storage is lost and when it is back.
+        leaving: whether not to wait, since the user wants to leave.
+    """
+    return RetryingStorage(storage, warn, leaving)

@@ -1,0 +1,1 @@
+"""The type is the search space."""

@@ -1,0 +1,85 @@
+"""Small YAML files of plain data, read strictly: what is ambiguous or without end is an error."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lightning_tricks.errors import InputError, one_line, shown
+
+MOST_BYTES = 50_000
+"""The parser takes a second for so many; what a person writes has a hundredth of them."""
+MOST_DEEP = 20
+
+
+def read_yaml(path: str | Path) -> Any:
+    """Read a YAML file of one document.
+
+    Raises:
+        InputError: if the file cannot be read, is empty, too long or malformed, gives a key twice, is
+            nested deeply, or has aliases, which may stand for more than memory holds.
+    """
+    text = _text(path)
+    try:
+        _check_events(text)
+        node = yaml.compose(text, yaml.SafeLoader)
+        if node is None:
+            raise InputError("holds nothing")
+        _check_keys(node, ())
+        return yaml.safe_load(text)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise InputError(f"{path}: malformed YAML ({one_line(error)})") from None
+
+
+def _text(path: str | Path) -> str:
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(MOST_BYTES + 1)  # of what may be a device without end
+        if len(content) > MOST_BYTES:
+            raise ValueError(f"it holds more than {MOST_BYTES} bytes")
+        return content.decode("utf-8")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{str(path)!r}: cannot be read ({error})") from None
+
+
+def _check_events(text: str) -> None:
+    """Refuse what small files can make large, or slow to read, before it is built."""
+    depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise InputError(f"aliases are not taken; write out what *{event.anchor} stands for")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > MOST_DEEP:
+            raise InputError(f"lists and mappings must not be nested {depth} deep")
+
+
+def _check_keys(node: yaml.Node, path: Iterable[str]) -> None:
+    """Refuse a key that a mapping has already, of which YAML would take the last."""
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _check_keys(item, path)
+    if not isinstance(node, yaml.MappingNode):
+        return
+    seen: dict[str, yaml.Node] = {}
+    for key, value in node.value:
+        name = str(key.value)
+        inner = (*path, name)
+        if name in seen:
+            raise InputError(
+                f"{'.'.join(inner)}: is given twice, in lines {seen[name].start_mark.line + 1} and "
+                f"{value.start_mark.line + 1} (got {_words(seen[name])} and {_words(value)})"
+            )
+        seen[name] = value
+        _check_keys(value, inner)
+
+
+def _words(node: yaml.Node) -> str:
+    return (
+        shown(node.value)
+        if isinstance(node, yaml.ScalarNode)
+        else f"a {type(node).__name__.removesuffix('Node').lower()}"
+    )

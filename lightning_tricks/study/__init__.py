@@ -1,0 +1,1 @@
+"""One study, from the command line to its champion."""

@@ -1,0 +1,193 @@
+"""The command line that every study script shares.
+
+It imports what takes seconds only once the arguments are read: a mistyped flag is told at once.
+"""
+
+import argparse
+import difflib
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, NoReturn
+
+from lightning_tricks.errors import InputError, TakenOver, Unfinished, check_name, quoted
+from lightning_tricks.redaction import redacted
+from lightning_tricks.search.choices import PRUNERS, SAMPLERS
+
+if TYPE_CHECKING:
+    from lightning_tricks.task.task import Task
+
+ENVIRONMENT = {"--storage": "LIGHTNING_TRICKS_STORAGE", "--tracking-uri": "MLFLOW_TRACKING_URI"}
+"""Where these flags come from if they are not given."""
+EPILOG = """\
+examples:
+  %(prog)s                                begin; again, to go on
+  %(prog)s --n-trials 100                 on to 100 trials
+  %(prog)s --epochs 3 --study-name short  another study, of short trials
+  %(prog)s --workers 4                    four trials at a time
+  %(prog)s --space narrow.yaml            pin and narrow the search
+  %(prog)s --check                        do Optuna and MLflow agree?
+  %(prog)s --check --repair               write MLflow anew where they do not
+
+environment:
+  LIGHTNING_TRICKS_STORAGE and MLFLOW_TRACKING_URI stand in for --storage and
+  --tracking-uri, so that no password is on the command line
+
+exit codes:
+  0    the study holds its trials; with --check: Optuna and MLflow agree
+  1    with --check: they do not
+  2    the input was wrong; a line on the standard error says what
+  3    MLflow is incomplete: run the same command again
+  4    another program took the study over, since this one stood still
+  5    Ray died and could not be started anew: the same command goes on
+  130  interrupted: the same command goes on
+"""
+
+
+class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """Tell a default where there is one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        without = action.default is None or action.default is False
+        return action.help if without else super()._get_help_string(action)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Say what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(message)
+
+    def read(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Read the arguments, which win over the environment.
+
+        Raises:
+            InputError: if one is wrong; names a flag that is like one that is not known.
+        """
+        values = {flag: os.environ.get(name) for flag, name in ENVIRONMENT.items()}
+        given = [f"{flag}={value}" for flag, value in values.items() if value]
+        known, unknown = self.parse_known_args([*given, *arguments])
+        if unknown:
+            flag = unknown[0].partition("=")[0]
+            close = difflib.get_close_matches(flag, self._option_string_actions, n=1)
+            hint = f"did you mean {close[0]}?" if close else "--help lists the flags"
+            shown = " ".join(redacted(argument, whole=True) for argument in unknown)
+            self.error(f"unrecognized arguments: {shown}; {hint}")
+        return known
+
+
+def main(
+    make_task: "Callable[..., Task]",
+    arguments: Sequence[str] | None = None,
+    *,
+    n_trials: int = 40,
+    flags: Mapping[str, str] = {},  # never changed
+) -> int:
+    """Run a study of a task as the command line says; return the exit code.
+
+    0: the study holds its trials, or `--check` found that Optuna and MLflow agree. 1: it found that
+    they do not. 2: the input was wrong. 3: the study holds its trials, but MLflow was away at the end;
+    the same command writes what is missing. 4: another program took the study over, since this one
+    stood still. 5: Ray died, and could not be started anew; the same command goes on. 130: interrupted;
+    the same command goes on. A line on the standard error says what was the matter.
+
+    Args:
+        make_task: makes the task, so that a mistake in its data is told like any other; from the
+            values of its own flags, by name, None for those that are not given.
+        arguments: instead of those of the command line.
+        n_trials: the default number of trials.
+        flags: of this script alone, such as `--data-dir`, with what they mean.
+    """
+    try:
+        parser = _parser(n_trials)
+        own = [parser.add_argument(flag, help=meaning).dest for flag, meaning in flags.items()]
+        given = parser.read(sys.argv[1:] if arguments is None else arguments)
+
+        from lightning_tricks.study.program import run
+
+        return run(given, partial(make_task, **{name: getattr(given, name) for name in own}))
+    except InputError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except TakenOver as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 4
+    except Unfinished as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 5
+    except KeyboardInterrupt as interrupt:
+        why = f" ({interrupt})" if str(interrupt) else ""
+        sys.stderr.write(f"interrupted{redacted(why)}: run the same command to go on\n")
+        return 130
+
+
+def _parser(n_trials: int) -> _Parser:
+    parser = _Parser(
+        description="Search the training tricks of a task; run it again to go on.",
+        epilog=EPILOG,
+        formatter_class=_Help,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--n-trials", type=_count, default=n_trials, help="finished trials the study is to hold")
+    add("--epochs", type=_count, help="full budget of a trial (default: the task's)")
+    add("--study-name", type=_name, help="of the study (default: the task's name)")
+    add("--storage", default="optuna.journal", help="path of a journal file, or an Optuna URL")
+    add("--tracking-uri", default="sqlite:///mlflow.db", help="anything MLflow takes")
+    add("--sampler", choices=SAMPLERS, default="tpe", help="what proposes records")
+    add("--pruner", choices=PRUNERS, default="median", help="what stops hopeless trials")
+    add("--seed", type=_seed, default=0, help="same seed, same trials")
+    add("--space", metavar="FILE.yaml", help="pins and narrows the search space")
+    add("--workers", type=_workers, default="auto", help="auto, inline, or a number of processes")
+    add("--devices-per-trial", type=_positive, default=1.0, help="a fraction shares a GPU")
+    add("--ray-address", metavar="HOST:PORT", help="of a Ray cluster that runs, or auto")
+    add("--stall-minutes", type=_positive, default=30.0, help="of silence until a worker is killed")
+    add("--timeout", type=_positive, help="seconds after which no further trial begins")
+    add("--at-timeout", choices=["finish", "requeue"], default="finish", help="trials under way then")
+    add("--checkpoints", metavar="FOLDER", default="checkpoints", help="a shared one on a cluster")
+    add("--keep", type=_count, default=3, help="of how many of the best trials weights are kept")
+    add("--same-task", action="store_true", help="go on although the task looks changed")
+    add("--check", action="store_true", help="only tell whether Optuna and MLflow agree")
+    add("--repair", action="store_true", help="with --check: write MLflow anew where they do not")
+    return parser
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"0*[1-9][0-9]{0,8}", text):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to 10⁹ (got {quoted(text)})")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 10⁹ (got {quoted(text)})")
+    return int(text)
+
+
+def _name(text: str) -> str:
+    try:
+        return check_name(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _workers(text: str) -> int | str:
+    if text in ("auto", "inline"):
+        return text
+    try:
+        return _count(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"must be auto, inline or a number: {error}") from None
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"must be a number above 0 (got {quoted(text)})")
+    return value

@@ -1,0 +1,383 @@
+"""The coordinator: the only one that asks and tells Optuna, and that tells MLflow.
+
+Jobs go out to workers, events come back; a stop is an answer to one.
+"""
+
+import math
+import statistics
+import time
+from collections import deque
+from dataclasses import replace
+from functools import partial
+from typing import Any, Literal, Self
+
+import optuna
+from optuna.pruners import NopPruner
+from optuna.trial import FrozenTrial, TrialState
+
+from lightning_tricks.errors import InputError, one_line
+from lightning_tricks.search import outcomes
+from lightning_tricks.search.optuna_internals import last_reported, requeue
+from lightning_tricks.search.outcomes import Outcome
+from lightning_tricks.search.standing import Standing
+from lightning_tricks.search.studies import finished
+from lightning_tricks.seeds import derive
+from lightning_tricks.space.space import Space
+from lightning_tricks.study.conclusion import Conclusion
+from lightning_tricks.study.folder import StudyFolder
+from lightning_tricks.study.history import History
+from lightning_tricks.study.progress import Progress
+from lightning_tricks.study.running_trial import RunningTrial
+from lightning_tricks.study.signals import Signals
+from lightning_tricks.study.summary import Summary, score_of
+from lightning_tricks.task.task import Task
+from lightning_tricks.tracking import agreement, updates
+from lightning_tricks.tracking.format import milliseconds
+from lightning_tricks.tracking.tracker import Tracker
+from lightning_tricks.tracking.update import Update
+from lightning_tricks.trial.result import Epoch, Interrupted
+from lightning_tricks.tricks.record import Tricks
+from lightning_tricks.workers.base import Ended, Event, Job, Lost, Reported, Workers
+from lightning_tricks.workers.placement import Placement
+
+FIRST_FAILURES = 5
+"""When the first trials all failed, and they are so many, the mistake is not in the tricks."""
+WAIT_SECONDS = 0.5
+"""How often it is looked whether the user wants to leave or time is up."""
+
+AtTimeout = Literal["finish", "requeue"]
+
+
+class Coordinator:
+    """One run of a study, from taking it up to its conclusion."""
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        task: Task,
+        space: Space[Any],
+        seed: int,
+        placement: Placement,
+        tracker: Tracker,
+        progress: Progress,
+        folder: StudyFolder,
+        signals: Signals,
+        repair: bool = False,
+    ) -> None:
+        self.study, self.task, self.space, self.seed = study, task, space, seed
+        self.placement, self.tracker, self.progress = placement, tracker, progress
+        self.folder, self.signals, self.repair = folder, signals, repair
+        self.prunes = not isinstance(study.pruner, NopPruner)
+        self.workers: Workers | None = None
+        self.queue: deque[RunningTrial] = deque()
+        """The trials that wait for a worker."""
+        self.running: dict[int, RunningTrial] = {}
+        """Those and the trials that are trained, by number."""
+        self.history = History(task.mode)
+        self.trained: list[float] = []
+        """The seconds of each trial that was trained in this run."""
+        self.recorded = True
+        """Whether MLflow holds all of the study; certain once this is left."""
+
+    def __enter__(self) -> Self:
+        """Take the study up: what was under way goes back in the queue, MLflow is set right."""
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            requeue(self.study, trial)
+        for trial in finished(self.study):
+            self.history.add(trial)
+        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        self.folder.remove_checkpoints(except_of=[trial.number for trial in waiting])
+        self.folder.rank(*outcomes.with_weights(self.history))
+        if not self.history and not waiting:
+            self._enqueue_references()
+        self.standing = Standing.read(self.study, self.task)
+        """As it was at the start: what changes it comes after the last trial."""
+        self._open_tracker()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *unused: object) -> None:
+        del unused
+        try:
+            self._close_workers()
+        finally:
+            self.recorded &= self.tracker.close("FINISHED" if kind is None else "KILLED")
+
+    @property
+    def missing(self) -> str:
+        """What MLflow lacks, and what to do; empty if it holds all of the study."""
+        if self.recorded:
+            return ""
+        count = self.tracker.writer.unwritten
+        return (
+            f"MLflow at {self.tracker.uri} is incomplete"
+            f"{f' ({count} trials are not written, or not whole)' if count else ''}: Optuna holds all; "
+            "once MLflow is up, run the same command again to write what is missing"
+        )
+
+    def run(self, n_trials: int, timeout: float | None, at_timeout: AtTimeout) -> None:
+        """Finish trials until there are enough, time is up or the user wants to leave.
+
+        Raises:
+            InputError: if the first trials all failed.
+            Unfinished: if Ray died, and cannot be had again.
+            KeyboardInterrupt: if the user asked for it.
+        """
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+
+        def late() -> bool:
+            return time.monotonic() >= deadline
+
+        def interrupted() -> bool:
+            return self.signals.leaving or (at_timeout == "requeue" and late())
+
+        with self.signals.handled(self.progress.print):
+            if len(self.history) < n_trials:
+                self.workers = self.placement.create(self.task, interrupted, self.progress.warn)
+            while not interrupted():
+                wanted = 0 if late() or self.signals.stopping else n_trials - len(self.history)
+                if self._exhausted:
+                    wanted = min(wanted, len(self.running))
+                if not self._advance(wanted):
+                    break
+            self._close_workers()
+            if len(self.history) < n_trials and self._exhausted:
+                self.progress.print("the sampler has no more to propose")
+            elif len(self.history) < n_trials and late():
+                self.progress.print(f"time is up after {timeout:g} s")
+
+    def conclude(self) -> Summary:
+        """Register the champion, describe the study in MLflow and return what it found.
+
+        Raises:
+            InputError: if all trials failed.
+        """
+        self.history.check(least=1)
+        conclusion = Conclusion(
+            self.study, self.task, self.history, self.tracker, self.folder, self.progress
+        )
+        summary = conclusion.draw()
+        self.recorded &= conclusion.recorded
+        return summary
+
+    def _open_tracker(self) -> None:
+        """Open the study's run in MLflow, and write what is missing or wrong there."""
+        wrong = agreement.wrong(self.study, self.task, self.tracker.store) if self.repair else ()
+        known = self.study.user_attrs.get(outcomes.MLFLOW_RUN)
+        name = self.study.study_name
+        tags = {"study": name, "command": updates.command(), "tricks": "study", "role": "study"}
+        if (run_id := self.tracker.open(known, tags)) != known:
+            self.study.set_user_attr(outcomes.MLFLOW_RUN, run_id)
+        columns, ascending = updates.columns(self.task, self.space), self.task.mode == "min"
+        self.tracker.attempt(lambda: self.tracker.save_view(columns, ascending))
+        whole = partial(updates.whole, self.task, standing=self.standing)
+        self.tracker.reconcile({t.number: partial(whole, t) for t in self.history}, wrong)
+        if self.repair:
+            self.tracker.sweep()
+
+    def _enqueue_references(self) -> None:
+        """Begin with the baseline and plain, as near to them as the space allows."""
+        references = {"baseline": self.task.reference(), "plain": self.task.tricks.plain()}
+        seen = []
+        for role, tricks in references.items():
+            nearest = self.space.nearest(tricks)
+            if role == "baseline":
+                self.study.set_user_attr(outcomes.BASELINE, nearest.model_dump())
+            if nearest not in seen:
+                seen.append(nearest)
+                self.study.enqueue_trial(self.space.params(nearest), user_attrs={"role": role})
+
+    @property
+    def _exhausted(self) -> bool:
+        return bool(getattr(self.study, "exhausted", False))
+
+    def _close_workers(self) -> None:
+        """Let the workers go, and put what they were at back in the queue."""
+        workers, self.workers = self.workers, None
+        try:
+            if workers is not None:
+                workers.close()
+        finally:
+            for running in list(self.running.values()):
+                self._requeue(running)
+
+    def _advance(self, wanted: int) -> bool:
+        """Submit what can be, and handle what happened; return whether there was anything to do.
+
+        Args:
+            wanted: finished trials, beside those there are.
+        """
+        if not wanted:  # nothing is begun any more
+            for running in [running for running in self.queue if not running.submitted]:
+                self._requeue(running)
+        workers = self.workers
+        if workers is None or not (wanted or self.running):
+            return False
+        for _ in range(workers.free):
+            if not self.queue and (len(self.running) >= wanted):
+                break
+            if not self.queue and not self._ask():
+                return True  # it took over an earlier outcome: look around before the next
+            self._submit(self.queue.popleft())
+        if not self.queue and len(self.running) < wanted and len(self.running) > 1:
+            self._ask()  # the next one, so that no worker waits for it
+        try:
+            workers.wait(self._on_event, WAIT_SECONDS)
+        except Interrupted:
+            return False
+        self.history.check(FIRST_FAILURES)
+        self._add_workers(wanted)
+        return True
+
+    def _ask(self) -> bool:
+        """Ask for one trial; return whether there is anything to train about it."""
+        trial = self.study.ask()
+        seed = derive(self.seed, trial.number)
+        try:
+            tricks: Tricks = self.space.suggest(trial)
+        except BaseException:
+            requeue(self.study, trial)
+            raise
+        reported = last_reported(self.study, trial) if self.prunes else -1
+        job = Job(trial.number, tricks, seed, self.folder.checkpoint(trial.number))
+        running = RunningTrial.of(trial, job, reported)
+        self.running[trial.number] = running
+        earlier = self.history.outcome_of(tricks)
+        if earlier is None:
+            self.queue.append(running)
+            return True
+        self._repeat(running, *earlier)
+        return False
+
+    def _repeat(self, running: RunningTrial, number: int, earlier: Outcome) -> None:
+        """Let a trial end as an earlier one of its record did."""
+        outcome = replace(earlier, duplicate_of=number)
+        running.job = replace(running.job, seed=outcome.seed)  # the one that the scores are of
+        self._began(running)
+        for epoch in outcome.history:
+            self._on_report(running, epoch)
+        self._finish(running, outcome)
+
+    def _submit(self, running: RunningTrial) -> None:
+        assert self.workers is not None
+        if not running.submitted:
+            self._began(running)
+            running.submitted = True
+        self.workers.submit(running.job)
+
+    def _began(self, running: RunningTrial) -> None:
+        job = running.job
+        self.tracker.update(job.number, updates.began(self.task, job.tricks, job.seed, milliseconds()))
+
+    def _on_event(self, event: Event) -> bool:
+        """Handle an event of a trial; return whether the trial is to stop."""
+        running = self.running[event.number]
+        match event:
+            case Reported(epoch=epoch):
+                return self._on_report(running, epoch)
+            case Ended():
+                self._on_ended(running, event)
+            case Lost(reason=reason):
+                self._on_lost(running, reason)
+        return False
+
+    def _on_report(self, running: RunningTrial, epoch: Epoch) -> bool:
+        if not running.is_new(epoch):
+            return running.stopped
+        running.epochs.append(epoch)
+        self.tracker.update(running.job.number, updates.epoch(epoch, milliseconds()))
+        return self.prunes and running.report(epoch, self.task.epochs)
+
+    def _on_ended(self, running: RunningTrial, event: Ended) -> None:
+        job, result = running.job, event.result
+        self.trained.append(result.seconds)
+        if result.trouble:
+            self.progress.warn(f"trial {job.number}: {result.trouble}")
+        if running.stopped:
+            result = running.pruned(result)
+        outcome = Outcome.of(job.tricks, job.seed, result)
+        if outcome.state == "complete" and outcome.score is not None:
+            self._save_weights(running, outcome, event)
+        self._finish(running, outcome)
+
+    def _save_weights(self, running: RunningTrial, outcome: Outcome, event: Ended) -> None:
+        number = event.number
+        try:
+            self.folder.save_weights(number, outcome, event.weights, reference=running.is_reference)
+        except Exception as error:  # no space, or a worker that died after its last word
+            self.progress.warn(f"the weights of trial {number} were not kept: {one_line(error)}")
+
+    def _on_lost(self, running: RunningTrial, reason: str) -> None:
+        """Train a trial again that lost its worker, or let it end."""
+        job, result = running.job, running.lose_worker(reason)
+        if result is None:
+            self.progress.warn(
+                f"the worker of trial {job.number} is lost ({reason}): the trial goes on elsewhere"
+            )
+            self.queue.appendleft(running)
+            return
+        if result.state == "failed":
+            self.progress.warn(f"trial {job.number} is given up: {result.reason}")
+        self._finish(running, Outcome.of(job.tricks, job.seed, result))
+
+    def _finish(self, running: RunningTrial, outcome: Outcome) -> None:
+        """Tell Optuna and MLflow how a trial ended."""
+        trial = running.trial
+        trial.set_user_attr(outcomes.OUTCOME, outcome.__dict__)
+        state = outcomes.STATES[outcome.state]
+        value = outcome.score if state == TrialState.COMPLETE else None
+        ended = self.study.tell(trial, value, state=state)
+        del self.running[trial.number]
+        self.history.add(ended)
+        self.folder.remove_checkpoint(trial.number)
+        self.tracker.update(trial.number, updates.ended(self.task, ended, outcome, self.standing))
+        self._show(ended, outcome)
+
+    def _show(self, trial: FrozenTrial, outcome: Outcome) -> None:
+        repeated = outcome.duplicate_of is not None
+        took = f"repeats trial {outcome.duplicate_of}" if repeated else f"{outcome.seconds:.1f} s"
+        reason = f", {outcome.reason}" if outcome.reason else ""
+        best = self.history.best
+        self.progress.trial_ended(
+            f"trial {trial.number}: {score_of(trial)}, {took}{reason}",
+            trial.state.name,
+            "none yet" if best is None else f"{best.value:.4f} (trial {best.number})",
+            None if repeated else outcome.seconds,
+            self._parallel,
+        )
+
+    @property
+    def _parallel(self) -> int:
+        """How many workers there are: those that train, and those that are free."""
+        free = 0 if self.workers is None else self.workers.free
+        return max(free + len(self.running) - len(self.queue), 1)
+
+    def _requeue(self, running: RunningTrial) -> None:
+        number = running.job.number
+        del self.running[number]
+        if running in self.queue:
+            self.queue.remove(running)
+        self.tracker.update(number, Update(gone=True))
+        try:
+            requeue(self.study, running.trial)
+        except Exception as error:  # it stays RUNNING, and is taken up all the same
+            self.progress.warn(f"trial {number} was not put back in the queue: {one_line(error)}")
+
+    def _add_workers(self, wanted: int) -> None:
+        """Move from this process to several, once the work that is left is worth their start."""
+        left = wanted - 1
+        if len(self.trained) < 2 or self.running or left < 2 or self.signals.stopping:
+            return  # the first trial is no measure: it pays for what is loaded and compiled once
+        seconds = left * statistics.median_low(self.trained)
+        count = self.placement.worthwhile(self.task, left, seconds)
+        if count == 1:
+            return
+        self.progress.print(f"about {seconds:.0f} s of work are left: going on with {count} workers")
+        try:
+            several = self.placement.create_several(self.task, count, self.progress.warn)
+        except InputError as error:
+            self.progress.warn(f"staying in this process: {error}")
+        else:
+            if self.workers is not None:
+                self.workers.close()
+            self.workers = several
+        self.placement = replace(self.placement, workers="inline")

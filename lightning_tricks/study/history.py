@@ -1,0 +1,71 @@
+"""The trials of a study that ended, and the best of them."""
+
+from collections.abc import Iterator
+
+from optuna.trial import FrozenTrial, TrialState
+
+from lightning_tricks.errors import InputError
+from lightning_tricks.scores import Mode
+from lightning_tricks.search.outcomes import Outcome, best_of, key
+from lightning_tricks.tricks.record import Tricks
+
+
+class History:
+    """The finished trials by number: a storage takes long to list them.
+
+    Args:
+        mode: whether less or more is better.
+    """
+
+    def __init__(self, mode: Mode) -> None:
+        self.best: FrozenTrial | None = None
+        self._mode = mode
+        self._trials: dict[int, FrozenTrial] = {}
+        self._first: dict[str, int] = {}
+        """The number of the first trial that did not fail, by the key of its record."""
+
+    def __len__(self) -> int:
+        return len(self._trials)
+
+    def __iter__(self) -> Iterator[FrozenTrial]:
+        return iter(self._trials.values())
+
+    def __getitem__(self, number: int) -> FrozenTrial:
+        return self._trials[number]
+
+    def add(self, trial: FrozenTrial) -> None:
+        """Add a trial that ended."""
+        self._trials[trial.number] = trial
+        outcome = Outcome.read(trial)
+        if outcome is not None and trial.state != TrialState.FAIL:
+            self._first.setdefault(outcome.key, trial.number)
+        rivals = [t for t in (self.best, trial) if t is not None]
+        self.best = best_of(rivals, self._mode)
+
+    def outcome_of(self, tricks: Tricks) -> tuple[int, Outcome] | None:
+        """Return the first trial of a record, with its outcome; None if it was not tried yet."""
+        number = self._first.get(key(tricks.model_dump()))
+        if number is None:
+            return None
+        outcome = Outcome.read(self._trials[number])
+        assert outcome is not None  # else its record would not be known
+        return number, outcome
+
+    def check(self, least: int) -> None:
+        """Give up where every trial failed: the mistake is not in the tricks.
+
+        Args:
+            least: the number of trials from which on that is said.
+
+        Raises:
+            InputError: if that is so.
+        """
+        if self._first or len(self) < least:
+            return
+        if any(trial.state != TrialState.FAIL for trial in self):
+            return
+        outcome = Outcome.read(list(self)[-1])
+        raise InputError(
+            f"the first {len(self)} trials all failed, the last one with: "
+            f"{outcome.reason if outcome else 'no reason'}"
+        )

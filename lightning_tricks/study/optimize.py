@@ -1,0 +1,172 @@
+"""`optimize`: check what is given, and let one coordinator finish the study."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+
+from lightning_tricks.errors import InputError, check_name
+from lightning_tricks.search import identity, outcomes
+from lightning_tricks.search.lock import study_lock
+from lightning_tricks.search.optuna_internals import storage_of
+from lightning_tricks.search.storage import retrying
+from lightning_tricks.search.studies import StudyMaker, finished
+from lightning_tricks.space.space import Space
+from lightning_tricks.study.coordinator import AtTimeout, Coordinator
+from lightning_tricks.study.folder import StudyFolder
+from lightning_tricks.study.progress import Progress
+from lightning_tricks.study.signals import Signals
+from lightning_tricks.study.summary import Summary
+from lightning_tricks.task.checks import check
+from lightning_tricks.task.task import Task
+from lightning_tricks.tracking.client import check_tracking
+from lightning_tricks.tracking.tracker import Tracker
+from lightning_tricks.workers.placement import Placement
+
+
+class _Study(optuna.Study):
+    """A study whose sampler may say that it has no more to propose, outside of Optuna's own loop."""
+
+    exhausted = False
+
+    def stop(self) -> None:
+        self.exhausted = True
+
+
+def optimize(
+    study: optuna.Study | StudyMaker,
+    task: Task,
+    *,
+    n_trials: int,
+    space: Space[Any] | None = None,
+    timeout: float | None = None,
+    at_timeout: AtTimeout = "finish",
+    seed: int = 0,
+    workers: int | Literal["auto", "inline"] = "auto",
+    devices_per_trial: float = 1,
+    ray_address: str | None = None,
+    stall_minutes: float = 30,
+    tracking_uri: str = "sqlite:///mlflow.db",
+    checkpoints: str | Path = "checkpoints",
+    keep: int = 3,
+    same_task: bool = False,
+    progress: bool = True,
+    repair: bool = False,
+) -> Summary:
+    """Search the tricks of a task until the study holds `n_trials` finished trials.
+
+    The first two are the baseline `Tricks()` and `Tricks.plain()`, as near to them as the space
+    allows; the study's sampler proposes the others. A study that holds some trials already goes on:
+    those that were under way, from their last checkpoints.
+
+    Args:
+        study: with any sampler, pruner and storage; or one that is to be made once all else was
+            found right.
+        task: what to train.
+        n_trials: finished trials in the study at the end, those of earlier runs included.
+        space: the search space; by default that of the task's record type.
+        timeout: seconds after which no further trial begins.
+        at_timeout: whether to `finish` the trials under way then, or to `requeue` them.
+        seed: the seed of each trial follows from it and the trial's number.
+        workers: `inline` in this process, a number of Ray actors, or `auto`: one a GPU; without a
+            GPU this process, or several once there is enough to do.
+        devices_per_trial: a fraction shares a GPU among trials; two or more train one together.
+        ray_address: of a Ray cluster that runs, `HOST:PORT` or `auto`; None for this machine.
+        stall_minutes: a worker that gives no sign of life for so long is killed, and its trial
+            goes on elsewhere.
+        tracking_uri: anything MLflow takes.
+        checkpoints: the folder for the checkpoints of running trials and the weights of the best;
+            on a cluster, one that all nodes see.
+        keep: of how many of the best trials the weights are kept.
+        same_task: whether to go on although data, functions or settings of the task look changed.
+        progress: whether to tell how far it is, on the standard error.
+        repair: whether to mend MLflow first: what differs from Optuna is written anew, and what is of
+            an earlier write of a study of this name is removed, runs and model versions.
+
+    Returns:
+        What the study found; its `missing` says what MLflow lacks, if a server was not back by the end.
+
+    Raises:
+        InputError: if anything given is not valid or does not fit; nothing is lost.
+        Unfinished: if Ray died, and cannot be had again.
+        TakenOver: if another program took the study over, since this one stood still.
+        KeyboardInterrupt: after Ctrl-C; what was under way is finished, or put back in the queue.
+    """
+    space = Space(task.tricks) if space is None else space
+    placement = Placement(workers, devices_per_trial, ray_address, stall_minutes)
+    _check(study.study_name, task, n_trials, space, timeout, at_timeout, seed, keep)
+    checked = check(task, space, placement.processes)
+    space = checked.space
+    folder = StudyFolder(_checkpoints(checkpoints) / study.study_name, keep, task.mode)
+    folder.check()
+    placement.check()
+    check_tracking(tracking_uri, study.study_name)
+    # Nothing was made so far; the storage comes first, for it is the last that may turn out wrong.
+    study = study.make() if isinstance(study, StudyMaker) else study
+    signals = Signals()
+    with Progress(n_trials, quiet=not progress) as display:
+        storage = retrying(storage_of(study), display.warn, lambda: signals.leaving)
+        study = _Study(study.study_name, storage, study.sampler, study.pruner)
+        _check_study(study, task, space, seed, same_task)
+        folder.create()
+        with study_lock(study, folder.path, display.print, signals.leave) as lock:
+            storage.guard = lock.verify
+            _announce(study, n_trials, checked.notes, display)
+            identity.claim(study, task, space, seed, same_task)
+            tracker = Tracker(tracking_uri, study.study_name, display.warn, lock.verify)
+            with Coordinator(
+                study, task, space, seed, placement, tracker, display, folder, signals, repair
+            ) as coordinator:
+                coordinator.run(n_trials, timeout, at_timeout)
+                summary = coordinator.conclude()
+            if coordinator.missing:
+                display.warn(coordinator.missing)
+            return replace(summary, missing=coordinator.missing)
+
+
+def _announce(study: optuna.Study, n_trials: int, notes: list[str], display: Progress) -> None:
+    """Show what the study holds already, and what was found in the task."""
+    trials = finished(study)
+    display.start(trials)
+    for note in notes:
+        display.print(note)
+    if len(trials) >= n_trials:
+        display.print(f"nothing to train: the study holds {len(trials)} finished trials already")
+    elif trials:
+        display.print(f"going on: {len(trials)} of {n_trials} trials are finished already")
+
+
+def _checkpoints(checkpoints: str | Path) -> Path:
+    if not str(checkpoints):
+        raise InputError("checkpoints must be the path of a folder (got '')")
+    return Path(checkpoints).absolute()
+
+
+def _check_study(study: optuna.Study, task: Task, space: Space[Any], seed: int, same_task: bool) -> None:
+    if len(study.directions) > 1:
+        raise InputError(f"the study must have one objective (got {len(study.directions)})")
+    outcomes.inspect(study)
+    identity.check(study, task, space, seed, same_task)
+
+
+def _check(
+    name: str,
+    task: Task,
+    n_trials: int,
+    space: Space[Any],
+    timeout: float | None,
+    at_timeout: str,
+    seed: int,
+    keep: int,
+) -> None:
+    for what, value, least in (("n_trials", n_trials, 1), ("seed", seed, 0), ("keep", keep, 1)):
+        if not isinstance(value, int) or value < least:
+            raise InputError(f"{what} must be a whole number of at least {least} (got {value!r})")
+    if timeout is not None and not (isinstance(timeout, (int, float)) and timeout > 0):
+        raise InputError(f"timeout must be greater than 0 seconds (got {timeout!r})")
+    if at_timeout not in ("finish", "requeue"):
+        raise InputError(f"at_timeout must be 'finish' or 'requeue' (got {at_timeout!r})")
+    if not isinstance(space, Space) or not issubclass(space.model, task.tricks):
+        raise InputError(f"the space must be one of {task.tricks.__name__} (got {space!r:.80})")
+    check_name(name)

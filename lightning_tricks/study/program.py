@@ -1,0 +1,149 @@
+"""What a study script does once its arguments are read."""
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from lightning_tricks.errors import InputError, UnknownStudy
+from lightning_tricks.redaction import redacted
+from lightning_tricks.search import lock
+from lightning_tricks.search.outcomes import MLFLOW_RUN, inspect
+from lightning_tricks.search.studies import StudyMaker, create_study, finished, load_study, storage_file
+from lightning_tricks.space.space import Space
+from lightning_tricks.study.optimize import optimize
+from lightning_tricks.study.summary import count
+from lightning_tricks.task.task import Task
+from lightning_tricks.tracking.agreement import differences, left_behind
+from lightning_tricks.tracking.client import tracking_file
+from lightning_tricks.tracking.holdings import sweep
+
+
+def run(given: argparse.Namespace, make_task: Callable[[], Task]) -> int:
+    """Train a study, or compare what Optuna and MLflow hold of it; return the exit code.
+
+    Args:
+        given: the arguments that all study scripts share.
+        make_task: makes the task.
+
+    Raises:
+        InputError: if anything given is wrong.
+    """
+    if given.repair and not given.check:
+        raise InputError("--repair goes with --check: it mends what that finds")
+    task = make_task()
+    if given.epochs is not None:
+        task = replace(task, epochs=given.epochs)
+    space = Space(task.tricks)
+    if given.space is not None:
+        space = Space.from_yaml(task.tricks, given.space)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    _check_places(given)
+    name = given.study_name or task.name
+    return _check(name, given, task, space) if given.check else _train(name, given, task, space)
+
+
+def _check_places(given: argparse.Namespace) -> None:
+    """Refuse two stores in one place, which would spoil each other.
+
+    Raises:
+        InputError: if there are.
+    """
+    places = {
+        "--storage": storage_file(given.storage),
+        "--tracking-uri": tracking_file(given.tracking_uri),
+        "--checkpoints": Path(given.checkpoints).absolute() if given.checkpoints else None,
+    }
+    seen: dict[Path, str] = {}
+    for flag, place in places.items():
+        if place is not None and seen.setdefault(place, flag) != flag:
+            raise InputError(f"{seen[place]} and {flag} must be different places (got {place} for both)")
+
+
+def _train(name: str, given: argparse.Namespace, task: Task, space: Space[Any]) -> int:
+    create = partial(
+        create_study,
+        name,
+        direction=task.direction,
+        epochs=task.epochs,
+        storage=given.storage,
+        sampler=given.sampler,
+        pruner=given.pruner,
+        seed=given.seed,
+    )
+    summary = optimize(
+        StudyMaker(name, create),
+        task,
+        n_trials=given.n_trials,
+        space=space,
+        timeout=given.timeout,
+        at_timeout=given.at_timeout,
+        seed=given.seed,
+        workers=given.workers,
+        devices_per_trial=given.devices_per_trial,
+        ray_address=given.ray_address,
+        stall_minutes=given.stall_minutes,
+        tracking_uri=given.tracking_uri,
+        checkpoints=given.checkpoints,
+        keep=given.keep,
+        same_task=given.same_task,
+    )
+    _print(f"\n{summary.text()}\n\n{summary.look}")
+    return 3 if summary.missing else 0
+
+
+def _check(name: str, given: argparse.Namespace, task: Task, space: Space[Any]) -> int:
+    """Tell whether Optuna and MLflow agree; mend MLflow if that is asked for."""
+    try:
+        study = load_study(name, given.storage)
+    except UnknownStudy as error:  # a storage that cannot be read says nothing about MLflow
+        found = []
+        with contextlib.suppress(InputError):  # there is no MLflow either
+            found = left_behind(name, given.tracking_uri)
+        if not found:
+            raise
+        return _swept(name, given, [str(error), *found])
+    inspect(study)
+    trials = finished(study)
+    found = differences(study, task, given.tracking_uri)
+    if not trials and found and not lock.held(study):
+        return _swept(name, given, found, study.user_attrs.get(MLFLOW_RUN))
+    if trials and found and given.repair:
+        _print(*found, "writing it anew from what Optuna holds")
+        optimize(
+            study,
+            task,
+            n_trials=len(trials),
+            space=space,
+            seed=given.seed,
+            workers="inline",
+            tracking_uri=given.tracking_uri,
+            checkpoints=given.checkpoints,
+            keep=given.keep,
+            same_task=given.same_task,
+            progress=False,
+            repair=True,
+        )
+        found = differences(study, task, given.tracking_uri)
+    agreed = f"Optuna and MLflow agree: {count(trials)}"
+    _print(*(found or [agreed]))
+    return int(bool(found))
+
+
+def _swept(name: str, given: argparse.Namespace, found: Sequence[str], run_id: str | None = None) -> int:
+    """Tell of what is left in MLflow of a study that Optuna holds nothing of, and remove it."""
+    _print(*found)
+    if given.repair:
+        sweep(given.tracking_uri, name, run_id)
+        _print("removed: MLflow holds no more of it than Optuna, which is nothing")
+    return int(not given.repair)
+
+
+def _print(*lines: str) -> None:
+    sys.stdout.write(redacted("\n".join(lines)) + "\n")

@@ -1,0 +1,180 @@
+"""What a study found: a table for the terminal, and the same in Markdown."""
+
+import io
+import re
+import shutil
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from rich.box import Box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lightning_tricks.notebook import html_table
+from lightning_tricks.search.outcomes import Outcome, best_of, trial_of
+from lightning_tricks.search.standing import Standing
+from lightning_tricks.search.studies import finished
+from lightning_tricks.task.task import Task
+from lightning_tricks.tricks.record import describe
+
+WIDEST = 100
+"""A table is as wide as the terminal, and no wider than so many characters."""
+NARROWEST = 60
+_GAP = 2
+_MARK = "* "
+_NO_BREAK = "\u00a0"
+_RULE = Box("    \n    \n -- \n    \n    \n    \n    \n    \n")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The plain, the baseline and the best trial side by side."""
+
+    header: list[str]
+    rows: list[list[str]]
+    counts: str
+    """How many trials ended how, in a line."""
+    look: str = ""
+    """How to open MLflow on the study."""
+    marked: frozenset[tuple[int, int]] = frozenset()
+    """Row and column of each cell that differs from the baseline."""
+    missing: str = ""
+    """What MLflow lacks, and what to do; empty if it holds all of the study."""
+
+    def text(self, width: int | None = None) -> str:
+        """Return the table in aligned columns; what differs from the baseline has a star.
+
+        Args:
+            width: in characters; by default that of the terminal, at most `WIDEST`.
+        """
+        console = Console(file=io.StringIO(), width=WIDEST, color_system=None)
+        with console.capture() as shown:
+            console.print(self.table(width), self.footer, sep="\n", markup=False, highlight=False)
+        return "\n".join(line.rstrip() for line in shown.get().splitlines())
+
+    @property
+    def footer(self) -> str:
+        """What is told below the table."""
+        legend = ["* differs from the baseline"] if self.marked else []
+        return "\n".join([*legend, self.counts])
+
+    def table(self, width: int | None = None) -> Table:
+        """Return the table for a terminal, where what differs from the baseline is bold too."""
+        terminal = shutil.get_terminal_size((WIDEST, 24)).columns
+        room = max(width or min(terminal, WIDEST), NARROWEST)
+        body = [
+            [cells[0], *(self._mark(row, at) + cell for at, cell in enumerate(cells[1:], 1))]
+            for row, cells in enumerate(self.rows)
+        ]
+        head = [self.header[0], *(" " * len(_MARK) + name for name in self.header[1:])]
+        widths = _fit([max(map(len, column)) for column in zip(head, *body, strict=True)], room)
+        table = Table(box=_RULE, padding=(0, _GAP - 1, 0, 0), pad_edge=False, show_edge=False)
+        for at, (name, wide) in enumerate(zip(head, widths, strict=True)):
+            table.add_column(_wrap(name, wide, at), width=wide, no_wrap=True)
+        for row, cells in enumerate(body):
+            wrapped = (_wrap(c, w, at) for at, (c, w) in enumerate(zip(cells, widths, strict=True)))
+            styles = ("bold" if (row, at) in self.marked else "" for at in range(len(cells)))
+            table.add_row(*map(Text, wrapped, styles))
+        return table
+
+    def _mark(self, row: int, at: int) -> str:
+        return _MARK if (row, at) in self.marked else " " * len(_MARK)
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def __repr__(self) -> str:
+        return f"Summary({self.counts})"
+
+    def _repr_html_(self) -> str:
+        return html_table(self.header, self.rows, self.counts)
+
+    def markdown(self) -> str:
+        """Return the table in Markdown; what differs from the baseline is bold."""
+        body = [
+            [f"**{cell}**" if (row, at) in self.marked else cell for at, cell in enumerate(cells)]
+            for row, cells in enumerate(self.rows)
+        ]
+        table = [self.header, ["---"] * len(self.header), *body]
+        return "\n".join([*("| " + " | ".join(row) + " |" for row in table), "", self.counts])
+
+
+def _fit(widths: Sequence[int], room: int) -> list[int]:
+    """Narrow the widest columns until a table has room."""
+    fitted = list(widths)
+    while sum(fitted) + _GAP * (len(fitted) - 1) > room:
+        fitted[fitted.index(max(fitted))] -= 1
+    return fitted
+
+
+def _wrap(cell: str, width: int, at: int) -> str:
+    """Break a cell into lines, after a comma or before a parenthesis: a name stays with its value."""
+    indent = " " * len(_MARK) if at else ""
+    pieces = re.split(r"(?<=,) | (?=\()", cell)
+    whole = [p.replace(" ", _NO_BREAK) if len(p) + len(indent) <= width else p for p in pieces]
+    lines = textwrap.wrap(" ".join(whole), width, subsequent_indent=indent)
+    return "\n".join(line.replace(_NO_BREAK, " ") for line in lines)
+
+
+def summarize(study: optuna.Study, task: Task) -> Summary:
+    """Compare the plain, the baseline and the best trial, with the stages in which they differ."""
+    ended, standing = finished(study), Standing.read(study, task)
+    roles = {
+        "plain": trial_of(ended, "plain"),
+        "baseline": trial_of(ended, "baseline"),
+        "best": best_of(ended, task.mode),
+    }
+    shown = {trial.number: trial for trial in roles.values() if trial is not None}
+    titles = {
+        number: " and ".join(role for role, trial in roles.items() if trial and trial.number == number)
+        for number in shown
+    }
+    rows = [[task.monitor, *(score_of(trial) for trial in shown.values())]]
+    tests = [standing.tests.get(number, {}) for number in shown]
+    names = dict.fromkeys(name for test in tests for name in test)
+    rows += [[name, *(f"{test[name]:.4f}" if name in test else "" for test in tests)] for name in names]
+    tricks = _tricks(task, shown.values())
+    baseline = {stage: describe(getattr(standing.baseline, stage)) for stage in task.tricks.model_fields}
+    marked = {
+        (row, at)
+        for row, cells in enumerate(tricks, len(rows))
+        for at, cell in enumerate(cells)
+        if at and cell not in ("", baseline[cells[0]])
+    }
+    header = ["", *(f"{name} (trial {number})" for number, name in titles.items())]
+    return Summary(header, rows + tricks, count(ended), marked=frozenset(marked))
+
+
+def _tricks(task: Task, trials: Iterable[FrozenTrial]) -> list[list[str]]:
+    """Return a row for each stage in which trials differ."""
+    outcomes = [Outcome.read(trial) for trial in trials]
+    records = [None if outcome is None else task.tricks.parse(outcome.record) for outcome in outcomes]
+    rows = [
+        [stage, *("" if record is None else describe(getattr(record, stage)) for record in records)]
+        for stage in task.tricks.model_fields
+    ]
+    return [row for row in rows if len(set(row[1:])) > 1]
+
+
+def score_of(trial: FrozenTrial) -> str:
+    """Write a trial's score, or why it has none."""
+    outcome = Outcome.read(trial)
+    if trial.state == TrialState.COMPLETE and trial.value is not None:
+        return f"{trial.value:.4f}"
+    score = outcome.score if outcome else None
+    after = f", {score:.4f} by then" if score is not None else ""
+    return f"{trial.state.name.lower()}{after}"
+
+
+def count(trials: Sequence[FrozenTrial]) -> str:
+    """Say in a line how many trials ended how."""
+    names = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
+    by_state = {
+        word: sum(trial.state.name == state for trial in trials) for state, word in names.items()
+    }
+    parts = [f"{number} {word}" for word, number in by_state.items() if number]
+    return f"{len(trials)} trials: {', '.join(parts)}" if parts else "no trial has ended"

@@ -1,0 +1,1 @@
+"""Find, replace and change layers of an unmodified `torch.nn.Module`."""

@@ -1,0 +1,113 @@
+"""The running statistics of batch norm, under weights that were never trained on."""
+
+import copy
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor, nn
+
+from lightning_tricks.surgery.layers import frozen
+from lightning_tricks.surgery.torch_internals import BatchNormLayer
+
+REFRESH_BATCHES = 32
+"""From how many batches statistics are gathered: the walk through all of a large training split
+would cost as much as an epoch, and a mean over a few thousand samples is as good."""
+REFRESH_BYTES = 2**28
+"""So much memory those batches may take; one is kept, however large."""
+
+
+class TrainingBatches(pl.Callback):
+    """Keep the first batches of each epoch, from which statistics can be gathered anew.
+
+    Loaders are never walked for it: whoever walks one that is in use, such as a `DataLoader` with
+    persistent workers, takes its batches away from training.
+    """
+
+    def __init__(self) -> None:
+        self.batches: list[Any] = []
+        self._bytes = 0
+        self._used = self._wanted = False
+
+    def take(self) -> list[Any]:
+        """Return the batches; further training begins a new list."""
+        self._used = True
+        return self.batches
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        del trainer
+        self._wanted = bool(batch_norms(pl_module))
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        del trainer, pl_module
+        self._forget()  # a trial that goes on from a checkpoint has those of this epoch only
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        del trainer, pl_module, batch_idx
+        if self._used:
+            self._forget()
+        room = len(self.batches) < REFRESH_BATCHES and self._bytes < REFRESH_BYTES
+        if self._wanted and (room or not self.batches):
+            self.batches.append(copy.deepcopy(batch))  # a step may change its batch in place
+            self._bytes += _bytes(batch)
+
+    def _forget(self) -> None:
+        self.batches, self._bytes, self._used = [], 0, False
+
+
+@torch.no_grad()
+def refresh_statistics(trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    """Gather the running statistics of batch norm anew from batches that were trained on.
+
+    They are the first of the epoch, at most 32. Everything else is in evaluation mode meanwhile:
+    dropout would widen the variance that the network has in use. The random state of training is
+    left alone.
+
+    Args:
+        trainer: among whose callbacks are the `TrainingBatches`.
+        module: passes one on by its method `pass_batch`.
+    """
+    norms = batch_norms(module)
+    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set late
+    kept = [callback for callback in callbacks if isinstance(callback, TrainingBatches)]
+    batches = kept[0].take() if kept else []
+    if not norms or not batches:
+        return
+    modes = {layer: layer.training for layer in module.modules()}
+    momenta = {norm: norm.momentum for norm in norms}
+    module.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean over the batches
+        norm.train()
+    try:
+        _pass(trainer, module, batches)
+    finally:
+        for norm, momentum in momenta.items():
+            norm.momentum = momentum
+        for layer, training in modes.items():
+            layer.training = training
+    for norm in norms if trainer.world_size > 1 else ():  # each process had batches of its own
+        for name in ("running_mean", "running_var"):
+            getattr(norm, name).copy_(trainer.strategy.reduce(getattr(norm, name), reduce_op="mean"))
+
+
+def batch_norms(module: nn.Module) -> list[BatchNormLayer]:
+    """Return the batch norms of a module that keep running statistics, and are not frozen."""
+    norms = [m for m in module.modules() if isinstance(m, BatchNormLayer)]
+    return [norm for norm in norms if norm.track_running_stats and not frozen(norm)]
+
+
+def _pass(trainer: pl.Trainer, module: Any, batches: list[Any]) -> None:
+    with torch.random.fork_rng(), trainer.precision_plugin.train_step_context():
+        for number, batch in enumerate(batches):
+            module.pass_batch(copy.deepcopy(batch), number)
+
+
+def _bytes(batch: Any) -> int:
+    sizes: list[int] = []
+    apply_to_collection(batch, Tensor, lambda tensor: sizes.append(tensor.nbytes))
+    return sum(sizes)

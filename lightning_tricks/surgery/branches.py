@@ -1,0 +1,103 @@
+"""Find the residual branches of an unmodified module: what is added to a shortcut.
+
+The module is traced with `torch.fx`; where its own code cannot be traced, its children are, one by one.
+"""
+
+import operator
+from collections import Counter, deque
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import fx, nn
+from torchvision.ops import StochasticDepth
+
+from lightning_tricks.surgery.layers import DROPOUTS
+from lightning_tricks.surgery.norms import NORMS, after_norm, known
+
+_ADDITIONS = {operator.add, operator.iadd, torch.add, "add", "add_"}
+_PASSING = (nn.Identity, StochasticDepth, *DROPOUTS)
+"""What may stand between a branch's last layer and the sum, without changing what it means."""
+
+
+_LEAVES = (*_PASSING, *NORMS)
+"""Modules that count as one operation, beside all of `torch.nn`."""
+
+
+class Branch(NamedTuple):
+    """A path whose result is added to a shorter one from the same place."""
+
+    end: str
+    """The path of its last module; empty if it ends in another operation."""
+    norm: str
+    """The path of the norm it ends in; empty if it ends in something else."""
+    alone: bool
+    """Whether the last module is called nowhere else."""
+
+
+def branches(module: nn.Module) -> list[Branch]:
+    """Return the residual branches of a module, in the order of its forward."""
+    return list(_branches(module, ""))
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, _LEAVES) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _branches(module: nn.Module, prefix: str) -> Iterator[Branch]:
+    try:
+        graph = _Tracer().trace(module)
+    except Exception:  # the user's code may do anything that a tracer does not follow
+        for name, child in module.named_children():
+            yield from _branches(child, f"{prefix}{name}.")
+        return
+    calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
+    for node in graph.nodes:
+        if node.op in ("call_function", "call_method") and node.target in _ADDITIONS:
+            end = _longer(node)
+            if end is not None:
+                yield _describe(module, prefix, end, calls)
+
+
+def _longer(addition: fx.Node) -> fx.Node | None:
+    """Return the operand that is further from where the two paths part; None if neither is."""
+    operands = [arg for arg in addition.args if isinstance(arg, fx.Node)]
+    if len(operands) != 2:
+        return None
+    first, second = map(_distances, operands)
+    common = first.keys() & second.keys()
+    if not common:
+        return None
+    fork = min(common, key=lambda node: first[node] + second[node])
+    if first[fork] == second[fork]:
+        return None
+    return operands[0] if first[fork] > second[fork] else operands[1]
+
+
+def _distances(node: fx.Node) -> dict[fx.Node, int]:
+    """Return how many operations each earlier result is away."""
+    found = {node: 0}
+    waiting = deque([node])
+    while waiting:
+        later = waiting.popleft()
+        for earlier in later.all_input_nodes:
+            if earlier not in found:
+                found[earlier] = found[later] + 1
+                waiting.append(earlier)
+    return found
+
+
+def _describe(module: nn.Module, prefix: str, end: fx.Node, calls: Counter[object]) -> Branch:
+    last, alone = "", calls[end.target] == 1
+    if end.op == "call_module":
+        last = f"{prefix}{end.target}"
+    while end.op == "call_module":
+        target = str(end.target)
+        layer = module.get_submodule(target)
+        if known(layer) and not after_norm(layer):
+            return Branch(last, f"{prefix}{target}", alone)
+        if not isinstance(layer, _PASSING):
+            break
+        end = end.all_input_nodes[0]
+    return Branch(last, "", alone)

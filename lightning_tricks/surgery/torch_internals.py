@@ -1,0 +1,53 @@
+"""What torch has no public name for: the only file that uses names that it may change."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
+
+Convolution = nn.modules.conv._ConvNd
+BatchNormLayer = nn.modules.batchnorm._BatchNorm
+BatchOrInstanceNorm = nn.modules.batchnorm._NormBase
+DropoutLayer = nn.modules.dropout._DropoutNd
+
+# One kernel for many tensors; torch.optim is written with them.
+foreach_add = torch._foreach_add
+foreach_add_ = torch._foreach_add_
+foreach_copy_ = torch._foreach_copy_
+foreach_lerp_ = torch._foreach_lerp_
+foreach_mul = torch._foreach_mul
+foreach_mul_ = torch._foreach_mul_
+foreach_norm = torch._foreach_norm
+
+
+def flatten(tensors: Sequence[Tensor]) -> Tensor:
+    """Put tensors together into a flat one."""
+    flat: Tensor = _flatten_dense_tensors(tensors)  # type: ignore[no-untyped-call]
+    return flat
+
+
+def unflatten(flat: Tensor, like: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Take apart what `flatten` put together, as views."""
+    parts: Sequence[Tensor] = _unflatten_dense_tensors(flat, like)  # type: ignore[no-untyped-call]
+    return parts
+
+
+def with_metadata_of(state: Mapping[str, Any], module: nn.Module) -> Mapping[str, Any]:
+    """Return the entries of a state beside what else a module's own `state_dict` carries.
+
+    Layers look there for the version of their state.
+    """
+    full = module.state_dict()
+    metadata = full._metadata  # type: ignore[attr-defined]  # torch's own way to pass it on
+    full.clear()
+    full.update(state)
+    full._metadata = metadata  # type: ignore[attr-defined]
+    return full
+
+
+def leave_scaling_to_others(optimizer: torch.optim.Optimizer) -> None:
+    """Have gradients of float16 losses unscaled before clipping, not inside of a fused step."""
+    if hasattr(optimizer, "_step_supports_amp_scaling"):
+        optimizer._step_supports_amp_scaling = False

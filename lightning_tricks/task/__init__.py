@@ -1,0 +1,1 @@
+"""What is trained, and whether it can be."""

@@ -1,0 +1,196 @@
+"""`Task`: what the user brings to a study."""
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from lightning_tricks.data.in_memory import InMemoryData
+from lightning_tricks.data.loaders import LoaderData, data_module, fresh
+from lightning_tricks.errors import InputError, check_name, one_line, shown
+from lightning_tricks.module.conversion import with_tricks
+from lightning_tricks.module.hooks import TricksHooks
+from lightning_tricks.module.tricks_module import Measure, TricksModule, accuracy
+from lightning_tricks.scores import Mode
+from lightning_tricks.task import fingerprint
+from lightning_tricks.tricks.record import Tricks
+
+
+@dataclass(frozen=True)
+class Task:
+    """A network, data, a loss, a metric and a budget: all that a trial needs but its tricks.
+
+    Args:
+        name: names the study, the MLflow experiment and the registered model.
+        data: the splits: a Lightning data module, or `DataLoader`s, (train, validation) or (train,
+            validation, test).
+        backbone: makes the network for a record of tricks; or a LightningModule with a forward, steps
+            and a loss of its own, for which `loss` and `metrics` are not used.
+        tricks: the type of the records, `Tricks` or a subclass: the search space.
+        epochs: the full budget of a trial.
+        baseline: the record that a study begins with; by default `tricks()`. What it has of kinds that
+            are not searched stays as it is in all trials: with `Tricks.fine_tuning()`, the weights and
+            the norms of a pretrained network.
+        monitor: the metric that trials are compared by, as it is logged.
+        mode: whether less or more of it is better.
+        validation_loss: the metric that the plateau schedule looks at; by default the monitor where
+            less of it is better, and else `val/loss`.
+        loss: a mean over samples, from outputs and targets.
+        metrics: further means over samples, or metrics of torchmetrics, by name.
+        trainer: further arguments of Lightning's Trainer, such as `precision="bf16-mixed"` or
+            `accumulate_grad_batches=4`.
+        channels_last: whether images and convolutions keep the channels of a pixel together.
+        compiled: whether the network is compiled by `torch.compile`.
+    """
+
+    name: str
+    data: Any
+    backbone: Callable[[Any], nn.Module]
+    tricks: type[Tricks] = Tricks
+    epochs: int = 20
+    baseline: Tricks | None = None
+    monitor: str = "val/accuracy"
+    mode: Mode = "max"
+    validation_loss: str | None = None
+    loss: Measure = F.cross_entropy
+    metrics: Mapping[str, Measure] = field(default_factory=lambda: {"accuracy": accuracy})
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+    channels_last: bool = False
+    compiled: bool = False
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        if not isinstance(self.epochs, int) or self.epochs < 1:
+            raise InputError(f"epochs must be a whole number of at least 1 (got {self.epochs!r})")
+        object.__setattr__(self, "data", data_module(self.data))
+        if not (isinstance(self.tricks, type) and issubclass(self.tricks, Tricks)):
+            raise InputError(f"tricks must be Tricks or a subclass of it (got {self.tricks!r})")
+        if self.baseline is not None and type(self.baseline) is not self.tricks:
+            raise InputError(
+                f"the baseline must be a record of {self.tricks.__name__}, as the trials' are "
+                f"(got {type(self.baseline).__name__})"
+            )
+        if taken := {"max_epochs", "callbacks", "logger"} & set(self.trainer):
+            raise InputError(f"trainer must leave {sorted(taken)} to the study")
+        if self.mode not in ("min", "max"):
+            raise InputError(f"mode must be 'min' or 'max' (got {self.mode!r})")
+
+    def __repr__(self) -> str:
+        return (
+            f"Task({self.name!r}, {shown(self.data)}, {self.tricks.__name__}, {self.epochs} epochs, "
+            f"{self.mode} {self.monitor})"
+        )
+
+    @property
+    def direction(self) -> Literal["minimize", "maximize"]:
+        """Optuna's name for the mode."""
+        return "maximize" if self.mode == "max" else "minimize"
+
+    @property
+    def plateau(self) -> str:
+        """The metric that the plateau schedule looks at."""
+        return self.validation_loss or (self.monitor if self.mode == "min" else "val/loss")
+
+    @functools.cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        """What of the task must be the same for two scores to be comparable, beside its name.
+
+        It is taken once, and travels with the task.
+        """
+        return {
+            "data": fingerprint.of_data(self.data, self.batch),
+            "backbone": f"{fingerprint.of_function(self.backbone)} {self._layers()}",
+            "loss": fingerprint.of_function(self.loss),
+            "metrics": {name: fingerprint.of_function(f) for name, f in self.metrics.items()},
+            "trainer": fingerprint.of_settings(self.trainer),
+            "channels_last": self.channels_last,
+            "compiled": self.compiled,
+        }
+
+    def reference(self) -> Tricks:
+        """Return the record that a study begins with."""
+        return self.tricks() if self.baseline is None else self.baseline
+
+    def module(self, tricks: Tricks) -> TricksHooks:
+        """Return a new module; its weights come from torch's random state."""
+        backbone = self.backbone(tricks)
+        if isinstance(backbone, pl.LightningModule):
+            return with_tricks(
+                backbone,
+                tricks,
+                monitor=self.monitor,
+                mode=self.mode,
+                validation_loss=self.plateau,
+            )
+        module = TricksModule(
+            backbone,
+            tricks,
+            loss=self.loss,
+            metrics=self.metrics,
+            monitor=self.monitor,
+            mode=self.mode,
+            validation_loss=self.plateau,
+        )
+        if self.channels_last:
+            module.to(memory_format=torch.channels_last)
+        if self.compiled:
+            module.backbone.compile()
+        return module
+
+    def example(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the first validation batch, as the data module gives it.
+
+        Raises:
+            InputError: if there is none, or it is not of inputs and targets.
+        """
+        batch = self.batch()
+        try:
+            inputs, targets = batch
+            return inputs.cpu(), targets.cpu()
+        except Exception as error:
+            raise InputError(
+                f"val_dataloader() must give batches of (inputs, targets): {words(error)}"
+            ) from None
+
+    def batch(self) -> Any:
+        """Return the first validation batch, whatever it is.
+
+        Raises:
+            InputError: if there is none.
+        """
+        try:
+            self.data.prepare_data()
+            self.data.setup("fit")
+            return next(iter(fresh(self.data.val_dataloader())))
+        except Exception as error:  # the user's code may raise anything
+            raise InputError(f"val_dataloader() must give batches: {words(error)}") from None
+
+    def samples(self) -> int | None:
+        """Return the number of training samples, where it can be told."""
+        if isinstance(self.data, InMemoryData):
+            return len(self.data.splits["train"].inputs)
+        if isinstance(self.data, LoaderData):
+            return self.data.samples()
+        return None
+
+    def tests(self) -> bool:
+        """Tell whether there is a test split."""
+        if isinstance(self.data, InMemoryData):
+            return "test" in self.data.splits
+        if isinstance(self.data, LoaderData):
+            return "test" in self.data.loaders
+        return type(self.data).test_dataloader is not pl.LightningDataModule.test_dataloader
+
+    def _layers(self) -> str:
+        with torch.random.fork_rng():
+            return fingerprint.of_network(self.backbone(self.reference()))
+
+
+def words(error: Exception) -> str:
+    """Write an exception of the user's code in a line."""
+    return f"{type(error).__name__}: {one_line(error)}"

@@ -1,0 +1,1 @@
+"""What MLflow shows; the only folder that imports it."""

@@ -1,0 +1,124 @@
+"""Do Optuna and MLflow tell the same: the same trials, states, values and parameters?"""
+
+import time
+from collections.abc import Iterator
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from lightning_tricks.errors import InputError
+from lightning_tricks.search import lock, outcomes
+from lightning_tricks.search.standing import Standing
+from lightning_tricks.task.task import Task
+from lightning_tricks.tracking import updates
+from lightning_tricks.tracking.holdings import Holdings, Recorded, holdings
+from lightning_tricks.tracking.update import Update
+from lightning_tricks.tracking.writer import FLUSH_SECONDS
+
+
+def differences(study: optuna.Study, task: Task, tracking_uri: str) -> list[str]:
+    """Say, in a line each, where MLflow differs from what Optuna holds; empty if they agree.
+
+    Trials under way are left out. While a program works on the study MLflow is a little late, so a
+    difference counts only if it is still there a moment later.
+
+    Args:
+        study: to be looked at; it is not changed.
+        task: of the study.
+        tracking_uri: where MLflow was written to.
+
+    Raises:
+        InputError: if MLflow cannot be reached, or the study was never trained.
+    """
+    found = list(_differences(study, task, tracking_uri))
+    if found and lock.held(study):
+        time.sleep(3 * FLUSH_SECONDS)
+        again = set(_differences(study, task, tracking_uri))
+        found = [line for line in found if line in again]
+    return found
+
+
+def left_behind(name: str, tracking_uri: str) -> list[str]:
+    """Say, in a line each, what MLflow holds of a study that Optuna does not know.
+
+    Raises:
+        InputError: if MLflow cannot be reached.
+    """
+    return list(_strays(holdings(tracking_uri, name, None)))
+
+
+def wrong(study: optuna.Study, task: Task, tracking_uri: str) -> set[int]:
+    """Return the numbers of the trials that MLflow shows otherwise than Optuna holds them.
+
+    Raises:
+        InputError: if MLflow cannot be reached.
+    """
+    run_id = study.user_attrs.get(outcomes.MLFLOW_RUN)
+    lines = _trials(study, task, holdings(tracking_uri, study.study_name, run_id))
+    return {int(line.split(":")[0].removeprefix("trial ")) for line in lines}
+
+
+def _differences(study: optuna.Study, task: Task, tracking_uri: str) -> Iterator[str]:
+    run_id = study.user_attrs.get(outcomes.MLFLOW_RUN)
+    held = holdings(tracking_uri, study.study_name, run_id)
+    if run_id is None and not held.strays:
+        raise InputError(f"study {study.study_name!r} was never trained: there is nothing to compare")
+    if not held.whole:
+        yield "the study's own run is not there in MLflow, or was deleted"
+    yield from _trials(study, task, held)
+    yield from _strays(held)
+    champion = study.user_attrs.get(outcomes.CHAMPION)
+    if champion and champion["version"] != held.champion:
+        theirs = "none" if held.champion is None else f"version {held.champion}"
+        yield f"the champion is version {champion['version']} by Optuna, {theirs} in MLflow"
+
+
+def _strays(held: Holdings) -> Iterator[str]:
+    if held.strays:
+        yield (
+            f"{len(held.strays)} runs in MLflow are of an earlier write, and Optuna does not know "
+            f"them: {', '.join(held.strays[:3])}{', …' if held.strays[3:] else ''}"
+        )
+    if held.stray_versions:
+        yield (
+            "versions of the registered model whose run is not one of the study's: "
+            f"{', '.join(held.stray_versions)}"
+        )
+
+
+def _trials(study: optuna.Study, task: Task, held: Holdings) -> Iterator[str]:
+    runs: dict[int, list[Recorded]] = {}
+    for run in held.trials:
+        runs.setdefault(run.number, []).append(run)
+    standing = Standing.read(study, task)
+    for trial in study.get_trials(deepcopy=False):
+        found = runs.pop(trial.number, [])
+        if len(found) > 1:
+            yield f"trial {trial.number}: MLflow has {len(found)} runs of it"
+        elif trial.state.is_finished():
+            yield from _compare(task, trial, standing, found[0]) if found else _missing(trial)
+        elif found and (trial.state == TrialState.WAITING or found[0].status != "RUNNING"):
+            yield f"trial {trial.number}: {trial.state.name} in Optuna, {found[0].status} in MLflow"
+    for number in sorted(runs):
+        yield f"trial {number}: MLflow has a run of it, Optuna does not know it"
+
+
+def _missing(trial: FrozenTrial) -> Iterator[str]:
+    yield f"trial {trial.number}: {trial.state.name} in Optuna, MLflow has no run of it"
+
+
+def _compare(task: Task, trial: FrozenTrial, standing: Standing, run: Recorded) -> Iterator[str]:
+    expected: Update = updates.whole(task, trial, standing)
+    metrics = {metric.key: metric.value for metric in expected.metrics}
+    pairs = [
+        *(("param", name, value, run.params.get(name)) for name, value in expected.params.items()),
+        *(("tag", name, value, run.tags.get(name)) for name, value in expected.tags.items()),
+        *(("metric", name, value, run.metrics.get(name)) for name, value in metrics.items()),
+        ("run", "status", expected.status, run.status),
+    ]
+    for kind, name, mine, theirs in pairs:
+        if mine != theirs:
+            shown = "nothing" if theirs is None else theirs
+            yield f"trial {trial.number}: {kind} {name} is {mine} by Optuna, {shown} in MLflow"
+    for name in sorted(set(run.params) - set(expected.params)):
+        yield f"trial {trial.number}: param {name} is {run.params[name]} in MLflow, not in Optuna"

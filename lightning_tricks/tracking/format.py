@@ -1,0 +1,60 @@
+"""Numbers, times and names as MLflow's tables show them."""
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from mlflow.entities import Metric
+
+NAME, DESCRIPTION = "mlflow.runName", "mlflow.note.content"
+"""The tags that the UI shows as a run's name and description."""
+RANKING = "ranking"
+
+
+def milliseconds(seconds: float | None = None) -> int:
+    """Return a time, by default now, in milliseconds since the epoch."""
+    return int(1000 * (time.time() if seconds is None else seconds))
+
+
+def significant(value: float) -> float:
+    """Round to five significant digits: the UI's cells show about ten characters."""
+    return float(f"{value:.5g}")
+
+
+def metrics_at(step: int, values: Mapping[str, float], when: int) -> list[Metric]:
+    """Return the metrics of one epoch.
+
+    Args:
+        step: the number of the epoch.
+        values: by name.
+        when: milliseconds since the epoch.
+    """
+    return [Metric(name, significant(value), when, step) for name, value in values.items()]
+
+
+def ranking(score: float, *, first: bool, maximize: bool, when: int) -> Metric:
+    """Return the metric by which the table of trials is sorted.
+
+    It is the score as shown. MLflow sorts by one column, and puts the latest of equals first: the
+    champion's is the next number that is better.
+
+    Args:
+        score: of a trial that used its whole budget; the others come behind.
+        first: whether the trial is the champion.
+        maximize: whether more is better.
+        when: milliseconds since the epoch.
+    """
+    value = significant(score)
+    better = math.inf if maximize else -math.inf
+    return Metric(RANKING, math.nextafter(value, better) if first else value, when, 0)
+
+
+def run_name(number: int, role: str = "") -> str:
+    """Name the run of a trial."""
+    return f"{number:03d} · {role}" if role else f"{number:03d}"
+
+
+def shown(value: Any) -> str:
+    """Write a hyperparameter as a param of a run."""
+    return f"{value:.5g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,104 @@
+"""What MLflow holds of a study, and what of it is of an earlier write."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+
+from lightning_tricks.errors import InputError
+from lightning_tricks.tracking.client import SQLITE, connect, file_of, one_line_errors, search_runs
+from lightning_tricks.tracking.registry import champion_version
+
+PARENT = "mlflow.parentRunId"
+NUMBER = "trial.number"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What MLflow shows of a trial."""
+
+    number: int
+    status: str
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+    """The last value of each."""
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """What MLflow holds under the name of a study."""
+
+    whole: bool
+    """Whether the study's run is there."""
+    trials: list[Recorded]
+    """Those of the study's run."""
+    strays: list[str]
+    """The ids of runs of an earlier write: of another run of the study, or that one itself."""
+    stray_versions: list[str]
+    """The versions of the registered model whose run is not one of the study's."""
+    champion: str | None
+    """The version that has the alias `champion`."""
+
+
+def holdings(uri: str, name: str, run_id: str | None) -> Holdings:
+    """Return what MLflow holds of a study, without changing anything.
+
+    Args:
+        uri: anything MLflow takes as a tracking URI.
+        name: of the study.
+        run_id: of the study's run; None if Optuna knows of none.
+
+    Raises:
+        InputError: if MLflow cannot be reached.
+    """
+    if uri.startswith(SQLITE) and not file_of(uri).exists():
+        raise InputError(f"there is no MLflow at {uri}")
+    with one_line_errors(uri):
+        return _holdings(connect(uri), name, run_id)
+
+
+def sweep(uri: str, name: str, run_id: str | None) -> None:
+    """Remove the runs and model versions of a study that are of an earlier write.
+
+    Raises:
+        InputError: if MLflow cannot be reached.
+    """
+    with one_line_errors(uri):
+        client = connect(uri)
+        found = _holdings(client, name, run_id)
+        for version_number in found.stray_versions:
+            client.delete_model_version(name, version_number)
+        for stray in found.strays:
+            client.delete_run(stray)
+
+
+def _holdings(client: MlflowClient, name: str, run_id: str | None) -> Holdings:
+    experiment = client.get_experiment_by_name(name)
+    runs = [] if experiment is None else list(search_runs(client, experiment.experiment_id, ""))
+    own = {run.info.run_id for run in runs if run.data.tags.get(PARENT, run.info.run_id) == run_id}
+    ours = [run for run in runs if NUMBER in run.data.tags or run.data.tags.get("study") == name]
+    versions = client.search_model_versions(f"name='{name}'")
+    return Holdings(
+        whole=run_id in own,
+        trials=[_recorded(run) for run in ours if run.info.run_id in own and NUMBER in run.data.tags],
+        strays=[run.info.run_id for run in ours if run.info.run_id not in own],
+        stray_versions=[str(v.version) for v in versions if v.run_id not in own],
+        champion=champion_version(client, name),
+    )
+
+
+def _recorded(run: Run) -> Recorded:
+    return Recorded(
+        number=int(run.data.tags[NUMBER]),
+        status=run.info.status,
+        params=run.data.params,
+        tags=run.data.tags,
+        metrics=run.data.metrics,
+    )
+
+
+def children(client: MlflowClient, experiment_id: str, run_id: str) -> Iterable[Run]:
+    """Walk the runs of a study's trials."""
+    return search_runs(client, experiment_id, f"tags.`{PARENT}` = '{run_id}'")

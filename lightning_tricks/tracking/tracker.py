@@ -1,0 +1,213 @@
+"""One study in MLflow, as a person thinks of it.
+
+An experiment per study name, a run per study, a nested run per trial. A `Tracker` is told what
+happened and returns at once, for its `Writer` has a thread of its own; Optuna holds the truth, from
+which `reconcile` writes whatever is still missing when the study is run again.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.entities import Metric, RunTag
+from numpy.typing import NDArray
+from torch import nn
+
+from lightning_tricks.errors import InputError, locked, one_line
+from lightning_tricks.redaction import redacted
+from lightning_tricks.tracking import registry, view
+from lightning_tricks.tracking.client import (
+    connect,
+    experiment_id,
+    make_database,
+    one_line_errors,
+    unreachable,
+)
+from lightning_tricks.tracking.format import DESCRIPTION, milliseconds, significant
+from lightning_tricks.tracking.holdings import NUMBER, children, sweep
+from lightning_tricks.tracking.update import Status, Update
+from lightning_tricks.tracking.writer import SOURCE, Writer
+
+
+class Tracker:
+    """Write a study to MLflow, off the caller's path.
+
+    Args:
+        uri: anything MLflow takes as a tracking URI.
+        name: of the study, and of its experiment, which is made if it is not there.
+        warn: is told, in a line, when the server is lost and when it is back.
+        guard: is called before anything is written, and raises if nothing may be.
+
+    Raises:
+        InputError: if MLflow cannot be reached.
+    """
+
+    writer: Writer
+    """Once the study's run is open."""
+
+    def __init__(
+        self,
+        uri: str,
+        name: str,
+        warn: Callable[[str], None],
+        guard: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.uri, self.name, self._warn, self._guard = redacted(uri, whole=True), name, warn, guard
+        with one_line_errors(uri):
+            make_database(uri)
+            self.client = connect(uri)
+            found = experiment_id(self.client, name, uri)
+            self.experiment_id = found or self.client.create_experiment(name)
+
+    @property
+    def store(self) -> str:
+        """The tracking URI with its password, for who connects."""
+        return str(self.client.tracking_uri)
+
+    @property
+    def link(self) -> str:
+        """The page of the trials' table, below the address of a server."""
+        return view.link(self.experiment_id)
+
+    def open(self, run_id: str | None, tags: Mapping[str, str]) -> str:
+        """Open the study's run, again if it is there already, and start to write; return its id.
+
+        Raises:
+            InputError: if MLflow cannot be written to.
+        """
+        try:
+            run_id = self._open(run_id, tags)
+        except Exception as error:  # a file that may not be written, a server that went away
+            if locked(error):
+                raise unreachable(self.uri, error) from None
+            raise InputError(
+                f"MLflow cannot be written to: {one_line(error)} (got {self.uri})"
+            ) from None
+        self.writer = Writer(self.client, self.experiment_id, run_id, self.uri, self._warn, self._guard)
+        self.writer.start()
+        return run_id
+
+    def _open(self, run_id: str | None, tags: Mapping[str, str]) -> str:
+        if run_id is not None and self._exists(run_id):
+            self.client.update_run(run_id, status="RUNNING")
+        else:
+            if run_id is not None:  # all is written anew, not beside what is left of it
+                for child in list(children(self.client, self.experiment_id, run_id)):
+                    self.client.delete_run(child.info.run_id)
+            run_id = str(self.client.create_run(self.experiment_id, run_name=self.name).info.run_id)
+        tags = {**tags, **SOURCE}
+        self.client.log_batch(run_id, tags=[RunTag(k, v) for k, v in tags.items()])
+        return run_id
+
+    def _exists(self, run_id: str) -> bool:
+        try:
+            return str(self.client.get_run(run_id).info.lifecycle_stage) == "active"
+        except mlflow.MlflowException:
+            return False
+
+    def update(self, number: int, update: Update) -> None:
+        """Note what is to be written about a trial, and return at once."""
+        self.writer.update(number, update)
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until all is written; return whether it is. See `Writer.flush`."""
+        return self.writer.flush(timeout)
+
+    def reconcile(
+        self, finished: Mapping[int, Callable[[], Update]], wrong: Collection[int] = ()
+    ) -> int:
+        """Bring MLflow to agree with the finished trials; return how many were written anew.
+
+        Args:
+            finished: by trial number, what is to be written if the run is not as it should be.
+            wrong: the numbers of those whose runs are known not to be.
+
+        Raises:
+            InputError: if MLflow went away meanwhile.
+        """
+        runs = self.writer.runs
+        try:
+            for run in list(children(self.client, self.experiment_id, self.writer.run_id)):
+                number = int(run.data.tags[NUMBER])
+                whole = number in finished and run.info.status != "RUNNING"
+                if whole and number not in runs and number not in wrong:
+                    runs[number] = run.info.run_id
+                else:
+                    self.client.delete_run(run.info.run_id)  # of a trial that did not end, or half
+        except Exception as error:  # whatever a server that goes away makes of it
+            raise unreachable(self.uri, error) from None
+        missing = [number for number in finished if number not in runs]
+        for number in missing:
+            self.update(number, finished[number]())
+        return len(missing)
+
+    def attempt(self, write: Callable[[], Any]) -> bool:
+        """Write something that is nice to have; return whether it went well."""
+        try:
+            self._guard()
+            write()
+        except Exception as error:
+            self._warn(f"MLflow at {self.uri}: {one_line(error)}")
+            return False
+        return True
+
+    def describe(self, markdown: str, metrics: Mapping[str, float]) -> None:
+        """Write the study run's description, its report and its metrics."""
+        markdown = redacted(markdown)
+        self.client.set_tag(self.writer.run_id, DESCRIPTION, markdown)
+        self.client.log_text(self.writer.run_id, markdown, "report.md")
+        now = milliseconds()
+        self.client.log_batch(
+            self.writer.run_id, metrics=[Metric(k, significant(v), now, 0) for k, v in metrics.items()]
+        )
+
+    def save_view(self, columns: Sequence[str], ascending: bool) -> None:
+        """Give the runs table a view that shows scores and tricks, best first."""
+        view.save_view(self.client, self.experiment_id, columns, ascending)
+
+    def register(
+        self, number: int, network: nn.Module, example: NDArray[Any], beside: Sequence[Path]
+    ) -> str:
+        """Register a trial's network as the champion; return the version. See `registry.register`."""
+        self._guard()
+        run_id = self.writer.runs[number]
+        return registry.register(self.client, run_id, self.name, network, example, beside)
+
+    def describe_model(self, version: str, model: str, champion: str) -> None:
+        """Write the pages of the registered model and of one of its versions, in Markdown."""
+        self.client.update_registered_model(self.name, model)
+        self.client.update_model_version(self.name, version, champion)
+
+    def champion(self) -> str | None:
+        """Return the version of the registered model that is the champion; None if there is none."""
+        return registry.champion_version(self.client, self.name)
+
+    def run_of(self, number: int) -> str | None:
+        """Return the id of a trial's run."""
+        return self.writer.runs.get(number)
+
+    def sweep(self) -> None:
+        """Remove what is of an earlier write of this study.
+
+        Raises:
+            InputError: if MLflow went away meanwhile.
+        """
+        self._guard()
+        sweep(self.store, self.name, self.writer.run_id)
+
+    def answers(self) -> bool:
+        """Return whether MLflow can be reached."""
+        try:
+            self.client.get_run(self.writer.run_id)
+        except Exception:  # whatever a server that is away makes of it
+            return False
+        return True
+
+    def close(self, status: Status) -> bool:
+        """End the study's run; return whether all is written, for the rest is left to the next time."""
+        run_id, written = self.writer.run_id, self.writer.close()
+        if self.writer.down:
+            return False
+        ended = self.attempt(lambda: self.client.set_terminated(run_id, status))
+        return ended and written

@@ -1,0 +1,173 @@
+"""What MLflow is told about a trial, in the words of the study."""
+
+import shlex
+import sys
+from datetime import datetime
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from lightning_tricks.redaction import redacted
+from lightning_tricks.search.outcomes import Outcome
+from lightning_tricks.search.standing import Standing
+from lightning_tricks.space.space import Space
+from lightning_tricks.task.task import Task
+from lightning_tricks.tracking.format import (
+    DESCRIPTION,
+    NAME,
+    metrics_at,
+    milliseconds,
+    ranking,
+    run_name,
+    shown,
+)
+from lightning_tricks.tracking.update import Status, Update
+from lightning_tricks.trial.result import Epoch
+from lightning_tricks.tricks.record import Tricks
+
+STATUS: dict[str, Status] = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
+
+
+def began(task: Task, tricks: Tricks, seed: int, start: int) -> Update:
+    """Tell that a trial begins.
+
+    Args:
+        task: of the study.
+        tricks: the record of the trial.
+        seed: of the trial.
+        start: milliseconds since the epoch.
+    """
+    changed = tricks.differences(task.tricks.plain())
+    kinds = [str(getattr(getattr(tricks, stage), "kind", stage)) for stage in changed]
+    return Update(
+        params={name: shown(value) for name, value in tricks.flatten().items()},
+        tags={
+            "trial.state": "RUNNING",
+            "tricks": " · ".join(kinds) or "plain",
+            "seed": str(seed),
+        },
+        artifacts={"tricks.json": tricks.model_dump()},
+        start=start,
+        status="RUNNING",
+    )
+
+
+def epoch(done: Epoch, when: int) -> Update:
+    """Tell the metrics of an epoch; `when` is in milliseconds since the epoch of the clock."""
+    return Update(metrics=metrics_at(done.number, done.metrics, when))
+
+
+def ended(task: Task, trial: FrozenTrial, outcome: Outcome, standing: Standing) -> Update:
+    """Tell how a trial ended."""
+    end = _end(trial)
+    tags = {
+        "trial.state": trial.state.name,
+        "reason": outcome.reason,
+        "duplicate.of": "" if outcome.duplicate_of is None else str(outcome.duplicate_of),
+    }
+    numbers = {} if outcome.duplicate_of is not None else {"seconds": outcome.seconds}
+    if outcome.parameters:
+        numbers["parameters"] = float(outcome.parameters)
+    if outcome.parameters and (samples := task.samples()):
+        numbers["parameters_per_sample"] = outcome.parameters / samples
+    if outcome.score is not None:
+        numbers["objective"] = outcome.score
+    last = outcome.epochs[-1]["number"] if outcome.epochs else 0
+    update = Update(
+        tags={name: value for name, value in tags.items() if value},
+        metrics=metrics_at(last, numbers, end),
+        artifacts={"traceback.txt": outcome.traceback} if outcome.traceback else {},
+        end=end,
+        status=STATUS[trial.state.name],
+    )
+    update.merge(placed(task, trial, outcome, standing, end))
+    return update
+
+
+def placed(task: Task, trial: FrozenTrial, outcome: Outcome, standing: Standing, when: int) -> Update:
+    """Tell where a trial stands among the others; it changes with the champion.
+
+    Args:
+        task: of the study.
+        trial: that ended.
+        outcome: of the trial.
+        standing: of the study.
+        when: milliseconds since the epoch.
+    """
+    role = standing.role(trial)
+    metrics = metrics_at(0, standing.tests.get(trial.number, {}), _end(trial))
+    if trial.state == TrialState.COMPLETE and outcome.score is not None and outcome.duplicate_of is None:
+        first = trial.number == standing.champion
+        metrics.append(ranking(outcome.score, first=first, maximize=task.mode == "max", when=when))
+    tags = {
+        NAME: run_name(trial.number, role),
+        "role": role,
+        DESCRIPTION: story(task, trial, outcome, standing),
+    }
+    return Update(tags=tags, metrics=metrics)
+
+
+def story(task: Task, trial: FrozenTrial, outcome: Outcome, standing: Standing) -> str:
+    """Tell a trial in a line: what it is, how it ended, how it differs from the baseline."""
+    role = standing.role(trial)
+    changed = task.tricks.parse(outcome.record).differences(standing.baseline)
+    differs = "; ".join(f"{stage} {mine}" for stage, (mine, _) in changed.items())
+    parts = [
+        f"{role.capitalize()}{': nothing was trained' if outcome.duplicate_of is not None else ''}."
+        if role
+        else "",
+        _ending(task, trial, outcome),
+        f"Differs from the baseline in: {differs}." if differs else "",
+    ]
+    return " ".join(part for part in parts if part)
+
+
+def _ending(task: Task, trial: FrozenTrial, outcome: Outcome) -> str:
+    score = "" if outcome.score is None else f"{task.monitor} {outcome.score:.4f}"
+    epochs = len(outcome.epochs)
+    after = f"{score} after {epochs} epoch{'s' if epochs > 1 else ''}" if score else ""
+    if trial.state == TrialState.COMPLETE:
+        return f"{after}."
+    word = {"PRUNED": "Pruned", "FAIL": "Failed"}[trial.state.name]
+    return f"{word}: {outcome.reason}{f', {score} by then' if score else ''}."
+
+
+def _end(trial: FrozenTrial) -> int:
+    return milliseconds(trial.datetime_complete.timestamp() if trial.datetime_complete else None)
+
+
+def whole(task: Task, trial: FrozenTrial, standing: Standing) -> Update:
+    """Tell all about a finished trial, from what Optuna holds."""
+    outcome = Outcome.read(trial)
+    start = milliseconds((trial.datetime_start or datetime.now()).timestamp())
+    if outcome is None:
+        return Update(tags={"trial.state": trial.state.name}, start=start, status="FAILED")
+    update = began(task, task.tricks.parse(outcome.record), outcome.seed, start)
+    step = 1000 * outcome.seconds / max(len(outcome.epochs), 1)
+    for count, done in enumerate(outcome.history, 1):
+        update.merge(epoch(done, start + int(step * count)))
+    update.merge(ended(task, trial, outcome, standing))
+    return update
+
+
+def columns(task: Task, space: Space[Any]) -> list[str]:
+    """Return the columns of the table of trials, in MLflow's names: what the trials may differ in."""
+    searched = {path.partition(".")[0] for path in space.searched()}
+    first = ("optimizer", "normalization")
+    stages = [name for name in task.tricks.model_fields if name not in first and name in searched]
+    return [
+        "tags.`role`",
+        *(f"params.`{name}`" for name in first),
+        "metrics.`objective`",
+        "metrics.`gradient/first_to_last`",
+        "tags.`reason`",
+        *(f"params.`{name}`" for name in ("optimizer.lr", *stages)),
+        "metrics.`seconds`",
+        "metrics.`parameters_per_sample`",
+        "tags.`tricks`",
+    ]
+
+
+def command() -> str:
+    """Return the command that started this program, without passwords."""
+    return shlex.join(["python", *(redacted(argument, whole=True) for argument in sys.argv)])

@@ -1,0 +1,1 @@
+"""One trial: a record in, a result out."""

@@ -1,0 +1,128 @@
+"""Train one trial: a record of tricks in, a result out. Knows neither Optuna nor MLflow.
+
+What is random in an epoch follows from the trial's seed and the number of the epoch. A trial that
+goes on from the checkpoint of any epoch therefore ends with the score that it would have had.
+"""
+
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+
+from lightning_tricks.errors import InputError, one_line
+from lightning_tricks.module.health import Diverged
+from lightning_tricks.redaction import redacted
+from lightning_tricks.task.quiet import SILENT, quiet
+from lightning_tricks.task.task import Task
+from lightning_tricks.trial.checkpoints import PlainCheckpoints
+from lightning_tricks.trial.result import Interrupted, Report, Result, State, stopped_after
+from lightning_tricks.trial.watcher import Watcher
+from lightning_tricks.tricks.record import Tricks
+
+
+def train(
+    task: Task,
+    tricks: Tricks,
+    seed: int,
+    report: Report = lambda epoch: False,
+    interrupted: Callable[[], bool] = lambda: False,
+    checkpoint: Path | None = None,
+    devices: int = 1,
+) -> Result:
+    """Train one trial. The same task, tricks and seed give the same result on one machine.
+
+    A loss, gradient or score that is not finite prunes the trial; an exception fails it.
+
+    Args:
+        task: what to train.
+        tricks: how.
+        seed: of everything that is random in it.
+        report: is told of each epoch, those before the checkpoint included.
+        interrupted: is asked before each batch.
+        checkpoint: the file to write checkpoints to. If it holds one of this very trial, training
+            goes on from there.
+        devices: the number of processes that train it together, of which this is one.
+
+    Raises:
+        Interrupted: soon after `interrupted()` becomes true.
+    """
+
+    def watch() -> Watcher:
+        return Watcher(task, tricks, seed, report, interrupted, checkpoint)
+
+    watcher = watch()
+    result = _fit(watcher, devices)
+    if result.state == "failed" and watcher.resuming and checkpoint is not None:
+        # It did not come to train: the checkpoint is not what it says.
+        checkpoint.unlink(missing_ok=True)
+        trouble = f"its checkpoint cannot be gone on from ({result.reason}): it began anew"
+        result = replace(_fit(watch(), devices), trouble=trouble)
+    if result.state == "failed" and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.empty_cache()  # others may share the device
+    return result
+
+
+def _fit(watcher: "Watcher", devices: int) -> Result:
+    """Train once, from the checkpoint if there is one."""
+    task = watcher.task
+    module = None
+    state: State = "complete"
+    reason = trace = ""
+    diverged = False
+    with quiet():
+        saved = watcher.saved()
+        pl.seed_everything(watcher.seed, verbose=False)
+        try:
+            module = task.module(watcher.tricks)
+            module.logs_training = False  # the watcher reads it from the module
+            _trainer(task, watcher, devices).fit(
+                module, datamodule=task.data, ckpt_path=saved, weights_only=True
+            )
+            if watcher.stopped:
+                state, reason = "pruned", stopped_after(watcher.epochs)
+            elif not watcher.epochs:
+                raise InputError(f"no validation was run, so {task.monitor} has no value")
+        except Diverged as error:
+            state, reason = "pruned", f"{error} (epoch {watcher.reached + 1})"
+            diverged = True
+        except (Exception, SystemExit) as error:  # the user's code may raise anything
+            # Lightning turns a signal into `SystemExit`.
+            if isinstance(error, Interrupted) or watcher.interrupted():
+                raise Interrupted from None
+            state, reason = "failed", f"{type(error).__name__}: {one_line(error)}"
+            trace = redacted(traceback.format_exc())
+        finally:
+            task.data.trainer = None  # which holds the module and all that it refers to
+    return Result(
+        state=state,
+        epochs=watcher.epochs,
+        reason=reason,
+        trouble=watcher.trouble,
+        traceback=trace,
+        diverged=diverged,
+        parameters=0 if module is None else _size(module),
+        seconds=watcher.seconds,
+        weights={} if module is None else module.state_dict(),
+    )
+
+
+def _trainer(task: Task, watcher: "Watcher", devices: int) -> pl.Trainer:
+    defaults = {
+        **SILENT,
+        "devices": devices,
+        "strategy": "auto" if devices == 1 else "ddp",
+        "num_sanity_val_steps": 0,
+        # Slurm's environment, say, is not about a trial.
+        "plugins": [LightningEnvironment(), PlainCheckpoints()],
+        # On a GPU, the same seed gives the same bits only if torch is asked for it.
+        "deterministic": "warn" if torch.cuda.is_available() else None,
+    }
+    return pl.Trainer(**{**defaults, **task.trainer}, max_epochs=task.epochs, callbacks=[watcher])
+
+
+def _size(module: pl.LightningModule) -> int:
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)

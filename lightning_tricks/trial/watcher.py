@@ -1,0 +1,187 @@
+"""The callback by which a trial reports, stops, and can go on after its death."""
+
+import copy
+import math
+import secrets
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from lightning_tricks.errors import one_line
+from lightning_tricks.module.health import Diverged
+from lightning_tricks.module.lightning_internals import begin_batches_anew
+from lightning_tricks.scores import LOSS, monitored
+from lightning_tricks.seeds import derive
+from lightning_tricks.task.task import Task
+from lightning_tricks.trial.checkpoints import read
+from lightning_tricks.trial.result import Epoch, Interrupted, Report
+from lightning_tricks.tricks.record import Tricks
+
+CHECKPOINT_SECONDS = 1.0
+"""At the end of an epoch a checkpoint is written if the last is so old."""
+WRITING_SHARE = 0.1
+"""Writing them takes no larger share of the time than this."""
+_NEEDED = {"trial", "state_dict", "loops", "callbacks", "optimizer_states", "lr_schedulers"}
+"""What a checkpoint holds. Lightning would go on without some of these, to another score."""
+
+
+class Watcher(pl.Callback):
+    """Report each epoch, stop when told to, and write the checkpoints."""
+
+    def __init__(
+        self,
+        task: Task,
+        tricks: Tricks,
+        seed: int,
+        report: Report,
+        interrupted: Callable[[], bool],
+        checkpoint: Path | None,
+    ) -> None:
+        self.task, self.tricks, self.seed = task, tricks, seed
+        self.report, self.interrupted, self.checkpoint = report, interrupted, checkpoint
+        self.identity = {} if checkpoint is None else _identity(task, tricks, seed)
+        """What a checkpoint must be of, for this trial to go on from it."""
+        self.epochs: list[Epoch] = []
+        self.values: list[float] = []
+        self.stopped = self.resuming = False
+        self.trouble = ""
+        self.progress: dict[str, Any] = {}
+        """Lightning's, at the end of the last epoch."""
+        self.spent = 0.0
+        self.start = self.written = time.perf_counter()
+        self.interval = CHECKPOINT_SECONDS
+
+    @property
+    def reached(self) -> int:
+        """The number of the epoch after the last that was reported."""
+        return self.epochs[-1].number + 1 if self.epochs else 0
+
+    @property
+    def seconds(self) -> float:
+        """How long the trial has been trained, before its checkpoint too."""
+        return self.spent + time.perf_counter() - self.start
+
+    def saved(self) -> Path | None:
+        """Return the checkpoint to go on from; None if there is none, or one of another trial."""
+        if self.checkpoint is None or not self.checkpoint.exists():
+            return None
+        try:
+            content = read(self.checkpoint)
+            if lacking := _NEEDED - content.keys():
+                raise ValueError(f"it lacks {sorted(lacking)}")
+            self.resuming = content["trial"]["identity"] == self.identity
+        except Exception as error:  # torch raises many for a file that is damaged
+            self.trouble = f"its checkpoint cannot be read ({one_line(error)}): it began anew"
+        return self.checkpoint if self.resuming else None
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        del trainer, pl_module
+        # Schedules of epochs take their step only after the end of an epoch, while Lightning can go
+        # on from its own progress as it was then.
+        checkpoint["loops"]["fit_loop"] = self.progress
+        checkpoint["trial"] = {
+            "identity": self.identity,
+            "epochs": [asdict(epoch) for epoch in self.epochs],
+            "values": self.values,
+            "seconds": self.seconds,
+        }
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        del trainer, pl_module
+        trial = checkpoint["trial"]
+        self.epochs = [Epoch(**epoch) for epoch in trial["epochs"]]
+        self.values, self.spent = list(trial["values"]), trial["seconds"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        del pl_module
+        for epoch in self.epochs:  # whoever runs the trial may be new as well
+            self._tell(trainer, epoch)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        del pl_module
+        if self.progress:
+            self._save(trainer)
+        rank = f" on rank {trainer.global_rank}" if trainer.global_rank else ""
+        pl.seed_everything(derive(self.seed, trainer.current_epoch, f"epoch{rank}"), verbose=False)
+        if self.resuming:
+            # Lightning made the iterator of this epoch before, from another random state.
+            begin_batches_anew(trainer)
+            self.resuming = False
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        del pl_module
+        if self.checkpoint is not None:
+            self.progress = copy.deepcopy(trainer.fit_loop.state_dict())
+
+    def on_train_batch_start(self, *unused: Any) -> None:
+        del unused
+        self._look()
+
+    def on_validation_batch_start(self, *unused: Any) -> None:
+        del unused
+        self._look()
+
+    def _look(self) -> None:
+        if self.interrupted():
+            raise Interrupted
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.sanity_checking or not trainer.is_last_batch:
+            return
+        value = monitored(trainer, self.task.monitor)
+        if not math.isfinite(value):
+            raise Diverged(f"{self.task.monitor} became {value}")
+        self.values.append(value)
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        metrics.update(getattr(pl_module, "epoch_metrics", {}))  # those logged are an epoch old
+        if self.task.plateau != self.task.monitor and self.task.plateau in metrics:
+            metrics[LOSS] = metrics[self.task.plateau]  # by which equal scores are told apart
+        metrics["lr"] = max(group["lr"] for group in trainer.optimizers[0].param_groups)
+        score = self.tricks.stopping.score(self.values, self.task.mode)
+        self.epochs.append(Epoch(trainer.current_epoch, score, metrics))
+        self._tell(trainer, self.epochs[-1])
+
+    def _tell(self, trainer: pl.Trainer, epoch: Epoch) -> None:
+        """Report an epoch; all processes of the trial stop together, or none."""
+        stop = trainer.strategy.broadcast(trainer.is_global_zero and self.report(epoch))
+        if stop and epoch.number + 1 < self.task.epochs:
+            self.stopped = trainer.should_stop = True
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        """Write a checkpoint, in one piece or not at all, if it is time for it."""
+        due = self.checkpoint is not None and time.perf_counter() - self.written >= self.interval
+        if not trainer.strategy.broadcast(due) or self.checkpoint is None:
+            return
+        begin = time.perf_counter()
+        part = self.checkpoint.with_suffix(f".{secrets.token_hex(8)}.part")  # a link is not followed
+        try:
+            trainer.save_checkpoint(part)
+            if trainer.is_global_zero:
+                part.replace(self.checkpoint)
+        except (OSError, RuntimeError) as error:  # no space, say
+            if trainer.world_size > 1:
+                raise
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+            self.trouble = f"a checkpoint could not be written: {one_line(error)}"
+        self.written = time.perf_counter()
+        self.interval = max(CHECKPOINT_SECONDS, (self.written - begin) / WRITING_SHARE)
+
+
+def _identity(task: Task, tricks: Tricks, seed: int) -> dict[str, Any]:
+    return {
+        "task": task.name,
+        "epochs": task.epochs,
+        "record": tricks.model_dump(),
+        "seed": seed,
+        "fingerprint": task.fingerprint,
+    }

@@ -1,0 +1,1 @@
+"""Every optimizer: a file for each, with notes on choosing its numbers."""

@@ -1,0 +1,32 @@
+"""Lion: steps by the sign alone.
+
+Take Adam's η divided by three to ten, and its decay times as much.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from lightning_tricks.space.domains import Float, OneMinus
+from lightning_tricks.tricks.optimizers.flat import State
+from lightning_tricks.tricks.optimizers.formula import FormulaTrick, Number, average, start
+
+
+class Lion(FormulaTrick):
+    """c ← β₁·m + (1 − β₁)·g; w ← w − η·sign(c); m ← β₂·m + (1 − β₂)·g (Chen et al., 2023).
+
+    A step is three to ten times as long as Adam's at the same η, so η is to be smaller, and the
+    decoupled weight decay larger by as much.
+    """
+
+    kind: Literal["lion"] = "lion"
+    lr: Annotated[float, Float(3e-5, 3e-3, log=True)] = Field(3e-4, gt=0)
+    beta1: Annotated[float, OneMinus(0.02, 0.5)] = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.99, ge=0, lt=1)
+
+    def update(self, gradient: Tensor, state: State, lr: Number) -> Tensor:
+        mean = start(state, "mean", gradient)
+        direction = (mean * self.beta1 + gradient * (1 - self.beta1)).sign()
+        average(state, "mean", gradient, self.beta2)
+        return -lr * direction

@@ -1,0 +1,39 @@
+"""Gradient descent by steps of one length.
+
+η is that length, whatever the loss is scaled by; without a decay of η the weights never settle.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from lightning_tricks.space.domains import Choice, Float
+from lightning_tricks.surgery.torch_internals import foreach_norm
+from lightning_tricks.tricks.optimizers.flat import State
+from lightning_tricks.tricks.optimizers.formula import FormulaTrick, Number
+
+
+class NormalizedSGD(FormulaTrick):
+    """w ← w − η·g/(‖g‖ + ε), which the lesson calls Adagrad (Hazan et al., 2015).
+
+    The norm is taken over each parameter tensor or over all parameters. A step has the length η
+    however small the gradient is, so the learning rate must decay for it to settle.
+    """
+
+    kind: Literal["normalized_sgd"] = "normalized_sgd"
+    lr: Annotated[float, Float(1e-2, 1.0, log=True)] = Field(0.1, gt=0)
+    scope: Annotated[Literal["layer", "global"], Choice("layer", "global")] = "layer"
+    epsilon: float = Field(1e-12, gt=0)
+
+    def direct(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
+        norms = list(foreach_norm(list(gradients)))
+        if self.scope == "global":
+            norms = [torch.linalg.vector_norm(torch.stack(norms))] * len(norms)
+        return [g / (norm + self.epsilon) for g, norm in zip(gradients, norms, strict=True)]
+
+    def update(self, gradient: Tensor, state: State, lr: Number) -> Tensor:
+        del state
+        return -lr * gradient

@@ -1,0 +1,75 @@
+"""An optimizer that adds the weight decays of a record to the steps of another formula."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_tricks.surgery.torch_internals import foreach_add, foreach_add_, foreach_mul_
+
+
+class PenalizedOptimizer(Optimizer):
+    """Penalties change the gradients, decoupled decay the weights; a subclass says the steps.
+
+    A parameter without a gradient is left alone, as torch does: no step, no decay, no word of it in
+    the state.
+
+    Args:
+        groups: of parameters, with the coefficients `l2`, `l1` and `decoupled` where they are not 0.
+        lr: the learning rate of groups that have none of their own.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], lr: float) -> None:
+        super().__init__(groups, {"lr": lr, "l2": 0.0, "l1": 0.0, "decoupled": 0.0})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step; evaluates the closure first, with gradients enabled."""
+        loss = evaluate(closure)
+        found = [(group, active(group)) for group in self.param_groups]
+        found = [(group, parameters) for group, parameters in found if parameters]
+        gradients = [g for group, parameters in found for g in penalized(group, parameters)]
+        directed = iter(self.direct(gradients) if gradients else ())
+        for group, parameters in found:
+            steps = self.steps(group, parameters, [next(directed) for _ in parameters])
+            if group["decoupled"]:
+                foreach_mul_(parameters, 1 - group["lr"] * group["decoupled"])
+            foreach_add_(parameters, list(steps))
+        return loss
+
+    def direct(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return the gradients of all groups, one for each parameter, as the steps are to see them."""
+        return gradients
+
+    @abstractmethod
+    def steps(
+        self, group: dict[str, Any], parameters: list[Tensor], gradients: list[Tensor]
+    ) -> Sequence[Tensor]:
+        """Return what to add to each of the parameters of a group that have a gradient."""
+
+
+def evaluate(closure: Callable[[], Any] | None) -> Any:
+    """Return the loss of a closure, with gradients enabled; None if there is no closure."""
+    if closure is None:
+        return None
+    with torch.enable_grad():
+        return closure()
+
+
+def active(group: dict[str, Any]) -> list[Tensor]:
+    """Return the parameters of a group that have a gradient."""
+    return [parameter for parameter in group["params"] if parameter.grad is not None]
+
+
+def penalized(group: dict[str, Any], parameters: list[Tensor]) -> Sequence[Tensor]:
+    """Return the gradients with those of the L2 and L1 penalties, leaving the parameters' own alone."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if parameters and group["l2"]:
+        gradients = list(foreach_add(gradients, parameters, alpha=group["l2"]))
+    if parameters and group["l1"]:
+        signs = [parameter.sign() for parameter in parameters]
+        gradients = list(foreach_add(gradients, signs, alpha=group["l1"]))
+    return gradients

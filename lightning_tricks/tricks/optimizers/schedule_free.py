@@ -1,0 +1,87 @@
+"""Schedule-free Adam."""
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from pydantic import Field
+from schedulefree import AdamWScheduleFree
+from torch import nn
+from torch.optim import Optimizer
+
+from lightning_tricks.space.domains import Float, OneMinus
+from lightning_tricks.surgery.batch_norm import refresh_statistics
+from lightning_tricks.tricks.optimizers.base import OptimizerTrick
+from lightning_tricks.tricks.optimizers.kernels import DECAYS
+from lightning_tricks.tricks.optimizers.penalized import active, evaluate, penalized
+
+
+class ScheduleFree(OptimizerTrick):
+    """Adam at y = (1 − β₁)·z + β₁·x, where x averages the iterates z (Defazio et al., 2024).
+
+    `schedulefree.AdamWScheduleFree`. What is validated, scored and left at the end is x, with
+    statistics of batch norm gathered under it; so is what is saved after a validation. It is meant
+    to go with a constant schedule: x takes its part.
+    """
+
+    kind: Literal["schedule_free"] = "schedule_free"
+    lr: Annotated[float, Float(3e-4, 1e-1, log=True)] = Field(5e-3, gt=0)
+    beta1: Annotated[float, OneMinus(0.02, 0.2)] = Field(0.9, gt=0, lt=1)
+    beta2: float = Field(0.999, ge=0, lt=1)
+    warmup_steps: int = Field(20, ge=0, le=10**9)
+
+    def build(self, groups: list[dict[str, Any]], module: nn.Module) -> Optimizer:
+        del module
+        return ScheduleFreeOptimizer(groups, self)
+
+    def callback(self) -> pl.Callback:
+        return ShowAverage()
+
+
+class ScheduleFreeOptimizer(AdamWScheduleFree):  # type: ignore[misc]  # it has no types
+    """Schedule-free AdamW with the weight decays of a record."""
+
+    def __init__(self, groups: list[dict[str, Any]], trick: ScheduleFree) -> None:
+        full = [{**DECAYS, **group} for group in groups]
+        super().__init__(
+            [{**group, "weight_decay": group["decoupled"]} for group in full],
+            lr=trick.lr,
+            betas=(trick.beta1, trick.beta2),
+            warmup_steps=trick.warmup_steps,
+        )
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step; evaluates the closure first, with gradients enabled."""
+        loss = evaluate(closure)
+        for group in self.param_groups:
+            parameters = active(group)
+            for parameter, gradient in zip(parameters, penalized(group, parameters), strict=True):
+                parameter.grad = gradient
+        super().step()
+        return loss
+
+
+class ShowAverage(pl.Callback):
+    """Put the average x into the module to validate it, and y back to train on."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *unused: Any) -> None:
+        # Not at the end of validation: others may still have their weights in the module.
+        del unused
+        for optimizer in trainer.optimizers:
+            optimizer.train()  # type: ignore[attr-defined]
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._show(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._show(trainer, pl_module)
+
+    def _show(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        training = any(g["train_mode"] for o in trainer.optimizers for g in o.param_groups)
+        for optimizer in trainer.optimizers:
+            optimizer.eval()  # type: ignore[attr-defined]
+        if training:
+            refresh_statistics(trainer, module)

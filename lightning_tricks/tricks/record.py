@@ -1,0 +1,187 @@
+"""The record that has one field for each training stage."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Self
+
+from pydantic import Field
+
+from lightning_tricks.errors import InputError
+from lightning_tricks.notebook import html_table
+from lightning_tricks.space.domains import Choice, Domain
+from lightning_tricks.space.trick import Trick, stages
+from lightning_tricks.tricks.augmentation import Augmentation, Erasing, NoAugmentation, NoErasing
+from lightning_tricks.tricks.averaging import Averaging, NoAveraging
+from lightning_tricks.tricks.clipping import Clipping, NormClipping
+from lightning_tricks.tricks.dropout import AnyDropout, NoDropout
+from lightning_tricks.tricks.initialization import HeNormal, Initialization, KeepInitialization
+from lightning_tricks.tricks.normalization import BatchNorm, Normalization, OwnNormalization
+from lightning_tricks.tricks.optimizers.adam import Adam
+from lightning_tricks.tricks.optimizers.any import AnyOptimizer
+from lightning_tricks.tricks.residual import (
+    AnyStochasticDepth,
+    AnyZeroGamma,
+    NoStochasticDepth,
+    NoZeroGamma,
+)
+from lightning_tricks.tricks.scaling import NoScaling, Scaling, Standardize
+from lightning_tricks.tricks.schedules import CosineSchedule, Schedule
+from lightning_tricks.tricks.sharpness import NoSharpness, Sharpness
+from lightning_tricks.tricks.stopping import NoStopping, Stopping
+from lightning_tricks.tricks.targets import Mixing, NoMixing, NoSmoothing, Smoothing
+from lightning_tricks.tricks.transfer import DiscriminativeRates, Transfer, WholeNetwork
+from lightning_tricks.tricks.weight_decay import DecoupledWeightDecay, WeightDecay
+
+
+class Tricks(Trick):
+    """Every training trick of a module: `Tricks()` is what a good practitioner would start from.
+
+    A subclass may add fields of its own, such as the width of its network, and give others
+    another default. The stages for images, classes, residual branches and sharpness are off, and
+    not searched unless a subclass or a space asks for their kinds: they do not fit every task.
+    """
+
+    augmentation: Augmentation = Field(NoAugmentation(), discriminator="kind")
+    erasing: Erasing = Field(NoErasing(), discriminator="kind")
+    mixing: Mixing = Field(NoMixing(), discriminator="kind")
+    smoothing: Smoothing = Field(NoSmoothing(), discriminator="kind")
+    scaling: Scaling = Field(Standardize(), discriminator="kind")
+    initialization: Initialization = Field(HeNormal(), discriminator="kind")
+    normalization: Normalization = Field(BatchNorm(), discriminator="kind")
+    dropout: AnyDropout = Field(NoDropout(), discriminator="kind")
+    zero_gamma: AnyZeroGamma = Field(NoZeroGamma(), discriminator="kind")
+    stochastic_depth: AnyStochasticDepth = Field(NoStochasticDepth(), discriminator="kind")
+    transfer: Transfer = Field(WholeNetwork(), discriminator="kind")
+    weight_decay: WeightDecay = Field(DecoupledWeightDecay(), discriminator="kind")
+    optimizer: AnyOptimizer = Field(Adam(), discriminator="kind")
+    sharpness: Sharpness = Field(NoSharpness(), discriminator="kind")
+    clipping: Clipping = Field(NormClipping(), discriminator="kind")
+    schedule: Schedule = Field(CosineSchedule(), discriminator="kind")
+    averaging: Averaging = Field(NoAveraging(), discriminator="kind")
+    stopping: Stopping = Field(NoStopping(), discriminator="kind")
+
+    @classmethod
+    def plain(cls) -> Self:
+        """Return the record with every trick off: each stage at its neutral variant.
+
+        Stages that have none, such as a field of a subclass for its network, keep their default.
+        """
+        return cls(
+            **{
+                name: option()
+                for name, options in stages(cls).items()
+                for option in options.values()
+                if option.neutral
+            }
+        )
+
+    @classmethod
+    def fine_tuning(cls, **stages: Any) -> Self:
+        """Return the record to start from where the network was trained before.
+
+        Its weights, norms and their statistics are kept. Adam learns slowly, at 2·10⁻⁴ in the head and
+        at a tenth of that in the first layer.
+
+        Args:
+            stages: variants to take in place of these, such as `transfer=FrozenLayers()`.
+        """
+        kept = {
+            "initialization": KeepInitialization(),
+            "normalization": OwnNormalization(),
+            "transfer": DiscriminativeRates(),
+            "optimizer": Adam(lr=2e-4),
+        }
+        return cls(**{**kept, **stages})
+
+    def differences(self, other: "Tricks") -> dict[str, tuple[str, str]]:
+        """Return the stages in which two records differ, as (this one's, the other's) in words."""
+        names = type(self).model_fields
+        return {
+            name: (describe(getattr(self, name)), describe(getattr(other, name)))
+            for name in names
+            if getattr(self, name) != getattr(other, name, None)
+        }
+
+    def _repr_html_(self) -> str:
+        """Show every stage in a notebook, and what it is by default where it is not as it is there."""
+        differences = self.differences(type(self)())
+        rows = [
+            (name, describe(getattr(self, name)), differences.get(name, ("", ""))[1])
+            for name in type(self).model_fields
+        ]
+        return html_table(("stage", type(self).__name__, "by default"), rows)
+
+
+def type_name(record: Tricks) -> str:
+    """Return the name by which `record_of` finds the type of a record."""
+    return f"{type(record).__module__}:{type(record).__qualname__}"
+
+
+def record_of(data: Any, name: str = "") -> Tricks:
+    """Read a record from plain data, as a checkpoint holds it.
+
+    Types are looked for among those that are imported already: what a file names is not imported.
+
+    Args:
+        data: the record, or its plain data.
+        name: of its type; empty for `Tricks`.
+
+    Raises:
+        InputError: if the data are not valid, or the type is not imported.
+    """
+    if isinstance(data, Tricks):
+        return data
+    module, _, inside = name.partition(":")
+    for kind in _subclasses(Tricks):
+        # A script that was run has another name when it is imported.
+        if not name or (kind.__qualname__ == inside and module in (kind.__module__, "__main__")):
+            return kind.parse(data)
+    raise InputError(
+        f"the record is of the type {inside!r} of {module!r}: import that before, or give the record as "
+        "`tricks`"
+    )
+
+
+def _subclasses(kind: type[Tricks]) -> Iterator[type[Tricks]]:
+    yield kind
+    for derived in kind.__subclasses__():
+        yield from _subclasses(derived)
+
+
+SURGERY = ("normalization", "zero_gamma", "dropout", "stochastic_depth")
+"""The stages that change the layers of a network, and may find none to change."""
+LEARNING = ("augmentation", "erasing", "mixing", "smoothing")
+"""The stages that change what a batch says; they need inputs or targets of some kind."""
+
+
+class ModuleTricks(Tricks):
+    """The tricks for a LightningModule with a forward of its own: inputs and targets are its affair."""
+
+    scaling: Annotated[Scaling, Choice("none")] = Field(NoScaling(), discriminator="kind")
+
+
+class ImageTricks(Tricks):
+    """Every training trick of a classifier of images, augmentation and mixing searched too."""
+
+    augmentation: Annotated[Augmentation, Choice("none", "flip_crop", "trivial", "rand")] = Field(
+        NoAugmentation(), discriminator="kind"
+    )
+    erasing: Annotated[Erasing, Choice("none", "erasing")] = Field(NoErasing(), discriminator="kind")
+    mixing: Annotated[Mixing, Choice("none", "mixup", "cutmix")] = Field(
+        NoMixing(), discriminator="kind"
+    )
+    smoothing: Annotated[Smoothing, Choice("none", "label_smoothing")] = Field(
+        NoSmoothing(), discriminator="kind"
+    )
+
+
+def describe(value: object) -> str:
+    """Write a stage's variant in words: `adam (lr 0.002, beta1 0.9)`, searched fields only."""
+    if not isinstance(value, Trick):
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
+    fields = [
+        f"{name} {describe(getattr(value, name))}"
+        for name, field in type(value).model_fields.items()
+        if any(isinstance(item, Domain) for item in field.metadata)
+    ]
+    kind = getattr(value, "kind", type(value).__name__)
+    return f"{kind} ({', '.join(fields)})" if fields else str(kind)

@@ -1,0 +1,78 @@
+"""Where trials run: one interface, and the simplest of its implementations.
+
+Jobs go out, events come back. Workers know neither Optuna nor MLflow, and never wait for either.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from lightning_tricks.trial.result import Epoch, Result
+from lightning_tricks.tricks.record import Tricks
+
+
+@dataclass(frozen=True)
+class Job:
+    """One trial to be trained."""
+
+    number: int
+    tricks: Tricks
+    seed: int
+    checkpoint: Path
+    """Where its checkpoints go, and from where it goes on."""
+
+
+@dataclass(frozen=True)
+class Reported:
+    """A trial finished an epoch."""
+
+    number: int
+    epoch: Epoch
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A trial ended; its worker is free."""
+
+    number: int
+    result: Result
+    """Without weights."""
+    weights: Callable[[], Mapping[str, Tensor]]
+    """Fetches the weights: most trials' are not wanted."""
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A trial's worker died, or hangs and was killed."""
+
+    number: int
+    reason: str
+
+
+Event = Reported | Ended | Lost
+Callback = Callable[[Event], bool]
+"""Takes an event; returns whether its trial is to stop."""
+
+
+class Workers(ABC):
+    """Some workers, each of which trains one trial at a time."""
+
+    @property
+    @abstractmethod
+    def free(self) -> int:
+        """How many workers wait for a job."""
+
+    @abstractmethod
+    def submit(self, job: Job) -> None:
+        """Give a job to a free worker."""
+
+    @abstractmethod
+    def wait(self, callback: Callback, seconds: float) -> None:
+        """Pass on what happened; wait for it for some seconds if nothing did."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Leave at once: what is under way is dropped."""

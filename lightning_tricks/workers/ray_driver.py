@@ -1,0 +1,219 @@
+"""Ray's driver, in a process of its own: when Ray dies, it takes the process of its driver with it.
+
+`ray_workers` starts it as a script, without the package, which takes seconds to import: what it passes
+on between the coordinator and the workers are bytes. It ends when its connection does, and what it
+started of Ray ends with it.
+"""
+
+import contextlib
+import importlib
+import logging
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from typing import Any
+
+ray: Any = importlib.import_module("ray")  # most of its calls have no types
+
+WATCH_SECONDS = 1.0
+"""How often it is looked whether Ray's own processes are there."""
+REACH_SECONDS = 10.0
+"""Where nobody answers by then, there is no cluster."""
+WEIGHTS_SECONDS = 300.0
+"""Weights that did not come by then were lost with the node that held them."""
+
+
+class Actor:
+    """What runs in a worker: a trainer of the package, which only the worker imports.
+
+    Args:
+        paths: where the study finds the modules that it imports.
+        arguments: of the trainer.
+    """
+
+    def __init__(self, paths: list[str], *arguments: Any) -> None:
+        sys.path += [path for path in paths if path not in sys.path]
+        self.trainer = importlib.import_module("lightning_tricks.workers.ray_trainer").Trainer(
+            *arguments
+        )
+
+    def place(self) -> tuple[str, int]:
+        """Return Ray's name of the node, and the process."""
+        return importlib.import_module("ray").get_runtime_context().get_node_id(), os.getpid()
+
+    def stop(self, number: int) -> None:
+        """Stop a trial at the end of its epoch."""
+        self.trainer.stop(number)
+
+    def train(self, job: bytes) -> Iterator[Any]:
+        """Train a trial and tell of it; after its result come its weights."""
+        yield from self.trainer.train(job)
+
+
+class Host:
+    """Keep workers, and pass on what they say, as `(worker, word, content)`.
+
+    Args:
+        connection: to the coordinator.
+    """
+
+    def __init__(self, connection: "Connection[Any, Any]") -> None:
+        self.connection = connection
+        self._lock = threading.Lock()
+
+    def serve(self) -> None:
+        """Do what is asked until nobody is there to ask."""
+        try:
+            self._open(*self.connection.recv())
+            count, resources, start = self.connection.recv()
+        except Exception as error:  # Ray raises many
+            self.tell(0, "refused", str(error))
+            return
+        remote = ray.remote(**resources, max_concurrency=2, max_restarts=0)(Actor)
+        start = [ray.put(argument) if isinstance(argument, bytes) else argument for argument in start]
+        workers = [_Worker(index, lambda: remote.remote(*start), self) for index in range(count)]
+        with contextlib.suppress(EOFError):
+            while True:
+                index, word, content = self.connection.recv()
+                getattr(workers[index], word)(content)
+
+    def tell(self, worker: int, word: str, content: Any = None) -> None:
+        """Pass on what a worker says, or what became of it."""
+        with self._lock, contextlib.suppress(OSError):  # whoever listened may be gone
+            self.connection.send((worker, word, content))
+
+    def _open(self, address: str | None, processors: int) -> None:
+        """Connect to a cluster, or start Ray on this machine; tell what it has."""
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+        if address is None:
+            here = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+            ray.init("local", num_cpus=processors, **here, **quiet)
+        else:
+            _reach(address)
+            ray.init(address, **quiet)
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        own = ray.get_runtime_context().get_node_id()
+        watched = [(n["NodeManagerAddress"], n["NodeManagerPort"]) for n in nodes if n["NodeID"] == own]
+        if address is None:
+            host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+            watched.append((host, int(port)))
+        threading.Thread(target=_watch, args=(watched,), daemon=True).start()
+        self.tell(0, "opened", (ray.cluster_resources(), len(nodes)))
+
+
+class _Worker:
+    """The place of one worker, whichever actor holds it; its methods are what can be asked of it."""
+
+    def __init__(self, index: int, make: Any, host: Host) -> None:
+        self.index, self.make, self.host = index, make, host
+        self.node, self.process = "", 0
+        threading.Thread(target=self._keep, daemon=True).start()
+
+    def train(self, job: bytes) -> None:
+        self.jobs.put(job)
+
+    def stop(self, number: int) -> None:
+        self.actor.stop.remote(number)
+
+    def weights(self, content: None) -> None:
+        """Fetch the weights of the last trial."""
+        del content
+        try:
+            self.host.tell(self.index, "weights", ray.get(self.last, timeout=WEIGHTS_SECONDS))
+        except Exception as error:  # they are gone with the node that held them
+            self.host.tell(self.index, "no weights", str(error))
+
+    def renew(self, content: None) -> None:
+        """Put a new actor in the place of one that has nothing to do."""
+        del content
+        self.jobs.put(None)
+
+    def kill(self, content: None) -> None:
+        """End an actor that hangs, in the one way that it cannot ignore if it is of this machine."""
+        del content
+        jobs = self.jobs
+        if self.node == ray.get_runtime_context().get_node_id():
+            with contextlib.suppress(OSError):
+                os.kill(self.process, signal.SIGKILL)
+        ray.kill(self.actor)
+        jobs.put(None)  # it may have come to an end just now
+
+    def _keep(self) -> None:
+        while True:
+            self.jobs: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+            self.actor, why = self.make(), "it was replaced"
+            try:
+                self._serve()
+            except Exception as error:  # Ray's, or StopIteration
+                why = _why(error)
+            self.host.tell(self.index, "died", why)
+            ray.kill(self.actor)
+
+    def _serve(self) -> None:
+        self.node, self.process = ray.get(self.actor.place.remote())
+        self.host.tell(self.index, "ready")
+        while (job := self.jobs.get()) is not None:
+            stream = self.actor.train.options(num_returns="streaming").remote(job)
+            word = ""
+            while word not in ("result", "lost"):
+                word, content = ray.get(next(stream))
+                if word == "result":
+                    self.last = next(stream)
+                self.host.tell(self.index, word, content)
+
+
+def _reach(address: str) -> None:
+    """Make sure that somebody listens: Ray would wait for minutes, or for ever.
+
+    Raises:
+        OSError: if nobody does.
+    """
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), REACH_SECONDS).close()
+
+
+def _watch(addresses: list[tuple[str, int]]) -> None:
+    """End this process when one of Ray's is gone, rather than wait for what will never come."""
+    while True:
+        time.sleep(WATCH_SECONDS)
+        for address in addresses:
+            try:
+                socket.create_connection(address, timeout=10).close()
+            except ConnectionRefusedError:
+                os._exit(1)
+            except OSError:  # busy, not gone
+                continue
+
+
+def _why(error: BaseException) -> str:
+    """Say in a line what Ray tells in many."""
+    cause = getattr(error, "cause", None) or error
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    if isinstance(error, StopIteration) or not lines:
+        return "its process ended"
+    if "its worker process has died" in str(cause) or "SYSTEM_ERROR" in str(cause):
+        return "its process died"
+    if "node" in str(cause) and "died" in str(cause):
+        return "its node died"
+    return lines[-1]
+
+
+def _leave_with(parent: int) -> None:
+    """End this process when the one that started it is gone, also while Ray is waited for."""
+    while os.getppid() == parent:
+        time.sleep(WATCH_SECONDS)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
+    Host(Connection(int(sys.argv[1]))).serve()
+    ray.shutdown()
+    os._exit(0)  # whatever its threads wait for
