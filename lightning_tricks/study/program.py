@@ -116,24 +116,31 @@ def _check(name: str, given: argparse.Namespace, task: Task, space: Space[Any]) 
         return _swept(name, given, found, study.user_attrs.get(MLFLOW_RUN))
     if trials and found and given.repair:
         _print(*found, "writing it anew from what Optuna holds")
-        optimize(
-            study,
-            task,
-            n_trials=len(trials),
-            space=space,
-            seed=given.seed,
-            workers="inline",
-            tracking_uri=given.tracking_uri,
-            checkpoints=given.checkpoints,
-            keep=given.keep,
-            same_task=given.same_task,
-            progress=False,
-            repair=True,
-        )
+        _repair(study, given, task, space, len(trials))
         found = differences(study, task, given.tracking_uri)
     agreed = f"Optuna and MLflow agree: {count(trials)}"
     _print(*(found or [agreed]))
     return int(bool(found))
+
+
+def _repair(
+    study: optuna.Study, given: argparse.Namespace, task: Task, space: Space[Any], n_trials: int
+) -> None:
+    """Write MLflow anew; nothing is trained, for the study holds its trials already."""
+    optimize(
+        study,
+        task,
+        n_trials=n_trials,
+        space=space,
+        seed=given.seed,
+        workers="inline",
+        tracking_uri=given.tracking_uri,
+        checkpoints=given.checkpoints,
+        keep=given.keep,
+        same_task=given.same_task,
+        progress=False,
+        repair=True,
+    )
 
 
 def _swept(name: str, given: argparse.Namespace, found: Sequence[str], run_id: str | None = None) -> int:

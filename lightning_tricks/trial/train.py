@@ -15,11 +15,12 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
 from lightning_tricks.errors import InputError, one_line
 from lightning_tricks.module.health import Diverged
+from lightning_tricks.module.hooks import TricksHooks
 from lightning_tricks.redaction import redacted
 from lightning_tricks.task.quiet import SILENT, quiet
 from lightning_tricks.task.task import Task
 from lightning_tricks.trial.checkpoints import PlainCheckpoints
-from lightning_tricks.trial.result import Interrupted, Report, Result, State, stopped_after
+from lightning_tricks.trial.result import Interrupted, Report, Result, stopped_after
 from lightning_tricks.trial.watcher import Watcher
 from lightning_tricks.tricks.record import Tricks
 
@@ -68,46 +69,46 @@ def train(
 
 def _fit(watcher: "Watcher", devices: int) -> Result:
     """Train once, from the checkpoint if there is one."""
-    task = watcher.task
-    module = None
-    state: State = "complete"
-    reason = trace = ""
-    diverged = False
+    module: TricksHooks | None = None
     with quiet():
         saved = watcher.saved()
         pl.seed_everything(watcher.seed, verbose=False)
         try:
-            module = task.module(watcher.tricks)
+            module = watcher.task.module(watcher.tricks)
             module.logs_training = False  # the watcher reads it from the module
-            _trainer(task, watcher, devices).fit(
-                module, datamodule=task.data, ckpt_path=saved, weights_only=True
+            _trainer(watcher.task, watcher, devices).fit(
+                module, datamodule=watcher.task.data, ckpt_path=saved, weights_only=True
             )
-            if watcher.stopped:
-                state, reason = "pruned", stopped_after(watcher.epochs)
-            elif not watcher.epochs:
-                raise InputError(f"no validation was run, so {task.monitor} has no value")
-        except Diverged as error:
-            state, reason = "pruned", f"{error} (epoch {watcher.reached + 1})"
-            diverged = True
+            ending = _ending(watcher)
         except (Exception, SystemExit) as error:  # the user's code may raise anything
             # Lightning turns a signal into `SystemExit`.
             if isinstance(error, Interrupted) or watcher.interrupted():
                 raise Interrupted from None
-            state, reason = "failed", f"{type(error).__name__}: {one_line(error)}"
-            trace = redacted(traceback.format_exc())
+            ending = _ending(watcher, error)
         finally:
-            task.data.trainer = None  # which holds the module and all that it refers to
-    return Result(
-        state=state,
+            watcher.task.data.trainer = None  # which holds the module and all that it refers to
+    return replace(
+        ending,
         epochs=watcher.epochs,
-        reason=reason,
         trouble=watcher.trouble,
-        traceback=trace,
-        diverged=diverged,
         parameters=0 if module is None else _size(module),
         seconds=watcher.seconds,
         weights={} if module is None else module.state_dict(),
     )
+
+
+def _ending(watcher: "Watcher", error: BaseException | None = None) -> Result:
+    """Say how training ended: by itself, or by what was raised, which is being handled."""
+    if isinstance(error, Diverged):
+        return Result("pruned", reason=f"{error} (epoch {watcher.reached + 1})", diverged=True)
+    if error is not None:
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        return Result("failed", reason=reason, traceback=redacted(traceback.format_exc()))
+    if watcher.stopped:
+        return Result("pruned", reason=stopped_after(watcher.epochs))
+    if not watcher.epochs:
+        raise InputError(f"no validation was run, so {watcher.task.monitor} has no value")
+    return Result("complete")
 
 
 def _trainer(task: Task, watcher: "Watcher", devices: int) -> pl.Trainer:
