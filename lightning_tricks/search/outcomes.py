@@ -24,6 +24,11 @@ IDENTITY, OUTCOME, ROLE = "identity", scores.OUTCOME, "role"
 LOSSES, STOP_AT = "losses", "stop_at"
 BASELINE, TESTS = "baseline", "tests"
 CHAMPION, MLFLOW_RUN = "champion", "mlflow_run"
+SEED, ENTRY, PHASE, DRAW = "seed", "entry", "phase", "draw"
+"""What a trial of a verdict holds: its seed, of which record it is, what for, and the how many-th."""
+SELECTION, REPORT = "selection", "report"
+"""What a verdict's trials are for: to choose, and to say how good what was chosen is."""
+VERDICT_OF, OTHER_RUN, VERDICT = "verdict_of", "other_run", "verdict"
 STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
@@ -104,6 +109,8 @@ _KEPT: dict[str, TypeAdapter[Any]] = {
     TESTS: TypeAdapter(dict[int, dict[str, float]]),
     CHAMPION: TypeAdapter(Champion),
     MLFLOW_RUN: TypeAdapter(str),
+    OTHER_RUN: TypeAdapter(str),
+    VERDICT: TypeAdapter(dict[str, Any]),
 }
 _OUTCOME: TypeAdapter[Outcome] = TypeAdapter(Outcome)
 
@@ -160,8 +167,14 @@ def compared(trials: Sequence[FrozenTrial], best: FrozenTrial | None) -> list[Fr
     return list({trial.number: trial for trial in complete}.values())
 
 
+def keeps_weights(trial: FrozenTrial | optuna.Trial) -> bool:
+    """Tell whether a trial's weights are kept however it ends: the references', and a verdict's."""
+    held = trial.user_attrs
+    return held.get(ROLE) in ("baseline", "plain") or held.get(PHASE) == REPORT
+
+
 def with_weights(trials: Iterable[FrozenTrial]) -> tuple[dict[int, Outcome], list[int]]:
     """Return what decides whose weights are kept: the complete trials' outcomes, the references."""
     complete = [t for t in trials if t.state == TrialState.COMPLETE]
     outcomes = {t.number: outcome for t in complete if (outcome := Outcome.read(t)) is not None}
-    return outcomes, [t.number for t in complete if ROLE in t.user_attrs]
+    return outcomes, [t.number for t in complete if keeps_weights(t)]

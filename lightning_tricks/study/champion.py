@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 
 from lightning_tricks.module.conversion import without_tricks
+from lightning_tricks.module.ensemble import Ensemble
 from lightning_tricks.module.hooks import TricksHooks
 from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.standing import Standing
@@ -67,6 +68,21 @@ def register(task: Task, module: TricksHooks, tracker: Tracker, number: int, sta
         f"{_snippet(f'{name}@champion', shape)}"
     )
     tracker.describe_model(version, model, _page(name, version, shape, number, module.tricks, standing))
+    return version
+
+
+def register_ensemble(
+    task: Task, ensemble: Ensemble, tracker: Tracker, number: int, members: int
+) -> str:
+    """Register the champion's models over several seeds as one, under the alias `ensemble`."""
+    inputs, _ = task.example()
+    version = tracker.register(number, ensemble, inputs[:2].cpu().numpy(), [], alias="ensemble")
+    tracker.client.update_model_version(
+        tracker.name,
+        version,
+        f"{members} models of the champion's record, each of another seed, whose outputs are averaged: "
+        f"a prediction costs {members} times one of the champion.",
+    )
     return version
 
 

@@ -84,6 +84,7 @@ def main(
     arguments: Sequence[str] | None = None,
     *,
     n_trials: int = 40,
+    finalists: int = 6,
     flags: Mapping[str, str] = {},  # never changed
 ) -> int:
     """Run a study of a task as the command line says; return the exit code.
@@ -99,10 +100,11 @@ def main(
             values of its own flags, by name, None for those that are not given.
         arguments: instead of those of the command line.
         n_trials: the default number of trials.
+        finalists: the default number of the best records that are run again over fresh seeds.
         flags: of this script alone, such as `--data-dir`, with what they mean.
     """
     try:
-        parser = _parser(n_trials)
+        parser = _parser(n_trials, finalists)
         own = [parser.add_argument(flag, help=meaning).dest for flag, meaning in flags.items()]
         given = parser.read(sys.argv[1:] if arguments is None else arguments)
 
@@ -124,7 +126,7 @@ def main(
         return 130
 
 
-def _parser(n_trials: int) -> _Parser:
+def _parser(n_trials: int, finalists: int) -> _Parser:
     parser = _Parser(
         description="Search the training tricks of a task; run it again to go on.",
         epilog=EPILOG,
@@ -149,6 +151,10 @@ def _parser(n_trials: int) -> _Parser:
     add("--at-timeout", choices=["finish", "requeue"], default="finish", help="trials under way then")
     add("--checkpoints", metavar="FOLDER", default="checkpoints", help="a shared one on a cluster")
     add("--keep", type=_count, default=3, help="of how many of the best trials weights are kept")
+    add(
+        "--finalists", type=_number, default=finalists, help="best records run over fresh seeds; 0: none"
+    )
+    add("--seeds", type=_number, default=5, help="to choose the champion with, and again to report")
     add("--same-task", action="store_true", help="go on although the task looks changed")
     add("--check", action="store_true", help="only tell whether Optuna and MLflow agree")
     add("--repair", action="store_true", help="with --check: write MLflow anew where they do not")
@@ -159,6 +165,10 @@ def _count(text: str) -> int:
     if not re.fullmatch(r"0*[1-9][0-9]{0,8}", text):
         raise argparse.ArgumentTypeError(f"must be a whole number from 1 to 10⁹ (got {quoted(text)})")
     return int(text)
+
+
+def _number(text: str) -> int:
+    return 0 if text == "0" else _count(text)
 
 
 def _seed(text: str) -> int:

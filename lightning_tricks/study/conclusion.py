@@ -1,6 +1,6 @@
 """What follows the last trial: test scores, the champion's registration, the study's description."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import optuna
@@ -15,12 +15,13 @@ from lightning_tricks.study import champion
 from lightning_tricks.study.folder import StudyFolder
 from lightning_tricks.study.history import History
 from lightning_tricks.study.progress import Progress
-from lightning_tricks.study.summary import Summary, summarize
+from lightning_tricks.study.summary import Summary, summarize, summarize_verdict
 from lightning_tricks.task.task import Task
 from lightning_tricks.tracking import updates
 from lightning_tricks.tracking.format import milliseconds
 from lightning_tricks.tracking.tracker import Tracker
 from lightning_tricks.tracking.view import how_to_look
+from lightning_tricks.verdict.result import Verdict
 
 
 class Conclusion:
@@ -40,6 +41,19 @@ class Conclusion:
         self.recorded = True
         """Whether MLflow took all that it was told here."""
 
+    def draw_from(self, verdict: Verdict) -> Summary:
+        """Return what the study found by its verdict, once MLflow knows it."""
+        best, standing = self.history[verdict.trial], Standing.read(self.study, self.task)
+        former = (self.history[number] for number in standing.former)
+        self._update_roles([best, *former], standing)
+        summary = summarize_verdict(self.study, self.task, verdict)
+        if self.tracker.flush(timeout=5):
+            row = verdict.rows.get("champion")
+            metrics = {} if row is None else {"champion": row.validation.mean}
+            metrics |= {} if row is None or row.test is None else {"champion_test": row.test.mean}
+            self._describe(summary, metrics)
+        return replace(summary, look=how_to_look(self.tracker.uri, self.tracker.link))
+
     def draw(self) -> Summary:
         """Return what the study found, once MLflow knows it."""
         best = self.history.best
@@ -54,7 +68,9 @@ class Conclusion:
         self._update_roles([*compared, *(self.history[n] for n in standing.former)], standing)
         summary = summarize(self.study, self.task)
         if self.tracker.flush(timeout=5):
-            self._describe(summary, best, standing)
+            metrics = {} if best is None else {"best": best.value or 0.0}
+            metrics |= {} if best is None else standing.tests.get(best.number, {})
+            self._describe(summary, metrics)
         return replace(summary, look=how_to_look(self.tracker.uri, self.tracker.link))
 
     def _test(self, trial: FrozenTrial) -> None:
@@ -99,9 +115,7 @@ class Conclusion:
             update = updates.placed(self.task, trial, outcome, standing, milliseconds())
             self.tracker.update(trial.number, update)
 
-    def _describe(self, summary: Summary, best: FrozenTrial | None, standing: Standing) -> None:
-        metrics = {} if best is None else {"best": best.value or 0.0}
-        metrics |= {} if best is None else standing.tests.get(best.number, {})
+    def _describe(self, summary: Summary, metrics: Mapping[str, float]) -> None:
         text = (
             f"Study of the training tricks of `{self.task.name}`: {self.task.monitor} of trials of up "
             f"to {self.task.epochs} epochs.\n\n{summary.markdown()}\n\n"

@@ -37,6 +37,7 @@ from lightning_tricks.tracking.tracker import Tracker
 from lightning_tricks.tracking.update import Update
 from lightning_tricks.trial.result import Epoch, Interrupted
 from lightning_tricks.tricks.record import Tricks
+from lightning_tricks.verdict.result import Verdict
 from lightning_tricks.workers.base import Ended, Event, Job, Lost, Reported, Workers
 from lightning_tricks.workers.placement import Placement
 
@@ -114,8 +115,21 @@ class Coordinator:
             "once MLflow is up, run the same command again to write what is missing"
         )
 
-    def run(self, n_trials: int, timeout: float | None, at_timeout: AtTimeout) -> None:
+    def run(
+        self,
+        n_trials: int,
+        timeout: float | None,
+        at_timeout: AtTimeout,
+        *,
+        keep_workers: bool = False,
+    ) -> None:
         """Finish trials until there are enough, time is up or the user wants to leave.
+
+        Args:
+            n_trials: finished trials in the study at the end.
+            timeout: seconds after which no trial begins.
+            at_timeout: what becomes of those that are under way then.
+            keep_workers: whether the workers stay, for a further call.
 
         Raises:
             InputError: if the first trials all failed.
@@ -131,7 +145,7 @@ class Coordinator:
             return self.signals.leaving or (at_timeout == "requeue" and late())
 
         with self.signals.handled(self.progress.print):
-            if len(self.history) < n_trials:
+            if len(self.history) < n_trials and self.workers is None:
                 self.workers = self.placement.create(self.task, interrupted, self.progress.warn)
             while not interrupted():
                 wanted = 0 if late() or self.signals.stopping else n_trials - len(self.history)
@@ -139,14 +153,18 @@ class Coordinator:
                     wanted = min(wanted, len(self.running))
                 if not self._advance(wanted):
                     break
-            self._close_workers()
+            if not keep_workers or self.running:
+                self._close_workers()
             if len(self.history) < n_trials and self._exhausted:
                 self.progress.print("the sampler has no more to propose")
             elif len(self.history) < n_trials and late():
                 self.progress.print(f"time is up after {timeout:g} s")
 
-    def conclude(self) -> Summary:
+    def conclude(self, verdict: Verdict | None = None) -> Summary:
         """Register the champion, describe the study in MLflow and return what it found.
+
+        Args:
+            verdict: which has registered the champion already; without one it is the best trial.
 
         Raises:
             InputError: if all trials failed.
@@ -155,7 +173,7 @@ class Coordinator:
         conclusion = Conclusion(
             self.study, self.task, self.history, self.tracker, self.folder, self.progress
         )
-        summary = conclusion.draw()
+        summary = conclusion.draw() if verdict is None else conclusion.draw_from(verdict)
         self.recorded &= conclusion.recorded
         return summary
 
@@ -163,16 +181,18 @@ class Coordinator:
         """Open the study's run in MLflow, and write what is missing or wrong there."""
         wrong = agreement.wrong(self.study, self.task, self.tracker.store) if self.repair else ()
         known = self.study.user_attrs.get(outcomes.MLFLOW_RUN)
-        name = self.study.study_name
-        tags = {"study": name, "command": updates.command(), "tricks": "study", "role": "study"}
+        name = self.tracker.name
+        kind = self.tracker.kind
+        tags = {"study": name, "command": updates.command(), "tricks": kind, "role": kind}
         if (run_id := self.tracker.open(known, tags)) != known:
             self.study.set_user_attr(outcomes.MLFLOW_RUN, run_id)
         columns, ascending = updates.columns(self.task, self.space), self.task.mode == "min"
-        self.tracker.attempt(lambda: self.tracker.save_view(columns, ascending))
+        if kind == "study":
+            self.tracker.attempt(lambda: self.tracker.save_view(columns, ascending))
         whole = partial(updates.whole, self.task, standing=self.standing)
         self.tracker.reconcile({t.number: partial(whole, t) for t in self.history}, wrong)
         if self.repair:
-            self.tracker.sweep()
+            self.tracker.sweep(self.study.user_attrs.get(outcomes.OTHER_RUN))
 
     def _enqueue_references(self) -> None:
         """Begin with the baseline and plain, as near to them as the space allows."""
@@ -231,7 +251,8 @@ class Coordinator:
     def _ask(self) -> bool:
         """Ask for one trial; return whether there is anything to train about it."""
         trial = self.study.ask()
-        seed = derive(self.seed, trial.number)
+        given = trial.user_attrs.get(outcomes.SEED)
+        seed = derive(self.seed, trial.number) if given is None else int(given)
         try:
             tricks: Tricks = self.space.suggest(trial)
         except BaseException:
@@ -241,7 +262,7 @@ class Coordinator:
         job = Job(trial.number, tricks, seed, self.folder.checkpoint(trial.number))
         running = RunningTrial.of(trial, job, reported)
         self.running[trial.number] = running
-        earlier = self.history.outcome_of(tricks)
+        earlier = self.history.outcome_of(tricks) if given is None else None
         if earlier is None:
             self.queue.append(running)
             return True
@@ -302,7 +323,7 @@ class Coordinator:
     def _save_weights(self, running: RunningTrial, outcome: Outcome, event: Ended) -> None:
         number = event.number
         try:
-            self.folder.save_weights(number, outcome, event.weights, reference=running.is_reference)
+            self.folder.save_weights(number, outcome, event.weights, reference=running.keeps_weights)
         except Exception as error:  # no space, or a worker that died after its last word
             self.progress.warn(f"the weights of trial {number} were not kept: {one_line(error)}")
 

@@ -18,6 +18,7 @@ from lightning_tricks.study.folder import StudyFolder
 from lightning_tricks.study.progress import Progress
 from lightning_tricks.study.signals import Signals
 from lightning_tricks.study.summary import Summary
+from lightning_tricks.study.verdict import judge
 from lightning_tricks.task.checks import check
 from lightning_tricks.task.task import Task
 from lightning_tricks.tracking.client import check_tracking
@@ -50,6 +51,8 @@ def optimize(
     tracking_uri: str = "sqlite:///mlflow.db",
     checkpoints: str | Path = "checkpoints",
     keep: int = 3,
+    finalists: int = 0,
+    seeds: int = 5,
     same_task: bool = False,
     progress: bool = True,
     repair: bool = False,
@@ -79,6 +82,10 @@ def optimize(
         checkpoints: the folder for the checkpoints of running trials and the weights of the best;
             on a cluster, one that all nodes see.
         keep: of how many of the best trials the weights are kept.
+        finalists: how many of the best records are run again over fresh seeds, beside the baseline and
+            plain, until one is the champion; with 0 the champion is the trial of the best score, which
+            is the luckiest of many.
+        seeds: to choose the champion with, and as many again to say how good it is.
         same_task: whether to go on although data, functions or settings of the task look changed.
         progress: whether to tell how far it is, on the standard error.
         repair: whether to mend MLflow first: what differs from Optuna is written anew, and what is of
@@ -95,7 +102,7 @@ def optimize(
     """
     space = Space(task.tricks) if space is None else space
     placement = Placement(workers, devices_per_trial, ray_address, stall_minutes)
-    _check(study.study_name, task, n_trials, space, timeout, at_timeout, seed, keep)
+    _check(study.study_name, task, n_trials, space, timeout, at_timeout, seed, keep, finalists, seeds)
     checked = check(task, space, placement.processes)
     space = checked.space
     folder = StudyFolder(_checkpoints(checkpoints) / study.study_name, keep, task.mode)
@@ -119,7 +126,8 @@ def optimize(
                 study, task, space, seed, placement, tracker, display, folder, signals, repair
             ) as coordinator:
                 coordinator.run(n_trials, timeout, at_timeout)
-                summary = coordinator.conclude()
+                verdict = judge(coordinator, finalists, seeds) if finalists else None
+                summary = coordinator.conclude(verdict)
             if coordinator.missing:
                 display.warn(coordinator.missing)
             return replace(summary, missing=coordinator.missing)
@@ -159,8 +167,12 @@ def _check(
     at_timeout: str,
     seed: int,
     keep: int,
+    finalists: int,
+    seeds: int,
 ) -> None:
-    for what, value, least in (("n_trials", n_trials, 1), ("seed", seed, 0), ("keep", keep, 1)):
+    least_of = {"n_trials": 1, "seed": 0, "keep": 1, "finalists": 0, "seeds": 2}
+    values = (n_trials, seed, keep, finalists, seeds)
+    for (what, least), value in zip(least_of.items(), values, strict=True):
         if not isinstance(value, int) or value < least:
             raise InputError(f"{what} must be a whole number of at least {least} (got {value!r})")
     if timeout is not None and not (isinstance(timeout, (int, float)) and timeout > 0):

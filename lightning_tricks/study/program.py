@@ -92,6 +92,8 @@ def _train(name: str, given: argparse.Namespace, task: Task, space: Space[Any]) 
         tracking_uri=given.tracking_uri,
         checkpoints=given.checkpoints,
         keep=given.keep,
+        finalists=given.finalists,
+        seeds=given.seeds,
         same_task=given.same_task,
     )
     _print(f"\n{summary.text()}\n\n{summary.look}")

@@ -62,6 +62,21 @@ class Progress:
             self._live.add_task("", total=self.total, completed=self.done)
             self._live.start()
 
+    def start_stage(self, name: str, total: int, trials: Sequence[FrozenTrial]) -> None:
+        """Begin to count anew, for what follows the search.
+
+        Args:
+            name: of the stage.
+            total: trainings that it has at most.
+            trials: that are finished already.
+        """
+        if self._live is not None:
+            self._live.stop()
+        self.total = total
+        self._trained = []
+        self.print(f"{name}: at most {total} trainings, of which {len(trials)} are there already")
+        self.start(trials)
+
     def __enter__(self) -> Self:
         return self
 

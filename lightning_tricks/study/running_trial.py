@@ -41,9 +41,9 @@ class RunningTrial:
         return cls(trial, job, reported, attrs.get(outcomes.LOSSES, 0), attrs.get(outcomes.STOP_AT))
 
     @property
-    def is_reference(self) -> bool:
-        """Whether it is the baseline or plain."""
-        return outcomes.ROLE in self.trial.user_attrs
+    def keeps_weights(self) -> bool:
+        """Whether its weights are kept however it ends."""
+        return outcomes.keeps_weights(self.trial)
 
     def is_new(self, epoch: Epoch) -> bool:
         """Tell whether an epoch counts: it was not reported before, and comes before a stop."""

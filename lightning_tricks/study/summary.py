@@ -20,6 +20,7 @@ from lightning_tricks.search.standing import Standing
 from lightning_tricks.search.studies import finished
 from lightning_tricks.task.task import Task
 from lightning_tricks.tricks.record import describe
+from lightning_tricks.verdict.result import Verdict
 
 WIDEST = 100
 """A table is as wide as the terminal, and no wider than so many characters."""
@@ -60,7 +61,8 @@ class Summary:
     def footer(self) -> str:
         """What is told below the table."""
         legend = ["* differs from the baseline"] if self.marked else []
-        return "\n".join([*legend, self.counts])
+        wrapped = [line for text in self.counts.splitlines() for line in textwrap.wrap(text, WIDEST)]
+        return "\n".join([*legend, *wrapped])
 
     def table(self, width: int | None = None) -> Table:
         """Return the table for a terminal, where what differs from the baseline is bold too."""
@@ -138,15 +140,44 @@ def summarize(study: optuna.Study, task: Task) -> Summary:
     names = dict.fromkeys(name for test in tests for name in test)
     rows += [[name, *(f"{test[name]:.4f}" if name in test else "" for test in tests)] for name in names]
     tricks = _tricks(task, shown.values())
+    marked = _marked(task, standing, tricks, len(rows))
+    header = ["", *(f"{name} (trial {number})" for number, name in titles.items())]
+    return Summary(header, rows + tricks, count(ended), marked=marked)
+
+
+def summarize_verdict(study: optuna.Study, task: Task, verdict: Verdict) -> Summary:
+    """Compare plain, baseline, champion and ensemble over fresh seeds, and their tricks."""
+    ended, standing = finished(study), Standing.read(study, task)
+    own = {role: trial_of(ended, role) for role in ("plain", "baseline")}
+    own["champion"] = next(trial for trial in ended if trial.number == verdict.trial)
+    rows = [
+        [task.monitor, *(str(row.validation) for row in verdict.rows.values())],
+        [f"test/{task.monitor.partition('/')[2]}", *(str(r.test or "") for r in verdict.rows.values())],
+    ]
+    trials = [own.get(role) for role in verdict.rows]
+    known = [trial for trial in trials if trial is not None]
+    tricks = [[*row, *[""] * (len(trials) - len(known))] for row in _tricks(task, known)]
+    marked = _marked(task, standing, tricks, len(rows))
+    titles = {
+        "ensemble": f"ensemble of {verdict.seeds}",
+        "champion": f"champion (trial {verdict.trial})",
+    }
+    header = ["", *(titles.get(role, role) for role in verdict.rows)]
+    counts = f"{verdict.headline(task.monitor, task.mode)}\n{count(ended)}"
+    return Summary(header, rows + tricks, counts, marked=marked)
+
+
+def _marked(
+    task: Task, standing: Standing, tricks: list[list[str]], above: int
+) -> frozenset[tuple[int, int]]:
+    """Return the cells that differ from the baseline, below so many rows of scores."""
     baseline = {stage: describe(getattr(standing.baseline, stage)) for stage in task.tricks.model_fields}
-    marked = {
+    return frozenset(
         (row, at)
-        for row, cells in enumerate(tricks, len(rows))
+        for row, cells in enumerate(tricks, above)
         for at, cell in enumerate(cells)
         if at and cell not in ("", baseline[cells[0]])
-    }
-    header = ["", *(f"{name} (trial {number})" for number, name in titles.items())]
-    return Summary(header, rows + tricks, count(ended), marked=frozenset(marked))
+    )
 
 
 def _tricks(task: Task, trials: Iterable[FrozenTrial]) -> list[list[str]]:

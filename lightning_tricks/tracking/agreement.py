@@ -53,15 +53,13 @@ def wrong(study: optuna.Study, task: Task, tracking_uri: str) -> set[int]:
     Raises:
         InputError: if MLflow cannot be reached.
     """
-    run_id = study.user_attrs.get(outcomes.MLFLOW_RUN)
-    lines = _trials(study, task, holdings(tracking_uri, study.study_name, run_id))
+    lines = _trials(study, task, _held(study, tracking_uri))
     return {int(line.split(":")[0].removeprefix("trial ")) for line in lines}
 
 
 def _differences(study: optuna.Study, task: Task, tracking_uri: str) -> Iterator[str]:
-    run_id = study.user_attrs.get(outcomes.MLFLOW_RUN)
-    held = holdings(tracking_uri, study.study_name, run_id)
-    if run_id is None and not held.strays:
+    held = _held(study, tracking_uri)
+    if outcomes.MLFLOW_RUN not in study.user_attrs and not held.strays:
         raise InputError(f"study {study.study_name!r} was never trained: there is nothing to compare")
     if not held.whole:
         yield "the study's own run is not there in MLflow, or was deleted"
@@ -71,6 +69,14 @@ def _differences(study: optuna.Study, task: Task, tracking_uri: str) -> Iterator
     if champion and champion["version"] != held.champion:
         theirs = "none" if held.champion is None else f"version {held.champion}"
         yield f"the champion is version {champion['version']} by Optuna, {theirs} in MLflow"
+
+
+def _held(study: optuna.Study, tracking_uri: str) -> Holdings:
+    """Return what MLflow holds of a study, or of a verdict, which stands beside its study there."""
+    kept = study.user_attrs
+    name = kept.get(outcomes.VERDICT_OF, study.study_name)
+    run_id, beside = kept.get(outcomes.MLFLOW_RUN), kept.get(outcomes.OTHER_RUN)
+    return holdings(tracking_uri, name, run_id, beside)
 
 
 def _strays(held: Holdings) -> Iterator[str]:

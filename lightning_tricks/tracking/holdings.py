@@ -42,13 +42,14 @@ class Holdings:
     """The version that has the alias `champion`."""
 
 
-def holdings(uri: str, name: str, run_id: str | None) -> Holdings:
+def holdings(uri: str, name: str, run_id: str | None, beside: str | None = None) -> Holdings:
     """Return what MLflow holds of a study, without changing anything.
 
     Args:
         uri: anything MLflow takes as a tracking URI.
         name: of the study.
-        run_id: of the study's run; None if Optuna knows of none.
+        run_id: of the run whose trials are asked for; None if Optuna knows of none.
+        beside: of a further run that is the study's, search or verdict.
 
     Raises:
         InputError: if MLflow cannot be reached.
@@ -56,10 +57,10 @@ def holdings(uri: str, name: str, run_id: str | None) -> Holdings:
     if uri.startswith(SQLITE) and not file_of(uri).exists():
         raise InputError(f"there is no MLflow at {uri}")
     with one_line_errors(uri):
-        return _holdings(connect(uri), name, run_id)
+        return _holdings(connect(uri), name, run_id, beside)
 
 
-def sweep(uri: str, name: str, run_id: str | None) -> None:
+def sweep(uri: str, name: str, run_id: str | None, beside: str | None = None) -> None:
     """Remove the runs and model versions of a study that are of an earlier write.
 
     Raises:
@@ -67,22 +68,24 @@ def sweep(uri: str, name: str, run_id: str | None) -> None:
     """
     with one_line_errors(uri):
         client = connect(uri)
-        found = _holdings(client, name, run_id)
+        found = _holdings(client, name, run_id, beside)
         for version_number in found.stray_versions:
             client.delete_model_version(name, version_number)
         for stray in found.strays:
             client.delete_run(stray)
 
 
-def _holdings(client: MlflowClient, name: str, run_id: str | None) -> Holdings:
+def _holdings(client: MlflowClient, name: str, run_id: str | None, beside: str | None) -> Holdings:
     experiment = client.get_experiment_by_name(name)
     runs = [] if experiment is None else list(search_runs(client, experiment.experiment_id, ""))
-    own = {run.info.run_id for run in runs if run.data.tags.get(PARENT, run.info.run_id) == run_id}
+    parent = {run.info.run_id: run.data.tags.get(PARENT, run.info.run_id) for run in runs}
+    asked = {run for run, above in parent.items() if above == run_id}
+    own = asked | {run for run, above in parent.items() if above == beside}
     ours = [run for run in runs if NUMBER in run.data.tags or run.data.tags.get("study") == name]
     versions = client.search_model_versions(f"name='{name}'")
     return Holdings(
-        whole=run_id in own,
-        trials=[_recorded(run) for run in ours if run.info.run_id in own and NUMBER in run.data.tags],
+        whole=run_id in asked,
+        trials=[_recorded(run) for run in ours if run.info.run_id in asked and NUMBER in run.data.tags],
         strays=[run.info.run_id for run in ours if run.info.run_id not in own],
         stray_versions=[str(v.version) for v in versions if v.run_id not in own],
         champion=champion_version(client, name),

@@ -28,8 +28,9 @@ def register(
     network: nn.Module,
     example: NDArray[Any],
     beside: Sequence[Path],
+    alias: str = CHAMPION,
 ) -> str:
-    """Log a network under a run and register it with the alias `champion`.
+    """Log a network under a run and register it with an alias.
 
     It is saved as an exported program, which loads without unpickling code and takes batches of any
     size.
@@ -40,7 +41,8 @@ def register(
         name: of the registered model, which is made if it is not there.
         network: in evaluation mode, on the CPU.
         example: a batch of raw inputs, of two samples or more.
-        beside: further files to keep in the run's folder `champion`.
+        beside: further files to keep in the run's folder of the alias.
+        alias: of the version.
 
     Returns:
         The version of the registered model.
@@ -51,7 +53,7 @@ def register(
         logged = Model.log(
             artifact_path=None,
             flavor=mlflow.pytorch,
-            name=CHAMPION,
+            name=alias,
             run_id=run_id,
             registered_model_name=name,
             pytorch_model=network,
@@ -62,9 +64,9 @@ def register(
             pip_requirements=[f"{p}=={version(p)}" for p in ("mlflow", "numpy", "torch")],
         )
     for path in beside:
-        client.log_artifact(run_id, str(path), CHAMPION)
+        client.log_artifact(run_id, str(path), alias)
     registered = str(logged.registered_model_version)
-    client.set_registered_model_alias(name, CHAMPION, registered)
+    client.set_registered_model_alias(name, alias, registered)
     return registered
 
 

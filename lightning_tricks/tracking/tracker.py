@@ -7,7 +7,7 @@ which `reconcile` writes whatever is still missing when the study is run again.
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
 import mlflow
 from mlflow.entities import Metric, RunTag
@@ -38,6 +38,7 @@ class Tracker:
         name: of the study, and of its experiment, which is made if it is not there.
         warn: is told, in a line, when the server is lost and when it is back.
         guard: is called before anything is written, and raises if nothing may be.
+        kind: what the trials are of, the search or its verdict.
 
     Raises:
         InputError: if MLflow cannot be reached.
@@ -52,13 +53,19 @@ class Tracker:
         name: str,
         warn: Callable[[str], None],
         guard: Callable[[], None] = lambda: None,
+        kind: Literal["study", "verdict"] = "study",
     ) -> None:
+        self.kind = kind
         self.uri, self.name, self._warn, self._guard = redacted(uri, whole=True), name, warn, guard
         with one_line_errors(uri):
             make_database(uri)
             self.client = connect(uri)
             found = experiment_id(self.client, name, uri)
             self.experiment_id = found or self.client.create_experiment(name)
+
+    def for_verdict(self) -> Self:
+        """Return one for the verdict of the same study."""
+        return type(self)(self.store, self.name, self._warn, self._guard, "verdict")
 
     @property
     def store(self) -> str:
@@ -95,7 +102,11 @@ class Tracker:
             if run_id is not None:  # all is written anew, not beside what is left of it
                 for child in list(children(self.client, self.experiment_id, run_id)):
                     self.client.delete_run(child.info.run_id)
-            run_id = str(self.client.create_run(self.experiment_id, run_name=self.name).info.run_id)
+            run_id = str(
+                self.client.create_run(
+                    self.experiment_id, run_name=self.name if self.kind == "study" else self.kind
+                ).info.run_id
+            )
         tags = {**tags, **SOURCE}
         self.client.log_batch(run_id, tags=[RunTag(k, v) for k, v in tags.items()])
         return run_id
@@ -167,12 +178,17 @@ class Tracker:
         view.save_view(self.client, self.experiment_id, columns, ascending)
 
     def register(
-        self, number: int, network: nn.Module, example: NDArray[Any], beside: Sequence[Path]
+        self,
+        number: int,
+        network: nn.Module,
+        example: NDArray[Any],
+        beside: Sequence[Path],
+        alias: str = registry.CHAMPION,
     ) -> str:
-        """Register a trial's network as the champion; return the version. See `registry.register`."""
+        """Register a network under a trial's run; return the version. See `registry.register`."""
         self._guard()
         run_id = self.writer.runs[number]
-        return registry.register(self.client, run_id, self.name, network, example, beside)
+        return registry.register(self.client, run_id, self.name, network, example, beside, alias)
 
     def describe_model(self, version: str, model: str, champion: str) -> None:
         """Write the pages of the registered model and of one of its versions, in Markdown."""
@@ -187,14 +203,17 @@ class Tracker:
         """Return the id of a trial's run."""
         return self.writer.runs.get(number)
 
-    def sweep(self) -> None:
+    def sweep(self, verdict: str | None) -> None:
         """Remove what is of an earlier write of this study.
+
+        Args:
+            verdict: the id of the run of the study's verdict, if there is one.
 
         Raises:
             InputError: if MLflow went away meanwhile.
         """
         self._guard()
-        sweep(self.store, self.name, self.writer.run_id)
+        sweep(self.store, self.name, self.writer.run_id, verdict)
 
     def answers(self) -> bool:
         """Return whether MLflow can be reached."""

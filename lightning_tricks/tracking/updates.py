@@ -96,7 +96,8 @@ def placed(task: Task, trial: FrozenTrial, outcome: Outcome, standing: Standing,
     """
     role = standing.role(trial)
     metrics = metrics_at(0, standing.tests.get(trial.number, {}), _end(trial))
-    if trial.state == TrialState.COMPLETE and outcome.score is not None and outcome.duplicate_of is None:
+    ranks = standing.ranked and trial.state == TrialState.COMPLETE and outcome.duplicate_of is None
+    if ranks and outcome.score is not None:
         first = trial.number == standing.champion
         metrics.append(ranking(outcome.score, first=first, maximize=task.mode == "max", when=when))
     tags = {

@@ -25,9 +25,9 @@ class WeightDecayTrick(Trick):
         The keys `l2`, `l1` and `decoupled` of a group hold its coefficients.
         """
         trainable = [p for p in module.parameters() if p.requires_grad]
-        warmup_epochs = set() if self.decays_all() else norms_and_biases(module)
-        decayed = [p for p in trainable if id(p) not in warmup_epochs]
-        rest = [p for p in trainable if id(p) in warmup_epochs]
+        spared = set() if self.decays_all() else norms_and_biases(module)
+        decayed = [p for p in trainable if id(p) not in spared]
+        rest = [p for p in trainable if id(p) in spared]
         groups: list[dict[str, Any]] = [
             {"params": decayed, **self.coefficients()},
             {"params": rest},

@@ -1,0 +1,123 @@
+"""Trainings of given records with given seeds, as trials of a study beside the search."""
+
+from collections.abc import Iterable, Mapping
+
+import optuna
+from optuna.pruners import NopPruner
+from optuna.samplers import RandomSampler
+from optuna.trial import FrozenTrial, TrialState
+
+from lightning_tricks.scores import rank_of
+from lightning_tricks.search import outcomes
+from lightning_tricks.search.optuna_internals import storage_of
+from lightning_tricks.search.outcomes import Outcome
+from lightning_tricks.seeds import derive
+from lightning_tricks.study.coordinator import Coordinator
+from lightning_tricks.study.folder import StudyFolder
+from lightning_tricks.tricks.record import Tricks
+
+
+def beside(search: Coordinator) -> Coordinator:
+    """Return the coordinator of the verdict's study, which stands beside that of the search.
+
+    Raises:
+        InputError: if its folder cannot be made, or MLflow cannot be reached.
+    """
+    study = optuna.create_study(
+        study_name=f"{search.study.study_name}.verdict",
+        storage=storage_of(search.study),
+        direction=search.study.direction,
+        sampler=RandomSampler(seed=search.seed),  # asked for nothing: all is given
+        pruner=NopPruner(),
+        load_if_exists=True,
+    )
+    held = search.study.user_attrs
+    for name, value in (
+        (outcomes.VERDICT_OF, search.study.study_name),
+        (outcomes.BASELINE, held[outcomes.BASELINE]),
+        (outcomes.OTHER_RUN, held[outcomes.MLFLOW_RUN]),
+    ):
+        if study.user_attrs.get(name) != value:
+            study.set_user_attr(name, value)
+    folder = StudyFolder(search.folder.path / "verdict", keep=1, mode=search.task.mode)
+    folder.create()
+    return Coordinator(
+        study,
+        search.task,
+        search.space,
+        search.seed,
+        search.placement,
+        search.tracker.for_verdict(),
+        search.progress,
+        folder,
+        search.signals,
+        search.repair,
+    )
+
+
+class Draws:
+    """Train records over seeds; what was trained before is not trained again.
+
+    Args:
+        coordinator: of the verdict's study, which is entered.
+    """
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        self.coordinator = coordinator
+
+    def run(self, phase: str, records: Mapping[str, Tricks], draw: int) -> dict[str, FrozenTrial]:
+        """Train each record once with one seed, the same for all; return the finished trials.
+
+        Args:
+            phase: what for, from which the seed follows.
+            records: by the names of their entries.
+            draw: the how many-th seed of that phase.
+
+        Raises:
+            KeyboardInterrupt: if the user asked for it.
+        """
+        own = self.coordinator
+        missing = [name for name in records if name not in self._of(phase, draw, own.study.trials)]
+        for name in missing:
+            own.study.enqueue_trial(
+                own.space.params(records[name]),
+                user_attrs={
+                    outcomes.SEED: derive(own.seed, draw, phase),
+                    outcomes.ENTRY: name,
+                    outcomes.PHASE: phase,
+                    outcomes.DRAW: draw,
+                    outcomes.ROLE: f"{name} · {phase} {draw + 1}",
+                },
+            )
+        waiting = own.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        if waiting:
+            own.run(len(own.history) + len(waiting), None, "finish", keep_workers=True)
+        found = self._of(phase, draw, own.history)
+        return {name: found[name] for name in records}
+
+    @staticmethod
+    def _of(phase: str, draw: int, trials: Iterable[FrozenTrial]) -> dict[str, FrozenTrial]:
+        return {
+            t.user_attrs[outcomes.ENTRY]: t
+            for t in trials
+            if t.user_attrs.get(outcomes.PHASE) == phase and t.user_attrs.get(outcomes.DRAW) == draw
+        }
+
+
+def finalists(search: Coordinator, count: int) -> dict[str, FrozenTrial]:
+    """Return the trials of a search that a verdict compares, by name: references first, the best then.
+
+    Args:
+        search: which has been run.
+        count: how many, beside the baseline and plain.
+    """
+    trials = [t for t in search.history if _has_own_record(t)]
+    named = {t.user_attrs[outcomes.ROLE]: t for t in trials if outcomes.ROLE in t.user_attrs}
+    rest = [t for t in trials if t.state == TrialState.COMPLETE and outcomes.ROLE not in t.user_attrs]
+    best = sorted(rest, key=lambda trial: rank_of(trial, search.task.mode))[:count]
+    return {**named, **{f"trial {trial.number}": trial for trial in best}}
+
+
+def _has_own_record(trial: FrozenTrial) -> bool:
+    outcome = Outcome.read(trial)
+    return outcome is not None and outcome.duplicate_of is None

@@ -1,0 +1,1 @@
+"""Which record is best, and by how much: what is concluded from scores over several seeds."""

@@ -1,0 +1,51 @@
+"""Which record of a race becomes the champion."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lightning_tricks.tricks.record import Tricks
+from lightning_tricks.verdict.race import Race
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The champion of a race, and why it is."""
+
+    champion: str
+    better_than_baseline: bool
+    """Whether the best could be told apart from the baseline."""
+    tied: tuple[str, ...]
+    """The records that could not be told apart from the best, itself included."""
+    why: str
+    """In a sentence."""
+
+
+def choose(race: Race, records: Mapping[str, Tricks], seconds: Mapping[str, float]) -> Choice:
+    """Return the champion of a race.
+
+    It is the best mean if that is clearly better than the baseline. Otherwise it is the simplest of
+    those that cannot be told apart from the best: with the fewest stages that are on, of equals the one
+    that takes least time.
+
+    Args:
+        race: which has been run.
+        records: by the names of the race, of which one is `baseline`.
+        seconds: that a training takes, by name.
+    """
+    tied, best = tuple(race.tied()), race.best
+    if "baseline" not in tied:
+        why = f"its mean is the best of {len(race.names)}, and clearly better than the baseline's"
+        return Choice(best, True, tied, why)
+
+    def cost(name: str) -> tuple[int, float]:
+        return simplicity(records[name]), seconds[name]
+
+    simplest = min(tied, key=cost)
+    others = f"{len(tied)} of {len(race.names)} records cannot be told apart from the best, the baseline"
+    why = f"{others} among them: of these it is the simplest" if len(tied) > 1 else f"{others} alone"
+    return Choice(simplest, False, tied, why)
+
+
+def simplicity(record: Tricks) -> int:
+    """Return the number of stages that are on: fewer is simpler."""
+    return len(record.differences(type(record).plain()))

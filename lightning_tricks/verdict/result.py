@@ -1,0 +1,77 @@
+"""What a verdict says, and how it is kept."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from pydantic import TypeAdapter
+
+from lightning_tricks.verdict.choice import Choice
+from lightning_tricks.verdict.intervals import Interval
+
+
+@dataclass(frozen=True)
+class Row:
+    """How good one record is, or several models together."""
+
+    validation: Interval
+    test: Interval | None
+    """None where there is no test split, or it cannot be measured."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Which record is the champion, and how good it is over seeds that took no part in choosing."""
+
+    names: tuple[str, ...]
+    """Of the records that were compared."""
+    seeds: int
+    """To choose with, and as many again to report."""
+    choice: Choice
+    trial: int
+    """The number of the champion's trial in the search."""
+    rows: Mapping[str, Row]
+    """Of `plain`, `baseline`, `champion` and `ensemble`, as far as they are there."""
+    gain: Interval | None
+    """The champion's score less the baseline's, paired by seed; None where that is the champion."""
+    before: int = 0
+    """How many verdicts of the study have looked at its test split before."""
+
+    @classmethod
+    def read(cls, data: Any) -> Self:
+        """Read a verdict as it is kept.
+
+        Raises:
+            pydantic.ValidationError: if it is not one.
+        """
+        verdict: Self = TypeAdapter(cls).validate_python(data)
+        return verdict
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return asdict(self)
+
+    def headline(self, monitor: str, mode: str) -> str:
+        """Say in a sentence what was found."""
+        score = self.rows["champion"].validation if "champion" in self.rows else None
+        found = (
+            f"{monitor} {score} over {self.seeds} fresh seeds" if score else "never trained to its end"
+        )
+        name = "the baseline" if self.choice.champion == "baseline" else self.choice.champion
+        return f"Champion: {name} ({self.choice.why}); {found}.{self._beside(mode)}{self._used()}"
+
+    def _beside(self, mode: str) -> str:
+        if self.gain is None:
+            return ""
+        sign = 1 if mode == "max" else -1
+        if self.gain.excludes_zero:
+            word = "better" if sign * self.gain.mean > 0 else "worse"
+            return f" On these it is {word} than the baseline ({self.gain})."
+        return f" On these it cannot be told apart from the baseline ({self.gain})."
+
+    def _used(self) -> str:
+        if not self.before:
+            return ""
+        return (
+            f" The test split was looked at {self.before} times before: its scores are no longer fresh."
+        )
