@@ -65,6 +65,8 @@ class FlipCrop(AugmentationTrick):
 
     That is the usual padding, random crop and horizontal flip (He et al., 2016), drawn for each
     image. Where left and right matter, as in digits, `flip` is to be off.
+
+    When it helps: for natural images, in runs of many epochs. In a few epochs it slows learning down.
     """
 
     searched: ClassVar[bool] = False
@@ -112,6 +114,9 @@ class TrivialAugment(_InGroups):
     """One of 14 changes of colour or shape, of a random strength (Müller and Hutter, 2021).
 
     A sixteenth of the batch shares a draw; of torchvision's `TrivialAugmentWide`.
+
+    When it helps: for natural images, in runs that are long enough to overfit; it has nothing to tune.
+    It costs time in every batch, takes bytes only, and short runs get worse by it.
     """
 
     searched: ClassVar[bool] = False
@@ -127,6 +132,9 @@ class RandAugment(_InGroups):
 
     A sixteenth of the batch shares a draw; of torchvision's `RandAugment`, which counts strengths
     from 0 to 30.
+
+    When it helps: where TrivialAugment helps, and you want to say how strong the changes are. Try that
+    one first.
     """
 
     searched: ClassVar[bool] = False
@@ -149,6 +157,9 @@ class RandomErasing(AugmentationTrick):
     """A rectangle of 2 to 33 % of an image becomes 0, with probability p (Zhong et al., 2020).
 
     Its sides have a ratio of 0.3 to 3.3; drawn for each image.
+
+    When it helps: for images in long runs, where what is to be seen may be hidden in part. Small objects
+    can be erased whole.
     """
 
     searched: ClassVar[bool] = False

@@ -57,6 +57,9 @@ class ExponentialAveraging(AveragingTrick):
 
     The decay 1 − 1/n follows from the budget: a fixed one outlasts a short run. The first n steps
     are averaged evenly, so that the initial weights fade (Polyak and Juditsky, 1992).
+
+    When it helps: where weights still move a lot at the end: constant or high learning rates, small
+    batches. It adds little to a schedule that ends at zero.
     """
 
     kind: Literal["ema"] = "ema"
@@ -71,6 +74,9 @@ class StochasticWeightAveraging(AveragingTrick):
     """The mean of the weights at the end of each epoch from `start` on (Izmailov et al., 2018).
 
     `start` is a share of the budget. The last epoch is always among them.
+
+    When it helps: in long runs whose learning rate is still high at the end. It adds little to a
+    schedule that ends at zero.
     """
 
     kind: Literal["swa"] = "swa"

@@ -41,7 +41,11 @@ class NoClipping(ClippingTrick):
 
 
 class NormClipping(ClippingTrick):
-    """g ← θ·g/‖g‖ where ‖g‖ > θ (Pascanu et al., 2013)."""
+    """g ← θ·g/‖g‖ where ‖g‖ > θ (Pascanu et al., 2013).
+
+    When it helps: in recurrent networks and transformers, at large learning rates, and where the loss
+    jumps. Where more than half of the steps are clipped, lower the learning rate instead.
+    """
 
     kind: Literal["norm"] = "norm"
     theta: Annotated[float, Float(0.1, 10.0, log=True)] = Field(1.0, gt=0)
@@ -53,7 +57,11 @@ class NormClipping(ClippingTrick):
 
 
 class UnitClipping(ClippingTrick):
-    """g ← g/‖g‖ where ‖g‖ > θ, as the lesson has it: to length 1, whatever θ is."""
+    """g ← g/‖g‖ where ‖g‖ > θ, as the lesson has it: to length 1, whatever θ is.
+
+    When it helps: to see what the lesson says; with θ = 1 it is `norm`. With a larger θ long gradients
+    become shorter than those that are just below it.
+    """
 
     kind: Literal["unit"] = "unit"
     theta: Annotated[float, Float(0.1, 10.0, log=True)] = Field(1.0, gt=0)
@@ -65,7 +73,11 @@ class UnitClipping(ClippingTrick):
 
 
 class ValueClipping(ClippingTrick):
-    """Each coordinate of g is cut off at ±θ."""
+    """Each coordinate of g is cut off at ±θ.
+
+    When it helps: where a few coordinates have gradients far beyond the others. It changes the direction
+    of a step.
+    """
 
     kind: Literal["value"] = "value"
     theta: Annotated[float, Float(1e-3, 1.0, log=True)] = Field(0.1, gt=0)
@@ -84,6 +96,9 @@ class AdaptiveClipping(ClippingTrick):
     Acts on the weights of the hidden layers: not on the head, as in the paper, nor on biases and
     norms; under weight norm on the directions. ‖w‖ counts as at least 10⁻³, so that weights that
     begin at zero can move.
+
+    When it helps: in networks without norms, at large batches and learning rates. Layers whose weights
+    are small learn slowly.
     """
 
     kind: Literal["adaptive"] = "adaptive"

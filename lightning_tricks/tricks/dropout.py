@@ -43,6 +43,9 @@ class Dropout(DropoutTrick):
     layers, the first layer of the network aside. Where batch norm would follow, it would see another
     variance in training than in use (Li et al., 2019): beside batch norm dropout stands after the
     last norm only. A backbone with dropout layers of its own keeps their places and gets the rate.
+
+    When it helps: with few samples for the size of the network, wide linear layers and many epochs. It
+    acts against overfitting and does not speed up training; beside batch norm take small rates.
     """
 
     kind: Literal["dropout"] = "dropout"

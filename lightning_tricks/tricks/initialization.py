@@ -55,6 +55,8 @@ class KeepInitialization(_AsItIs):
     """The weights that the network comes with, such as pretrained ones.
 
     A study whose baseline keeps them keeps them in every trial.
+
+    When it helps: where the network was trained before. The new head stays as torch drew it.
     """
 
     searched: ClassVar[bool] = False
@@ -62,7 +64,11 @@ class KeepInitialization(_AsItIs):
 
 
 class UniformInitialization(InitializationTrick):
-    """w ~ U(±bound/√n_in); bound 1 is a usual heuristic (Glorot and Bengio, 2010)."""
+    """w ~ U(±bound/√n_in); bound 1 is a usual heuristic (Glorot and Bengio, 2010).
+
+    When it helps: in shallow networks, or with the bound searched: √3 keeps the signal of linear layers,
+    √6 is `he_uniform`. With bound 1 the signal fades in deep networks without norms.
+    """
 
     kind: Literal["uniform"] = "uniform"
     bound: Annotated[float, Float(0.5, 3.0, log=True)] = Field(1.0, gt=0)
@@ -85,7 +91,10 @@ class _Normal(InitializationTrick):
 
 
 class StandardNormal(_Normal):
-    """w ~ N(0, 1): the negative control. A sum over n inputs has the std √n."""
+    """w ~ N(0, 1): the negative control. A sum over n inputs has the std √n.
+
+    When it helps: never, but to see what a wrong scale does: the signal explodes with depth.
+    """
 
     searched: ClassVar[bool] = False
     kind: Literal["normal"] = "normal"
@@ -99,6 +108,9 @@ class GaussianInitialization(_Normal):
     """w ~ N(0, std = 1/n_in), as the lesson words it: the signal fades with depth.
 
     Read as a variance, 1/n_in is `lecun_normal`.
+
+    When it helps: to see what the lesson says, and behind norms, which undo the scale. Deep networks
+    without norms do not train with it.
     """
 
     kind: Literal["gaussian"] = "gaussian"
@@ -109,7 +121,11 @@ class GaussianInitialization(_Normal):
 
 
 class LecunNormal(_Normal):
-    """w ~ N(0, std = 1/√n_in): keeps the std of the signal in linear layers (LeCun et al., 1998)."""
+    """w ~ N(0, std = 1/√n_in): keeps the std of the signal in linear layers (LeCun et al., 1998).
+
+    When it helps: in networks of tanh, SELU or linear layers. Each ReLU halves the variance of its
+    signal, so deep networks of those want `he_normal`.
+    """
 
     kind: Literal["lecun_normal"] = "lecun_normal"
 
@@ -119,7 +135,11 @@ class LecunNormal(_Normal):
 
 
 class GlorotNormal(_Normal):
-    """w ~ N(0, std = √(2/(n_in + n_out))) (Glorot and Bengio, 2010)."""
+    """w ~ N(0, std = √(2/(n_in + n_out))) (Glorot and Bengio, 2010).
+
+    When it helps: in networks of tanh or sigmoid layers, and where layers have more outputs than inputs
+    or fewer. Under ReLU the signal fades with depth.
+    """
 
     kind: Literal["glorot_normal"] = "glorot_normal"
 
@@ -129,7 +149,10 @@ class GlorotNormal(_Normal):
 
 
 class GlorotUniform(InitializationTrick):
-    """w ~ U(±√(6/(n_in + n_out))) (Glorot and Bengio, 2010)."""
+    """w ~ U(±√(6/(n_in + n_out))) (Glorot and Bengio, 2010).
+
+    When it helps: where `glorot_normal` does; a draw has no outliers.
+    """
 
     kind: Literal["glorot_uniform"] = "glorot_uniform"
 
@@ -140,7 +163,11 @@ class GlorotUniform(InitializationTrick):
 
 
 class HeNormal(_Normal):
-    """w ~ N(0, std = √(2/n_in)): keeps the signal through ReLU (He et al., 2015)."""
+    """w ~ N(0, std = √(2/n_in)): keeps the signal through ReLU (He et al., 2015).
+
+    When it helps: in networks of ReLU and its relatives, the more layers and the fewer norms they have.
+    It is a little large for tanh.
+    """
 
     kind: Literal["he_normal"] = "he_normal"
 
@@ -149,7 +176,10 @@ class HeNormal(_Normal):
 
 
 class HeUniform(InitializationTrick):
-    """w ~ U(±√(6/n_in)), of the same std as `he_normal` (He et al., 2015)."""
+    """w ~ U(±√(6/n_in)), of the same std as `he_normal` (He et al., 2015).
+
+    When it helps: where `he_normal` does; a draw has no outliers.
+    """
 
     kind: Literal["he_uniform"] = "he_uniform"
 
@@ -159,7 +189,11 @@ class HeUniform(InitializationTrick):
 
 
 class Orthogonal(InitializationTrick):
-    """Rows or columns orthonormal, times the gain; √2 suits ReLU (Saxe et al., 2014)."""
+    """Rows or columns orthonormal, times the gain; √2 suits ReLU (Saxe et al., 2014).
+
+    When it helps: in deep networks without norms, and recurrent ones. The draw factorizes each weight,
+    which takes a while in very wide layers.
+    """
 
     kind: Literal["orthogonal"] = "orthogonal"
     gain: float = Field(math.sqrt(2), gt=0)

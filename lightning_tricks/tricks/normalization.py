@@ -62,7 +62,10 @@ class NoNormalization(NormalizationTrick):
 
 
 class OwnNormalization(NormalizationTrick):
-    """The norms that the backbone has, as they are."""
+    """The norms that the backbone has, as they are.
+
+    When it helps: where the network was trained before, or its norms were chosen with care.
+    """
 
     searched: ClassVar[bool] = False
     kind: Literal["own"] = "own"
@@ -108,6 +111,10 @@ class BatchNorm(_LayerwiseNorm):
     """x ← γ·(x − mean)/std + β over the mini-batch (Ioffe and Szegedy, 2015).
 
     Needs batches of two or more.
+
+    When it helps: in convolutional networks and MLPs, with batches of 16 samples and more: it allows
+    larger learning rates and forgives a poor initialisation. Small batches have noisy statistics; take
+    `group` there.
     """
 
     kind: Literal["batch"] = "batch"
@@ -123,6 +130,9 @@ class LayerNorm(_LayerwiseNorm):
     """x ← γ·(x − mean)/std + β over the features of each sample (Ba et al., 2016).
 
     On convolutions the mean and std are over channels and pixels, with γ and β per channel.
+
+    When it helps: in transformers and recurrent networks, and with small batches: it is the same in
+    training and in use. In convolutional networks `batch` or `group` are the usual choice.
     """
 
     kind: Literal["layer"] = "layer"
@@ -136,6 +146,8 @@ class GroupNorm(_LayerwiseNorm):
 
     Where `groups` does not divide the channels, the largest number below it that does is taken; on
     linear layers a group has at least two features, for alone each would become zero.
+
+    When it helps: in convolutional networks where batches are small, as with large images.
     """
 
     kind: Literal["group"] = "group"
@@ -150,7 +162,11 @@ class GroupNorm(_LayerwiseNorm):
 
 
 class WeightNorm(NormalizationTrick):
-    """w = g·v/‖v‖ for each output unit of every layer (Salimans and Kingma, 2016)."""
+    """w = g·v/‖v‖ for each output unit of every layer (Salimans and Kingma, 2016).
+
+    When it helps: where samples of a batch must not influence each other. It costs little, but does not
+    hold the signal: a poor initialisation stays one.
+    """
 
     kind: Literal["weight"] = "weight"
 

@@ -71,6 +71,9 @@ class ZeroGamma(ResidualTrick):
 
     Only there, for nothing would come through a plain layer that begins with γ = 0, nor through an
     activation after it.
+
+    When it helps: in deep residual networks with norms, at large learning rates. A network of a few
+    branches only begins later.
     """
 
     searched: ClassVar[bool] = False
@@ -101,6 +104,8 @@ class LinearStochasticDepth(ResidualTrick):
 
     What is kept is divided by 1 − p·i/L. It is `torchvision.ops.StochasticDepth` at the end of each
     branch; a backbone that has it already gets the rates.
+
+    When it helps: in residual networks of many blocks that are trained long. Shallow ones lose by it.
     """
 
     searched: ClassVar[bool] = False

@@ -149,7 +149,11 @@ class NoScaling(ScalingTrick):
 
 
 class UnitScaling(ScalingTrick):
-    """x ← (x − min)/(max − min), to [0, 1]."""
+    """x ← (x − min)/(max − min), to [0, 1].
+
+    When it helps: where inputs have a fixed range, such as bytes. One outlier in the training split
+    squeezes all other values together.
+    """
 
     kind: Literal["unit"] = "unit"
 
@@ -158,7 +162,11 @@ class UnitScaling(ScalingTrick):
 
 
 class SignedScaling(ScalingTrick):
-    """x ← 2·(x − min)/(max − min) − 1, to [−1, 1]."""
+    """x ← 2·(x − min)/(max − min) − 1, to [−1, 1].
+
+    When it helps: as `unit`, with zero in the middle, which suits the first layer better. One outlier in
+    the training split squeezes all other values together.
+    """
 
     kind: Literal["signed"] = "signed"
 
@@ -171,6 +179,9 @@ class Standardize(ScalingTrick):
 
     The deviation is never taken below a twentieth of the range, which a feature of a few rare
     spikes falls short of and an ordinary one does not.
+
+    When it helps: nearly always: layers and their initialisation are made for inputs of mean 0 and
+    deviation 1.
     """
 
     kind: Literal["standardize"] = "standardize"

@@ -47,6 +47,8 @@ class SharpnessAware(SharpnessTrick):
 
     Both see the same augmentation, mixture and dropout; the statistics of batch norm are those of
     the first. What a `training_step` of the user's logs, it logs twice.
+
+    When it helps: in long runs that overfit, where the time for a second pass is there.
     """
 
     searched: ClassVar[bool] = False

@@ -41,7 +41,11 @@ class NoSmoothing(SmoothingTrick):
 
 
 class LabelSmoothing(SmoothingTrick):
-    """y ← (1 − ε)·y + ε/K for K classes (Szegedy et al., 2016)."""
+    """y ← (1 − ε)·y + ε/K for K classes (Szegedy et al., 2016).
+
+    When it helps: where classes are hard to tell apart, or some labels are wrong; it costs no time.
+    Outputs become less certain: do not read them as probabilities.
+    """
 
     searched: ClassVar[bool] = False
     kind: Literal["label_smoothing"] = "label_smoothing"
@@ -78,7 +82,11 @@ class NoMixing(MixingTrick):
 
 
 class MixUp(MixingTrick):
-    """x ← λ·x + (1 − λ)·x′, y alike, with λ ~ Beta(α, α) a batch (Zhang et al., 2018)."""
+    """x ← λ·x + (1 − λ)·x′, y alike, with λ ~ Beta(α, α) a batch (Zhang et al., 2018).
+
+    When it helps: with few samples for the size of the network, in long runs, for tables too. The
+    training loss then says little, and short runs get worse.
+    """
 
     searched: ClassVar[bool] = False
     kind: Literal["mixup"] = "mixup"
@@ -93,6 +101,9 @@ class CutMix(MixingTrick):
     """A rectangle of each image comes from another, and so does its share of y (Yun et al., 2019).
 
     The rectangle leaves a share λ ~ Beta(α, α) of the image, one for each batch.
+
+    When it helps: for images in long runs, as mixup, and where it matters where things are. A rectangle
+    may hold nothing of the class that the target says.
     """
 
     searched: ClassVar[bool] = False

@@ -69,6 +69,9 @@ class DiscriminativeRates(TransferTrick):
 
     The head learns at the full rate, the first layer at the share `first` of it: what early layers
     see in images or words is much the same for all tasks.
+
+    When it helps: for pretrained networks on data like those that they were trained on. The less alike
+    the data are, the nearer to 1 `first` should be.
     """
 
     searched: ClassVar[bool] = False
@@ -83,6 +86,9 @@ class FrozenLayers(TransferTrick):
     """The first `share` of the layers stays as it is, its norms use the statistics that they have.
 
     The head is never frozen. Early layers are the general ones (Yosinski et al., 2014).
+
+    When it helps: for pretrained networks with few samples of a similar kind; it saves time too. With
+    many samples let all layers learn.
     """
 
     searched: ClassVar[bool] = False

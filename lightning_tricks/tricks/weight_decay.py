@@ -64,6 +64,9 @@ class L2(_Penalty):
     """Loss + λ/2·‖w‖²: λ·w is added to the gradient (Krogh and Hertz, 1992).
 
     The optimizer's own formula comes after it.
+
+    When it helps: beside SGD with or without momentum. Optimizers that divide by the size of gradients
+    divide the penalty too: beside Adam take `decoupled`.
     """
 
     kind: Literal["l2"] = "l2"
@@ -74,7 +77,11 @@ class L2(_Penalty):
 
 
 class L1(_Penalty):
-    """Loss + λ·‖w‖₁: λ·sign(w) is added to the gradient (Tibshirani, 1996)."""
+    """Loss + λ·‖w‖₁: λ·sign(w) is added to the gradient (Tibshirani, 1996).
+
+    When it helps: where few of many inputs matter, as in tables. Weights come close to zero and move
+    about it: they are not exactly zero.
+    """
 
     kind: Literal["l1"] = "l1"
     strength: Annotated[float, Float(1e-7, 1e-3, log=True)] = Field(1e-5, ge=0)
@@ -84,7 +91,11 @@ class L1(_Penalty):
 
 
 class DecoupledWeightDecay(_Penalty):
-    """w ← (1 − η·λ)·w beside the optimizer's step; with Adam, AdamW (Loshchilov and Hutter, 2019)."""
+    """w ← (1 − η·λ)·w beside the optimizer's step; with Adam, AdamW (Loshchilov and Hutter, 2019).
+
+    When it helps: in long runs, beside Adam and its relatives. What acts is η·λ, so a larger learning
+    rate decays more; a few epochs show little.
+    """
 
     kind: Literal["decoupled"] = "decoupled"
     strength: Annotated[float, Float(1e-3, 1.0, log=True)] = Field(2e-2, ge=0)

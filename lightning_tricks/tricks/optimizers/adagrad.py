@@ -16,7 +16,11 @@ from lightning_tricks.tricks.optimizers.kernels import TorchAdagrad
 
 
 class Adagrad(FormulaTrick):
-    """s ← s + g²; w ← w − η·g/(√s + ε), coordinate by coordinate (Duchi et al., 2011)."""
+    """s ← s + g²; w ← w − η·g/(√s + ε), coordinate by coordinate (Duchi et al., 2011).
+
+    When it helps: where some inputs are rare, as words are. Steps only ever shrink, so long runs come to
+    a halt.
+    """
 
     kind: Literal["adagrad"] = "adagrad"
     lr: Annotated[float, Float(3e-3, 0.3, log=True)] = Field(0.03, gt=0)

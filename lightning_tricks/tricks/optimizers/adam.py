@@ -21,6 +21,9 @@ class Adam(FormulaTrick):
     """w ← w − η·m̂/(√v̂ + ε) with averages m of g and v of g² (Kingma and Ba, 2015).
 
     m̂ and v̂ are divided by 1 − βᵗ. With decoupled weight decay it is AdamW.
+
+    When it helps: as the first choice for a new task: it is the least sensitive to its learning rate. On
+    images, momentum with a tuned rate comes as far.
     """
 
     elsewhere: ClassVar[Mapping[str, str]] = {"adamw": "adam beside weight_decay decoupled"}

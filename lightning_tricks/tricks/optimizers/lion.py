@@ -18,6 +18,9 @@ class Lion(FormulaTrick):
 
     A step is three to ten times as long as Adam's at the same η, so η is to be smaller, and the
     decoupled weight decay larger by as much.
+
+    When it helps: in long runs with large batches; it keeps one number for a weight, where Adam keeps
+    two. Small batches make its signs noisy.
     """
 
     kind: Literal["lion"] = "lion"

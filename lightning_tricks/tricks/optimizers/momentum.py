@@ -20,6 +20,8 @@ class Momentum(FormulaTrick):
     """v ← γ·v − η·g; w ← w + v, as the lesson has it (Polyak, 1964; Sutskever et al., 2013).
 
     The velocity holds past learning rates: after a drop of η it is still fast.
+
+    When it helps: in image networks with a tuned learning rate and schedule.
     """
 
     kind: Literal["momentum"] = "momentum"
@@ -36,6 +38,8 @@ class TorchMomentum(FormulaTrick):
     """b ← γ·b + g; w ← w − η·b, as `torch.optim.SGD` has it.
 
     Equal to `momentum` while η is constant; a drop of η slows it down at once.
+
+    When it helps: in image networks, with the numbers of published recipes, which mean this form.
     """
 
     kind: Literal["torch_momentum"] = "torch_momentum"
@@ -52,7 +56,10 @@ class TorchMomentum(FormulaTrick):
 
 
 class Nesterov(FormulaTrick):
-    """b ← γ·b + g; w ← w − η·(g + γ·b) (Nesterov, 1983; Sutskever et al., 2013)."""
+    """b ← γ·b + g; w ← w − η·(g + γ·b) (Nesterov, 1983; Sutskever et al., 2013).
+
+    When it helps: where `torch_momentum` does; it is a little steadier where γ is large.
+    """
 
     kind: Literal["nesterov"] = "nesterov"
     lr: Annotated[float, Float(1e-3, 0.5, log=True)] = Field(0.05, gt=0)

@@ -21,6 +21,9 @@ class NormalizedSGD(FormulaTrick):
 
     The norm is taken over each parameter tensor or over all parameters. A step has the length η
     however small the gradient is, so the learning rate must decay for it to settle.
+
+    When it helps: where gradients vanish or explode by orders of magnitude, as in deep networks without
+    norms.
     """
 
     kind: Literal["normalized_sgd"] = "normalized_sgd"

@@ -17,7 +17,10 @@ from lightning_tricks.tricks.optimizers.kernels import TorchRMSprop
 
 
 class RMSProp(FormulaTrick):
-    """s ← ρ·s + (1 − ρ)·g²; w ← w − η·g/(√s + ε) (Hinton, 2012; ε outside the root, as torch)."""
+    """s ← ρ·s + (1 − ρ)·g²; w ← w − η·g/(√s + ε) (Hinton, 2012; ε outside the root, as torch).
+
+    When it helps: in recurrent networks, and where what is learned changes over time.
+    """
 
     kind: Literal["rmsprop"] = "rmsprop"
     lr: Annotated[float, Float(1e-4, 1e-2, log=True)] = Field(1e-3, gt=0)

@@ -23,6 +23,9 @@ class ScheduleFree(OptimizerTrick):
     `schedulefree.AdamWScheduleFree`. What is validated, scored and left at the end is x, with
     statistics of batch norm gathered under it; so is what is saved after a validation. It is meant
     to go with a constant schedule: x takes its part.
+
+    When it helps: where the length of a run is not known. Beside a schedule that falls it does the same
+    thing twice.
     """
 
     kind: Literal["schedule_free"] = "schedule_free"

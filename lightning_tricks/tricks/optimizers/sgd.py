@@ -16,7 +16,10 @@ from lightning_tricks.tricks.optimizers.kernels import TorchSGD
 
 
 class SGD(FormulaTrick):
-    """w ← w − η·g (Robbins and Monro, 1951)."""
+    """w ← w − η·g (Robbins and Monro, 1951).
+
+    When it helps: as a control. It forgives little: inputs must be scaled, and the learning rate tuned.
+    """
 
     neutral: ClassVar[bool] = True
     kind: Literal["sgd"] = "sgd"
