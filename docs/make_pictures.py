@@ -1,0 +1,90 @@
+"""Make the pictures of the site and of the README: `python docs/make_pictures.py`.
+
+A study of digits writes to an MLflow server of its own; Chromium photographs the table of trials, and
+the summary at the end becomes an SVG. Takes about two minutes and Debian's `chromium`.
+"""
+
+import os
+import sys
+import tempfile
+from html import escape
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+ROOT = Path(__file__).parents[1]
+PICTURES = ROOT / "docs" / "pictures"
+sys.path[:0] = [str(ROOT), str(ROOT / "studies"), str(ROOT / "tests")]
+
+from digits import task  # noqa: E402
+from server import Server  # noqa: E402
+
+from lightning_tricks import create_study, optimize  # noqa: E402
+
+TRIALS = 30
+CHROMIUM = "/usr/bin/chromium"
+NO_BREAK = "\u00a0"
+LINE, LETTER, MARGIN = 19, 7.85, 16
+"""The height of a line, the width of a letter and the room around, in pixels."""
+
+
+def main() -> None:
+    """Run the study, and make both pictures."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        server = Server(Path(folder))
+        server.start()
+        try:
+            study = create_study("digits", storage=None, epochs=20)
+            summary = optimize(study, task(), n_trials=TRIALS, workers="inline", tracking_uri=server.uri)
+            (PICTURES / "summary.svg").write_text(drawn(summary.text(width=100)))
+            photograph(summary.look.split()[-1], PICTURES / "mlflow_table.png")
+        finally:
+            server.kill()
+            os.chdir(ROOT)
+    for path in sorted(PICTURES.iterdir()):
+        print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1000:.0f} kB")
+
+
+def drawn(text: str) -> str:
+    """Return lines of a terminal as an SVG."""
+    lines = text.split("\n")
+    width = round(max(map(len, lines)) * LETTER + 2 * MARGIN)
+    height = len(lines) * LINE + 2 * MARGIN
+    written = [
+        f'<text x="{MARGIN}" y="{MARGIN + LINE * (number + 0.75):.1f}">{line}</text>'
+        for number, line in enumerate(escape(text).replace(" ", NO_BREAK).split("\n"))
+    ]
+    style = "font: 13px 'DejaVu Sans Mono', Menlo, Consolas, monospace; fill: #24292f"
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}">',
+            f'<rect width="{width}" height="{height}" rx="8" fill="#f6f8fa" stroke="#d0d7de"/>',
+            f'<g style="{style}">',
+            *written,
+            "</g>",
+            "</svg>\n",
+        ]
+    )
+
+
+def photograph(link: str, path: Path) -> None:
+    """Photograph MLflow's table of trials."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1440, "height": 620})
+        page.goto(link)
+        page.wait_for_selector("text=· champion", timeout=120_000)
+        page.wait_for_selector("text=first_to_last", timeout=60_000)
+        for button in page.locator("button:has(svg)").all():
+            around = button.bounding_box()
+            if around and around["x"] > 1380 and around["y"] < 60:  # closes MLflow's assistant
+                button.click()
+                break
+        page.wait_for_timeout(3000)  # the table takes the room
+        page.screenshot(path=path)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
