@@ -190,10 +190,11 @@ def test_each_trick_says_when_it_helps_and_its_formulas_are_typeset(stage, kind)
 
 
 def test_a_formula_is_read_as_it_is_written():
-    (step,) = formulas.formula_at("w ← w − η·m̂/(√v̂ + ε) with averages", 0).statements
+    (step,) = formulas.formula_at("w ← w − η·m̂/(√v̂ + ε) with averages", 0, display=True).statements
     assert "<mfrac><mrow><mover" in step
     assert "<msqrt><mover" in step
-    assert step.endswith("<mo>+</mo><mi>ε</mi></mrow></mfrac></mrow>")
+    assert step.endswith('<mo form="infix">+</mo><mi>ε</mi></mrow></mfrac></mrow>')
+    assert "mfrac" not in formulas.inline("the decay 1 − 1/n follows")
     both = formulas.formula_at("s ← s + g²; w ← w − g, and so on", 0)
     assert len(both.statements) == 2
     assert formulas.inline("A sample skips the i-th of them.") == "A sample skips the i-th of them."

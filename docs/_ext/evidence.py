@@ -69,7 +69,7 @@ def read_tests(folder: Path) -> list[Test]:
 
 def _tests_of(path: Path) -> Iterator[Test]:
     tree = ast.parse(path.read_text())
-    parts: dict[str, ast.AST] = {}
+    parts: dict[str, ast.stmt] = {}
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             parts[node.name] = node
@@ -82,7 +82,7 @@ def _tests_of(path: Path) -> Iterator[Test]:
             yield test
 
 
-def _gather(node: ast.AST, parts: dict[str, ast.AST], test: Test, seen: set[str]) -> None:
+def _gather(node: ast.AST, parts: dict[str, ast.stmt], test: Test, seen: set[str]) -> None:
     """Collect names and strings of a function, and of the functions and tables that it uses."""
     looked_up = {id(n.slice) for n in ast.walk(node) if isinstance(n, ast.Subscript)}
     compared = {id(part) for n in ast.walk(node) if isinstance(n, ast.Compare) for part in n.comparators}
@@ -193,7 +193,7 @@ def acts(trick: type[Trick], stage: str, known: Known) -> list[str]:
         if act.hook not in WHEN:
             raise ExtensionError(f"trick_pages: WHEN does not say when the hook {act.hook!r} is called")
         method = getattr(trick, act.method)
-        if not idle(method):
+        if inspect.isabstract(trick) or not idle(method):
             lines.append(f"- {WHEN[act.hook]}, `{act.hook}` calls `{act.method}`: “{says(method)}”")
     return [*(lines or ["It does nothing: the stage is off."]), ""]
 

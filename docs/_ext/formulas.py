@@ -52,8 +52,8 @@ class _NoFormula(Exception):
 class _Reader:
     """Read one formula from a place of a text, as far as it goes."""
 
-    def __init__(self, text: str, at: int) -> None:
-        self.text, self.at, self.weight, self.related = text, at, 0, False
+    def __init__(self, text: str, at: int, display: bool) -> None:
+        self.text, self.at, self.weight, self.related, self.display = text, at, 0, False, display
 
     def statement(self) -> str:
         """Read sums, and relations between them."""
@@ -73,7 +73,10 @@ class _Reader:
 
     def sum(self) -> str:
         """Read products, and what is added up of them."""
-        parts = [self.product()]
+        parts = []
+        if self.peek() == "±":
+            self.at, self.weight, parts = self.at + 1, self.weight + 1, [_mo("±", "prefix")]
+        parts.append(self.product())
         while True:
             held = self.at
             sign = self.operator("+−")
@@ -97,7 +100,7 @@ class _Reader:
             except _NoFormula:
                 self.at = held
                 break
-            if sign == "/":
+            if sign == "/" and self.display:
                 parts[-1] = f"<mfrac>{_row(_bare(parts[-1]))}{_row(_bare(factor))}</mfrac>"
             else:
                 parts += [_mo(sign), factor]
@@ -107,13 +110,13 @@ class _Reader:
     def factor(self) -> str:
         """Read an atom with what stands before, above and below it."""
         sign = self.peek()
-        if sign in "√∇±−" and sign:
+        if sign in "√∇−" and sign:
             self.at += 1
             self.weight += sign != "−"
             inner = self.factor()
-            return (
-                f"<msqrt>{_bare(inner)}</msqrt>" if sign == "√" else f"<mrow>{_mo(sign)}{inner}</mrow>"
-            )
+            if sign == "√":
+                return f"<msqrt>{_bare(inner)}</msqrt>"
+            return _row(f"{'<mi>∇</mi>' if sign == '∇' else _mo(sign, 'prefix')}{inner}")
         return self.scripts(self.atom())
 
     def atom(self) -> str:
@@ -126,7 +129,7 @@ class _Reader:
             inner = self.statement()
             self.expect("‖")
             self.weight += 1
-            return _row(f"{_fence('‖')}{inner}{_fence('‖')}")
+            return _row(f"{_fence('‖', 'prefix')}{inner}{_fence('‖')}")
         if number := re.compile(r"\d+(?:\.\d+)?").match(self.text, self.at):
             self.at = number.end()
             return f"<mn>{number[0]}</mn>"
@@ -182,7 +185,7 @@ class _Reader:
             return f"<msup>{made}<{tag}>{power}</{tag}></msup>"
         if self.peek() == "′":
             self.at, self.weight = self.at + 1, self.weight + 1
-            return f"<msup>{made}<mo>′</mo></msup>"
+            return _row(f"{made}<mo>′</mo>")
         if self.peek() == "^":
             self.at, self.weight = self.at + 1, self.weight + 1
             return f"<msup>{made}{_row(_bare(self.factor()))}</msup>"
@@ -216,17 +219,23 @@ class _Reader:
         self.at += 1
 
 
-def formula_at(text: str, at: int) -> Formula | None:
-    """Return the formula that begins at a place of a text, if one does."""
+def formula_at(text: str, at: int, display: bool = False) -> Formula | None:
+    """Return the formula that begins at a place of a text, if one does.
+
+    Args:
+        text: with or without formulas.
+        at: the place.
+        display: whether it is to stand in lines of its own, where a quotient may be a fraction.
+    """
     if at and (text[at - 1].isalnum() or text[at - 1] in "-_`’'."):
         return None
-    reader = _Reader(text, at)
+    reader = _Reader(text, at, display)
     try:
         parts = [reader.statement()]
     except _NoFormula:
         return None
     while reader.related and text.startswith("; ", reader.at):
-        further = _Reader(text, reader.at + 2)
+        further = _Reader(text, reader.at + 2, display)
         try:
             made = further.statement()
         except _NoFormula:
@@ -259,7 +268,7 @@ def inline(text: str) -> str:
 
 def split(sentence: str) -> tuple[str, str]:
     """Split off the formula that a sentence begins with; return it as MathML, and the rest as text."""
-    found = formula_at(sentence, 0)
+    found = formula_at(sentence, 0, display=True)
     if not found or found.end < 3:
         return "", sentence
     lines = [f'<math display="block">{statement}</math>' for statement in found.statements]
@@ -277,12 +286,14 @@ def _symbol(name: str) -> str:
     return f"<mi>{name}</mi>"
 
 
-def _mo(sign: str) -> str:
-    return f"<mo>{escape(sign)}</mo>"
+def _mo(sign: str, form: str = "infix") -> str:
+    if sign == "/":
+        return '<mo lspace="0" rspace="0">/</mo>'
+    return f'<mo form="{form}">{escape(sign.replace("~", "∼"))}</mo>'
 
 
-def _fence(sign: str) -> str:
-    return f'<mo stretchy="false">{sign}</mo>'
+def _fence(sign: str, form: str = "") -> str:
+    return _mo(sign, form or ("prefix" if sign in "([" else "postfix"))
 
 
 def _row(inner: str) -> str:

@@ -21,6 +21,7 @@ from lightning_tricks.tricks.record import Tricks
 
 HELPS = "When it helps: "
 MOST_TESTS = 12
+NO_BREAK = "\u00a0"
 INTRODUCTION = """
 A stage is one field of the record `Tricks`, and holds one of its kinds. Each kind has a page, which is
 made from its class.
@@ -86,9 +87,10 @@ def _stage_page(stage: str, options: dict[str, type[Trick]], known: Known) -> st
     lines += ["| --- | --- | --- | --- |"]
     for kind, trick in options.items():
         worth = known.worth.get((stage, kind))
+        points = worth.points.replace(" ", NO_BREAK) if worth else "—"
         searching = known.named(known.searching(stage, kind))
         about = inline(paragraphs(trick)[0]).replace("|", "&#124;")
-        lines += [f"| [{kind}]({kind}.md) | {about} | {searching} | {worth.points if worth else '—'} |"]
+        lines += [f"| [{kind}]({kind}.md) | {about} | {searching} | {points} |"]
     note = "\nWhat each was worth alone on one network is explained in [its table](../../worth.md).\n"
     return "\n".join([*lines, note, _toctree([f"{kind} <{kind}>" for kind in options])])
 
@@ -107,7 +109,12 @@ def trick_page(stage: str, kind: str, trick: type[Trick], known: Known) -> str:
         lines += [_html(part) for part in paragraphs(module)[1:]]
     if helps:
         lines += ["## When it helps\n", *[_html(part[0].upper() + part[1:], cites) for part in helps]]
-    lines += ["## Hyperparameters\n", *hyperparameters(trick), "", _searched(stage, kind, known)]
+    lines += [
+        "## Hyperparameters\n",
+        *hyperparameters(trick),
+        "",
+        _searched(stage, kind, trick.neutral, known),
+    ]
     lines += ["## When it acts\n", *acts(trick, stage, known)]
     lines += ["## Example\n", example(stage, kind, trick)]
     if worth := known.worth.get((stage, kind)):
@@ -125,13 +132,15 @@ def trick_page(stage: str, kind: str, trick: type[Trick], known: Known) -> str:
     return "\n".join([*lines, f"\nMade from the class {source}.\n"])
 
 
-def _searched(stage: str, kind: str, known: Known) -> str:
+def _searched(stage: str, kind: str, neutral: bool, known: Known) -> str:
     searching = known.searching(stage, kind)
     names = ", ".join(f"`{name}`" for name in searching)
-    asked = f'`Space(Tricks).narrow({{"{stage}": ["{kind}", …]}})` asks for it'
+    asked = f'`narrow` asks for it: `Space(Tricks).narrow({{"{stage}": ["{kind}"]}})`'
     text = (
         f"It is searched by default in {names}." if names else f"No search proposes it unasked; {asked}."
     )
+    if neutral and not names:
+        text = "No search changes this stage unasked."
     records = {f"{of.__name__}()": of() for of in known.types}
     records |= {"Tricks.plain()": Tricks.plain(), "Tricks.fine_tuning()": Tricks.fine_tuning()}
     having = [
