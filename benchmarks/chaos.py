@@ -216,7 +216,7 @@ def compare(trials, deaths, seconds):
 if __name__ == "__main__":
     if "--study" in sys.argv:
         sys.argv.remove("--study")
-        sys.exit(main(task))
+        sys.exit(main(task, finalists=0))
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--deaths", type=int, default=200)
     parser.add_argument("--trials", type=int, help="by default two for each death")

@@ -7,7 +7,7 @@ import pytest
 import tiny_study
 from conftest import mlp, samples, small_data
 
-from lightning_tricks import InMemoryData, Task, main
+from lightning_tricks import InMemoryData, Task
 
 BAD = {
     "unknown flag": (["--trials", "3"], "unrecognized arguments: --trials"),
@@ -45,7 +45,7 @@ BAD = {
 def test_bad_input_is_one_clear_line_and_code_2(case, capsys):
     Path("garbage").write_text("this is neither a journal\nnor a database\n" * 50)
     arguments, message = BAD[case]
-    assert main(tiny_study.task, arguments) == 2
+    assert tiny_study.main(tiny_study.task, arguments) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     lines = [line for line in captured.err.splitlines() if line]
@@ -73,7 +73,7 @@ TASKS = {
 @pytest.mark.parametrize("case", TASKS)
 def test_a_wrong_task_is_one_clear_line_and_code_2(case, capsys):
     make, message = TASKS[case]
-    assert main(make, ["--n-trials", "1"]) == 2
+    assert tiny_study.main(make, ["--n-trials", "1"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert message in error
@@ -82,13 +82,13 @@ def test_a_wrong_task_is_one_clear_line_and_code_2(case, capsys):
 
 def test_a_file_in_the_place_of_the_checkpoints_is_told_before_training(capsys):
     Path("checkpoints").write_text("")
-    assert main(tiny_study.task, ["--n-trials", "1"]) == 2
+    assert tiny_study.main(tiny_study.task, ["--n-trials", "1"]) == 2
     assert "checkpoints cannot be kept" in capsys.readouterr().err
 
 
 def test_help_lists_the_flags(capsys):
     with pytest.raises(SystemExit) as ended:
-        main(tiny_study.task, ["--help"])
+        tiny_study.main(tiny_study.task, ["--help"])
     assert ended.value.code == 0
     text = capsys.readouterr().out
     flags = "n-trials epochs study-name storage tracking-uri sampler pruner seed space timeout"
@@ -99,7 +99,7 @@ def test_help_lists_the_flags(capsys):
 def test_help_has_examples_and_exit_codes_and_no_default_that_is_none(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit):
-        main(tiny_study.task, ["--help"])
+        tiny_study.main(tiny_study.task, ["--help"])
     text = capsys.readouterr().out
     assert "None" not in text
     assert "False" not in text
@@ -113,7 +113,7 @@ def test_help_has_examples_and_exit_codes_and_no_default_that_is_none(capsys, mo
 
 
 def test_the_end_is_a_table_and_the_way_to_look_at_it(capsys):
-    assert main(tiny_study.task, ["--n-trials", "3", "--study-name", "mine"]) == 0
+    assert tiny_study.main(tiny_study.task, ["--n-trials", "3", "--study-name", "mine"]) == 0
     captured = capsys.readouterr()
     for word in (
         "plain (trial 1)",
@@ -131,5 +131,5 @@ def test_the_end_is_a_table_and_the_way_to_look_at_it(capsys):
 
 def test_a_space_file_pins_what_is_searched(capsys):
     Path("space.yaml").write_text("pin: {optimizer: adam, normalization: none}\n")
-    assert main(tiny_study.task, ["--n-trials", "3", "--space", "space.yaml"]) == 0
+    assert tiny_study.main(tiny_study.task, ["--n-trials", "3", "--space", "space.yaml"]) == 0
     assert "sgd" not in capsys.readouterr().out

@@ -144,7 +144,7 @@ def test_the_commands_of_a_page_are_understood(name):
             script.startswith("studies/")
             and "main(" in (ROOT / script).read_text().split("__name__")[-1]
         ):
-            parser = _parser(1)
+            parser = _parser(1, 1)
             for flag, meaning in own_flags(ROOT / script).items():
                 parser.add_argument(flag, help=meaning)
             if arguments != ["--help"]:
@@ -159,7 +159,7 @@ def test_every_flag_that_a_page_names_is_there(name):
     scripts = [*(ROOT / "studies").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
     theirs = {flag for path in scripts for flag in re.findall(r'"(--[a-z-]+)"', path.read_text())}
     build = {"--keep-going"}
-    assert named <= set(_parser(1)._option_string_actions) | theirs | NO_SCRIPTS | build
+    assert named <= set(_parser(1, 1)._option_string_actions) | theirs | NO_SCRIPTS | build
 
 
 @pytest.mark.parametrize(("stage", "kind"), KINDS)

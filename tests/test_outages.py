@@ -21,7 +21,7 @@ from optuna.trial import TrialState
 from sqlalchemy import create_engine, text
 from test_study import assert_agreement, children, start, store, wait_for
 
-from lightning_tricks import InputError, Task, create_study, main, optimize
+from lightning_tricks import InputError, Task, create_study, optimize
 from lightning_tricks.search import lock
 from lightning_tricks.search.storage import retrying
 from lightning_tricks.search.studies import finished
@@ -337,7 +337,7 @@ def test_what_differs_between_optuna_and_mlflow_is_told():
 def check(capsys, *flags):
     """Run the study's command with `--check`; return its exit code and what it says."""
     capsys.readouterr()
-    code = main(tiny_study.task, ["--check", *flags])
+    code = tiny_study.main(tiny_study.task, ["--check", *flags])
     said = capsys.readouterr()
     return code, said.out + said.err
 
@@ -345,7 +345,7 @@ def check(capsys, *flags):
 def test_what_an_earlier_write_left_behind_is_told_and_mended(capsys):
     """Everything that can be wrong in a real store, and all of it mended from Optuna."""
     optimize(create_study("tiny", storage=None), tiny_study.task(), n_trials=2, progress=False)
-    assert main(tiny_study.task, ["--n-trials", "3"]) == 0
+    assert tiny_study.main(tiny_study.task, ["--n-trials", "3"]) == 0
     code, said = check(capsys)
     assert code == 1
     assert "3 runs in MLflow are of an earlier write" in said
@@ -374,14 +374,14 @@ def test_what_an_earlier_write_left_behind_is_told_and_mended(capsys):
 
 
 def test_the_run_of_a_study_that_was_deleted_is_written_anew_without_orphans(capsys):
-    assert main(tiny_study.task, ["--n-trials", "2"]) == 0
+    assert tiny_study.main(tiny_study.task, ["--n-trials", "2"]) == 0
     MlflowClient(store()).delete_run(create_study("tiny").user_attrs["mlflow_run"])
-    assert main(tiny_study.task, ["--n-trials", "2"]) == 0
+    assert tiny_study.main(tiny_study.task, ["--n-trials", "2"]) == 0
     assert_agreement(create_study("tiny"))
 
 
 def test_a_journal_that_was_emptied_beside_old_runs_is_told_and_they_are_removed(capsys):
-    assert main(tiny_study.task, ["--n-trials", "2"]) == 0
+    assert tiny_study.main(tiny_study.task, ["--n-trials", "2"]) == 0
     Path("optuna.journal").write_text("")
     code, said = check(capsys)
     assert code == 1
@@ -395,5 +395,5 @@ def test_a_journal_that_was_emptied_beside_old_runs_is_told_and_they_are_removed
 
 
 def test_a_repair_without_a_check_is_refused(capsys):
-    assert main(tiny_study.task, ["--repair"]) == 2
+    assert tiny_study.main(tiny_study.task, ["--repair"]) == 2
     assert "--repair goes with --check" in capsys.readouterr().err

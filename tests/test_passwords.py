@@ -9,8 +9,6 @@ import tiny_study
 from server import Server
 from test_outages import running
 
-from lightning_tricks import main
-
 PASSWORD = "hidden/horse:battery"
 ENCODED = "hidden%2Fhorse%3Abattery"
 
@@ -35,7 +33,7 @@ def run(monkeypatch, capfd):
 
     def command(*arguments):
         monkeypatch.setattr(sys, "argv", ["tiny_study.py", "--workers", "inline", *arguments])
-        code = main(tiny_study.task, n_trials=2)
+        code = tiny_study.main(tiny_study.task, n_trials=2)
         return code, "".join(capfd.readouterr())
 
     return command

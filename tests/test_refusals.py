@@ -14,7 +14,6 @@ import pytest
 import tiny_study
 from mlflow.tracking import MlflowClient
 
-from lightning_tricks import main
 from lightning_tricks.search import choices, samplers, studies
 
 STUDIES = Path(__file__).parents[1] / "studies"
@@ -32,7 +31,7 @@ def silence():
 
 def refuse(capsys, *arguments):
     """Run a command that is refused; return its one line."""
-    assert main(tiny_study.task, ["--n-trials", "1", *arguments]) == 2
+    assert tiny_study.main(tiny_study.task, ["--n-trials", "1", *arguments]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.count("\n") == 1, captured.err
@@ -106,7 +105,7 @@ def test_what_answers_and_is_no_ray_is_told(capsys):
 
 
 def test_a_damaged_journal_names_its_line_and_the_remedy_works(capsys, with_store):
-    assert main(tiny_study.task, ["--n-trials", "2", "--workers", "inline"]) == 0
+    assert tiny_study.main(tiny_study.task, ["--n-trials", "2", "--workers", "inline"]) == 0
     capsys.readouterr()
     journal = Path("optuna.journal")
     lines = journal.read_text().splitlines(keepends=True)
@@ -117,7 +116,7 @@ def test_a_damaged_journal_names_its_line_and_the_remedy_works(capsys, with_stor
     remedy = line.partition("`")[2].partition("`")[0]
     subprocess.run(remedy, shell=True, check=True)
     command = ["--n-trials", "2", "--workers", "inline", "--storage", "mended.journal"]
-    assert main(tiny_study.task, command) == 0
+    assert tiny_study.main(tiny_study.task, command) == 0
 
 
 def test_a_locked_database_is_said_to_be_locked(capsys, with_store):
@@ -184,7 +183,7 @@ def test_the_environment_stands_in_for_flags_and_is_not_in_the_help(capsys, monk
     assert "MLflow cannot be opened" in refuse(capsys)
     assert "storage cannot be opened" in refuse(capsys, "--tracking-uri", "sqlite:///mlflow.db")
     with pytest.raises(SystemExit):
-        main(tiny_study.task, ["--help"])
+        tiny_study.main(tiny_study.task, ["--help"])
     text = capsys.readouterr().out
     assert "secret" not in text
     assert "LIGHTNING_TRICKS_STORAGE" in text

@@ -28,7 +28,6 @@ from lightning_tricks import (
     Task,
     Tricks,
     create_study,
-    main,
     optimize,
 )
 from lightning_tricks.scores import rank_of
@@ -59,7 +58,7 @@ pytestmark = pytest.mark.usefixtures("with_store")
 
 def run(*arguments):
     """Run the study in this process, as its command would."""
-    return main(tiny_study.task, [*arguments])
+    return tiny_study.main(tiny_study.task, [*arguments])
 
 
 def start(*arguments, **environment):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+import tiny_study
 import torch
 from conftest import mlp
 from mlflow.tracking import MlflowClient
@@ -16,7 +17,7 @@ from playwright.sync_api import sync_playwright
 from server import Server
 from test_study import assert_agreement, children, load, store, task
 
-from lightning_tricks import Space, Tricks, create_study, main, optimize
+from lightning_tricks import Space, Tricks, create_study, optimize
 from lightning_tricks.search.outcomes import Outcome, best_of
 from lightning_tricks.search.standing import Standing
 from lightning_tricks.tracking import updates, writer
@@ -87,11 +88,11 @@ def test_a_command_whose_server_is_not_back_at_the_end_says_so_with_its_exit_cod
         return mlp()
 
     command = ["--n-trials", "3", "--tracking-uri", server.uri]
-    assert main(lambda: task(backbone=backbone), command) == 3
+    assert tiny_study.main(lambda: task(backbone=backbone), command) == 3
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith(f"warning: MLflow at {server.uri} is incomplete")
     server.start()
-    assert main(task, [*command, "--same-task"]) == 0  # but for its backbone
+    assert tiny_study.main(task, [*command, "--same-task"]) == 0  # but for its backbone
     assert_agreement(load(), server.uri)
 
 

@@ -1,13 +1,18 @@
 """A study of seconds, for the tests to start, stop and kill."""
 
+import functools
 import os
 import sys
 import time
 
 from conftest import mlp, small_data
 
-from lightning_tricks import Task, main
+import lightning_tricks
+from lightning_tricks import Task
 from lightning_tricks.search import lock
+
+main = functools.partial(lightning_tricks.main, finalists=0)
+"""Of a search alone: `test_verdict.py` is about what follows it."""
 
 
 def backbone(tricks):
