@@ -167,6 +167,11 @@ def compared(trials: Sequence[FrozenTrial], best: FrozenTrial | None) -> list[Fr
     return list({trial.number: trial for trial in complete}.values())
 
 
+def verdict_name(study: str) -> str:
+    """Return the name of the study that holds the verdict of another."""
+    return f"{study}.verdict"
+
+
 def keeps_weights(trial: FrozenTrial | optuna.Trial) -> bool:
     """Tell whether a trial's weights are kept however it ends: the references', and a verdict's."""
     held = trial.user_attrs

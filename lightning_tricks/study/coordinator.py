@@ -89,7 +89,7 @@ class Coordinator:
         waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         self.folder.remove_checkpoints(except_of=[trial.number for trial in waiting])
         self.folder.rank(*outcomes.with_weights(self.history))
-        if not self.history and not waiting:
+        if not self.history and not waiting and self.tracker.kind == "study":
             self._enqueue_references()
         self.standing = Standing.read(self.study, self.task)
         """As it was at the start: what changes it comes after the last trial."""

@@ -24,7 +24,7 @@ def beside(search: Coordinator) -> Coordinator:
         InputError: if its folder cannot be made, or MLflow cannot be reached.
     """
     study = optuna.create_study(
-        study_name=f"{search.study.study_name}.verdict",
+        study_name=outcomes.verdict_name(search.study.study_name),
         storage=storage_of(search.study),
         direction=search.study.direction,
         sampler=RandomSampler(seed=search.seed),  # asked for nothing: all is given

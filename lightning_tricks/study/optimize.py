@@ -13,16 +13,17 @@ from lightning_tricks.search.optuna_internals import storage_of
 from lightning_tricks.search.storage import retrying
 from lightning_tricks.search.studies import StudyMaker, finished
 from lightning_tricks.space.space import Space
+from lightning_tricks.study import verdict
 from lightning_tricks.study.coordinator import AtTimeout, Coordinator
 from lightning_tricks.study.folder import StudyFolder
 from lightning_tricks.study.progress import Progress
 from lightning_tricks.study.signals import Signals
 from lightning_tricks.study.summary import Summary
-from lightning_tricks.study.verdict import judge
 from lightning_tricks.task.checks import check
 from lightning_tricks.task.task import Task
 from lightning_tricks.tracking.client import check_tracking
 from lightning_tricks.tracking.tracker import Tracker
+from lightning_tricks.verdict.result import Verdict
 from lightning_tricks.workers.placement import Placement
 
 
@@ -126,11 +127,17 @@ def optimize(
                 study, task, space, seed, placement, tracker, display, folder, signals, repair
             ) as coordinator:
                 coordinator.run(n_trials, timeout, at_timeout)
-                verdict = judge(coordinator, finalists, seeds) if finalists else None
-                summary = coordinator.conclude(verdict)
+                summary = coordinator.conclude(_verdict(coordinator, finalists, seeds))
             if coordinator.missing:
                 display.warn(coordinator.missing)
             return replace(summary, missing=coordinator.missing)
+
+
+def _verdict(search: Coordinator, finalists: int, seeds: int) -> Verdict | None:
+    """Return the verdict of a search: a new one if that is asked for, else the one that it has."""
+    if search.repair:
+        verdict.repair(search)
+    return verdict.judge(search, finalists, seeds) if finalists else verdict.held(search)
 
 
 def _announce(study: optuna.Study, n_trials: int, notes: list[str], display: Progress) -> None:

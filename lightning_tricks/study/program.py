@@ -14,7 +14,7 @@ import optuna
 from lightning_tricks.errors import InputError, UnknownStudy
 from lightning_tricks.redaction import redacted
 from lightning_tricks.search import lock
-from lightning_tricks.search.outcomes import MLFLOW_RUN, inspect
+from lightning_tricks.search.outcomes import MLFLOW_RUN, inspect, verdict_name
 from lightning_tricks.search.studies import StudyMaker, create_study, finished, load_study, storage_file
 from lightning_tricks.space.space import Space
 from lightning_tricks.study.optimize import optimize
@@ -113,16 +113,29 @@ def _check(name: str, given: argparse.Namespace, task: Task, space: Space[Any]) 
         return _swept(name, given, [str(error), *found])
     inspect(study)
     trials = finished(study)
-    found = differences(study, task, given.tracking_uri)
+    found = _compared(study, given, task)
     if not trials and found and not lock.held(study):
         return _swept(name, given, found, study.user_attrs.get(MLFLOW_RUN))
     if trials and found and given.repair:
         _print(*found, "writing it anew from what Optuna holds")
         _repair(study, given, task, space, len(trials))
-        found = differences(study, task, given.tracking_uri)
+        found = _compared(study, given, task)
     agreed = f"Optuna and MLflow agree: {count(trials)}"
     _print(*(found or [agreed]))
     return int(bool(found))
+
+
+def _compared(study: optuna.Study, given: argparse.Namespace, task: Task) -> list[str]:
+    """Say where MLflow differs from Optuna, in the search and in its verdict."""
+    found = differences(study, task, given.tracking_uri)
+    with contextlib.suppress(UnknownStudy):  # there is no verdict
+        verdict = load_study(verdict_name(study.study_name), given.storage)
+        inspect(verdict)
+        lines = (
+            differences(verdict, task, given.tracking_uri) if MLFLOW_RUN in verdict.user_attrs else []
+        )
+        found += [f"verdict: {line}" for line in lines if line not in found]
+    return found
 
 
 def _repair(

@@ -14,11 +14,21 @@ from lightning_tricks.module.conversion import without_tricks
 from lightning_tricks.module.ensemble import Ensemble
 from lightning_tricks.module.hooks import TricksHooks
 from lightning_tricks.module.tricks_module import TricksModule
-from lightning_tricks.search.outcomes import DRAW, OTHER_RUN, REPORT, SELECTION, VERDICT, Outcome
+from lightning_tricks.search.outcomes import (
+    CHAMPION,
+    DRAW,
+    OTHER_RUN,
+    REPORT,
+    SELECTION,
+    VERDICT,
+    Outcome,
+)
 from lightning_tricks.search.standing import Standing, remember_champion, remember_test
 from lightning_tricks.study import champion, evaluation
 from lightning_tricks.study.coordinator import Coordinator
 from lightning_tricks.study.draws import Draws, beside, finalists
+from lightning_tricks.tracking import updates
+from lightning_tricks.tracking.format import milliseconds
 from lightning_tricks.tricks.record import Tricks
 from lightning_tricks.verdict.choice import Choice, choose
 from lightning_tricks.verdict.intervals import Interval, difference, mean_interval
@@ -39,9 +49,9 @@ def judge(search: Coordinator, count: int, seeds: int) -> Verdict:
         KeyboardInterrupt: if the user asked for it; the same command goes on.
     """
     trials = finalists(search, count)
-    held = search.study.user_attrs.get(VERDICT)
-    before = None if held is None else Verdict.read(held)
-    if before is not None and (before.names, before.seeds) == (tuple(trials), seeds):
+    before = held(search)
+    same = before is not None and (before.names, before.seeds) == (tuple(trials), seeds)
+    if before is not None and same and _is_registered(search):
         return before  # the test split is not looked at again
     records = {name: _record(search, trial) for name, trial in trials.items()}
     with beside(search) as own:
@@ -58,12 +68,35 @@ def judge(search: Coordinator, count: int, seeds: int) -> Verdict:
             trial=trials[choice.champion].number,
             rows=rows,
             gain=judgement.gain(choice.champion),
-            before=0 if before is None else before.before + 1,
+            before=0 if before is None else before.before + (not same),
         )
         if judgement.registered:
             search.study.set_user_attr(VERDICT, verdict.plain())
     search.recorded &= own.recorded
     return verdict
+
+
+def held(search: Coordinator) -> Verdict | None:
+    """Return the verdict that a study holds; None if it has none."""
+    data = search.study.user_attrs.get(VERDICT)
+    return None if data is None else Verdict.read(data)
+
+
+def repair(search: Coordinator) -> None:
+    """Write the runs of a verdict's trials anew where they are wrong in MLflow."""
+    if held(search) is not None:
+        with beside(search) as own:
+            pass
+        search.recorded &= own.recorded
+
+
+def _is_registered(search: Coordinator) -> bool:
+    """Tell whether MLflow has the champion that Optuna knows of."""
+    known = search.study.user_attrs.get(CHAMPION)
+    try:
+        return known is not None and search.tracker.champion() == known["version"]
+    except Exception:  # a server that went away: what it has is left as it is
+        return True
 
 
 def _record(search: Coordinator, trial: FrozenTrial) -> Tricks:
@@ -117,7 +150,17 @@ class _Judgement:
         rows = {row: self._row(self.reports[e]) for row, e in wanted.items() if e in self.reports}
         if (together := self._ensemble_row(self.reports.get(name, []))) is not None:
             rows["ensemble"] = together
+        self._tell_tests()
         return rows
+
+    def _tell_tests(self) -> None:
+        """Tell MLflow of the test scores."""
+        standing = Standing.read(self.own.study, self.task)
+        for trial in (trial for trials in self.reports.values() for trial in trials):
+            outcome = Outcome.read(trial)
+            assert outcome is not None  # it was trained to its end
+            update = updates.placed(self.task, trial, outcome, standing, milliseconds())
+            self.own.tracker.update(trial.number, update)
 
     def gain(self, name: str) -> Interval | None:
         """Return how much better the champion is than the baseline, seed by seed."""

@@ -23,9 +23,10 @@ class Choice:
 def choose(race: Race, records: Mapping[str, Tricks], seconds: Mapping[str, float]) -> Choice:
     """Return the champion of a race.
 
-    It is the best mean if that is clearly better than the baseline. Otherwise it is the simplest of
-    those that cannot be told apart from the best: with the fewest stages that are on, of equals the one
-    that takes least time.
+    It is the best mean if that is clearly better than the baseline: by the paired t-test, with an error
+    of 5 % shared out over all records that may be the best. Otherwise it is the simplest of those that
+    cannot be told apart from the best: with the fewest stages that are on, of equals the one that takes
+    least time.
 
     Args:
         race: which has been run.
@@ -33,7 +34,7 @@ def choose(race: Race, records: Mapping[str, Tricks], seconds: Mapping[str, floa
         seconds: that a training takes, by name.
     """
     tied, best = tuple(race.tied()), race.best
-    if "baseline" not in tied:
+    if race.beats("baseline"):
         why = f"its mean is the best of {len(race.names)}, and clearly better than the baseline's"
         return Choice(best, True, tied, why)
 
@@ -41,8 +42,12 @@ def choose(race: Race, records: Mapping[str, Tricks], seconds: Mapping[str, floa
         return simplicity(records[name]), seconds[name]
 
     simplest = min(tied, key=cost)
-    others = f"{len(tied)} of {len(race.names)} records cannot be told apart from the best, the baseline"
-    why = f"{others} among them: of these it is the simplest" if len(tied) > 1 else f"{others} alone"
+    why = (
+        "the best mean of all"
+        if simplest == best
+        else f"the simplest of {len(tied)} that tie with the best"
+    )
+    why += f"; of {len(race.names)} records none is clearly better than the baseline"
     return Choice(simplest, False, tied, why)
 
 

@@ -76,5 +76,9 @@ class Race:
         """
         return [n for n in self.running if n == self.best or not self.worse(n, ERROR)]
 
+    def beats(self, name: str) -> bool:
+        """Tell whether the best is clearly better than a record, of however many it was the best."""
+        return name in self.dropped or self.worse(name, ERROR / max(len(self.names) - 1, 1))
+
     def _signed(self, name: str) -> list[float]:
         return [score if self.maximize else -score for score in self.scores[name]]

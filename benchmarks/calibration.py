@@ -1,0 +1,135 @@
+"""Are the numbers of a verdict true? On tasks whose truth is known: nothing is trained.
+
+The score of a record is a sum of effects of its kinds, of pairs of them, and of how far its learning
+rate is from the best; a training adds noise: what all records have of a seed, what each has of its own,
+and the grain of a validation split. A study is 40 records drawn from `Space(Tricks)`, of which the best
+six by one score each enter a verdict of five seeds with the baseline and plain, as with the flags
+`--finalists 6 --seeds 5`.
+
+- coverage: in how many studies the champion's 95 % interval has its true score
+- claims: where all effects are zero, how often the champion is called better than the baseline, by the
+  seeds that chose it or by those of the report
+- luck: by how much the best score of the search is above the truth of its record, and how much better
+  the verdict's champion truly is than the baseline
+
+    python benchmarks/calibration.py [--studies 200]
+"""
+
+import argparse
+import itertools
+
+import numpy as np
+import optuna
+
+from lightning_tricks import Space, Tricks
+from lightning_tricks.space.trick import stages
+from lightning_tricks.verdict.choice import choose
+from lightning_tricks.verdict.intervals import difference, mean_interval
+from lightning_tricks.verdict.race import Race
+
+TRIALS, FINALISTS, SEEDS = 40, 6, 5
+OWN, SHARED, GRAIN = 0.6, 0.3, 0.28
+"""Points: the noise of a training, of a seed for all records, and one sample of 360."""
+
+
+class Surface:
+    """A task whose truth is known.
+
+    Args:
+        generator: of its effects.
+        size: of the effect of a kind, in points; 0 makes all records equal.
+    """
+
+    def __init__(self, generator, size):
+        self.generator, self.size = generator, size
+        self.kinds = {
+            (stage, kind): generator.normal(0, size)
+            for stage, options in stages(Tricks).items()
+            for kind in options
+        }
+        pairs = itertools.combinations(sorted(self.kinds), 2)
+        self.pairs = {
+            pair: generator.normal(0, size / 3) for pair in pairs if generator.random() < 1 / 3
+        }
+
+    def truth(self, record):
+        """Return the true score of a record, in points."""
+        chosen = [(stage, getattr(record, stage).kind) for stage in stages(Tricks)]
+        effects = sum(self.kinds[place] for place in chosen)
+        together = sum(self.pairs.get(pair, 0.0) for pair in itertools.combinations(sorted(chosen), 2))
+        lr = abs(np.log10(record.optimizer.lr) + 2.3)
+        return 90 + effects + together - self.size * lr
+
+    def train(self, record, shared=0.0):
+        """Return the score of a training."""
+        score = self.truth(record) + shared + self.generator.normal(0, OWN)
+        return round(score / GRAIN) * GRAIN
+
+
+def search(surface, seed):
+    """Return the baseline, plain and the best records of a search, with their scores."""
+    space = Space(Tricks)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    records = [space.suggest(study.ask()) for _ in range(TRIALS - 2)]
+    found = sorted(((surface.train(r), n, r) for n, r in enumerate(records)), reverse=True)
+    best = {f"trial {n}": (score, record) for score, n, record in found[:FINALISTS]}
+    return {"baseline": (0.0, Tricks()), "plain": (0.0, Tricks.plain()), **best}
+
+
+def verdict(surface, records):
+    """Return the champion's name, whether it was called better, its interval and its gain."""
+    race = Race(list(records), SEEDS)
+    for _ in range(SEEDS):
+        shared = surface.generator.normal(0, SHARED)
+        race.add({name: surface.train(records[name], shared) for name in race.running})
+    choice = choose(race, records, dict.fromkeys(records, 1.0))
+    scores = {"champion": [], "baseline": []}
+    for _ in range(SEEDS):
+        shared = surface.generator.normal(0, SHARED)
+        for row, name in (("champion", choice.champion), ("baseline", "baseline")):
+            scores[row].append(surface.train(records[name], shared))
+    gain = difference(scores["champion"], scores["baseline"])
+    return choice, mean_interval(scores["champion"]), gain
+
+
+def repeat(studies, size, seed=0):
+    """Return what is to be counted, of some studies on surfaces of one kind."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    counts = {"covered": 0, "chosen": 0, "reported": 0}
+    luck, gains = [], []
+    for number in range(studies):
+        surface = Surface(np.random.default_rng([seed, number]), size)
+        found = search(surface, number)
+        records = {name: record for name, (_, record) in found.items()}
+        choice, interval, gain = verdict(surface, records)
+        truth = surface.truth(records[choice.champion])
+        counts["covered"] += interval.low <= truth <= interval.high
+        counts["chosen"] += choice.better_than_baseline
+        counts["reported"] += choice.champion != "baseline" and gain.low > 0
+        score, record = found[list(found)[2]]
+        luck.append(score - surface.truth(record))
+        gains.append(truth - surface.truth(records["baseline"]))
+    return counts, luck, gains
+
+
+def main():
+    """Print the counts for surfaces with and without effects."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--studies", type=int, default=200)
+    studies = parser.parse_args().studies
+    for title, size in (("no effect", 0.0), ("small effects", 0.3), ("large effects", 1.0)):
+        counts, luck, gains = repeat(studies, size)
+        print(f"{title}: {studies} studies")
+        print(
+            f"  the champion's interval covers its true score in {100 * counts['covered'] / studies:.1f} of 100"
+        )
+        print(
+            f"  it is called better than the baseline by the seeds that chose it in {counts['chosen']}"
+        )
+        print(f"  and by those of the report in {counts['reported']}")
+        print(f"  the best score of the search is {np.mean(luck):+.2f} points above its record's truth")
+        print(f"  the champion's true gain over the baseline is {np.mean(gains):+.2f} points")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,373 @@
+"""Is the champion the one that the rules name, and are the intervals true?"""
+
+import functools
+import json
+import warnings
+from pathlib import Path
+
+import calibration
+import mlflow
+import numpy as np
+import optuna
+import pytest
+import tiny_study
+import torch
+import torch.nn.functional as F
+from conftest import mlp, small_data
+from hypothesis import given
+from hypothesis import strategies as st
+from mlflow.tracking import MlflowClient
+from scipy import stats
+from test_study import store, task
+from torch import nn
+
+import lightning_tricks
+from lightning_tricks import InputError, Tricks, create_study, optimize
+from lightning_tricks.data.in_memory import InMemoryData
+from lightning_tricks.module.ensemble import Ensemble
+from lightning_tricks.search.outcomes import CHAMPION, DRAW, ENTRY, PHASE, SEED, VERDICT, Outcome
+from lightning_tricks.tracking.agreement import differences
+from lightning_tricks.tracking.holdings import NUMBER, PARENT
+from lightning_tricks.verdict.choice import choose, simplicity
+from lightning_tricks.verdict.intervals import Interval, bootstrap, chance, difference, mean_interval
+from lightning_tricks.verdict.race import ERROR, FIRST, Race
+from lightning_tricks.verdict.result import Verdict
+
+numbers = st.lists(st.floats(-1e3, 1e3), min_size=3, max_size=9)
+
+
+@given(numbers)
+def test_an_interval_is_that_of_student(values):
+    found = mean_interval(values)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scipy's, of values that are all the same
+        low, high = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
+    if np.std(values) > 0:
+        assert (found.low, found.high) == pytest.approx((low, high), rel=1e-9, abs=1e-9)
+    assert found.low <= found.mean <= found.high
+
+
+def test_of_one_value_nothing_is_said():
+    assert mean_interval([0.5]) == Interval(0.5, None, None)
+    assert str(mean_interval([0.5])) == "0.5000"
+    assert not mean_interval([0.5]).excludes_zero
+
+
+@given(numbers, st.floats(0.01, 5))
+def test_pairs_tell_apart_what_the_spread_over_seeds_hides(values, gain):
+    better = [value + gain for value in values]
+    assert difference(better, values).mean == pytest.approx(gain, rel=1e-6)
+    assert chance(better, values) < 0.01
+    assert chance(values, better) > 0.99
+    assert chance(values, values) == 1.0
+
+
+def test_a_bootstrap_over_seeds_and_samples_covers_the_true_score():
+    """In 200 repeats with 5 models and 150 samples; binomial bounds of the nominal 95 %."""
+    generator = np.random.default_rng(0)
+
+    def right(outputs, targets):
+        return float((outputs == targets).mean())
+
+    covered = 0
+    for repeat in range(200):
+        rates = np.clip(generator.normal(0.8, 0.02, size=5), 0, 1)
+        hard = generator.normal(0, 1, size=150)  # what models get wrong they get wrong together
+        targets = np.zeros(150)
+        outputs = [
+            (stats.norm.cdf((hard + 0.5 * generator.normal(size=150)) / 1.25**0.5) > rate).astype(float)
+            for rate in rates
+        ]
+        found = bootstrap(right, outputs, targets, seed=repeat, resamples=200)
+        covered += found.low <= 0.8 <= found.high
+    assert 180 <= covered <= 200
+
+
+def race(means, seeds, noise, generator, shared=1.0):
+    """Run a race of records with some true means; noise that a seed has for all is shared."""
+    names = ["baseline", *(f"trial {n}" for n in range(1, len(means)))]
+    ran = Race(names, seeds)
+    for _ in range(seeds):
+        common = generator.normal(0, shared * noise)
+        scores = {n: m + common + generator.normal(0, noise) for n, m in zip(names, means, strict=True)}
+        ran.add({name: scores[name] for name in ran.running})
+    return ran
+
+
+def test_a_race_drops_the_best_no_more_often_than_it_says():
+    generator = np.random.default_rng(1)
+    dropped = sum("baseline" in race([0.0] * 8, 8, 1.0, generator).dropped for _ in range(400))
+    assert dropped <= 400 * ERROR
+
+
+def test_a_race_drops_who_is_clearly_worse_and_soon():
+    generator = np.random.default_rng(2)
+    ran = race([0.0, 0.0, -30.0], 5, 1.0, generator)
+    assert ran.dropped == ["trial 2"]
+    assert FIRST <= len(ran.scores["trial 2"]) < 5
+    assert len(ran.scores["baseline"]) == 5
+
+
+def test_who_has_no_score_is_out_at_once():
+    ran = Race(["baseline", "trial 1"], 3)
+    assert ran.add({"baseline": 1.0}) == ["trial 1"]
+    assert ran.running == ["baseline"]
+
+
+def test_less_may_be_better():
+    ran = Race(["baseline", "trial 1"], 3, maximize=False)
+    for score in (1.0, 1.1, 0.9):
+        ran.add({"baseline": score, "trial 1": score - 0.5})
+    assert ran.best == "trial 1"
+    assert ran.tied() == ["trial 1"]
+
+
+RECORDS = {
+    "baseline": Tricks(),
+    "plain": Tricks.plain(),
+    "trial 1": Tricks(optimizer={"kind": "lion"}),
+    "trial 2": Tricks(normalization={"kind": "none"}),
+}
+
+
+def chosen(scores, seconds=None):
+    """Return the choice where each record has some scores."""
+    ran = Race(list(scores), len(scores["baseline"]))
+    for draw in range(len(scores["baseline"])):
+        ran.add({name: values[draw] for name, values in scores.items() if name in ran.running})
+    return choose(ran, RECORDS, seconds or dict.fromkeys(scores, 1.0))
+
+
+NOISE = np.array([0.0, 0.2, -0.1, 0.1, -0.2])
+
+
+def test_a_clear_winner_is_the_champion():
+    found = chosen({"baseline": NOISE, "plain": NOISE - 9, "trial 1": NOISE + 9 + NOISE[::-1] / 9})
+    assert found.champion == "trial 1"
+    assert found.better_than_baseline
+    assert "clearly better than the baseline" in found.why
+
+
+def test_of_those_that_cannot_be_told_apart_the_simplest_is_the_champion():
+    close = {"baseline": NOISE, "trial 1": NOISE[::-1] + 0.01, "trial 2": NOISE[[2, 0, 1, 4, 3]]}
+    found = chosen(close)
+    assert (
+        simplicity(RECORDS["trial 2"])
+        < simplicity(RECORDS["trial 1"])
+        == simplicity(RECORDS["baseline"])
+    )
+    assert found.champion == "trial 2"
+    assert not found.better_than_baseline
+    assert set(found.tied) == set(close)
+    cheap = chosen({n: close[n] for n in ("baseline", "trial 1")}, {"baseline": 2.0, "trial 1": 1.0})
+    assert cheap.champion == "trial 1"
+
+
+def test_a_race_of_equals_seldom_has_a_winner_over_the_baseline():
+    generator = np.random.default_rng(3)
+    claims = sum(race([0.0] * 8, 5, 1.0, generator).beats("baseline") for _ in range(400))
+    assert claims <= 400 * ERROR
+
+
+def test_plain_is_not_the_champion_for_being_simple_where_it_is_worse():
+    found = chosen({"baseline": NOISE, "plain": NOISE - 1 + NOISE[::-1] / 9})
+    assert found.champion == "baseline"
+
+
+def test_a_verdict_is_kept_as_plain_data_and_read_again():
+    rows = {"champion": lightning_tricks.verdict.result.Row(mean_interval([1.0, 2.0]), None)}
+    choice = chosen({"baseline": NOISE, "plain": NOISE - 9})
+    verdict = Verdict(("baseline", "plain"), 5, choice, 0, rows, None)
+    assert Verdict.read(json.loads(json.dumps(verdict.plain()))) == verdict
+    assert "the baseline" in verdict.headline("val/accuracy", "max")
+
+
+def test_an_ensemble_averages_probabilities_or_numbers():
+    members = [nn.Linear(4, 3) for _ in range(3)]
+    inputs = torch.randn(5, 4)
+    mean = torch.stack([member(inputs).softmax(1) for member in members]).mean(0)
+    torch.testing.assert_close(Ensemble(members, probabilities=True)(inputs).exp(), mean)
+    mean = torch.stack([member(inputs) for member in members]).mean(0)
+    torch.testing.assert_close(Ensemble(members, probabilities=False)(inputs), mean)
+
+
+@pytest.mark.parametrize("size", [0.0, 0.5])
+def test_a_verdict_is_true_of_tasks_whose_truth_is_known(size):
+    """A short run of `benchmarks/calibration.py`, with the bounds of 40 draws at the nominal rates."""
+    counts, luck, gains = calibration.repeat(40, size)
+    assert counts["covered"] >= 34
+    assert np.mean(luck) > 0.1  # so much is the best of many draws too good
+    if size:
+        assert np.mean(gains) > 1
+    else:
+        assert counts["chosen"] <= 6
+        assert counts["reported"] <= 4
+
+
+# The study as a whole.
+
+search = functools.partial(optimize, n_trials=4, finalists=2, seeds=3, progress=False, workers="inline")
+
+
+@pytest.fixture
+def study(with_store):
+    return create_study("tiny", storage="optuna.journal")
+
+
+def verdict_study():
+    return optuna.load_study(study_name="tiny.verdict", storage=create_study("tiny")._storage)
+
+
+def test_a_study_with_a_verdict(study):
+    summary = search(study, task())
+    own = verdict_study()
+    held = Verdict.read(study.user_attrs[VERDICT])
+    assert summary.header[1:] == ["plain", "baseline", f"champion (trial {held.trial})", "ensemble of 3"]
+    assert "over 3 fresh seeds" in summary.text()
+    assert max(map(len, summary.text(80).splitlines())) <= 100
+
+    # The trials: paired by seed, and the seeds that choose are not those that are reported.
+    by_phase: dict[str, dict[int, set[int]]] = {}
+    for trial in own.trials:
+        attrs = trial.user_attrs
+        by_phase.setdefault(attrs[PHASE], {}).setdefault(attrs[DRAW], set()).add(attrs[SEED])
+        assert Outcome.read(trial).seed == attrs[SEED]
+    assert all(len(seeds) == 1 for phase in by_phase.values() for seeds in phase.values())
+    seeds = {phase: set.union(*draws.values()) for phase, draws in by_phase.items()}
+    assert len(seeds["selection"]) == len(seeds["report"]) == 3
+    assert not seeds["selection"] & seeds["report"]
+
+    # The rows: the mean over the report's seeds alone.
+    reported = [
+        t.value
+        for t in own.trials
+        if (t.user_attrs[PHASE], t.user_attrs[ENTRY]) == ("report", "baseline")
+    ]
+    assert held.rows["baseline"].validation == mean_interval(reported)
+    assert (
+        held.rows["baseline"].test.low
+        <= held.rows["baseline"].test.mean
+        <= held.rows["baseline"].test.high
+    )
+
+    # MLflow: parents of their own, champion and ensemble registered, and both stores agree.
+    client = MlflowClient(store())
+    experiment = client.get_experiment_by_name("tiny").experiment_id
+    runs = client.search_runs([experiment], max_results=1000)
+    parents = {run.data.tags[PARENT] for run in runs if NUMBER in run.data.tags}
+    names = {run.info.run_id: run.info.run_name for run in runs}
+    assert sorted(names[parent] for parent in parents) == ["tiny", "verdict"]
+    ranked = [run for run in runs if "ranking" in run.data.metrics]
+    assert {names[run.data.tags[PARENT]] for run in ranked} == {"tiny"}
+    assert not differences(study, task(), store())
+    assert not differences(own, task(), store())
+    inputs, _ = task().example()
+    champion = mlflow.pytorch.load_model(f"{_models()}@champion")
+    ensemble = mlflow.pytorch.load_model(f"{_models()}@ensemble")
+    assert champion(inputs).shape == ensemble(inputs).shape == (len(inputs), 3)
+    torch.testing.assert_close(ensemble(inputs).exp().sum(1), torch.ones(len(inputs)))
+
+
+def _models():
+    mlflow.set_tracking_uri(store())
+    return "models:/tiny"
+
+
+class Counted(InMemoryData):
+    """Counts the looks at the test split."""
+
+    looks = 0
+
+    def test_dataloader(self):
+        type(self).looks += 1
+        return super().test_dataloader()
+
+
+def test_the_test_split_is_looked_at_by_one_verdict_and_a_later_one_says_so(study):
+    splits = small_data().splits
+    data = Counted(splits["train"], splits["validation"], splits["test"], batch_size=8)
+    first = search(study, task(data=data))
+    looks, trials = Counted.looks, len(verdict_study().trials)
+    again = search(study, task(data=data))
+    assert (Counted.looks, len(verdict_study().trials)) == (looks, trials)
+    assert again.rows == first.rows
+    assert "no longer fresh" not in again.text()
+    later = search(study, task(data=data), n_trials=8, finalists=3)
+    assert "looked at 1 times before" in later.text().replace("\n", " ")
+
+
+def test_a_verdict_that_is_interrupted_goes_on_to_the_same_end(study):
+    whole = search(study, task(), checkpoints="whole")
+    expected = Verdict.read(study.user_attrs[VERDICT])
+    Path("optuna.journal").unlink()
+
+    def done():
+        names = optuna.get_all_study_names(create_study("tiny", storage="optuna.journal")._storage)
+        trials = verdict_study().trials if "tiny.verdict" in names else []
+        return sum(trial.state.is_finished() for trial in trials)
+
+    def backbone(tricks):
+        if done() == 7:
+            raise KeyboardInterrupt
+        return mlp()
+
+    with pytest.raises(KeyboardInterrupt):
+        search(create_study("tiny", storage="optuna.journal"), task(backbone=backbone))
+    assert done() == 7
+    again = search(create_study("tiny", storage="optuna.journal"), task(), same_task=True)
+    assert again.rows == whole.rows
+    held = Verdict.read(create_study("tiny").user_attrs[VERDICT])
+    assert held.rows == expected.rows
+    assert held.choice.champion == expected.choice.champion
+
+
+def test_less_is_better_where_the_task_says_so(study):
+    minimal = create_study("loss", storage="optuna.journal", direction="minimize")
+    chosen_task = task(name="loss", monitor="val/loss", mode="min")
+    search(minimal, chosen_task)
+    held = Verdict.read(minimal.user_attrs[VERDICT])
+    best = min(held.rows[name].validation.mean for name in ("plain", "baseline", "champion"))
+    assert held.rows["champion"].validation.mean <= best + 0.5
+    assert held.rows["champion"].test is not None
+
+
+def test_numbers_to_predict_have_an_ensemble_of_numbers(with_store):
+    inputs = torch.randn(60, 4)
+    data = InMemoryData.from_arrays(inputs, inputs.sum(1), regression=True, batch_size=16)
+    regression = lightning_tricks.Task(
+        "line", data, lambda tricks: nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1)),
+        epochs=2, loss=F.mse_loss, metrics={}, monitor="val/loss", mode="min",
+    )  # fmt: skip
+    numbers = create_study("line", storage=None, direction="minimize")
+    summary = search(numbers, regression)
+    assert summary.header[-1] == "ensemble of 3"
+
+
+def test_a_champion_of_a_verdict_stays_where_a_search_goes_on_without_one(study):
+    search(study, task())
+    before = study.user_attrs[CHAMPION]
+    summary = search(study, task(), n_trials=5, finalists=0)
+    assert study.user_attrs[CHAMPION] == before
+    assert "champion (trial" in " ".join(summary.header)
+
+
+def test_check_and_repair_know_the_verdict(study, capsys):
+    arguments = ["--n-trials", "3", "--finalists", "1", "--seeds", "2", "--workers", "inline"]
+    assert tiny_study.main(tiny_study.task, arguments) == 0
+    assert tiny_study.main(tiny_study.task, ["--check"]) == 0
+    client = MlflowClient("sqlite:///mlflow.db")
+    experiment = client.get_experiment_by_name("tiny").experiment_id
+    (parent,) = client.search_runs([experiment], "tags.`role` = 'verdict'")
+    children = client.search_runs([experiment], f"tags.`{PARENT}` = '{parent.info.run_id}'")
+    client.set_tag(children[0].info.run_id, "trial.state", "FAIL")
+    assert tiny_study.main(tiny_study.task, ["--check"]) == 1
+    assert "verdict: trial" in capsys.readouterr().out
+    assert tiny_study.main(tiny_study.task, ["--check", "--repair"]) == 0
+    assert tiny_study.main(tiny_study.task, ["--check"]) == 0
+
+
+@pytest.mark.parametrize(("name", "value"), [("finalists", -1), ("seeds", 1), ("seeds", 2.5)])
+def test_a_wrong_number_is_refused(study, name, value):
+    with pytest.raises(InputError, match=name):
+        search(study, task(), **{name: value})
+    assert not study.trials
