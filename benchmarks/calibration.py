@@ -120,9 +120,8 @@ def main():
     for title, size in (("no effect", 0.0), ("small effects", 0.3), ("large effects", 1.0)):
         counts, luck, gains = repeat(studies, size)
         print(f"{title}: {studies} studies")
-        print(
-            f"  the champion's interval covers its true score in {100 * counts['covered'] / studies:.1f} of 100"
-        )
+        covered = 100 * counts["covered"] / studies
+        print(f"  the champion's interval has its true score in {covered:.1f} of 100")
         print(
             f"  it is called better than the baseline by the seeds that chose it in {counts['chosen']}"
         )

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from lightning_tricks.surgery.norms import declare_norm
     from lightning_tricks.task.backbones import MLP, Backbone, ConvNet, Torchvision
     from lightning_tricks.task.task import Task
+    from lightning_tricks.tracking.records import record_of_champion, record_of_run
     from lightning_tricks.trial.result import Epoch, Result
     from lightning_tricks.trial.train import train
+    from lightning_tricks.tricks.papers import references
     from lightning_tricks.tricks.record import ImageTricks, ModuleTricks, Tricks
 
 __all__ = [
@@ -58,6 +60,9 @@ __all__ = [
     "load_with_tricks",
     "main",
     "optimize",
+    "record_of_champion",
+    "record_of_run",
+    "references",
     "suggest",
     "train",
     "with_tricks",
@@ -82,6 +87,8 @@ _NAMES = {
     "surgery.norms": ["declare_norm"],
     "task.backbones": ["MLP", "Backbone", "ConvNet", "Torchvision"],
     "task.task": ["Task"],
+    "tracking.records": ["record_of_champion", "record_of_run"],
+    "tricks.papers": ["references"],
     "tricks.record": ["ImageTricks", "ModuleTricks", "Tricks"],
     "trial.result": ["Epoch", "Result"],
     "trial.train": ["train"],

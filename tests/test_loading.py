@@ -7,8 +7,10 @@ from typing import Annotated
 import pytest
 import torch
 from conftest import mlp, samples, small_data, trainer
+from mlflow.tracking import MlflowClient
 from pydantic import Field
 from test_checks import Own
+from test_study import task as tiny_task
 
 from lightning_tricks import (
     InputError,
@@ -16,7 +18,12 @@ from lightning_tricks import (
     ModuleTricks,
     Tricks,
     TricksModule,
+    create_study,
     load_with_tricks,
+    optimize,
+    record_of_champion,
+    record_of_run,
+    references,
     with_tricks,
     without_tricks,
 )
@@ -130,3 +137,33 @@ def test_what_is_no_such_checkpoint_is_told_in_a_line(tmp_path):
     path = saved(module, tmp_path / "tricks")
     with pytest.raises(InputError, match="the weights are of another module"):
         load_with_tricks(path, Larger())
+
+
+def test_the_record_of_a_champion_comes_back_in_another_project(with_store, monkeypatch):
+    study = create_study("tiny", storage=None)
+    optimize(study, tiny_task(), n_trials=3, progress=False, workers="inline")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    record = record_of_champion("tiny", "sqlite:///mlflow.db")
+    best = max(study.trials, key=lambda trial: trial.value or 0.0)
+    assert record.model_dump() in [t.user_attrs["outcome"]["record"] for t in study.trials]
+    assert best.user_attrs["outcome"]["epochs"]
+    client = MlflowClient("sqlite:///mlflow.db")
+    run_id = client.get_model_version_by_alias("tiny", "champion").run_id
+    assert record_of_run(run_id, "sqlite:///mlflow.db") == record
+    assert isinstance(TricksModule(mlp(), record), TricksModule)
+    with pytest.raises(InputError, match="no model none@champion is registered"):
+        record_of_champion("none", "sqlite:///mlflow.db")
+    with pytest.raises(InputError, match="run 0123 holds no record"):
+        record_of_run("0123", "sqlite:///mlflow.db")
+
+
+def test_references_are_of_the_tricks_that_are_on_and_no_others():
+    lines = references(Tricks(optimizer="lion"))
+    assert "Chen" in lines
+    assert "Kingma" not in lines
+    assert "Ioffe" in lines
+    assert references(Tricks.plain()) == ""
+    entries = references(Tricks(), bibtex=True)
+    assert entries.count("@") == len(references(Tricks()).splitlines())
+    assert "@" in entries
+    assert "kingma_ba_2015" in entries

@@ -10,6 +10,8 @@ from mlflow.entities import Metric
 NAME, DESCRIPTION = "mlflow.runName", "mlflow.note.content"
 """The tags that the UI shows as a run's name and description."""
 RANKING = "ranking"
+RECORD_TYPE = "record.type"
+"""The tag that names the type of a trial's record."""
 
 
 def milliseconds(seconds: float | None = None) -> int:

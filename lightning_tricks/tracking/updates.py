@@ -15,6 +15,7 @@ from lightning_tricks.task.task import Task
 from lightning_tricks.tracking.format import (
     DESCRIPTION,
     NAME,
+    RECORD_TYPE,
     metrics_at,
     milliseconds,
     ranking,
@@ -23,7 +24,7 @@ from lightning_tricks.tracking.format import (
 )
 from lightning_tricks.tracking.update import Status, Update
 from lightning_tricks.trial.result import Epoch
-from lightning_tricks.tricks.record import Tricks
+from lightning_tricks.tricks.record import Tricks, type_name
 
 STATUS: dict[str, Status] = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 
@@ -45,6 +46,7 @@ def began(task: Task, tricks: Tricks, seed: int, start: int) -> Update:
             "trial.state": "RUNNING",
             "tricks": " · ".join(kinds) or "plain",
             "seed": str(seed),
+            RECORD_TYPE: type_name(tricks),
         },
         artifacts={"tricks.json": tricks.model_dump()},
         start=start,

@@ -1,0 +1,61 @@
+"""Records read back from MLflow, for projects that know nothing of studies."""
+
+import json
+import tempfile
+from pathlib import Path
+
+import mlflow
+from mlflow.tracking import MlflowClient
+
+from lightning_tricks.errors import InputError, one_line
+from lightning_tricks.tracking.client import connect
+from lightning_tricks.tracking.format import RECORD_TYPE
+from lightning_tricks.tracking.registry import CHAMPION
+from lightning_tricks.tricks.record import Tricks, record_of
+
+RECORD = "tricks.json"
+"""The artifact of a trial's run that holds its record."""
+
+
+def record_of_run(run_id: str, tracking_uri: str | None = None) -> Tricks:
+    """Return the record of a trial, of the type that the study's task gave it.
+
+    Args:
+        run_id: of the trial's run in MLflow.
+        tracking_uri: anything MLflow takes; by default its own.
+
+    Raises:
+        InputError: if there is no such run, or it holds no record, or the record's type is one of the
+            study's own that is not imported here.
+    """
+    return _read(connect(tracking_uri or mlflow.get_tracking_uri()), run_id)
+
+
+def record_of_champion(study: str, tracking_uri: str | None = None, alias: str = CHAMPION) -> Tricks:
+    """Return the record of the champion of a study.
+
+    Args:
+        study: its name, which is that of the registered model.
+        tracking_uri: anything MLflow takes; by default its own.
+        alias: of the version.
+
+    Raises:
+        InputError: as `record_of_run`, or if no such model is registered.
+    """
+    client = connect(tracking_uri or mlflow.get_tracking_uri())
+    try:
+        run_id = client.get_model_version_by_alias(study, alias).run_id
+    except mlflow.MlflowException as error:
+        raise InputError(f"no model {study}@{alias} is registered: {one_line(error)}") from None
+    return _read(client, str(run_id))
+
+
+def _read(client: MlflowClient, run_id: str) -> Tricks:
+    try:
+        kind = client.get_run(run_id).data.tags.get(RECORD_TYPE, "")
+        with tempfile.TemporaryDirectory() as folder:
+            path = client.download_artifacts(run_id, RECORD, folder)
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (mlflow.MlflowException, OSError, ValueError) as error:
+        raise InputError(f"run {run_id} holds no record: {one_line(error)}") from None
+    return record_of(data, kind)
