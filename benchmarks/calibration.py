@@ -22,10 +22,10 @@ import numpy as np
 import optuna
 
 from lightning_tricks import Space, Tricks
+from lightning_tricks.selection.champion import choose
+from lightning_tricks.selection.intervals import difference, mean_interval
+from lightning_tricks.selection.race import Race
 from lightning_tricks.space.trick import stages
-from lightning_tricks.verdict.choice import choose
-from lightning_tricks.verdict.intervals import difference, mean_interval
-from lightning_tricks.verdict.race import Race
 
 TRIALS, FINALISTS, SEEDS = 40, 6, 5
 OWN, SHARED, GRAIN = 0.6, 0.3, 0.28
@@ -86,7 +86,7 @@ def verdict(surface, records):
     scores = {"champion": [], "baseline": []}
     for _ in range(SEEDS):
         shared = surface.generator.normal(0, SHARED)
-        for row, name in (("champion", choice.champion), ("baseline", "baseline")):
+        for row, name in (("champion", choice.name), ("baseline", "baseline")):
             scores[row].append(surface.train(records[name], shared))
     gain = difference(scores["champion"], scores["baseline"])
     return choice, mean_interval(scores["champion"]), gain
@@ -102,10 +102,10 @@ def repeat(studies, size, seed=0):
         found = search(surface, number)
         records = {name: record for name, (_, record) in found.items()}
         choice, interval, gain = verdict(surface, records)
-        truth = surface.truth(records[choice.champion])
+        truth = surface.truth(records[choice.name])
         counts["covered"] += interval.low <= truth <= interval.high
         counts["chosen"] += choice.better_than_baseline
-        counts["reported"] += choice.champion != "baseline" and gain.low > 0
+        counts["reported"] += choice.name != "baseline" and gain.low > 0
         score, record = found[list(found)[2]]
         luck.append(score - surface.truth(record))
         gains.append(truth - surface.truth(records["baseline"]))

@@ -12,7 +12,7 @@ from conftest import mlp, small_data
 from test_trial import task
 
 from lightning_tricks import ModuleTricks, Task, Tricks, train
-from lightning_tricks.trial import watcher
+from lightning_tricks.trial import callback
 from lightning_tricks.trial.checkpoints import read
 from lightning_tricks.trial.result import Interrupted
 
@@ -30,8 +30,8 @@ class Evil:
 @pytest.fixture
 def half(tmp_path, monkeypatch):
     """Return the checkpoint of a trial that was interrupted."""
-    monkeypatch.setattr(watcher, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(watcher, "WRITING_SHARE", 1e9)
+    monkeypatch.setattr(callback, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(callback, "WRITING_SHARE", 1e9)
     path = tmp_path / "trial.ckpt"
     interrupted_train(task(), Tricks(), path)
     return path
@@ -95,8 +95,8 @@ class Own(pl.LightningModule):
 
 
 def test_hyperparameters_of_a_users_module_do_not_keep_it_from_going_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(watcher, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(watcher, "WRITING_SHARE", 1e9)
+    monkeypatch.setattr(callback, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(callback, "WRITING_SHARE", 1e9)
     chosen = Task(
         "own",
         small_data(),

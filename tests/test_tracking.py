@@ -20,11 +20,11 @@ from test_study import assert_agreement, children, load, store, task
 from lightning_tricks import Space, Tricks, create_study, optimize
 from lightning_tricks.search.outcomes import Outcome, best_of
 from lightning_tricks.search.standing import Standing
-from lightning_tricks.tracking import updates, writer
+from lightning_tricks.tracking import trial_updates, writer
 from lightning_tricks.tracking.agreement import differences
 from lightning_tricks.tracking.format import metrics_at, significant
+from lightning_tricks.tracking.run_update import Update
 from lightning_tricks.tracking.tracker import Tracker
-from lightning_tricks.tracking.update import Update
 from lightning_tricks.trial.result import Epoch, Result
 
 CHROMIUM = shutil.which("chromium")
@@ -298,7 +298,7 @@ def test_a_trial_that_was_pruned_says_why():
             ).__dict__
         },
     )
-    told = updates.whole(task(), stopped, Standing(Tricks()))
+    told = trial_updates.whole(task(), stopped, Standing(Tricks()))
     assert told.status == "KILLED"
     assert told.tags["reason"] == "the pruner stopped it after epoch 1"
     assert told.tags["mlflow.note.content"] == (
@@ -311,7 +311,7 @@ def test_a_repeat_has_no_duration_of_its_own():
     outcome = Outcome.of(Tricks(), 0, Result("complete", [Epoch(0, 0.4, {})], seconds=3.0))
     first = create_trial(value=0.4, user_attrs={"outcome": outcome.__dict__})
     again = create_trial(value=0.4, user_attrs={"outcome": {**outcome.__dict__, "duplicate_of": 5}})
-    one, other = (updates.whole(task(), trial, Standing(Tricks())) for trial in (first, again))
+    one, other = (trial_updates.whole(task(), trial, Standing(Tricks())) for trial in (first, again))
     assert "seconds" in {metric.key for metric in one.metrics}
     assert "seconds" not in {metric.key for metric in other.metrics}
     assert other.tags["role"] == "repeat of 5"

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_tricks import InputError, Space, Task, Tricks, train
 from lightning_tricks.task.checks import check
-from lightning_tricks.trial import watcher
+from lightning_tricks.trial import callback
 from lightning_tricks.trial.result import Interrupted
 
 
@@ -124,8 +124,8 @@ RESUMED = {
 @pytest.mark.parametrize("data", [small_data, ShuffledLoaders], ids=["in memory", "loaders"])
 @pytest.mark.parametrize("case", RESUMED)
 def test_it_goes_on_from_its_checkpoint_to_the_same_score(case, data, tmp_path, monkeypatch):
-    monkeypatch.setattr(watcher, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(watcher, "WRITING_SHARE", 1e9)
+    monkeypatch.setattr(callback, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(callback, "WRITING_SHARE", 1e9)
     chosen, tricks = task(data=data(), epochs=6), Tricks(**RESUMED[case])
     checkpoint = tmp_path / "trial.ckpt"
     whole = train(chosen, tricks, 3)
@@ -149,7 +149,7 @@ def test_it_goes_on_from_its_checkpoint_to_the_same_score(case, data, tmp_path, 
 
 @pytest.mark.parametrize("wrong", ["record", "seed", "damage"])
 def test_a_checkpoint_of_another_trial_is_not_gone_on_from(wrong, tmp_path, monkeypatch):
-    monkeypatch.setattr(watcher, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(callback, "CHECKPOINT_SECONDS", 0.0)
     checkpoint = tmp_path / "trial.ckpt"
     train(task(), Tricks(), 1, checkpoint=checkpoint)
     assert checkpoint.exists()
@@ -163,7 +163,7 @@ def test_a_checkpoint_of_another_trial_is_not_gone_on_from(wrong, tmp_path, monk
 
 
 def test_a_checkpoint_that_cannot_be_written_does_not_end_the_trial(tmp_path, monkeypatch):
-    monkeypatch.setattr(watcher, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(callback, "CHECKPOINT_SECONDS", 0.0)
     (tmp_path / "file").write_text("in the place of a folder")
     result = train(task(), Tricks(), 0, checkpoint=tmp_path / "file" / "trial.ckpt")
     assert result.state == "complete"

@@ -26,12 +26,12 @@ from lightning_tricks import InputError, Tricks, create_study, optimize
 from lightning_tricks.data.in_memory import InMemoryData
 from lightning_tricks.module.ensemble import Ensemble
 from lightning_tricks.search.outcomes import CHAMPION, DRAW, ENTRY, PHASE, SEED, VERDICT, Outcome
+from lightning_tricks.selection.champion import choose, simplicity
+from lightning_tricks.selection.intervals import Interval, bootstrap, chance, difference, mean_interval
+from lightning_tricks.selection.race import ERROR, FIRST, Race
+from lightning_tricks.selection.result import Verdict
 from lightning_tricks.tracking.agreement import differences
 from lightning_tricks.tracking.holdings import NUMBER, PARENT
-from lightning_tricks.verdict.choice import choose, simplicity
-from lightning_tricks.verdict.intervals import Interval, bootstrap, chance, difference, mean_interval
-from lightning_tricks.verdict.race import ERROR, FIRST, Race
-from lightning_tricks.verdict.result import Verdict
 
 numbers = st.lists(st.floats(-1e3, 1e3), min_size=3, max_size=9)
 
@@ -143,7 +143,7 @@ NOISE = np.array([0.0, 0.2, -0.1, 0.1, -0.2])
 
 def test_a_clear_winner_is_the_champion():
     found = chosen({"baseline": NOISE, "plain": NOISE - 9, "trial 1": NOISE + 9 + NOISE[::-1] / 9})
-    assert found.champion == "trial 1"
+    assert found.name == "trial 1"
     assert found.better_than_baseline
     assert "clearly better than the baseline" in found.why
 
@@ -156,11 +156,11 @@ def test_of_those_that_cannot_be_told_apart_the_simplest_is_the_champion():
         < simplicity(RECORDS["trial 1"])
         == simplicity(RECORDS["baseline"])
     )
-    assert found.champion == "trial 2"
+    assert found.name == "trial 2"
     assert not found.better_than_baseline
     assert set(found.tied) == set(close)
     cheap = chosen({n: close[n] for n in ("baseline", "trial 1")}, {"baseline": 2.0, "trial 1": 1.0})
-    assert cheap.champion == "trial 1"
+    assert cheap.name == "trial 1"
 
 
 def test_a_race_of_equals_seldom_has_a_winner_over_the_baseline():
@@ -171,11 +171,11 @@ def test_a_race_of_equals_seldom_has_a_winner_over_the_baseline():
 
 def test_plain_is_not_the_champion_for_being_simple_where_it_is_worse():
     found = chosen({"baseline": NOISE, "plain": NOISE - 1 + NOISE[::-1] / 9})
-    assert found.champion == "baseline"
+    assert found.name == "baseline"
 
 
 def test_a_verdict_is_kept_as_plain_data_and_read_again():
-    rows = {"champion": lightning_tricks.verdict.result.Row(mean_interval([1.0, 2.0]), None)}
+    rows = {"champion": lightning_tricks.selection.result.Row(mean_interval([1.0, 2.0]), None)}
     choice = chosen({"baseline": NOISE, "plain": NOISE - 9})
     verdict = Verdict(("baseline", "plain"), 5, choice, 0, rows, None)
     assert Verdict.read(json.loads(json.dumps(verdict.plain()))) == verdict
@@ -318,7 +318,7 @@ def test_a_verdict_that_is_interrupted_goes_on_to_the_same_end(study):
     assert again.rows == whole.rows
     held = Verdict.read(create_study("tiny").user_attrs[VERDICT])
     assert held.rows == expected.rows
-    assert held.choice.champion == expected.choice.champion
+    assert held.champion == expected.champion
 
 
 def test_less_is_better_where_the_task_says_so(study):

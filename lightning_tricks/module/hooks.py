@@ -15,7 +15,7 @@ from lightning_tricks.module import health
 from lightning_tricks.module.lightning_internals import CURRENT_HOOK
 from lightning_tricks.scores import Mode
 from lightning_tricks.surgery.batch_norm import TrainingBatches
-from lightning_tricks.surgery.norms import learned_norm
+from lightning_tricks.surgery.pretrained import learned_norm
 from lightning_tricks.surgery.torch_internals import foreach_norm
 from lightning_tricks.tricks.record import Tricks, type_name
 
@@ -55,7 +55,7 @@ class TricksHooks(pl.LightningModule):
         """The training loss and gradient health of the last epoch."""
         self.logs_training = True
         """Whether they are logged. Logging costs; who reads them here can do without."""
-        _warn_of_loss(tricks, self.tricks_subject)
+        _warn_of_redrawn_weights(tricks, self.tricks_subject)
         tricks.normalization.apply(self.tricks_subject)
         tricks.initialization.apply(self.tricks_subject)
         tricks.zero_gamma.apply(self.tricks_subject)
@@ -194,7 +194,7 @@ class TricksHooks(pl.LightningModule):
         return int(steps), epochs
 
 
-def _warn_of_loss(tricks: Tricks, module: nn.Module) -> None:
+def _warn_of_redrawn_weights(tricks: Tricks, module: nn.Module) -> None:
     """Warn where weights that were trained before are about to be lost."""
     learned = learned_norm(module)
     losses = [

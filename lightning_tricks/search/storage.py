@@ -18,6 +18,8 @@ from lightning_tricks.errors import one_line
 
 OUTAGES = (OperationalError, InterfaceError, OSError)
 """What is raised when a database or a disk is away, and not when it is misused."""
+CONNECT_SECONDS = "5"
+"""A PostgreSQL server that takes a call and says nothing is given up; libpq would wait for ever."""
 PAUSE_SECONDS = 1.0
 PATIENCE_SECONDS = 3600.0
 

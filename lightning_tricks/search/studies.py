@@ -18,9 +18,7 @@ from lightning_tricks.redaction import redacted
 from lightning_tricks.search.journal import LOCK_SECONDS, Journal, _drop_cut_off_line, damaged_line
 from lightning_tricks.search.pruners import PRUNERS
 from lightning_tricks.search.samplers import SAMPLERS
-
-CONNECT_SECONDS = "5"
-"""A PostgreSQL server that takes a call and says nothing is given up; libpq would wait for ever."""
+from lightning_tricks.search.storage import CONNECT_SECONDS
 
 
 @dataclass(frozen=True)

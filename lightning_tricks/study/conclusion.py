@@ -11,17 +11,17 @@ from lightning_tricks.module.hooks import TricksHooks
 from lightning_tricks.search import outcomes
 from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.standing import Standing, remember_champion, remember_test
-from lightning_tricks.study import champion
+from lightning_tricks.selection.result import Verdict
+from lightning_tricks.study import models
 from lightning_tricks.study.folder import StudyFolder
 from lightning_tricks.study.history import History
 from lightning_tricks.study.progress import Progress
 from lightning_tricks.study.summary import Summary, summarize, summarize_verdict
 from lightning_tricks.task.task import Task
-from lightning_tricks.tracking import updates
+from lightning_tricks.tracking import trial_updates
 from lightning_tricks.tracking.format import milliseconds
 from lightning_tricks.tracking.tracker import Tracker
 from lightning_tricks.tracking.view import how_to_look
-from lightning_tricks.verdict.result import Verdict
 
 
 class Conclusion:
@@ -41,7 +41,7 @@ class Conclusion:
         self.recorded = True
         """Whether MLflow took all that it was told here."""
 
-    def draw_from(self, verdict: Verdict) -> Summary:
+    def write_verdict(self, verdict: Verdict) -> Summary:
         """Return what the study found by its verdict, once MLflow knows it."""
         best, standing = self.history[verdict.trial], Standing.read(self.study, self.task)
         former = (self.history[number] for number in standing.former)
@@ -54,7 +54,7 @@ class Conclusion:
             self._describe(summary, metrics)
         return replace(summary, look=how_to_look(self.tracker.uri, self.tracker.link))
 
-    def draw(self) -> Summary:
+    def write(self) -> Summary:
         """Return what the study found, once MLflow knows it."""
         best = self.history.best
         compared = outcomes.compared(list(self.history), best)
@@ -78,7 +78,7 @@ class Conclusion:
         if trial.number in Standing.read(self.study, self.task).tests:
             return
         try:
-            metrics = champion.test(self.task, self._restore(trial))
+            metrics = models.test(self.task, self._restore(trial))
             remember_test(self.study, trial.number, metrics)
         except Exception as error:  # of the user's code: the study stands
             self.progress.warn(
@@ -88,7 +88,7 @@ class Conclusion:
     def _restore(self, trial: FrozenTrial) -> TricksHooks:
         outcome = Outcome.read(trial)
         assert outcome is not None  # it used its whole budget
-        return champion.restore(self.task, outcome, self.folder, trial.number, self.progress.print)
+        return models.restore(self.task, outcome, self.folder, trial.number, self.progress.print)
 
     def _register(self, best: FrozenTrial) -> None:
         """Register the best trial as the champion, unless it is."""
@@ -100,7 +100,7 @@ class Conclusion:
         try:
             module = self._restore(best)
             standing = Standing.read(self.study, self.task)
-            version = champion.register(self.task, module, self.tracker, best.number, standing)
+            version = models.register(self.task, module, self.tracker, best.number, standing)
         except Exception as error:  # of the export or MLflow: the study stands
             self.progress.warn(f"no champion was registered: {type(error).__name__}: {one_line(error)}")
             self.recorded &= self.tracker.answers()
@@ -112,13 +112,13 @@ class Conclusion:
         for trial in trials:
             outcome = Outcome.read(trial)
             assert outcome is not None  # it used its whole budget
-            update = updates.placed(self.task, trial, outcome, standing, milliseconds())
+            update = trial_updates.placed(self.task, trial, outcome, standing, milliseconds())
             self.tracker.update(trial.number, update)
 
     def _describe(self, summary: Summary, metrics: Mapping[str, float]) -> None:
         text = (
             f"Study of the training tricks of `{self.task.name}`: {self.task.monitor} of trials of up "
             f"to {self.task.epochs} epochs.\n\n{summary.markdown()}\n\n"
-            f"Reproduce it with `{updates.command()}`."
+            f"Reproduce it with `{trial_updates.command()}`."
         )
         self.recorded &= self.tracker.attempt(lambda: self.tracker.describe(text, metrics))

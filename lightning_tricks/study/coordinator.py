@@ -22,22 +22,22 @@ from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.standing import Standing
 from lightning_tricks.search.studies import finished
 from lightning_tricks.seeds import derive
+from lightning_tricks.selection.result import Verdict
 from lightning_tricks.space.space import Space
 from lightning_tricks.study.conclusion import Conclusion
 from lightning_tricks.study.folder import StudyFolder
 from lightning_tricks.study.history import History
 from lightning_tricks.study.progress import Progress
-from lightning_tricks.study.running_trial import RunningTrial
 from lightning_tricks.study.signals import Signals
 from lightning_tricks.study.summary import Summary, score_of
+from lightning_tricks.study.trial_decisions import OpenTrial
 from lightning_tricks.task.task import Task
-from lightning_tricks.tracking import agreement, updates
+from lightning_tricks.tracking import agreement, trial_updates, view
 from lightning_tricks.tracking.format import milliseconds
+from lightning_tricks.tracking.run_update import Update
 from lightning_tricks.tracking.tracker import Tracker
-from lightning_tricks.tracking.update import Update
 from lightning_tricks.trial.result import Epoch, Interrupted
 from lightning_tricks.tricks.record import Tricks
-from lightning_tricks.verdict.result import Verdict
 from lightning_tricks.workers.base import Ended, Event, Job, Lost, Reported, Workers
 from lightning_tricks.workers.placement import Placement
 
@@ -70,9 +70,9 @@ class Coordinator:
         self.folder, self.signals, self.repair = folder, signals, repair
         self.prunes = not isinstance(study.pruner, NopPruner)
         self.workers: Workers | None = None
-        self.queue: deque[RunningTrial] = deque()
+        self.queue: deque[OpenTrial] = deque()
         """The trials that wait for a worker."""
-        self.running: dict[int, RunningTrial] = {}
+        self.running: dict[int, OpenTrial] = {}
         """Those and the trials that are trained, by number."""
         self.history = History(task.mode)
         self.trained: list[float] = []
@@ -173,7 +173,7 @@ class Coordinator:
         conclusion = Conclusion(
             self.study, self.task, self.history, self.tracker, self.folder, self.progress
         )
-        summary = conclusion.draw() if verdict is None else conclusion.draw_from(verdict)
+        summary = conclusion.write() if verdict is None else conclusion.write_verdict(verdict)
         self.recorded &= conclusion.recorded
         return summary
 
@@ -183,13 +183,13 @@ class Coordinator:
         known = self.study.user_attrs.get(outcomes.MLFLOW_RUN)
         name = self.tracker.name
         kind = self.tracker.kind
-        tags = {"study": name, "command": updates.command(), "tricks": kind, "role": kind}
+        tags = {"study": name, "command": trial_updates.command(), "tricks": kind, "role": kind}
         if (run_id := self.tracker.open(known, tags)) != known:
             self.study.set_user_attr(outcomes.MLFLOW_RUN, run_id)
-        columns, ascending = updates.columns(self.task, self.space), self.task.mode == "min"
+        columns, ascending = view.columns(self.task, self.space), self.task.mode == "min"
         if kind == "study":
             self.tracker.attempt(lambda: self.tracker.save_view(columns, ascending))
-        whole = partial(updates.whole, self.task, standing=self.standing)
+        whole = partial(trial_updates.whole, self.task, standing=self.standing)
         self.tracker.reconcile({t.number: partial(whole, t) for t in self.history}, wrong)
         if self.repair:
             self.tracker.sweep(self.study.user_attrs.get(outcomes.OTHER_RUN))
@@ -260,7 +260,7 @@ class Coordinator:
             raise
         reported = last_reported(self.study, trial) if self.prunes else -1
         job = Job(trial.number, tricks, seed, self.folder.checkpoint(trial.number))
-        running = RunningTrial.of(trial, job, reported)
+        running = OpenTrial.of(trial, job, reported)
         self.running[trial.number] = running
         earlier = self.history.outcome_of(tricks) if given is None else None
         if earlier is None:
@@ -269,7 +269,7 @@ class Coordinator:
         self._repeat(running, *earlier)
         return False
 
-    def _repeat(self, running: RunningTrial, number: int, earlier: Outcome) -> None:
+    def _repeat(self, running: OpenTrial, number: int, earlier: Outcome) -> None:
         """Let a trial end as an earlier one of its record did."""
         outcome = replace(earlier, duplicate_of=number)
         running.job = replace(running.job, seed=outcome.seed)  # the one that the scores are of
@@ -278,16 +278,18 @@ class Coordinator:
             self._on_report(running, epoch)
         self._finish(running, outcome)
 
-    def _submit(self, running: RunningTrial) -> None:
+    def _submit(self, running: OpenTrial) -> None:
         assert self.workers is not None
         if not running.submitted:
             self._began(running)
             running.submitted = True
         self.workers.submit(running.job)
 
-    def _began(self, running: RunningTrial) -> None:
+    def _began(self, running: OpenTrial) -> None:
         job = running.job
-        self.tracker.update(job.number, updates.began(self.task, job.tricks, job.seed, milliseconds()))
+        self.tracker.update(
+            job.number, trial_updates.began(self.task, job.tricks, job.seed, milliseconds())
+        )
 
     def _on_event(self, event: Event) -> bool:
         """Handle an event of a trial; return whether the trial is to stop."""
@@ -301,14 +303,14 @@ class Coordinator:
                 self._on_lost(running, reason)
         return False
 
-    def _on_report(self, running: RunningTrial, epoch: Epoch) -> bool:
+    def _on_report(self, running: OpenTrial, epoch: Epoch) -> bool:
         if not running.is_new(epoch):
             return running.stopped
         running.epochs.append(epoch)
-        self.tracker.update(running.job.number, updates.epoch(epoch, milliseconds()))
+        self.tracker.update(running.job.number, trial_updates.epoch(epoch, milliseconds()))
         return self.prunes and running.report(epoch, self.task.epochs)
 
-    def _on_ended(self, running: RunningTrial, event: Ended) -> None:
+    def _on_ended(self, running: OpenTrial, event: Ended) -> None:
         job, result = running.job, event.result
         self.trained.append(result.seconds)
         if result.trouble:
@@ -320,14 +322,14 @@ class Coordinator:
             self._save_weights(running, outcome, event)
         self._finish(running, outcome)
 
-    def _save_weights(self, running: RunningTrial, outcome: Outcome, event: Ended) -> None:
+    def _save_weights(self, running: OpenTrial, outcome: Outcome, event: Ended) -> None:
         number = event.number
         try:
             self.folder.save_weights(number, outcome, event.weights, reference=running.keeps_weights)
         except Exception as error:  # no space, or a worker that died after its last word
             self.progress.warn(f"the weights of trial {number} were not kept: {one_line(error)}")
 
-    def _on_lost(self, running: RunningTrial, reason: str) -> None:
+    def _on_lost(self, running: OpenTrial, reason: str) -> None:
         """Train a trial again that lost its worker, or let it end."""
         job, result = running.job, running.lose_worker(reason)
         if result is None:
@@ -340,7 +342,7 @@ class Coordinator:
             self.progress.warn(f"trial {job.number} is given up: {result.reason}")
         self._finish(running, Outcome.of(job.tricks, job.seed, result))
 
-    def _finish(self, running: RunningTrial, outcome: Outcome) -> None:
+    def _finish(self, running: OpenTrial, outcome: Outcome) -> None:
         """Tell Optuna and MLflow how a trial ended."""
         trial = running.trial
         trial.set_user_attr(outcomes.OUTCOME, outcome.__dict__)
@@ -350,7 +352,7 @@ class Coordinator:
         del self.running[trial.number]
         self.history.add(ended)
         self.folder.remove_checkpoint(trial.number)
-        self.tracker.update(trial.number, updates.ended(self.task, ended, outcome, self.standing))
+        self.tracker.update(trial.number, trial_updates.ended(self.task, ended, outcome, self.standing))
         self._show(ended, outcome)
 
     def _show(self, trial: FrozenTrial, outcome: Outcome) -> None:
@@ -372,7 +374,7 @@ class Coordinator:
         free = 0 if self.workers is None else self.workers.free
         return max(free + len(self.running) - len(self.queue), 1)
 
-    def _requeue(self, running: RunningTrial) -> None:
+    def _requeue(self, running: OpenTrial) -> None:
         number = running.job.number
         del self.running[number]
         if running in self.queue:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lightning_tricks.module.ensemble import averaged
+from lightning_tricks.selection.intervals import Interval, bootstrap
 from lightning_tricks.task.task import Task
-from lightning_tricks.verdict.intervals import Interval, bootstrap
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from lightning_tricks.search.lock import study_lock
 from lightning_tricks.search.optuna_internals import storage_of
 from lightning_tricks.search.storage import retrying
 from lightning_tricks.search.studies import StudyMaker, finished
+from lightning_tricks.selection.result import Verdict
 from lightning_tricks.space.space import Space
 from lightning_tricks.study import verdict
 from lightning_tricks.study.coordinator import AtTimeout, Coordinator
@@ -23,7 +24,6 @@ from lightning_tricks.task.checks import check
 from lightning_tricks.task.task import Task
 from lightning_tricks.tracking.client import check_tracking
 from lightning_tricks.tracking.tracker import Tracker
-from lightning_tricks.verdict.result import Verdict
 from lightning_tricks.workers.placement import Placement
 
 

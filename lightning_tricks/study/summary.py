@@ -18,9 +18,9 @@ from lightning_tricks.notebook import html_table
 from lightning_tricks.search.outcomes import Outcome, best_of, trial_of
 from lightning_tricks.search.standing import Standing
 from lightning_tricks.search.studies import finished
+from lightning_tricks.selection.result import Verdict
 from lightning_tricks.task.task import Task
 from lightning_tricks.tricks.record import describe
-from lightning_tricks.verdict.result import Verdict
 
 WIDEST = 100
 """A table is as wide as the terminal, and no wider than so many characters."""

@@ -4,16 +4,11 @@ The seeds that choose are not those that are reported, so that the choice does n
 """
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from optuna.trial import FrozenTrial, TrialState
-from torch import Tensor
 
 from lightning_tricks.errors import InputError, one_line
-from lightning_tricks.module.conversion import without_tricks
-from lightning_tricks.module.ensemble import Ensemble
-from lightning_tricks.module.hooks import TricksHooks
-from lightning_tricks.module.tricks_module import TricksModule
 from lightning_tricks.search.outcomes import (
     CHAMPION,
     DRAW,
@@ -23,17 +18,18 @@ from lightning_tricks.search.outcomes import (
     VERDICT,
     Outcome,
 )
-from lightning_tricks.search.standing import Standing, remember_champion, remember_test
-from lightning_tricks.study import champion, evaluation
+from lightning_tricks.search.standing import Standing, remember_champion
+from lightning_tricks.selection.champion import Champion, choose
+from lightning_tricks.selection.intervals import Interval, difference
+from lightning_tricks.selection.race import Race
+from lightning_tricks.selection.result import Row, Verdict
+from lightning_tricks.study import models
 from lightning_tricks.study.coordinator import Coordinator
-from lightning_tricks.study.draws import Draws, beside, finalists
-from lightning_tricks.tracking import updates
+from lightning_tricks.study.reruns import Reruns, beside, finalists
+from lightning_tricks.study.rows import Rows
+from lightning_tricks.tracking import trial_updates
 from lightning_tricks.tracking.format import milliseconds
 from lightning_tricks.tricks.record import Tricks
-from lightning_tricks.verdict.choice import Choice, choose
-from lightning_tricks.verdict.intervals import Interval, difference, mean_interval
-from lightning_tricks.verdict.race import Race
-from lightning_tricks.verdict.result import Row, Verdict
 
 
 def judge(search: Coordinator, count: int, seeds: int) -> Verdict:
@@ -58,16 +54,16 @@ def judge(search: Coordinator, count: int, seeds: int) -> Verdict:
         search.study.set_user_attr(OTHER_RUN, own.tracker.writer.run_id)
         own.progress.start_stage("verdict", seeds * (len(records) + 3), list(own.history))
         judgement = _Judgement(search, own, records, seeds)
-        choice = judgement.select()
-        rows = judgement.report(choice.champion)
-        judgement.register(choice.champion, trials[choice.champion].number)
+        champion = judgement.select()
+        rows = judgement.report(champion.name)
+        judgement.register(champion.name, trials[champion.name].number)
         verdict = Verdict(
             names=tuple(trials),
             seeds=seeds,
-            choice=choice,
-            trial=trials[choice.champion].number,
+            champion=champion,
+            trial=trials[champion.name].number,
             rows=rows,
-            gain=judgement.gain(choice.champion),
+            gain=judgement.gain(champion.name),
             before=0 if before is None else before.before + (not same),
         )
         if judgement.registered:
@@ -113,20 +109,18 @@ class _Judgement:
         self, search: Coordinator, own: Coordinator, records: Mapping[str, Tricks], seeds: int
     ) -> None:
         self.search, self.own, self.records, self.seeds = search, own, records, seeds
-        self.task, self.draws = search.task, Draws(own)
+        self.task, self.reruns, self.rows = search.task, Reruns(own), Rows(own)
         self.registered = False
         """Whether MLflow holds the champion."""
         self.reports: dict[str, list[FrozenTrial]] = {}
         """The trials of the report, by the names of their records."""
-        self._outputs: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
-        """What a trial's model answers on a split, and the targets."""
 
-    def select(self) -> Choice:
+    def select(self) -> Champion:
         """Let the records race over the first seeds, and choose."""
         race = Race(list(self.records), self.seeds, self.task.mode == "max")
         seconds: dict[str, list[float]] = {name: [] for name in self.records}
         for draw in range(self.seeds):
-            found = self.draws.run(SELECTION, {n: self.records[n] for n in race.running}, draw)
+            found = self.reruns.run(SELECTION, {n: self.records[n] for n in race.running}, draw)
             scores = {n: float(t.value) for n, t in found.items() if t.value is not None}
             for name, trial in found.items():
                 outcome = Outcome.read(trial)
@@ -144,11 +138,11 @@ class _Judgement:
         wanted = {row: entry for row, entry in wanted.items() if entry in self.records}
         for draw in range(self.seeds):
             entries = {entry: self.records[entry] for entry in wanted.values()}
-            for entry, trial in self.draws.run(REPORT, entries, draw).items():
+            for entry, trial in self.reruns.run(REPORT, entries, draw).items():
                 if trial.state == TrialState.COMPLETE:
                     self.reports.setdefault(entry, []).append(trial)
-        rows = {row: self._row(self.reports[e]) for row, e in wanted.items() if e in self.reports}
-        if (together := self._ensemble_row(self.reports.get(name, []))) is not None:
+        rows = {row: self.rows.row(self.reports[e]) for row, e in wanted.items() if e in self.reports}
+        if (together := self.rows.ensemble_row(self.reports.get(name, []))) is not None:
             rows["ensemble"] = together
         self._tell_tests()
         return rows
@@ -159,7 +153,7 @@ class _Judgement:
         for trial in (trial for trials in self.reports.values() for trial in trials):
             outcome = Outcome.read(trial)
             assert outcome is not None  # it was trained to its end
-            update = updates.placed(self.task, trial, outcome, standing, milliseconds())
+            update = trial_updates.placed(self.task, trial, outcome, standing, milliseconds())
             self.own.tracker.update(trial.number, update)
 
     def gain(self, name: str) -> Interval | None:
@@ -182,75 +176,14 @@ class _Judgement:
         middle = trials[(len(trials) - 1) // 2]
         try:
             standing = Standing.read(self.own.study, self.task)
-            module = self._restore(middle)
-            version = champion.register(self.task, module, tracker, middle.number, standing)
+            module = self.rows.restore(middle)
+            version = models.register(self.task, module, tracker, middle.number, standing)
             remember_champion(self.search.study, number, tracker.run_of(middle.number), version)
-            if (together := self._ensemble(trials)) is not None:
-                champion.register_ensemble(self.task, together, tracker, middle.number, len(trials))
+            if (together := self.rows.ensemble(trials)) is not None:
+                models.register_ensemble(self.task, together, tracker, middle.number, len(trials))
             self.registered = True
         except Exception as error:  # of the export or MLflow: the study stands
             self.own.progress.warn(
                 f"no champion was registered: {type(error).__name__}: {one_line(error)}"
             )
             self.own.recorded &= tracker.answers()
-
-    def _row(self, trials: Sequence[FrozenTrial]) -> Row:
-        validation = mean_interval([float(trial.value or 0.0) for trial in trials])
-        return Row(validation, self._test(trials))
-
-    def _test(self, trials: Sequence[FrozenTrial]) -> Interval | None:
-        """Return the test score of some models, over seeds and samples; over seeds if it must be."""
-        if not self.task.tests():
-            return None
-        seen = Standing.read(self.own.study, self.task).tests
-        for trial in trials:
-            if trial.number not in seen:
-                metrics = champion.test(self.task, self._restore(trial))
-                remember_test(self.own.study, trial.number, metrics)
-        measure = evaluation.measure_of(self.task, self.task.monitor)
-        answers = [self._answers("test", trial) for trial in trials]
-        held = [answer for answer in answers if answer is not None]
-        if measure is not None and held:
-            return evaluation.interval(measure, [outputs for outputs, _ in held], held[0][1])
-        name = f"test/{self.task.monitor.partition('/')[2]}"
-        tests = Standing.read(self.own.study, self.task).tests
-        found = [tests[t.number][name] for t in trials if name in tests[t.number]]
-        return mean_interval(found) if found else None
-
-    def _ensemble_row(self, trials: Sequence[FrozenTrial]) -> Row | None:
-        measure = evaluation.measure_of(self.task, self.task.monitor)
-        if len(trials) < 2 or measure is None:
-            return None
-        intervals: dict[str, Interval] = {}
-        for split in ("val", "test") if self.task.tests() else ("val",):
-            answers = [self._answers(split, trial) for trial in trials]
-            held = [answer for answer in answers if answer is not None]
-            if len(held) < len(trials):
-                return None
-            together = evaluation.average(self.task, [outputs for outputs, _ in held])
-            intervals[split] = evaluation.interval(measure, [together], held[0][1])
-        # The others' validation intervals are over seeds, of which an ensemble has taken all.
-        return Row(Interval(intervals["val"].mean, None, None), intervals.get("test"))
-
-    def _answers(self, split: str, trial: FrozenTrial) -> tuple[Tensor, Tensor] | None:
-        """Return what a trial's model answers; None if it is a user's module, which has no outputs."""
-        if (split, trial.number) not in self._outputs:
-            module = self._restore(trial)
-            if not isinstance(module, TricksModule):
-                return None
-            loader = getattr(self.task.data, f"{split}_dataloader")()
-            self._outputs[split, trial.number] = evaluation.answers(module.network(), loader)
-        return self._outputs[split, trial.number]
-
-    def _ensemble(self, trials: Sequence[FrozenTrial]) -> Ensemble | None:
-        modules = [self._restore(trial) for trial in trials]
-        if len(modules) < 2 or not all(isinstance(module, TricksModule) for module in modules):
-            return None
-        probabilities = evaluation.averages_probabilities(self.task)
-        return Ensemble([without_tricks(m) for m in modules], probabilities=probabilities).eval()
-
-    def _restore(self, trial: FrozenTrial) -> TricksHooks:
-        outcome = Outcome.read(trial)
-        assert outcome is not None  # it was trained to its end
-        own = self.own
-        return champion.restore(self.task, outcome, own.folder, trial.number, own.progress.print)

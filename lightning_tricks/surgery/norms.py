@@ -64,16 +64,3 @@ def known(layer: nn.Module) -> bool:
 def after_norm(norm: nn.Module) -> list[nn.Module]:
     """Return what a known norm does with its result, such as an activation."""
     return [child for child in norm.children() if not isinstance(child, nn.Identity)]
-
-
-def learned_norm(module: nn.Module) -> str:
-    """Return the name of a norm that was trained before; empty if there is none.
-
-    All numbers of a parameter or statistic of a new norm are the same.
-    """
-    for name, layer in module.named_modules():
-        if isinstance(layer, NORMS):
-            state = [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]
-            if any(bool((values != values.flatten()[0]).any()) for values in state if values.numel()):
-                return str(name)
-    return ""

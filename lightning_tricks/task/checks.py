@@ -19,13 +19,14 @@ from lightning_tricks.module.tricks_module import Batch, TricksModule, accuracy
 from lightning_tricks.scores import monitored
 from lightning_tricks.space.space import Space
 from lightning_tricks.space.trick import stages
+from lightning_tricks.surgery.pretrained import same_weights
 from lightning_tricks.task.quiet import SILENT, quiet
 from lightning_tricks.task.task import Task, words
 from lightning_tricks.tricks.record import LEARNING, SURGERY, Tricks
 
 _FORWARD = ("scaling", *LEARNING)
 """The stages that need a forward of ours, which a LightningModule of the user's has not."""
-_SIEVED = (*_FORWARD, *SURGERY)
+_FILTERED = (*_FORWARD, *SURGERY)
 _LIKE_TRIALS = ("accelerator", "precision")
 """The arguments of the trials' Trainer that a rehearsal takes too."""
 
@@ -79,16 +80,16 @@ class _Checks:
         """Check one thing after another; a later one leans on the space that earlier ones left."""
         network = self._check_weights()
         ours = () if isinstance(network, pl.LightningModule) else _FORWARD
-        for stage in [stage for stage in _SIEVED if stage not in ours]:
-            self._sieve(stage, self._build)
+        for stage in [stage for stage in _FILTERED if stage not in ours]:
+            self._filter_kinds(stage, self._build)
         module = self.task.module(self.baseline)
         batch = self._check_shapes(module) if isinstance(module, TricksModule) else None
-        self._sieve("optimizer", partial(_build_optimizer, module))
+        self._filter_kinds("optimizer", partial(_build_optimizer, module))
         if batch is None:
             self._rehearse(self.task.module(self._with("schedule", "constant")))
             return
         for stage in (*SURGERY, *LEARNING):
-            self._sieve(stage, partial(self._learn, stage, batch))
+            self._filter_kinds(stage, partial(self._learn, stage, batch))
 
     def notes(self) -> Iterator[str]:
         """Say what the user should know."""
@@ -120,12 +121,10 @@ class _Checks:
                     raise
                 except Exception as error:  # the user's code may raise anything
                     raise InputError(f"the backbone cannot be made: {words(error)}") from None
-        first, second = states
-        weights = [n for n, value in first.items() if torch.is_tensor(value) and value.dim() > 1]
-        self.kept = bool(weights) and all(torch.equal(first[n], second[n]) for n in weights)
+        self.kept = same_weights(*states)
         return made[0]
 
-    def _sieve(self, stage: str, attempt: Any) -> None:
+    def _filter_kinds(self, stage: str, attempt: Any) -> None:
         """Leave out the kinds of a stage that an attempt refuses.
 
         Raises:
@@ -152,7 +151,7 @@ class _Checks:
     def _with(self, stage: str, kind: Any) -> Tricks:
         """Return the baseline with a kind of a stage; others that may not fit are off."""
         plain = self.task.tricks.plain().model_dump()
-        off = {name: plain[name] for name in _SIEVED if stage in _SIEVED}
+        off = {name: plain[name] for name in _FILTERED if stage in _FILTERED}
         if stage == "dropout":  # its places depend on the norms
             del off["normalization"]
         return self.task.tricks.parse({**self.baseline.model_dump(), **off, stage: {"kind": kind}})
@@ -185,7 +184,7 @@ class _Checks:
         _check_logged(self.task.monitor, names, "monitor")
         self._check_plateau(names)
         inputs, targets = self.task.example()
-        self._sieve("scaling", partial(_check_scaling, module, inputs))
+        self._filter_kinds("scaling", partial(_check_scaling, module, inputs))
         outputs = _outputs(module, inputs)
         _check_measures(self.task, outputs, targets)
         return inputs[:4], targets[:4]
@@ -214,7 +213,7 @@ class _Checks:
             if tricks.schedule.kind == "plateau":
                 _check_logged(self.task.plateau, logged, "validation_loss")
 
-        self._sieve("schedule", attempt)
+        self._filter_kinds("schedule", attempt)
 
 
 def _build_optimizer(module: TricksHooks, tricks: Tricks) -> None:

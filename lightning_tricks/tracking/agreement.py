@@ -10,9 +10,9 @@ from lightning_tricks.errors import InputError
 from lightning_tricks.search import lock, outcomes
 from lightning_tricks.search.standing import Standing
 from lightning_tricks.task.task import Task
-from lightning_tricks.tracking import updates
+from lightning_tricks.tracking import trial_updates
 from lightning_tricks.tracking.holdings import Holdings, Recorded, holdings
-from lightning_tricks.tracking.update import Update
+from lightning_tricks.tracking.run_update import Update
 from lightning_tricks.tracking.writer import FLUSH_SECONDS
 
 
@@ -114,7 +114,7 @@ def _missing(trial: FrozenTrial) -> Iterator[str]:
 
 
 def _compare(task: Task, trial: FrozenTrial, standing: Standing, run: Recorded) -> Iterator[str]:
-    expected: Update = updates.whole(task, trial, standing)
+    expected: Update = trial_updates.whole(task, trial, standing)
     metrics = {metric.key: metric.value for metric in expected.metrics}
     pairs = [
         *(("param", name, value, run.params.get(name)) for name, value in expected.params.items()),

@@ -26,7 +26,7 @@ from lightning_tricks.tracking.client import (
 )
 from lightning_tricks.tracking.format import DESCRIPTION, milliseconds, significant
 from lightning_tricks.tracking.holdings import NUMBER, children, sweep
-from lightning_tricks.tracking.update import Status, Update
+from lightning_tricks.tracking.run_update import Status, Update
 from lightning_tricks.tracking.writer import SOURCE, Writer
 
 

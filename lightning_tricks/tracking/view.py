@@ -5,11 +5,14 @@ import json
 import shlex
 import zlib
 from collections.abc import Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 from mlflow.tracking import MlflowClient
 
 from lightning_tricks.redaction import redacted
+from lightning_tricks.space.space import Space
+from lightning_tricks.task.task import Task
 from lightning_tricks.tracking.format import RANKING, milliseconds
 
 WIDTHS = {
@@ -23,6 +26,24 @@ WIDTHS = {
     "tags.`reason`": 260,
 }
 """In pixels, of columns by the names that the UI has for them."""
+
+
+def columns(task: Task, space: Space[Any]) -> list[str]:
+    """Return the columns of the table of trials, in MLflow's names: what the trials may differ in."""
+    searched = {path.partition(".")[0] for path in space.searched()}
+    first = ("optimizer", "normalization")
+    stages = [name for name in task.tricks.model_fields if name not in first and name in searched]
+    return [
+        "tags.`role`",
+        *(f"params.`{name}`" for name in first),
+        "metrics.`objective`",
+        "metrics.`gradient/first_to_last`",
+        "tags.`reason`",
+        *(f"params.`{name}`" for name in ("optimizer.lr", *stages)),
+        "metrics.`seconds`",
+        "metrics.`parameters_per_sample`",
+        "tags.`tricks`",
+    ]
 
 
 def save_view(client: MlflowClient, experiment_id: str, columns: Sequence[str], ascending: bool) -> None:

@@ -18,7 +18,7 @@ from mlflow.tracking import MlflowClient
 from lightning_tricks.errors import TakenOver, one_line
 from lightning_tricks.tracking.format import NAME, run_name
 from lightning_tricks.tracking.holdings import NUMBER, PARENT, children
-from lightning_tricks.tracking.update import Update
+from lightning_tricks.tracking.run_update import Update
 
 FLUSH_SECONDS = 2.0
 """How long events are gathered before they are written in one batch."""

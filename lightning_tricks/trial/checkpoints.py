@@ -1,4 +1,4 @@
-"""Checkpoints of running trials: tensors and plain data, so that none can run code when it is read."""
+"""Checkpoints of running trials: what they hold, and that none can run code when it is read."""
 
 from pathlib import Path
 from typing import Any
@@ -6,8 +6,15 @@ from typing import Any
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
+from lightning_tricks.task.task import Task
+from lightning_tricks.tricks.record import Tricks
+
 _REBUILT = ("hyper_parameters", "datamodule_hyper_parameters", "hparams_name", "datamodule_hparams_name")
 """What a Trainer puts into checkpoints beside: any objects of the user's. The task has them."""
+
+
+NEEDED = {"trial", "state_dict", "loops", "callbacks", "optimizer_states", "lr_schedulers"}
+"""What a checkpoint holds. Lightning would go on without some of these, to another score."""
 
 
 class PlainCheckpoints(TorchCheckpointIO):
@@ -31,3 +38,14 @@ def read(path: str | Path) -> dict[str, Any]:
     """
     content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return content
+
+
+def identity_of(task: Task, tricks: Tricks, seed: int) -> dict[str, Any]:
+    """Return what a checkpoint must be of, for a trial to go on from it."""
+    return {
+        "task": task.name,
+        "epochs": task.epochs,
+        "record": tricks.model_dump(),
+        "seed": seed,
+        "fingerprint": task.fingerprint,
+    }

@@ -210,7 +210,7 @@ class _Rank:
         self.connection.send_bytes(cloudpickle.dumps(message))
 
     def _listen(self) -> None:
-        """Callback jobs and stops; leave when the process that started this one is gone."""
+        """Take jobs and stops; leave when the process that started this one is gone."""
         with contextlib.suppress(EOFError, OSError):
             while True:
                 message = self.connection.recv_bytes()

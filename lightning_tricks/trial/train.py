@@ -19,9 +19,9 @@ from lightning_tricks.module.hooks import TricksHooks
 from lightning_tricks.redaction import redacted
 from lightning_tricks.task.quiet import SILENT, quiet
 from lightning_tricks.task.task import Task
+from lightning_tricks.trial.callback import TrialCallback
 from lightning_tricks.trial.checkpoints import PlainCheckpoints
 from lightning_tricks.trial.result import Interrupted, Report, Result, stopped_after
-from lightning_tricks.trial.watcher import Watcher
 from lightning_tricks.tricks.record import Tricks
 
 
@@ -52,8 +52,8 @@ def train(
         Interrupted: soon after `interrupted()` becomes true.
     """
 
-    def watch() -> Watcher:
-        return Watcher(task, tricks, seed, report, interrupted, checkpoint)
+    def watch() -> TrialCallback:
+        return TrialCallback(task, tricks, seed, report, interrupted, checkpoint)
 
     watcher = watch()
     result = _fit(watcher, devices)
@@ -67,7 +67,7 @@ def train(
     return result
 
 
-def _fit(watcher: "Watcher", devices: int) -> Result:
+def _fit(watcher: "TrialCallback", devices: int) -> Result:
     """Train once, from the checkpoint if there is one."""
     module: TricksHooks | None = None
     with quiet():
@@ -97,7 +97,7 @@ def _fit(watcher: "Watcher", devices: int) -> Result:
     )
 
 
-def _ending(watcher: "Watcher", error: BaseException | None = None) -> Result:
+def _ending(watcher: "TrialCallback", error: BaseException | None = None) -> Result:
     """Say how training ended: by itself, or by what was raised, which is being handled."""
     if isinstance(error, Diverged):
         return Result("pruned", reason=f"{error} (epoch {watcher.reached + 1})", diverged=True)
@@ -111,7 +111,7 @@ def _ending(watcher: "Watcher", error: BaseException | None = None) -> Result:
     return Result("complete")
 
 
-def _trainer(task: Task, watcher: "Watcher", devices: int) -> pl.Trainer:
+def _trainer(task: Task, watcher: "TrialCallback", devices: int) -> pl.Trainer:
     defaults = {
         **SILENT,
         "devices": devices,

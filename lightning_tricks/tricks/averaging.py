@@ -1,7 +1,7 @@
 """Averaging of weights: what is validated, saved and scored is the average.
 
 Until an average has begun, that is the weights themselves. Statistics of batch norm are gathered
-again under the averaged weights, over the training split, before each validation.
+again under the averaged weights, from the first batches of the epoch, before each validation.
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""Where trials run: one interface, and the simplest of its implementations.
+"""Where trials run: one interface, of which `inline` and `ray_workers` are implementations.
 
 Jobs go out, events come back. Workers know neither Optuna nor MLflow, and never wait for either.
 """

@@ -39,7 +39,7 @@ class Actor:
 
     def __init__(self, paths: list[str], *arguments: Any) -> None:
         sys.path += [path for path in paths if path not in sys.path]
-        self.trainer = importlib.import_module("lightning_tricks.workers.ray_trainer").Trainer(
+        self.runner = importlib.import_module("lightning_tricks.workers.ray_actor").TrialRunner(
             *arguments
         )
 
@@ -49,14 +49,14 @@ class Actor:
 
     def stop(self, number: int) -> None:
         """Stop a trial at the end of its epoch."""
-        self.trainer.stop(number)
+        self.runner.stop(number)
 
     def train(self, job: bytes) -> Iterator[Any]:
         """Train a trial and tell of it; after its result come its weights."""
-        yield from self.trainer.train(job)
+        yield from self.runner.train(job)
 
 
-class Host:
+class Driver:
     """Keep workers, and pass on what they say, as `(worker, word, content)`.
 
     Args:
@@ -77,7 +77,7 @@ class Host:
             return
         remote = ray.remote(**resources, max_concurrency=2, max_restarts=0)(Actor)
         start = [ray.put(argument) if isinstance(argument, bytes) else argument for argument in start]
-        workers = [_Worker(index, lambda: remote.remote(*start), self) for index in range(count)]
+        workers = [_ActorSlot(index, lambda: remote.remote(*start), self) for index in range(count)]
         with contextlib.suppress(EOFError):
             while True:
                 index, word, content = self.connection.recv()
@@ -107,11 +107,11 @@ class Host:
         self.tell(0, "opened", (ray.cluster_resources(), len(nodes)))
 
 
-class _Worker:
+class _ActorSlot:
     """The place of one worker, whichever actor holds it; its methods are what can be asked of it."""
 
-    def __init__(self, index: int, make: Any, host: Host) -> None:
-        self.index, self.make, self.host = index, make, host
+    def __init__(self, index: int, make: Any, driver: Driver) -> None:
+        self.index, self.make, self.driver = index, make, driver
         self.node, self.process = "", 0
         threading.Thread(target=self._keep, daemon=True).start()
 
@@ -125,9 +125,9 @@ class _Worker:
         """Fetch the weights of the last trial."""
         del content
         try:
-            self.host.tell(self.index, "weights", ray.get(self.last, timeout=WEIGHTS_SECONDS))
+            self.driver.tell(self.index, "weights", ray.get(self.last, timeout=WEIGHTS_SECONDS))
         except Exception as error:  # they are gone with the node that held them
-            self.host.tell(self.index, "no weights", str(error))
+            self.driver.tell(self.index, "no weights", str(error))
 
     def renew(self, content: None) -> None:
         """Put a new actor in the place of one that has nothing to do."""
@@ -152,12 +152,12 @@ class _Worker:
                 self._serve()
             except Exception as error:  # Ray's, or StopIteration
                 why = _why(error)
-            self.host.tell(self.index, "died", why)
+            self.driver.tell(self.index, "died", why)
             ray.kill(self.actor)
 
     def _serve(self) -> None:
         self.node, self.process = ray.get(self.actor.place.remote())
-        self.host.tell(self.index, "ready")
+        self.driver.tell(self.index, "ready")
         while (job := self.jobs.get()) is not None:
             stream = self.actor.train.options(num_returns="streaming").remote(job)
             word = ""
@@ -165,7 +165,7 @@ class _Worker:
                 word, content = ray.get(next(stream))
                 if word == "result":
                     self.last = next(stream)
-                self.host.tell(self.index, word, content)
+                self.driver.tell(self.index, word, content)
 
 
 def _reach(address: str) -> None:
@@ -214,6 +214,6 @@ def _leave_with(parent: int) -> None:
 
 if __name__ == "__main__":
     threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
-    Host(Connection(int(sys.argv[1]))).serve()
+    Driver(Connection(int(sys.argv[1]))).serve()
     ray.shutdown()
     os._exit(0)  # whatever its threads wait for

@@ -55,7 +55,7 @@ def beside(search: Coordinator) -> Coordinator:
     )
 
 
-class Draws:
+class Reruns:
     """Train records over seeds; what was trained before is not trained again.
 
     Args:

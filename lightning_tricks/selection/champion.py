@@ -1,17 +1,17 @@
-"""Which record of a race becomes the champion."""
+"""Which record of a race becomes the champion, and why."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lightning_tricks.selection.race import Race
 from lightning_tricks.tricks.record import Tricks
-from lightning_tricks.verdict.race import Race
 
 
 @dataclass(frozen=True)
-class Choice:
+class Champion:
     """The champion of a race, and why it is."""
 
-    champion: str
+    name: str
     better_than_baseline: bool
     """Whether the best could be told apart from the baseline."""
     tied: tuple[str, ...]
@@ -20,7 +20,7 @@ class Choice:
     """In a sentence."""
 
 
-def choose(race: Race, records: Mapping[str, Tricks], seconds: Mapping[str, float]) -> Choice:
+def choose(race: Race, records: Mapping[str, Tricks], seconds: Mapping[str, float]) -> Champion:
     """Return the champion of a race.
 
     It is the best mean if that is clearly better than the baseline: by the paired t-test, with an error
@@ -36,7 +36,7 @@ def choose(race: Race, records: Mapping[str, Tricks], seconds: Mapping[str, floa
     tied, best = tuple(race.tied()), race.best
     if race.beats("baseline"):
         why = f"its mean is the best of {len(race.names)}, and clearly better than the baseline's"
-        return Choice(best, True, tied, why)
+        return Champion(best, True, tied, why)
 
     def cost(name: str) -> tuple[int, float]:
         return simplicity(records[name]), seconds[name]
@@ -48,7 +48,7 @@ def choose(race: Race, records: Mapping[str, Tricks], seconds: Mapping[str, floa
         else f"the simplest of {len(tied)} that tie with the best"
     )
     why += f"; of {len(race.names)} records none is clearly better than the baseline"
-    return Choice(simplest, False, tied, why)
+    return Champion(simplest, False, tied, why)
 
 
 def simplicity(record: Tricks) -> int:

@@ -18,7 +18,7 @@ from lightning_tricks.module.lightning_internals import begin_batches_anew
 from lightning_tricks.scores import LOSS, monitored
 from lightning_tricks.seeds import derive
 from lightning_tricks.task.task import Task
-from lightning_tricks.trial.checkpoints import read
+from lightning_tricks.trial.checkpoints import NEEDED, identity_of, read
 from lightning_tricks.trial.result import Epoch, Interrupted, Report
 from lightning_tricks.tricks.record import Tricks
 
@@ -26,11 +26,9 @@ CHECKPOINT_SECONDS = 1.0
 """At the end of an epoch a checkpoint is written if the last is so old."""
 WRITING_SHARE = 0.1
 """Writing them takes no larger share of the time than this."""
-_NEEDED = {"trial", "state_dict", "loops", "callbacks", "optimizer_states", "lr_schedulers"}
-"""What a checkpoint holds. Lightning would go on without some of these, to another score."""
 
 
-class Watcher(pl.Callback):
+class TrialCallback(pl.Callback):
     """Report each epoch, stop when told to, and write the checkpoints."""
 
     def __init__(
@@ -44,7 +42,7 @@ class Watcher(pl.Callback):
     ) -> None:
         self.task, self.tricks, self.seed = task, tricks, seed
         self.report, self.interrupted, self.checkpoint = report, interrupted, checkpoint
-        self.identity = {} if checkpoint is None else _identity(task, tricks, seed)
+        self.identity = {} if checkpoint is None else identity_of(task, tricks, seed)
         """What a checkpoint must be of, for this trial to go on from it."""
         self.epochs: list[Epoch] = []
         self.values: list[float] = []
@@ -72,7 +70,7 @@ class Watcher(pl.Callback):
             return None
         try:
             content = read(self.checkpoint)
-            if lacking := _NEEDED - content.keys():
+            if lacking := NEEDED - content.keys():
                 raise ValueError(f"it lacks {sorted(lacking)}")
             self.resuming = content["trial"]["identity"] == self.identity
         except Exception as error:  # torch raises many for a file that is damaged
@@ -175,13 +173,3 @@ class Watcher(pl.Callback):
             self.trouble = f"a checkpoint could not be written: {one_line(error)}"
         self.written = time.perf_counter()
         self.interval = max(CHECKPOINT_SECONDS, (self.written - begin) / WRITING_SHARE)
-
-
-def _identity(task: Task, tricks: Tricks, seed: int) -> dict[str, Any]:
-    return {
-        "task": task.name,
-        "epochs": task.epochs,
-        "record": tricks.model_dump(),
-        "seed": seed,
-        "fingerprint": task.fingerprint,
-    }

@@ -21,7 +21,7 @@ BEAT_SECONDS = 2.0
 """How often a worker tells that its trial advances, between epochs."""
 
 
-class Trainer:
+class TrialRunner:
     """What an actor trains with.
 
     Args:

@@ -18,7 +18,7 @@ MAX_LOSSES = 3
 
 
 @dataclass(eq=False)
-class RunningTrial:
+class OpenTrial:
     """A trial that was asked for and did not end."""
 
     trial: optuna.Trial

@@ -6,8 +6,8 @@ from typing import Any, Self
 
 from pydantic import TypeAdapter
 
-from lightning_tricks.verdict.choice import Choice
-from lightning_tricks.verdict.intervals import Interval
+from lightning_tricks.selection.champion import Champion
+from lightning_tricks.selection.intervals import Interval
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Verdict:
     """Of the records that were compared."""
     seeds: int
     """To choose with, and as many again to report."""
-    choice: Choice
+    champion: Champion
     trial: int
     """The number of the champion's trial in the search."""
     rows: Mapping[str, Row]
@@ -57,8 +57,8 @@ class Verdict:
         found = (
             f"{monitor} {score} over {self.seeds} fresh seeds" if score else "never trained to its end"
         )
-        name = "the baseline" if self.choice.champion == "baseline" else self.choice.champion
-        return f"Champion: {name} ({self.choice.why}); {found}.{self._beside(mode)}{self._used()}"
+        name = "the baseline" if self.champion.name == "baseline" else self.champion.name
+        return f"Champion: {name} ({self.champion.why}); {found}.{self._beside(mode)}{self._used()}"
 
     def _beside(self, mode: str) -> str:
         if self.gain is None:

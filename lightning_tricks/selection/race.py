@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lightning_tricks.verdict.intervals import chance
+from lightning_tricks.selection.intervals import chance
 
 ERROR = 0.05
 """How often a record is taken for worse that is as good as the best: in all looks of a race together

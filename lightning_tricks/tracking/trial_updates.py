@@ -3,14 +3,12 @@
 import shlex
 import sys
 from datetime import datetime
-from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.redaction import redacted
 from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.standing import Standing
-from lightning_tricks.space.space import Space
 from lightning_tricks.task.task import Task
 from lightning_tricks.tracking.format import (
     DESCRIPTION,
@@ -22,7 +20,7 @@ from lightning_tricks.tracking.format import (
     run_name,
     shown,
 )
-from lightning_tricks.tracking.update import Status, Update
+from lightning_tricks.tracking.run_update import Status, Update
 from lightning_tricks.trial.result import Epoch
 from lightning_tricks.tricks.record import Tricks, type_name
 
@@ -151,24 +149,6 @@ def whole(task: Task, trial: FrozenTrial, standing: Standing) -> Update:
         update.merge(epoch(done, start + int(step * count)))
     update.merge(ended(task, trial, outcome, standing))
     return update
-
-
-def columns(task: Task, space: Space[Any]) -> list[str]:
-    """Return the columns of the table of trials, in MLflow's names: what the trials may differ in."""
-    searched = {path.partition(".")[0] for path in space.searched()}
-    first = ("optimizer", "normalization")
-    stages = [name for name in task.tricks.model_fields if name not in first and name in searched]
-    return [
-        "tags.`role`",
-        *(f"params.`{name}`" for name in first),
-        "metrics.`objective`",
-        "metrics.`gradient/first_to_last`",
-        "tags.`reason`",
-        *(f"params.`{name}`" for name in ("optimizer.lr", *stages)),
-        "metrics.`seconds`",
-        "metrics.`parameters_per_sample`",
-        "tags.`tricks`",
-    ]
 
 
 def command() -> str:
