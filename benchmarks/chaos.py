@@ -30,6 +30,7 @@ from lightning_tricks import MLP, InMemoryData, Task, main
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from server import Server
 
+from lightning_tricks.search.outcomes import LOSSES
 from lightning_tricks.search.studies import finished, load_study
 from lightning_tricks.tracking.agreement import differences
 
@@ -92,7 +93,7 @@ class Chaos:
         while self.program.poll() is None:
             trials = self.trials_now()
             running = [t for t in trials if not t.state.is_finished()]
-            hit = any(t.user_attrs.get("deaths", 0) > 1 for t in running)
+            hit = any(t.user_attrs.get(LOSSES, 0) > 1 for t in running)
             if len(trials) - len(running) >= done and not hit and self.training():
                 return True
             time.sleep(0.3)

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
+from lightning_tricks.errors import InputError, one_line
 from lightning_tricks.selection.champion import Champion
 from lightning_tricks.selection.intervals import Interval
 
@@ -42,9 +43,15 @@ class Verdict:
         """Read a verdict as it is kept.
 
         Raises:
-            pydantic.ValidationError: if it is not one.
+            InputError: if it is not one.
         """
-        verdict: Self = TypeAdapter(cls).validate_python(data)
+        try:
+            verdict: Self = TypeAdapter(cls).validate_python(data)
+        except ValidationError as error:
+            raise InputError(
+                f"the storage is damaged: the verdict is not what a study writes ({one_line(error, 80)})"
+                "; put a backup in its place, or choose another --study-name"
+            ) from None
         return verdict
 
     def plain(self) -> dict[str, Any]:

@@ -29,6 +29,7 @@ examples:
   %(prog)s --epochs 3 --study-name short  another study, of short trials
   %(prog)s --workers 4                    four trials at a time
   %(prog)s --space narrow.yaml            pin and narrow the search
+  %(prog)s --report digits.html           write the report again
   %(prog)s --check                        do Optuna and MLflow agree?
   %(prog)s --check --repair               write MLflow anew where they do not
 
@@ -156,6 +157,7 @@ def _parser(n_trials: int, finalists: int) -> _Parser:
     )
     add("--seeds", type=_number, default=5, help="to choose the champion with, and again to report")
     add("--same-task", action="store_true", help="go on although the task looks changed")
+    add("--report", metavar="FILE.html", help="only write the report of a study that has its verdict")
     add("--check", action="store_true", help="only tell whether Optuna and MLflow agree")
     add("--repair", action="store_true", help="with --check: write MLflow anew where they do not")
     return parser

@@ -8,7 +8,9 @@ from optuna.trial import FrozenTrial
 
 from lightning_tricks.errors import one_line
 from lightning_tricks.module.hooks import TricksHooks
+from lightning_tricks.report.page import Report
 from lightning_tricks.search import outcomes
+from lightning_tricks.search.optuna_internals import storage_of
 from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.standing import Standing, remember_champion, remember_test
 from lightning_tricks.selection.result import Verdict
@@ -22,6 +24,13 @@ from lightning_tricks.tracking import trial_updates
 from lightning_tricks.tracking.format import milliseconds
 from lightning_tricks.tracking.tracker import Tracker
 from lightning_tricks.tracking.view import how_to_look
+
+
+def report_of(study: optuna.Study, task: Task, verdict: Verdict) -> Report:
+    """Return the report of a study that has a verdict."""
+    name = outcomes.verdict_name(study.study_name)
+    reruns = optuna.load_study(study_name=name, storage=storage_of(study))
+    return Report(study, reruns.get_trials(deepcopy=False), task, verdict, trial_updates.command())
 
 
 class Conclusion:
@@ -52,7 +61,12 @@ class Conclusion:
             metrics = {} if row is None else {"champion": row.validation.mean}
             metrics |= {} if row is None or row.test is None else {"champion_test": row.test.mean}
             self._describe(summary, metrics)
+            self.recorded &= self.tracker.attempt(lambda: self._log_report(verdict))
         return replace(summary, look=how_to_look(self.tracker.uri, self.tracker.link))
+
+    def _log_report(self, verdict: Verdict) -> None:
+        report = report_of(self.study, self.task, verdict)
+        self.tracker.log_report({"report.html": report.html(), "report.md": report.markdown()})
 
     def write(self) -> Summary:
         """Return what the study found, once MLflow knows it."""

@@ -299,8 +299,8 @@ class Coordinator:
                 return self._on_report(running, epoch)
             case Ended():
                 self._on_ended(running, event)
-            case Lost(reason=reason):
-                self._on_lost(running, reason)
+            case Lost():
+                self._on_lost(running, event)
         return False
 
     def _on_report(self, running: OpenTrial, epoch: Epoch) -> bool:
@@ -329,12 +329,12 @@ class Coordinator:
         except Exception as error:  # no space, or a worker that died after its last word
             self.progress.warn(f"the weights of trial {number} were not kept: {one_line(error)}")
 
-    def _on_lost(self, running: OpenTrial, reason: str) -> None:
+    def _on_lost(self, running: OpenTrial, lost: Lost) -> None:
         """Train a trial again that lost its worker, or let it end."""
-        job, result = running.job, running.lose_worker(reason)
+        job, result = running.job, running.lose_worker(lost.reason, counts=lost.by_itself)
         if result is None:
             self.progress.warn(
-                f"the worker of trial {job.number} is lost ({reason}): the trial goes on elsewhere"
+                f"the worker of trial {job.number} is lost ({lost.reason}): the trial goes on elsewhere"
             )
             self.queue.appendleft(running)
             return

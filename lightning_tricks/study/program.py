@@ -11,12 +11,14 @@ from typing import Any
 
 import optuna
 
-from lightning_tricks.errors import InputError, UnknownStudy
+from lightning_tricks.errors import InputError, UnknownStudy, one_line
 from lightning_tricks.redaction import redacted
 from lightning_tricks.search import lock
-from lightning_tricks.search.outcomes import MLFLOW_RUN, inspect, verdict_name
+from lightning_tricks.search.outcomes import MLFLOW_RUN, VERDICT, inspect, verdict_name
 from lightning_tricks.search.studies import StudyMaker, create_study, finished, load_study, storage_file
+from lightning_tricks.selection.result import Verdict
 from lightning_tricks.space.space import Space
+from lightning_tricks.study.conclusion import report_of
 from lightning_tricks.study.optimize import optimize
 from lightning_tricks.study.summary import count
 from lightning_tricks.task.task import Task
@@ -46,6 +48,8 @@ def run(given: argparse.Namespace, make_task: Callable[[], Task]) -> int:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     _check_places(given)
     name = given.study_name or task.name
+    if given.report is not None:
+        return _report(name, given, task)
     return _check(name, given, task, space) if given.check else _train(name, given, task, space)
 
 
@@ -98,6 +102,23 @@ def _train(name: str, given: argparse.Namespace, task: Task, space: Space[Any]) 
     )
     _print(f"\n{summary.text()}\n\n{summary.look}")
     return 3 if summary.missing else 0
+
+
+def _report(name: str, given: argparse.Namespace, task: Task) -> int:
+    """Write the report of a study, as HTML and in Markdown."""
+    study = load_study(name, given.storage)
+    inspect(study)
+    if VERDICT not in study.user_attrs:
+        raise InputError(f"study {name!r} has no verdict yet: run it with --finalists first")
+    path = Path(given.report)
+    report = report_of(study, task, Verdict.read(study.user_attrs[VERDICT]))
+    try:
+        path.write_text(report.html(), encoding="utf-8")
+        path.with_suffix(".md").write_text(report.markdown(), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"the report cannot be written: {one_line(error)}") from None
+    _print(report.answer, f"written to {path} and {path.with_suffix('.md')}")
+    return 0
 
 
 def _check(name: str, given: argparse.Namespace, task: Task, space: Space[Any]) -> int:

@@ -65,9 +65,14 @@ class OpenTrial:
         self.stopped = epoch.number == self.stop_at
         return self.stopped
 
-    def lose_worker(self, reason: str) -> Result | None:
-        """Count a lost worker; return the trial's result if it ends by that, None if it goes on."""
-        self.losses += 1
+    def lose_worker(self, reason: str, *, counts: bool = True) -> Result | None:
+        """Note a lost worker; return the trial's result if it ends by that, None if it goes on.
+
+        Args:
+            reason: for which it was lost.
+            counts: whether the trial may be the cause.
+        """
+        self.losses += counts
         if self.stopped:
             return self.pruned(Result("pruned"))
         if self.losses >= MAX_LOSSES:

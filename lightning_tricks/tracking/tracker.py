@@ -173,6 +173,11 @@ class Tracker:
             self.writer.run_id, metrics=[Metric(k, significant(v), now, 0) for k, v in metrics.items()]
         )
 
+    def log_report(self, files: Mapping[str, str]) -> None:
+        """Keep the files of a report beside the study's run, without passwords."""
+        for name, text in files.items():
+            self.client.log_text(self.writer.run_id, redacted(text), name)
+
     def save_view(self, columns: Sequence[str], ascending: bool) -> None:
         """Give the runs table a view that shows scores and tricks, best first."""
         view.save_view(self.client, self.experiment_id, columns, ascending)

@@ -50,6 +50,8 @@ class Lost:
 
     number: int
     reason: str
+    by_itself: bool = True
+    """Whether the trial may be the cause; Ray's own death is no trial's fault."""
 
 
 Event = Reported | Ended | Lost

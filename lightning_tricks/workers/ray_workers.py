@@ -278,7 +278,7 @@ class RayWorkers(Workers):
         except InputError as error:
             raise Unfinished(f"Ray died, and {error}; then run the same command to go on") from None
         for job in under_way:
-            callback(Lost(job.number, "Ray died"))
+            callback(Lost(job.number, "Ray died", by_itself=False))
 
 
 def _paths() -> list[str]:

@@ -1,0 +1,1 @@
+"""One file to hand around: what a study asked, found and cost."""

@@ -1,0 +1,226 @@
+"""The report as one HTML file that needs no network, and its twin in Markdown."""
+
+import html
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import optuna
+from matplotlib.figure import Figure
+from optuna.trial import FrozenTrial, TrialState
+
+from lightning_tricks.report import figures
+from lightning_tricks.report.importance import ENOUGH, importances
+from lightning_tricks.search.outcomes import Outcome
+from lightning_tricks.selection.result import Verdict
+from lightning_tricks.task.task import Task
+from lightning_tricks.tricks.papers import papers_of
+from lightning_tricks.tricks.record import Tricks, describe
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #222;
+  max-width: 46rem; margin: 2rem auto; padding: 0 1rem }
+h1 { font-size: 1.6rem } h2 { font-size: 1.2rem; margin-top: 2.2rem }
+.answer { font-size: 1.15rem; border-left: 4px solid #c23b22; padding-left: 1rem }
+.scroll { overflow-x: auto } table { border-collapse: collapse; font-size: .9rem }
+th, td { text-align: left; vertical-align: top;
+  padding: .25rem .8rem .25rem 0; border-bottom: 1px solid #ddd }
+svg { width: 100%; height: auto }
+@media print { body { margin: 0; max-width: none } svg, table { break-inside: avoid } }
+"""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Some rows under a header."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def html(self) -> str:
+        """Return it as HTML, which scrolls by itself where the page is narrow."""
+        head = "".join(f"<th>{html.escape(cell)}</th>" for cell in self.header)
+        lines = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in self.rows)
+        body = "".join(f"<tr>{line}</tr>" for line in lines)
+        return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
+
+    def markdown(self) -> str:
+        """Return it in Markdown."""
+        lines = [self.header, ["---"] * len(self.header), *self.rows]
+        cells = ([cell.replace("|", "\\|") for cell in line] for line in lines)
+        return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
+Block = str | Table | Figure
+
+
+class Report:
+    """What a study found, section by section.
+
+    Args:
+        search: the study of the search.
+        reruns: the trials of the verdict's study.
+        task: of the study.
+        verdict: of the study.
+        command: that reproduces it.
+    """
+
+    def __init__(
+        self,
+        search: optuna.Study,
+        reruns: Sequence[FrozenTrial],
+        task: Task,
+        verdict: Verdict,
+        command: str,
+    ) -> None:
+        self.search, self.reruns, self.task = search, reruns, task
+        self.verdict, self.command = verdict, command
+        self.trials = [t for t in search.get_trials(deepcopy=False) if t.state.is_finished()]
+        chosen = next(t for t in self.trials if t.number == verdict.trial)
+        outcome = Outcome.read(chosen)
+        assert outcome is not None  # it is the champion
+        self.record: Tricks = task.tricks.parse(outcome.record)
+
+    @property
+    def answer(self) -> str:
+        """The result in a sentence or two."""
+        return self.verdict.headline(self.task.monitor, self.task.mode)
+
+    def markdown(self) -> str:
+        """Return the report in Markdown, without the figures."""
+        parts = [f"# Study {self.search.study_name}", f"> {self.answer}"]
+        for title, blocks in self._sections():
+            written = [_markdown(block) for block in blocks if not isinstance(block, Figure)]
+            parts += [f"## {title}", *written] if written else []
+        return "\n\n".join(parts) + "\n"
+
+    def html(self) -> str:
+        """Return the report as one HTML file."""
+        body = [
+            f"<h1>Study {html.escape(self.search.study_name)}</h1>",
+            f'<p class="answer">{html.escape(self.answer)}</p>',
+        ]
+        for title, blocks in self._sections():
+            body.append(f"<h2>{html.escape(title)}</h2>")
+            body += [_html(block) for block in blocks]
+        return (
+            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">'
+            f"<title>{html.escape(self.search.study_name)}</title><style>{STYLE}</style></head>\n"
+            f"<body>\n{chr(10).join(body)}\n</body></html>\n"
+        )
+
+    def _sections(self) -> Iterator[tuple[str, list[Block]]]:
+        yield "What was asked", [self._question()]
+        monitor, mode = self.task.monitor, self.task.mode
+        yield (
+            "How good it is",
+            [self._scores(), figures.intervals(self.verdict, monitor), _NOTE],
+        )
+        yield "Learning curves", [figures.curves(self.reruns, self.verdict, monitor)]
+        yield "The champion's tricks", [self._tricks()]
+        yield "The search", [figures.history(self.trials, monitor, mode)]
+        yield "Which stages made a difference", list(self._importance())
+        yield "Gradient health", [self._health()]
+        yield "What it cost", [self._cost()]
+        yield "How to reproduce it", [self._versions()]
+
+    def _question(self) -> str:
+        return (
+            f"Which training tricks does {self.task.name!r} need? Scored by {self.task.monitor} "
+            f"({'more' if self.task.mode == 'max' else 'less'} is better), trials of up to "
+            f"{self.task.epochs} epochs, {len(self.trials)} trials in the search."
+        )
+
+    def _scores(self) -> Table:
+        rows = [
+            (name, str(row.validation), str(row.test) if row.test else "—")
+            for name, row in self.verdict.rows.items()
+        ]
+        test = f"test/{self.task.monitor.partition('/')[2]}"
+        return Table(("", self.task.monitor, test), rows)
+
+    def _tricks(self) -> Table:
+        changed = self.record.differences(self.task.reference())
+        rows = []
+        for stage in type(self.record).model_fields:
+            trick = getattr(self.record, stage)
+            known = hasattr(type(trick), "neutral") and not trick.neutral
+            formula = (type(trick).__doc__ or "").strip().splitlines()[0] if known else ""
+            papers = "; ".join(paper.text() for paper in papers_of(type(trick))) if known else ""
+            rows.append((stage, describe(trick), changed.get(stage, ("", ""))[1], formula, papers))
+        header = ("stage", "trick", "instead of the baseline's", "formula", "paper")
+        return Table(header, rows)
+
+    def _importance(self) -> Iterator[Block]:
+        found = importances(self.search)
+        complete = sum(trial.state == TrialState.COMPLETE for trial in self.trials)
+        if complete < ENOUGH:
+            yield f"Only {complete} trials were complete: with fewer than {ENOUGH} these mean little."
+        if found:
+            yield figures.importance(found)
+            rows = [(n, f"{m:.2f}", f"{low:.2f} to {high:.2f}") for n, (m, low, high) in found.items()]
+            yield Table(("stage", "importance", "95 % of resamples"), rows)
+        else:
+            yield "All complete trials have one score: nothing made a difference."
+
+    def _health(self) -> Table:
+        ratios: dict[tuple[str, str], list[float]] = {}
+        for trial in self.trials:
+            outcome = Outcome.read(trial)
+            if outcome is None or not outcome.epochs:
+                continue
+            record = self.task.tricks.parse(outcome.record)
+            ratio = outcome.epochs[0]["metrics"].get("gradient/first_to_last")
+            if ratio is not None:
+                place = (record.initialization.kind, record.normalization.kind)
+                ratios.setdefault(place, []).append(ratio)
+        rows = [
+            (init, norm, str(len(values)), f"{min(values):.3g} to {max(values):.3g}")
+            for (init, norm), values in sorted(ratios.items(), key=lambda item: min(item[1]))
+        ]
+        header = ("initialization", "normalization", "trials", "gradient of first by last layer")
+        return Table(header, rows)
+
+    def _cost(self) -> Table:
+        spent = [(o, t) for t in [*self.trials, *self.reruns] if (o := Outcome.read(t)) is not None]
+        seconds = sum(o.seconds for o, _ in spent if o.duplicate_of is None)
+        pruned = [o for o, t in spent if t.state == TrialState.PRUNED]
+        full = [o.seconds for o, t in spent if t.state == TrialState.COMPLETE and o.duplicate_of is None]
+        usual = sum(full) / len(full) if full else 0.0
+        saved = sum(max(usual - o.seconds, 0.0) for o in pruned)
+        states = [t.state for t in self.trials]
+        rows = [
+            ("device hours", f"{seconds / 3600:.3f}"),
+            ("trials complete", str(states.count(TrialState.COMPLETE))),
+            ("trials pruned", f"{len(pruned)}, which saved about {saved / 3600:.3f} hours"),
+            ("trials failed", str(states.count(TrialState.FAIL))),
+            ("trainings of the verdict", str(len(self.reruns))),
+        ]
+        return Table(("what", "how much"), rows)
+
+    def _versions(self) -> Table:
+        packages = ("lightning_tricks", "torch", "pytorch-lightning", "optuna", "mlflow")
+        rows = [
+            ("command", self.command),
+            ("seeds", f"{self.verdict.seeds} to choose, as many to report"),
+        ]
+        rows += [(name, version(name)) for name in packages]
+        return Table(("what", "which"), [*rows, ("python", platform.python_version())])
+
+
+_NOTE = (
+    "Intervals of 95 %: of validation over seeds, of test over seeds and samples. No seed of these took "
+    "part in choosing. The ensemble is all models of the champion together."
+)
+
+
+def _html(block: Block) -> str:
+    if isinstance(block, Figure):
+        return figures.svg(block)
+    return block.html() if isinstance(block, Table) else f"<p>{html.escape(block)}</p>"
+
+
+def _markdown(block: str | Table) -> str:
+    return block.markdown() if isinstance(block, Table) else block
