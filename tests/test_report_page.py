@@ -1,0 +1,95 @@
+"""The report that is handed around: one file, without network, on a phone and a screen."""
+
+import re
+from pathlib import Path
+
+import pytest
+import tiny_study
+from mlflow.tracking import MlflowClient
+from playwright.sync_api import sync_playwright
+from test_study import store, task
+from test_verdict import search
+
+from lightning_tricks import create_study
+from lightning_tricks.report.importance import importances
+from lightning_tricks.search.outcomes import VERDICT
+from lightning_tricks.selection.result import Verdict
+from lightning_tricks.study.conclusion import report_of
+
+CHROMIUM = Path("/usr/bin/chromium")
+
+
+@pytest.fixture
+def report(with_store):
+    study = create_study("tiny", storage="optuna.journal")
+    search(study, task(), n_trials=8)
+    return report_of(study, task(), Verdict.read(study.user_attrs[VERDICT]))
+
+
+def test_a_report_says_what_was_found_and_how_to_find_it_again(report):
+    text = report.markdown()
+    assert text.startswith("# Study tiny\n\n> Champion: ")
+    for row in ("plain", "baseline", "champion", "ensemble"):
+        assert f"| {row} | " in text
+    for title in ("How good it is", "The champion's tricks", "Gradient health", "What it cost"):
+        assert f"## {title}" in text
+    assert "| optuna | " in text
+    page = report.html()
+    assert page.count("<svg") == 4
+    assert not re.search(r'(src|href)="(?!#)', re.sub(r'xlink:href="#[^"]*"', "", page))
+    assert "@import" not in page
+    assert len(page) < 300_000
+    assert len(set(re.findall(r'id="([^"]+)"', page))) > 20
+
+
+@pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium")
+def test_a_report_fits_a_phone_and_a_screen_and_asks_nobody(report, tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text(report.html(), encoding="utf-8")
+    asked, said = [], []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        for width in (390, 1400):
+            page = browser.new_page(viewport={"width": width, "height": 900})
+            page.on("request", lambda request: asked.append(request.url))
+            page.on("console", lambda message: said.append(message.text))
+            page.goto(path.as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert page.locator("svg").first.bounding_box()["width"] > 0.7 * min(width, 736)
+        browser.close()
+    assert set(asked) == {path.as_uri()}
+    assert said == []
+
+
+def test_a_report_is_kept_with_the_study_and_written_again_without_training(report, capsys):
+    client = MlflowClient(store())
+    experiment = client.get_experiment_by_name("tiny").experiment_id
+    (run,) = client.search_runs([experiment], "tags.`role` = 'study'")
+    assert {"report.html", "report.md"} <= {f.path for f in client.list_artifacts(run.info.run_id)}
+    trials = len(create_study("tiny").trials)
+    assert tiny_study.main(tiny_study.task, ["--report", "again.html"]) == 0
+    assert "Champion: " in capsys.readouterr().out
+    assert Path("again.html").read_text().startswith("<!doctype html>")
+    assert Path("again.md").read_text().startswith("# Study tiny")
+    assert len(create_study("tiny").trials) == trials
+
+
+def test_a_study_without_a_verdict_has_no_report(with_store, capsys):
+    assert tiny_study.main(tiny_study.task, ["--n-trials", "2", "--workers", "inline"]) == 0
+    assert tiny_study.main(tiny_study.task, ["--report", "r.html"]) == 2
+    assert "has no verdict yet: run it with --finalists" in capsys.readouterr().err
+    assert not Path("r.html").exists()
+
+
+def test_importance_finds_the_stage_that_decides():
+    study = create_study("known", storage=None, sampler="random")
+    for number in range(60):
+        trial = study.ask()
+        kind = trial.suggest_categorical("optimizer", ["sgd", "adam"])
+        trial.suggest_categorical("dropout", ["none", "dropout"])
+        study.tell(trial, (kind == "adam") + 0.01 * (number % 7))
+    found = importances(study)
+    assert next(iter(found)) == "optimizer"
+    mean, low, high = found["optimizer"]
+    assert low <= mean <= high
+    assert low > found["dropout"][2]
