@@ -311,3 +311,27 @@ def test_a_regression_with_the_wrong_outputs_or_loss_is_an_error(outputs, loss, 
     )
     with pytest.raises(InputError, match=message):
         check(task, Space(Tricks))
+
+
+class Unusual(pl.LightningModule):
+    """Calls the arguments of its steps what it likes, as Lightning allows."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+
+    def training_step(self, b, i):
+        assert isinstance(i, int)
+        return F.cross_entropy(self.net(b[0]), b[1])
+
+    def validation_step(self, b, i):
+        self.log("val/loss", F.cross_entropy(self.net(b[0]), b[1]))
+
+
+@pytest.mark.parametrize(
+    ("stage", "kind"), [("averaging", "ema"), ("averaging", "swa"), ("optimizer", "schedule_free")]
+)
+def test_statistics_are_gathered_whatever_a_step_calls_its_arguments(stage, kind):
+    changed = with_tricks(Unusual(), ModuleTricks(**{stage: kind}))
+    trainer(2).fit(changed, small_data())
+    assert torch.isfinite(changed.net[1].running_var).all()

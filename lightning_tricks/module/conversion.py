@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import inspect
 import pickle
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.signature_utils import is_param_in_hook_signature
 from torch import nn
 
 from lightning_tricks.errors import InputError, one_line, other_package
@@ -150,10 +150,10 @@ class _WithTricks(TricksHooks):
 
     def pass_batch(self, batch: Any, batch_idx: int) -> None:
         """Run the training step for what norms gather, without logging."""
-        named = inspect.signature(self.training_step).parameters
-        call = {"batch_idx": batch_idx} if "batch_idx" in named else {}
+        # As Lightning does: whatever the second argument is called, it is the number of the batch.
+        numbered = is_param_in_hook_signature(self.training_step, "batch_idx", min_args=2)
         with _muted(self, "log", "log_dict"):
-            self.training_step(batch, **call)
+            self.training_step(*((batch, batch_idx) if numbered else (batch,)))
 
 
 def _noting_loss(step: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,7 +7,16 @@ from typing import Self
 import optuna
 from optuna.trial import FrozenTrial
 
-from lightning_tricks.search.outcomes import BASELINE, CHAMPION, ROLE, TESTS, VERDICT_OF, Outcome
+from lightning_tricks.search.outcomes import (
+    BASELINE,
+    CHAMPION,
+    ROLE,
+    TESTS,
+    VERDICT,
+    VERDICT_OF,
+    Outcome,
+)
+from lightning_tricks.selection.result import Verdict
 from lightning_tricks.task.task import Task
 from lightning_tricks.tricks.record import Tricks
 
@@ -24,6 +33,8 @@ class Standing:
     """The numbers of those that were, before others were better."""
     tests: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     """The metrics on the test split, by trial number; it is looked at once for each."""
+    verdict: Verdict | None = None
+    """What was found over fresh seeds."""
     ranked: bool = True
     """Whether its trials stand in the table of the search: those of a verdict do not."""
 
@@ -37,6 +48,7 @@ class Standing:
             champion=champion.get("trial"),
             former=champion.get("former", ()),
             tests={int(number): metrics for number, metrics in held.get(TESTS, {}).items()},
+            verdict=Verdict.read(held[VERDICT]) if VERDICT in held else None,
             ranked=VERDICT_OF not in held,
         )
 

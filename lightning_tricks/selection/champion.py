@@ -35,7 +35,8 @@ def choose(race: Race, records: Mapping[str, Tricks], seconds: Mapping[str, floa
     """
     tied, best = tuple(race.tied()), race.best
     if race.beats("baseline"):
-        why = f"its mean is the best of {len(race.names)}, and clearly better than the baseline's"
+        best_of = f"the best of {len(race.names)} and clearly better than the baseline"
+        why = f"by the seeds that choose, {best_of}"
         return Champion(best, True, tied, why)
 
     def cost(name: str) -> tuple[int, float]:
@@ -47,7 +48,8 @@ def choose(race: Race, records: Mapping[str, Tricks], seconds: Mapping[str, floa
         if simplest == best
         else f"the simplest of {len(tied)} that tie with the best"
     )
-    why += f"; of {len(race.names)} records none is clearly better than the baseline"
+    none = f"none of {len(race.names)} is clearly better than the baseline"
+    why += f"; by the seeds that choose, {none}"
     return Champion(simplest, False, tied, why)
 
 

@@ -61,11 +61,13 @@ class Verdict:
     def headline(self, monitor: str, mode: str) -> str:
         """Say in a sentence what was found."""
         score = self.rows["champion"].validation if "champion" in self.rows else None
-        found = (
-            f"{monitor} {score} over {self.seeds} fresh seeds" if score else "never trained to its end"
-        )
         name = "the baseline" if self.champion.name == "baseline" else self.champion.name
-        return f"Champion: {name} ({self.champion.why}); {found}.{self._beside(mode)}{self._used()}"
+        if score is None:
+            return f"Champion: {name} ({self.champion.why}); it was never trained to its end since."
+        return (
+            f"Champion: {name} ({self.champion.why}). Over {self.seeds} other seeds: {monitor} {score}."
+            f"{self._beside(mode)}{self._used()}"
+        )
 
     def _beside(self, mode: str) -> str:
         if self.gain is None:
@@ -73,12 +75,11 @@ class Verdict:
         sign = 1 if mode == "max" else -1
         if self.gain.excludes_zero:
             word = "better" if sign * self.gain.mean > 0 else "worse"
-            return f" On these it is {word} than the baseline ({self.gain})."
-        return f" On these it cannot be told apart from the baseline ({self.gain})."
+            return f" By these it is {word} than the baseline ({self.gain})."
+        return f" By these alone it cannot be told apart from the baseline ({self.gain})."
 
     def _used(self) -> str:
         if not self.before:
             return ""
-        return (
-            f" The test split was looked at {self.before} times before: its scores are no longer fresh."
-        )
+        times = "once" if self.before == 1 else f"{self.before} times"
+        return f" The test split was looked at {times} before: it is no longer fresh."

@@ -155,7 +155,12 @@ def _parser(n_trials: int, finalists: int) -> _Parser:
     add(
         "--finalists", type=_number, default=finalists, help="best records run over fresh seeds; 0: none"
     )
-    add("--seeds", type=_number, default=5, help="to choose the champion with, and again to report")
+    add(
+        "--seeds",
+        type=_number,
+        default=5,
+        help="3 or more to choose the champion with, and again to report",
+    )
     add("--same-task", action="store_true", help="go on although the task looks changed")
     add("--report", metavar="FILE.html", help="only write the report of a study that has its verdict")
     add("--check", action="store_true", help="only tell whether Optuna and MLflow agree")
@@ -170,7 +175,9 @@ def _count(text: str) -> int:
 
 
 def _number(text: str) -> int:
-    return 0 if text == "0" else _count(text)
+    if not re.fullmatch(r"[0-9]{1,3}", text):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 999 (got {quoted(text)})")
+    return int(text)
 
 
 def _seed(text: str) -> int:

@@ -360,10 +360,13 @@ class Coordinator:
         took = f"repeats trial {outcome.duplicate_of}" if repeated else f"{outcome.seconds:.1f} s"
         reason = f", {outcome.reason}" if outcome.reason else ""
         best = self.history.best
+        found = "none yet" if best is None else f"{best.value:.4f} (trial {best.number})"
+        searches = self.tracker.kind == "study"
+        name = f"trial {trial.number}" if searches else trial.user_attrs[outcomes.ROLE]
         self.progress.trial_ended(
-            f"trial {trial.number}: {score_of(trial)}, {took}{reason}",
+            f"{name}: {score_of(trial)}, {took}{reason}",
             trial.state.name,
-            "none yet" if best is None else f"{best.value:.4f} (trial {best.number})",
+            found if searches else "",  # of many seeds the best is the luckiest
             None if repeated else outcome.seconds,
             self._parallel,
         )

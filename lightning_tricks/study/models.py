@@ -44,7 +44,14 @@ def restore(
     return module
 
 
-def register(task: Task, module: TricksHooks, tracker: Tracker, number: int, standing: Standing) -> str:
+def register(
+    task: Task,
+    module: TricksHooks,
+    tracker: Tracker,
+    number: int,
+    standing: Standing,
+    what: str = "",
+) -> str:
     """Log and register the best trial's module in MLflow; return the version of the registered model.
 
     Args:
@@ -53,6 +60,7 @@ def register(task: Task, module: TricksHooks, tracker: Tracker, number: int, sta
         tracker: of the study.
         number: of the trial.
         standing: of the study, with the trial's metrics on the test split.
+        what: the model is, in a sentence; by default that it is of this trial.
     """
     name = tracker.name
     inputs, _ = task.example()
@@ -64,10 +72,14 @@ def register(task: Task, module: TricksHooks, tracker: Tracker, number: int, sta
         version = tracker.register(number, without_tricks(module), example.numpy(), [weights, record])
     shape = ", ".join(map(str, ("N", *example.shape[1:])))
     model = (
-        f"The best model of the study `{name}`; the alias `champion` is its latest version.\n\n"
+        f"The best model of the study `{name}` is its version with the alias `champion`.\n\n"
         f"{_snippet(f'{name}@champion', shape)}"
     )
-    tracker.describe_model(version, model, _page(name, version, shape, number, module.tricks, standing))
+    tracker.describe_model(
+        version,
+        model,
+        _page(name, version, shape, what or _of_trial(name, number, standing), module.tricks, standing),
+    )
     return version
 
 
@@ -86,15 +98,19 @@ def register_ensemble(
     return version
 
 
-def _page(name: str, version: str, shape: str, number: int, tricks: Tricks, standing: Standing) -> str:
-    """Write the page of a champion: its scores, how to load it, its record."""
+def _of_trial(name: str, number: int, standing: Standing) -> str:
     test = [f"{key} {value:.4f}" for key, value in standing.tests.get(number, {}).items()]
+    return f"Trial {number} of the study `{name}`" + (f": {', '.join(test)}." if test else ".")
+
+
+def _page(name: str, version: str, shape: str, what: str, tricks: Tricks, standing: Standing) -> str:
+    """Write the page of a champion: what it is, how to load it, its record."""
     stages = [(stage, describe(getattr(tricks, stage))) for stage in type(tricks).model_fields]
     changed = tricks.differences(standing.baseline)
     rows = [f"| {stage} | {mine} | {changed.get(stage, ('', ''))[1]} |" for stage, mine in stages]
     return "\n".join(
         [
-            f"Trial {number} of the study `{name}`" + (f": {', '.join(test)}." if test else "."),
+            what,
             "",
             _snippet(f"{name}/{version}", shape),
             "",

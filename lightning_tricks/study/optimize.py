@@ -177,7 +177,7 @@ def _check(
     finalists: int,
     seeds: int,
 ) -> None:
-    least_of = {"n_trials": 1, "seed": 0, "keep": 1, "finalists": 0, "seeds": 2}
+    least_of = {"n_trials": 1, "seed": 0, "keep": 1, "finalists": 0, "seeds": 3}
     values = (n_trials, seed, keep, finalists, seeds)
     for (what, least), value in zip(least_of.items(), values, strict=True):
         if not isinstance(value, int) or value < least:

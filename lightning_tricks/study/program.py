@@ -141,7 +141,8 @@ def _check(name: str, given: argparse.Namespace, task: Task, space: Space[Any]) 
         _print(*found, "writing it anew from what Optuna holds")
         _repair(study, given, task, space, len(trials))
         found = _compared(study, given, task)
-    agreed = f"Optuna and MLflow agree: {count(trials)}"
+    beside = " and the runs of its verdict" if VERDICT in study.user_attrs else ""
+    agreed = f"Optuna and MLflow agree: {count(trials)}{beside}"
     _print(*(found or [agreed]))
     return int(bool(found))
 

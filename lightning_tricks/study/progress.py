@@ -107,7 +107,7 @@ class Progress:
         Args:
             line: what is told about it where there is no live line.
             state: Optuna's name of its state.
-            best: the best score so far, in words.
+            best: the best score so far, in words; empty where it means nothing.
             seconds: that it was trained for; None if it was not trained.
             workers: the number of trials that are trained at the same time.
         """
@@ -117,7 +117,7 @@ class Progress:
         self.pruned += state == "PRUNED"
         self.failed += state == "FAIL"
         counts = f"{self.pruned} pruned" + (f", {self.failed} failed" if self.failed else "")
-        news = f"{counts}, best {best}{self._left(workers)}"
+        news = f"{counts}{f', best {best}' if best else ''}{self._left(workers)}"
         if self._live is not None:
             (task,) = self._live.task_ids
             self._live.update(task, completed=self.done, description=news, refresh=True)

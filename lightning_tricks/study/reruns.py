@@ -23,6 +23,8 @@ def beside(search: Coordinator) -> Coordinator:
     Raises:
         InputError: if its folder cannot be made, or MLflow cannot be reached.
     """
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # the user did not ask for this study
     study = optuna.create_study(
         study_name=outcomes.verdict_name(search.study.study_name),
         storage=storage_of(search.study),
@@ -31,6 +33,7 @@ def beside(search: Coordinator) -> Coordinator:
         pruner=NopPruner(),
         load_if_exists=True,
     )
+    optuna.logging.set_verbosity(level)
     held = search.study.user_attrs
     for name, value in (
         (outcomes.VERDICT_OF, search.study.study_name),

@@ -150,10 +150,10 @@ def summarize_verdict(study: optuna.Study, task: Task, verdict: Verdict) -> Summ
     ended, standing = finished(study), Standing.read(study, task)
     own = {role: trial_of(ended, role) for role in ("plain", "baseline")}
     own["champion"] = next(trial for trial in ended if trial.number == verdict.trial)
-    rows = [
-        [task.monitor, *(str(row.validation) for row in verdict.rows.values())],
-        [f"test/{task.monitor.partition('/')[2]}", *(str(r.test or "") for r in verdict.rows.values())],
-    ]
+    rows = [[task.monitor, *(str(row.validation) for row in verdict.rows.values())]]
+    if any(row.test for row in verdict.rows.values()):
+        name = task.monitor.partition("/")[2] or task.monitor
+        rows.append([f"test/{name}", *(str(row.test or "") for row in verdict.rows.values())])
     trials = [own.get(role) for role in verdict.rows]
     known = [trial for trial in trials if trial is not None]
     tricks = [[*row, *[""] * (len(trials) - len(known))] for row in _tricks(task, known)]
@@ -163,7 +163,8 @@ def summarize_verdict(study: optuna.Study, task: Task, verdict: Verdict) -> Summ
         "champion": f"champion (trial {verdict.trial})",
     }
     header = ["", *(titles.get(role, role) for role in verdict.rows)]
-    counts = f"{verdict.headline(task.monitor, task.mode)}\n{count(ended)}"
+    meaning = "±: 95 % intervals; of validation over seeds, of test over seeds and samples"
+    counts = f"{meaning}\n{verdict.headline(task.monitor, task.mode)}\n{count(ended)}"
     return Summary(header, rows + tricks, counts, marked=marked)
 
 

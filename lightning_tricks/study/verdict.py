@@ -56,7 +56,6 @@ def judge(search: Coordinator, count: int, seeds: int) -> Verdict:
         judgement = _Judgement(search, own, records, seeds)
         champion = judgement.select()
         rows = judgement.report(champion.name)
-        judgement.register(champion.name, trials[champion.name].number)
         verdict = Verdict(
             names=tuple(trials),
             seeds=seeds,
@@ -66,6 +65,11 @@ def judge(search: Coordinator, count: int, seeds: int) -> Verdict:
             gain=judgement.gain(champion.name),
             before=0 if before is None else before.before + (not same),
         )
+        words = verdict.headline(search.task.monitor, search.task.mode)
+        judgement.register(champion.name, verdict.trial, words)
+        means = {f"{row}/validation": held.validation.mean for row, held in rows.items()}
+        means |= {f"{row}/test": held.test.mean for row, held in rows.items() if held.test}
+        own.recorded &= own.tracker.attempt(lambda: own.tracker.describe(words, means))
         if judgement.registered:
             search.study.set_user_attr(VERDICT, verdict.plain())
     search.recorded &= own.recorded
@@ -167,8 +171,14 @@ class _Judgement:
         both = sorted(mine.keys() & theirs.keys())
         return difference([mine[d] for d in both], [theirs[d] for d in both]) if both else None
 
-    def register(self, name: str, number: int) -> None:
-        """Register the model of the champion's median seed, and all its seeds as an ensemble."""
+    def register(self, name: str, number: int, words: str) -> None:
+        """Register the model of the champion's median seed, and all its seeds as an ensemble.
+
+        Args:
+            name: of the champion's record.
+            number: of its trial in the search.
+            words: how good it is.
+        """
         trials = sorted(self.reports.get(name, []), key=lambda trial: trial.value or 0.0)
         tracker = self.own.tracker
         if not trials or not tracker.flush(timeout=60):
@@ -177,7 +187,10 @@ class _Judgement:
         try:
             standing = Standing.read(self.own.study, self.task)
             module = self.rows.restore(middle)
-            version = models.register(self.task, module, tracker, middle.number, standing)
+            what = (
+                f"{name.capitalize()}, trained again: the median of {len(trials)} fresh seeds. {words}"
+            )
+            version = models.register(self.task, module, tracker, middle.number, standing, what)
             remember_champion(self.search.study, number, tracker.run_of(middle.number), version)
             if (together := self.rows.ensemble(trials)) is not None:
                 models.register_ensemble(self.task, together, tracker, middle.number, len(trials))

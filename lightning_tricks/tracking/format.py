@@ -52,8 +52,10 @@ def ranking(score: float, *, first: bool, maximize: bool, when: int) -> Metric:
     return Metric(RANKING, math.nextafter(value, better) if first else value, when, 0)
 
 
-def run_name(number: int, role: str = "") -> str:
-    """Name the run of a trial."""
+def run_name(number: int, role: str = "", *, search: bool = True) -> str:
+    """Name the run of a trial; those of a verdict have numbers of their own, with a v."""
+    if not search:
+        return f"v{number:03d} · {role}"
     return f"{number:03d} · {role}" if role else f"{number:03d}"
 
 

@@ -101,7 +101,7 @@ def placed(task: Task, trial: FrozenTrial, outcome: Outcome, standing: Standing,
         first = trial.number == standing.champion
         metrics.append(ranking(outcome.score, first=first, maximize=task.mode == "max", when=when))
     tags = {
-        NAME: run_name(trial.number, role),
+        NAME: run_name(trial.number, role, search=standing.ranked),
         "role": role,
         DESCRIPTION: story(task, trial, outcome, standing),
     }
@@ -119,8 +119,20 @@ def story(task: Task, trial: FrozenTrial, outcome: Outcome, standing: Standing) 
         else "",
         _ending(task, trial, outcome),
         f"Differs from the baseline in: {differs}." if differs else "",
+        _over_seeds(task, trial, standing),
     ]
     return " ".join(part for part in parts if part)
+
+
+def _over_seeds(task: Task, trial: FrozenTrial, standing: Standing) -> str:
+    """Say how good the champion is over fresh seeds, and where its model is."""
+    verdict = standing.verdict
+    if verdict is None or trial.number != verdict.trial:
+        return ""
+    return (
+        f"{verdict.headline(task.monitor, task.mode)} Its runs, and its model of the median seed, are "
+        "under the run `verdict`."
+    )
 
 
 def _ending(task: Task, trial: FrozenTrial, outcome: Outcome) -> str:
