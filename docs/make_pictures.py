@@ -36,7 +36,8 @@ def main() -> None:
         server.start()
         try:
             study = create_study("digits", storage=None, epochs=20)
-            summary = optimize(study, task(), n_trials=TRIALS, workers="inline", tracking_uri=server.uri)
+            where = {"workers": "inline", "tracking_uri": server.uri}
+            summary = optimize(study, task(), n_trials=TRIALS, finalists=6, **where)
             (PICTURES / "summary.svg").write_text(drawn(summary.text(width=100)))
             photograph(summary.look.split()[-1], PICTURES / "mlflow_table.png")
         finally:

@@ -23,6 +23,25 @@ def beside(search: Coordinator) -> Coordinator:
     Raises:
         InputError: if its folder cannot be made, or MLflow cannot be reached.
     """
+    study = _study(search)
+    folder = StudyFolder(search.folder.path / "verdict", keep=1, mode=search.task.mode)
+    folder.create()
+    return Coordinator(
+        study,
+        search.task,
+        search.space,
+        search.seed,
+        search.placement,
+        search.tracker.for_verdict(),
+        search.progress,
+        folder,
+        search.signals,
+        search.repair,
+    )
+
+
+def _study(search: Coordinator) -> optuna.Study:
+    """Return the verdict's study in Optuna, which knows whose it is."""
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # the user did not ask for this study
     study = optuna.create_study(
@@ -42,20 +61,7 @@ def beside(search: Coordinator) -> Coordinator:
     ):
         if study.user_attrs.get(name) != value:
             study.set_user_attr(name, value)
-    folder = StudyFolder(search.folder.path / "verdict", keep=1, mode=search.task.mode)
-    folder.create()
-    return Coordinator(
-        study,
-        search.task,
-        search.space,
-        search.seed,
-        search.placement,
-        search.tracker.for_verdict(),
-        search.progress,
-        folder,
-        search.signals,
-        search.repair,
-    )
+    return study
 
 
 class Reruns:

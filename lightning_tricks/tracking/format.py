@@ -1,6 +1,5 @@
 """Numbers, times and names as MLflow's tables show them."""
 
-import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +9,8 @@ from mlflow.entities import Metric
 NAME, DESCRIPTION = "mlflow.runName", "mlflow.note.content"
 """The tags that the UI shows as a run's name and description."""
 RANKING = "ranking"
+OUT_OF_REACH = 1e9
+"""By so much the champion is ranked above others."""
 RECORD_TYPE = "record.type"
 """The tag that names the type of a trial's record."""
 
@@ -38,8 +39,8 @@ def metrics_at(step: int, values: Mapping[str, float], when: int) -> list[Metric
 def ranking(score: float, *, first: bool, maximize: bool, when: int) -> Metric:
     """Return the metric by which the table of trials is sorted.
 
-    It is the score as shown. MLflow sorts by one column, and puts the latest of equals first: the
-    champion's is the next number that is better.
+    It is the score as shown. MLflow sorts by one column, and the champion comes first, whose score in
+    the search need not be the best: its number is out of reach for others.
 
     Args:
         score: of a trial that used its whole budget; the others come behind.
@@ -48,8 +49,8 @@ def ranking(score: float, *, first: bool, maximize: bool, when: int) -> Metric:
         when: milliseconds since the epoch.
     """
     value = significant(score)
-    better = math.inf if maximize else -math.inf
-    return Metric(RANKING, math.nextafter(value, better) if first else value, when, 0)
+    lead = abs(value) + OUT_OF_REACH if first else 0.0
+    return Metric(RANKING, value + lead if maximize else value - lead, when, 0)
 
 
 def run_name(number: int, role: str = "", *, search: bool = True) -> str:
