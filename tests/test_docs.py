@@ -51,10 +51,14 @@ def blocks(path, language):
 
 
 def run_blocks(path, shown):
-    """Run the Python of a page, one block after another; return the tasks that it makes by name."""
+    """Run the Python of a page, one block after another; return the tasks that it makes by name.
+
+    MLflow keeps stores by the names that they are set by: here each test has a folder of its own.
+    """
     tasks = {}
+    here = f"sqlite:///{Path('mlflow.db').absolute()}"
     for block in blocks(path, "python"):
-        exec(compile(block, path.name, "exec"), shown)
+        exec(compile(block.replace("sqlite:///mlflow.db", here), path.name, "exec"), shown)
         tasks |= {value.name: value for value in shown.values() if isinstance(value, Task)}
     return tasks
 

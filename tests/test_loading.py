@@ -10,6 +10,7 @@ from conftest import mlp, samples, small_data, trainer
 from mlflow.tracking import MlflowClient
 from pydantic import Field
 from test_checks import Own
+from test_study import store
 from test_study import task as tiny_task
 
 from lightning_tricks import (
@@ -147,7 +148,7 @@ def test_the_record_of_a_champion_comes_back_in_another_project(with_store, monk
     best = max(study.trials, key=lambda trial: trial.value or 0.0)
     assert record.model_dump() in [t.user_attrs["outcome"]["record"] for t in study.trials]
     assert best.user_attrs["outcome"]["epochs"]
-    client = MlflowClient("sqlite:///mlflow.db")
+    client = MlflowClient(store())
     run_id = client.get_model_version_by_alias("tiny", "champion").run_id
     assert record_of_run(run_id, "sqlite:///mlflow.db") == record
     assert isinstance(TricksModule(mlp(), record), TricksModule)

@@ -32,6 +32,7 @@ from lightning_tricks.selection.race import ERROR, FIRST, Race
 from lightning_tricks.selection.result import Verdict
 from lightning_tricks.tracking.agreement import differences
 from lightning_tricks.tracking.holdings import NUMBER, PARENT
+from lightning_tricks.tracking.registry import _tracking_uri
 
 numbers = st.lists(st.floats(-1e3, 1e3), min_size=3, max_size=9)
 
@@ -262,15 +263,11 @@ def test_a_study_with_a_verdict(study):
     assert not differences(study, task(), store())
     assert not differences(own, task(), store())
     inputs, _ = task().example()
-    champion = mlflow.pytorch.load_model(f"{_models()}@champion")
-    ensemble = mlflow.pytorch.load_model(f"{_models()}@ensemble")
+    with _tracking_uri(store()):
+        champion = mlflow.pytorch.load_model("models:/tiny@champion")
+        ensemble = mlflow.pytorch.load_model("models:/tiny@ensemble")
     assert champion(inputs).shape == ensemble(inputs).shape == (len(inputs), 3)
     torch.testing.assert_close(ensemble(inputs).exp().sum(1), torch.ones(len(inputs)))
-
-
-def _models():
-    mlflow.set_tracking_uri(store())
-    return "models:/tiny"
 
 
 class Counted(InMemoryData):
@@ -355,7 +352,7 @@ def test_check_and_repair_know_the_verdict(study, capsys):
     arguments = ["--n-trials", "3", "--finalists", "1", "--seeds", "3", "--workers", "inline"]
     assert tiny_study.main(tiny_study.task, arguments) == 0
     assert tiny_study.main(tiny_study.task, ["--check"]) == 0
-    client = MlflowClient("sqlite:///mlflow.db")
+    client = MlflowClient(store())
     experiment = client.get_experiment_by_name("tiny").experiment_id
     (parent,) = client.search_runs([experiment], "tags.`role` = 'verdict'")
     children = client.search_runs([experiment], f"tags.`{PARENT}` = '{parent.info.run_id}'")
