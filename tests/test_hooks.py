@@ -197,7 +197,7 @@ def test_regression_with_a_metric_of_torchmetrics():
     fit = trainer(5)
     fit.fit(module, datamodule=data)
     split = data.splits["validation"]
-    expected = r2_score(split.targets, module.eval()(split.inputs).detach())
+    expected = r2_score(split.targets.numpy(), module.eval()(split.inputs).detach().numpy())
     assert float(fit.callback_metrics["val/r2"]) == pytest.approx(expected, abs=1e-4)
 
 

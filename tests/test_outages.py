@@ -5,6 +5,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -220,7 +221,9 @@ def test_a_second_program_with_other_checkpoints_is_refused_by_the_storage():
             "except t.InputError as error:\n"
             "    sys.exit(str(error))"
         )
-        second = subprocess.run(["python", "-c", code], capture_output=True, text=True, check=False)
+        second = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False
+        )
     assert second.returncode == 1
     assert f"another program works on this study: process {os.getpid()} of" in second.stderr
 

@@ -29,6 +29,8 @@ SEED, ENTRY, PHASE, DRAW = "seed", "entry", "phase", "draw"
 SELECTION, REPORT = "selection", "report"
 """What a verdict's trials are for: to choose, and to say how good what was chosen is."""
 VERDICT_OF, OTHER_RUN, VERDICT = "verdict_of", "other_run", "verdict"
+COMMAND = "command"
+"""That began the study."""
 STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
@@ -110,6 +112,7 @@ _KEPT: dict[str, TypeAdapter[Any]] = {
     CHAMPION: TypeAdapter(Champion),
     MLFLOW_RUN: TypeAdapter(str),
     OTHER_RUN: TypeAdapter(str),
+    COMMAND: TypeAdapter(str),
     VERDICT: TypeAdapter(dict[str, Any]),
 }
 _OUTCOME: TypeAdapter[Outcome] = TypeAdapter(Outcome)

@@ -30,7 +30,8 @@ def report_of(study: optuna.Study, task: Task, verdict: Verdict) -> Report:
     """Return the report of a study that has a verdict."""
     name = outcomes.verdict_name(study.study_name)
     reruns = optuna.load_study(study_name=name, storage=storage_of(study))
-    return Report(study, reruns.get_trials(deepcopy=False), task, verdict, trial_updates.command())
+    command = study.user_attrs.get(outcomes.COMMAND, trial_updates.command())
+    return Report(study, reruns.get_trials(deepcopy=False), task, verdict, command)
 
 
 class Conclusion:
