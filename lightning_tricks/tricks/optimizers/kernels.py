@@ -10,7 +10,7 @@ import torch
 from torch.optim import Optimizer
 
 from lightning_tricks.surgery.torch_internals import foreach_mul_, leave_scaling_to_others
-from lightning_tricks.tricks.optimizers.penalized import active, evaluate, penalized
+from lightning_tricks.tricks.optimizers.penalized import evaluate, penalize
 
 DECAYS: Mapping[str, float] = {"l2": 0.0, "l1": 0.0, "decoupled": 0.0}
 """The coefficients of weight decay that a group of parameters may hold, and where it holds none."""
@@ -28,11 +28,8 @@ class _WithDecays(Optimizer):
         """Take one step; evaluates the closure first, with gradients enabled."""
         loss = evaluate(closure)
         for group in self.param_groups:
-            if not (parameters := active(group)):
-                continue
-            for parameter, gradient in zip(parameters, penalized(group, parameters), strict=True):
-                parameter.grad = gradient
-            if group["decoupled"]:
+            parameters = penalize(group)
+            if parameters and group["decoupled"]:
                 foreach_mul_(parameters, 1 - group["lr"] * group["decoupled"])
         super().step()
         return loss

@@ -73,3 +73,11 @@ def penalized(group: dict[str, Any], parameters: list[Tensor]) -> Sequence[Tenso
         signs = [parameter.sign() for parameter in parameters]
         gradients = list(foreach_add(gradients, signs, alpha=group["l1"]))
     return gradients
+
+
+def penalize(group: dict[str, Any]) -> list[Tensor]:
+    """Put the penalties into the gradients themselves; return the parameters that have one."""
+    parameters = active(group)
+    for parameter, gradient in zip(parameters, penalized(group, parameters), strict=True):
+        parameter.grad = gradient
+    return parameters

@@ -14,7 +14,7 @@ from lightning_tricks.space.domains import Float, OneMinus
 from lightning_tricks.surgery.batch_norm import refresh_statistics
 from lightning_tricks.tricks.optimizers.base import OptimizerTrick
 from lightning_tricks.tricks.optimizers.kernels import DECAYS
-from lightning_tricks.tricks.optimizers.penalized import active, evaluate, penalized
+from lightning_tricks.tricks.optimizers.penalized import evaluate, penalize
 
 
 class ScheduleFree(OptimizerTrick):
@@ -59,9 +59,7 @@ class ScheduleFreeOptimizer(AdamWScheduleFree):  # type: ignore[misc]  # it has 
         """Take one step; evaluates the closure first, with gradients enabled."""
         loss = evaluate(closure)
         for group in self.param_groups:
-            parameters = active(group)
-            for parameter, gradient in zip(parameters, penalized(group, parameters), strict=True):
-                parameter.grad = gradient
+            penalize(group)
         super().step()
         return loss
 
