@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lightning_tricks.space.space import Space, suggest
     from lightning_tricks.space.trick import Trick
     from lightning_tricks.study.cli import main
-    from lightning_tricks.study.optimize import optimize
+    from lightning_tricks.study.optimize import ablate, optimize
     from lightning_tricks.study.summary import Summary
     from lightning_tricks.surgery.norms import declare_norm
     from lightning_tricks.task.backbones import MLP, Backbone, ConvNet, Torchvision
@@ -55,6 +55,7 @@ __all__ = [
     "Trick",
     "Tricks",
     "TricksModule",
+    "ablate",
     "create_study",
     "declare_norm",
     "load_with_tricks",
@@ -82,7 +83,7 @@ _NAMES = {
     "space.space": ["Space", "suggest"],
     "space.trick": ["Trick"],
     "study.cli": ["main"],
-    "study.optimize": ["optimize"],
+    "study.optimize": ["ablate", "optimize"],
     "study.summary": ["Summary"],
     "surgery.norms": ["declare_norm"],
     "task.backbones": ["MLP", "Backbone", "ConvNet", "Torchvision"],

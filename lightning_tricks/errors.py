@@ -86,6 +86,19 @@ def one_line(error: BaseException, most: int = 200) -> str:
     return text if len(text) <= most else f"{text[:most]}…"
 
 
+def damaged(what: str, why: str) -> InputError:
+    """Return the error of something in a storage that is not what was written there.
+
+    Args:
+        what: it is, such as `verdict`.
+        why: it cannot be that, in words.
+    """
+    return InputError(
+        f"the storage is damaged: the {what} is not what a study writes ({why}); put a backup in its "
+        "place, or choose another --study-name"
+    )
+
+
 def other_package(thing: object) -> str:
     """Say that a thing is of the package `lightning`, whose classes are others; empty if it is not."""
     theirs = any(kind.__module__.startswith("lightning.pytorch") for kind in type(thing).__mro__)

@@ -20,6 +20,11 @@ Rank = tuple[float, float, int]
 """Sorts the best first."""
 
 
+def without_split(name: str) -> str:
+    """Return the name of a metric without its split: `accuracy` of `val/accuracy`, or all of it."""
+    return name.partition("/")[2] or name
+
+
 def is_better(score: float, other: float, mode: Mode) -> bool:
     """Tell whether a score is better than another."""
     return score > other if mode == "max" else score < other

@@ -1,6 +1,6 @@
 """Which training tricks does a small network need on scikit-learn's digits?
 
-Run it with no arguments: about a minute on two cores. `--help` lists the rest.
+Run it with no arguments: some minutes on two cores. `--help` lists the rest.
 """
 
 import sys

@@ -35,7 +35,7 @@ def test_the_time_left_is_told_once_it_can_be_known_by_the_median_of_trained_tri
 def test_repeats_are_no_measure():
     told = lines(9, None, 4.0, None, 4.0, None, 4.0)
     assert [("left" in line) for line in told] == [False] * 5 + [True]
-    assert told[-1].endswith("about 12 s left)")
+    assert told[-1].endswith("about 24 s left)")
 
 
 def test_several_workers_share_what_is_left():

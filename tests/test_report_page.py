@@ -11,8 +11,9 @@ from test_study import store, task
 from test_verdict import search
 
 from lightning_tricks import create_study
+from lightning_tricks.report.figures import coordinates, rank_from_worst
 from lightning_tricks.report.importance import importances
-from lightning_tricks.search.outcomes import VERDICT
+from lightning_tricks.search.outcomes import VERDICT, is_repeat
 from lightning_tricks.selection.result import Verdict
 from lightning_tricks.study.conclusion import report_of
 
@@ -35,7 +36,7 @@ def test_a_report_says_what_was_found_and_how_to_find_it_again(report):
         assert f"## {title}" in text
     assert "| optuna | " in text
     page = report.html()
-    assert page.count("<svg") == 4
+    assert page.count("<svg") == 5
     assert not re.search(r'(src|href)="(?!#)', re.sub(r'xlink:href="#[^"]*"', "", page))
     assert "@import" not in page
     assert len(page) < 300_000
@@ -95,3 +96,17 @@ def test_importance_finds_the_stage_that_decides():
     mean, low, high = found["optimizer"]
     assert low <= mean <= high
     assert low > found["dropout"][2]
+
+
+def test_parallel_coordinates_have_a_line_a_trial_and_the_champions_is_red(with_store):
+    assert rank_from_worst([3.0, 1.0, 2.0], "max") == [1.0, 0.0, 0.5]
+    assert rank_from_worst([3.0, 1.0, 2.0], "min") == [0.0, 1.0, 0.5]
+    study = create_study("tiny", storage=None, pruner="none")
+    search(study, task(), finalists=0, n_trials=5)
+    trials = [trial for trial in study.trials if trial.value is not None and not is_repeat(trial)]
+    stages = ["optimizer", "normalization"]
+    axes = coordinates(trials, stages, "max", trials[2].number).axes[0]
+    assert len(axes.lines) == len(trials)
+    assert [line.get_color() for line in axes.lines].count("#c23b22") == 1
+    kinds = {(stage, trial.params[stage]) for trial in trials for stage in stages}
+    assert sorted(text.get_text() for text in axes.texts) == sorted(kind for _, kind in kinds)

@@ -31,9 +31,10 @@ from lightning_tricks import (
     optimize,
 )
 from lightning_tricks.scores import rank_of
-from lightning_tricks.search.outcomes import Outcome
+from lightning_tricks.search.outcomes import Outcome, is_repeat
 from lightning_tricks.search.pruners import warmup_epochs
 from lightning_tricks.search.samplers import SAMPLERS
+from lightning_tricks.study.coordinator import MOST_REPEATS
 from lightning_tricks.tracking.agreement import differences
 from lightning_tricks.trial import ddp
 
@@ -130,7 +131,22 @@ def test_any_study_of_optuna_will_do(sampler, pruner):
     assert "val/loss" in summary.text()
 
 
-def test_a_repeated_record_is_not_trained_again(monkeypatch):
+def test_a_repeat_does_not_use_up_a_trial():
+    space = Space(Tricks).pin(
+        {
+            stage: getattr(Tricks(), stage)
+            for stage in Tricks.model_fields
+            if stage not in ("scaling", "initialization")
+        }
+    )
+    study = create_study("tiny", storage=None)
+    summary = optimize(study, task(), n_trials=9, space=space, progress=False)
+    own = [trial for trial in study.trials if not is_repeat(trial)]
+    assert len(own) == 9 < len(study.trials)
+    assert f"9 trials: 9 complete; {len(study.trials) - 9} more repeated a record" in summary.text()
+
+
+def test_a_repeated_record_is_not_trained_again(monkeypatch, capsys):
     trained = []
     original = ddp.train
     monkeypatch.setattr(ddp, "train", lambda *a, **k: trained.append(a[1]) or original(*a, **k))
@@ -138,9 +154,12 @@ def test_a_repeated_record_is_not_trained_again(monkeypatch):
         {stage: getattr(Tricks(), stage) for stage in Tricks.model_fields if stage != "scaling"}
     )
     study = create_study("tiny", storage=None)
-    optimize(study, task(), n_trials=8, space=space, progress=False)
-    assert len(study.trials) == 8
+    optimize(study, task(), n_trials=8, space=space)
     assert len(trained) == len({t.model_dump_json() for t in trained}) <= 4
+    repeats = [trial for trial in study.trials if is_repeat(trial)]
+    assert len(study.trials) == len(trained) + len(repeats)
+    assert len(repeats) >= MOST_REPEATS  # there was nothing else to try
+    assert "no more to propose that was not tried" in capsys.readouterr().err
     first = {}
     for trial in study.trials:
         key = trial.params["scaling"]

@@ -1,5 +1,6 @@
 """Data sets that fit in memory, served as whole batches, from the device where they fit there."""
 
+import copy
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -7,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
 
+from lightning_tricks.data.arrays import read_split
 from lightning_tricks.data.tensor_loader import Split, TensorLoader
 from lightning_tricks.errors import InputError, one_line
+from lightning_tricks.seeds import derive
 
 EVALUATION_BATCH = 4096
 """Samples in a batch where no gradient is kept; fewer if they are large."""
@@ -39,6 +41,9 @@ class InMemoryData(pl.LightningDataModule):
             number, or fewer than two classes are there.
     """
 
+    split_seed: int | None = None
+    """Of the split, if the data were given whole."""
+
     def __init__(
         self,
         train: Split,
@@ -52,9 +57,8 @@ class InMemoryData(pl.LightningDataModule):
         if not isinstance(batch_size, int) or batch_size < 1:
             raise InputError(f"batch_size must be a whole number of at least 1 (got {batch_size})")
         given = {"train": train, "validation": validation, "test": test}
-        self.splits = {
-            name: _split(name, split, regression) for name, split in given.items() if split is not None
-        }
+        present = {name: split for name, split in given.items() if split is not None}
+        self.splits = {name: read_split(name, split, regression) for name, split in present.items()}
         shapes = {name: tuple(split.inputs.shape[1:]) for name, split in self.splits.items()}
         if len(set(shapes.values())) > 1:
             raise InputError(f"the samples of all splits must be of one shape (got {shapes})")
@@ -105,7 +109,7 @@ class InMemoryData(pl.LightningDataModule):
         # Slow to import, and rarely needed.
         from sklearn.model_selection import train_test_split  # noqa: PLC0415
 
-        whole = _split("data set", (inputs, targets), regression)
+        whole = read_split("data set", (inputs, targets), regression)
         index = np.arange(len(whole.targets))
         classes = None if regression else whole.targets
         try:
@@ -122,7 +126,37 @@ class InMemoryData(pl.LightningDataModule):
                 "regression=True)"
             ) from None
         parts = [Split(whole.inputs[part], whole.targets[part]) for part in (train, compared, held)]
-        return cls(*parts, batch_size=batch_size, regression=regression)
+        data = cls(*parts, batch_size=batch_size, regression=regression)
+        data.split_seed = seed
+        return data
+
+    def split_anew(self, number: int) -> "InMemoryData":
+        """Return the same data with training and validation samples drawn anew; the test split stays.
+
+        Args:
+            number: the how many-th split; 0 is the one that stands. Data that were given as splits
+                have no other.
+        """
+        alike = copy.copy(self)
+        if not number or self.split_seed is None:
+            return alike
+        # Slow to import, and rarely needed.
+        from sklearn.model_selection import train_test_split  # noqa: PLC0415
+
+        parts = [self.splits[name] for name in ("train", "validation")]
+        inputs, targets = (torch.cat([p[at].cpu() for p in parts]) for at in (0, 1))
+        train, compared = train_test_split(
+            np.arange(len(targets)),
+            test_size=len(parts[1].targets),
+            random_state=derive(self.split_seed, number, "split"),
+            stratify=targets if targets.dim() == 1 else None,
+        )
+        drawn = {"train": train, "validation": compared}
+        alike.splits = {
+            **self.splits,
+            **{name: Split(inputs[at], targets[at]) for name, at in drawn.items()},
+        }
+        return alike
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
@@ -184,62 +218,3 @@ def _fits(splits: Iterable[Split], device: torch.device) -> bool:
         return True
     free, _ = torch.cuda.mem_get_info(device)
     return sum(part.nbytes for part in parts) < free / 2
-
-
-def _split(name: str, pair: tuple[Any, Any], regression: bool = False) -> Split:
-    """Read inputs and targets, and check them."""
-    inputs, targets = (_tensor(name, *part) for part in zip(("inputs", "targets"), pair, strict=True))
-    if inputs.is_floating_point():
-        inputs = inputs.float()
-    if regression:
-        targets = targets.float().reshape(len(targets), -1) if targets.dim() else targets
-    elif targets.is_floating_point() and bool((targets == targets.round()).all()):
-        targets = targets.long()
-    _check(name, Split(inputs, targets), regression)
-    return Split(inputs, targets if regression else targets.long())
-
-
-def _tensor(name: str, what: str, values: Any) -> Tensor:
-    try:
-        return torch.as_tensor(_array(values))
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"{name}: {what} must be numbers ({one_line(error, 80)}); words become class numbers by "
-            "pandas.factorize(words)[0], and columns by pandas.get_dummies(table)"
-        ) from None
-
-
-def _array(values: Any) -> Any:
-    if isinstance(values, Tensor):
-        return values
-    array = np.asarray(values)
-    if array.dtype == object:  # columns of several types, such as truth values beside numbers
-        array = array.astype(np.float64)
-    return array if array.flags.writeable else array.copy()  # pandas shares what may not be written
-
-
-def _check(name: str, split: Split, regression: bool) -> None:
-    inputs, targets = split
-    if inputs.dim() < 2 or inputs.is_complex():
-        raise InputError(
-            f"{name}: inputs must be real numbers of shape (N, features) or (N, channels, …) "
-            f"(got {inputs.dtype} of shape {tuple(inputs.shape)})"
-        )
-    if targets.dim() != 1 + regression:
-        raise InputError(
-            f"{name}: targets must be of shape (N,) (got {tuple(targets.shape)}); several numbers or "
-            "labels of a sample need regression=True"
-        )
-    if not len(inputs) or len(inputs) != len(targets):
-        raise InputError(
-            f"{name}: inputs and targets must be of one length, at least 1 "
-            f"(got {len(inputs)} and {len(targets)})"
-        )
-    if inputs.is_floating_point() and not torch.isfinite(inputs).all():
-        bad = int((~torch.isfinite(inputs)).sum())
-        raise InputError(f"{name}: inputs must be finite (got {bad} NaN or infinite values)")
-    if regression:
-        if not torch.isfinite(targets).all():
-            raise InputError(f"{name}: targets must be finite (got NaN or infinite values)")
-    elif targets.is_floating_point() or int(targets.min()) < 0:
-        raise InputError(f"{name}: targets must be class numbers from 0 on (got {targets.min().item()})")

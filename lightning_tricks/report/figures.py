@@ -9,14 +9,18 @@ import numpy as np
 from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_tricks.scores import Mode, best
+from lightning_tricks.scores import Mode, best, without_split
 from lightning_tricks.search.outcomes import DRAW, ENTRY, PHASE, REPORT, ROLE, Outcome
+from lightning_tricks.selection.ablation import Ablation
 from lightning_tricks.selection.intervals import mean_interval
 from lightning_tricks.selection.result import Verdict
 
 WIDTH, HEIGHT = 7.0, 3.2
 """Inches."""
 COLORS = {"plain": "#888888", "baseline": "#1f6fb4", "champion": "#c23b22", "ensemble": "#7a3b9a"}
+
+
+FAMILIES = {"leave one out": "#c23b22", "add one in": "#1f6fb4", "pair": "#7a3b9a"}
 
 
 def svg(figure: Figure) -> str:
@@ -67,8 +71,7 @@ def curves(reports: Iterable[FrozenTrial], verdict: Verdict, monitor: str) -> Fi
     for trial in sorted(reports, key=lambda t: int(t.user_attrs.get(DRAW, 0))):
         outcome = Outcome.read(trial)
         if outcome is not None and trial.user_attrs.get(PHASE) == REPORT and outcome.epochs:
-            values = [epoch["metrics"].get(monitor, epoch["score"]) for epoch in outcome.epochs]
-            found.setdefault(trial.user_attrs[ENTRY], []).append(values)
+            found.setdefault(trial.user_attrs[ENTRY], []).append(outcome.curve(monitor))
     for row, entry in of_row.items():
         runs = [run for run in found.get(entry, []) if len(run) == max(map(len, found[entry]))]
         if runs:
@@ -84,7 +87,7 @@ def curves(reports: Iterable[FrozenTrial], verdict: Verdict, monitor: str) -> Fi
 
 def intervals(verdict: Verdict, monitor: str) -> Figure:
     """Show the scores of the verdict's rows with their intervals, validation and test."""
-    figure, axes = _axes(monitor.partition("/")[2], "", height=0.6 + 0.5 * len(verdict.rows))
+    figure, axes = _axes(without_split(monitor), "", height=0.6 + 0.5 * len(verdict.rows))
     for at, (row, held) in enumerate(reversed(list(verdict.rows.items()))):
         pairs = ((held.validation, 0.12, "o"), (held.test, -0.12, "s"))
         for found, shift, mark in pairs:
@@ -96,6 +99,63 @@ def intervals(verdict: Verdict, monitor: str) -> Figure:
             axes.plot([found.mean], [at + shift], mark, color=COLORS[row])
     axes.set_yticks(range(len(verdict.rows)), list(verdict.rows)[::-1])
     axes.set_ylim(-0.6, len(verdict.rows) - 0.4)
+    return figure
+
+
+def coordinates(
+    trials: Sequence[FrozenTrial], stages: Sequence[str], mode: Mode, champion: int
+) -> Figure:
+    """Show the kinds of each trial as a line across the stages (parallel coordinates, Inselberg, 1985).
+
+    Args:
+        trials: which used their whole budget.
+        stages: in which they differ.
+        mode: whether less or more is better.
+        champion: the number of its trial.
+    """
+    figure, axes = _axes("", "", 4.5)
+    axes.spines[["left", "bottom"]].set_visible(False)
+    kinds = {s: sorted({str(t.params[s]) for t in trials if s in t.params}) for s in stages}
+    ranks = rank_from_worst([float(trial.value or 0.0) for trial in trials], mode)
+    for place, trial in sorted(zip(ranks, trials, strict=True), key=lambda pair: pair[0]):
+        own = trial.number == champion
+        heights = [_height(kinds[stage], trial.params.get(stage)) for stage in stages]
+        color, share = ("#c23b22", 1.0) if own else ("#1f6fb4", 0.05 + 0.6 * place)
+        axes.plot(range(len(stages)), heights, color=color, alpha=share, zorder=2 + own)
+    for at, stage in enumerate(stages):
+        for kind in kinds[stage]:
+            axes.annotate(kind, (at, _height(kinds[stage], kind)), fontsize=7, rotation=20)
+    axes.set_xticks(range(len(stages)), stages, rotation=30, ha="right", fontsize=8)
+    axes.set_yticks([])
+    return figure
+
+
+def _height(kinds: Sequence[str], kind: object) -> float:
+    """Return where a kind stands on its axis, between 0 and 1; below where a trial has none."""
+    return (kinds.index(str(kind)) + 0.5) / len(kinds) if str(kind) in kinds else -0.1
+
+
+def rank_from_worst(values: Sequence[float], mode: Mode) -> list[float]:
+    """Return the rank of each value, 0 for the worst and 1 for the best."""
+    order = np.argsort(np.argsort(values)) / max(len(values) - 1, 1)
+    return [float(place if mode == "max" else 1 - place) for place in order]
+
+
+def forest(ablation: Ablation) -> Figure:
+    """Show what each trick is worth with its interval; what excludes zero is filled."""
+    effects = [effect for effect in ablation.effects if effect.worth is not None]
+    figure, axes = _axes("worth, in units of the score", "", 0.8 + 0.28 * max(len(effects), 1))
+    for at, effect in enumerate(reversed(effects)):
+        found, color = effect.worth, FAMILIES[effect.family]
+        assert found is not None
+        low = found.mean if found.low is None else found.low
+        high = found.mean if found.high is None else found.high
+        axes.plot([low, high], [at, at], color=color)
+        face = color if effect.found else "white"
+        axes.plot([found.mean], [at], "o", color=color, markerfacecolor=face)
+    names = [f"{' × '.join(effect.stages)}, {effect.family}" for effect in effects]
+    axes.set_yticks(range(len(effects)), names[::-1], fontsize=8)
+    axes.axvline(0, color="#888888", linewidth=0.8)
     return figure
 
 

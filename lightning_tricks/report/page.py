@@ -3,7 +3,6 @@
 import html
 import platform
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 
 import optuna
@@ -11,8 +10,12 @@ from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.report import figures
+from lightning_tricks.report.blocks import Block, Table, html_of, markdown
 from lightning_tricks.report.importance import ENOUGH, importances
-from lightning_tricks.search.outcomes import Outcome
+from lightning_tricks.report.worth import worth
+from lightning_tricks.scores import without_split
+from lightning_tricks.search.outcomes import Outcome, is_repeat
+from lightning_tricks.selection.ablation import Ablation
 from lightning_tricks.selection.result import Verdict
 from lightning_tricks.task.task import Task
 from lightning_tricks.tricks.papers import papers_of
@@ -31,39 +34,16 @@ svg { width: 100%; height: auto }
 """
 
 
-@dataclass(frozen=True)
-class Table:
-    """Some rows under a header."""
-
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-    def html(self) -> str:
-        """Return it as HTML, which scrolls by itself where the page is narrow."""
-        head = "".join(f"<th>{html.escape(cell)}</th>" for cell in self.header)
-        lines = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in self.rows)
-        body = "".join(f"<tr>{line}</tr>" for line in lines)
-        return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
-
-    def markdown(self) -> str:
-        """Return it in Markdown."""
-        lines = [self.header, ["---"] * len(self.header), *self.rows]
-        cells = ([cell.replace("|", "\\|") for cell in line] for line in lines)
-        return "\n".join(f"| {' | '.join(line)} |" for line in cells)
-
-
-Block = str | Table | Figure
-
-
 class Report:
     """What a study found, section by section.
 
     Args:
         search: the study of the search.
-        reruns: the trials of the verdict's study.
+        reruns: the trials of what followed it.
         task: of the study.
         verdict: of the study.
         command: that reproduces it.
+        ablation: of the study, if there is one.
     """
 
     def __init__(
@@ -73,9 +53,10 @@ class Report:
         task: Task,
         verdict: Verdict,
         command: str,
+        ablation: Ablation | None = None,
     ) -> None:
         self.search, self.reruns, self.task = search, reruns, task
-        self.verdict, self.command = verdict, command
+        self.verdict, self.command, self.ablation = verdict, command, ablation
         self.trials = [t for t in search.get_trials(deepcopy=False) if t.state.is_finished()]
         chosen = next(t for t in self.trials if t.number == verdict.trial)
         outcome = Outcome.read(chosen)
@@ -91,7 +72,7 @@ class Report:
         """Return the report in Markdown, without the figures."""
         parts = [f"# Study {self.search.study_name}", f"> {self.answer}"]
         for title, blocks in self._sections():
-            written = [_markdown(block) for block in blocks if not isinstance(block, Figure)]
+            written = [markdown(block) for block in blocks if not isinstance(block, Figure)]
             parts += [f"## {title}", *written] if written else []
         return "\n\n".join(parts) + "\n"
 
@@ -103,7 +84,7 @@ class Report:
         ]
         for title, blocks in self._sections():
             body.append(f"<h2>{html.escape(title)}</h2>")
-            body += [_html(block) for block in blocks]
+            body += [html_of(block) for block in blocks]
         return (
             '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -120,7 +101,12 @@ class Report:
         )
         yield "Learning curves", [figures.curves(self.reruns, self.verdict, monitor)]
         yield "The champion's tricks", [self._tricks()]
-        yield "The search", [figures.history(self.trials, monitor, mode)]
+        if self.ablation is not None:
+            yield (
+                "What each trick is worth",
+                list(worth(self.ablation, self.verdict.trial, self.task.monitor)),
+            )
+        yield "The search", [figures.history(self.trials, monitor, mode), *self._coordinates()]
         yield "Which stages made a difference", list(self._importance())
         yield "Gradient health", [self._health()]
         yield "What it cost", [self._cost()]
@@ -138,7 +124,7 @@ class Report:
             (name, str(row.validation), str(row.test) if row.test else "—")
             for name, row in self.verdict.rows.items()
         ]
-        test = f"test/{self.task.monitor.partition('/')[2]}"
+        test = f"test/{without_split(self.task.monitor)}"
         return Table(("", self.task.monitor, test), rows)
 
     def _tricks(self) -> Table:
@@ -152,6 +138,13 @@ class Report:
             rows.append((stage, describe(trick), changed.get(stage, ("", ""))[1], formula, papers))
         header = ("stage", "trick", "instead of the baseline's", "formula", "paper")
         return Table(header, rows)
+
+    def _coordinates(self) -> Iterator[Block]:
+        complete = [t for t in self.trials if t.state == TrialState.COMPLETE and not is_repeat(t)]
+        stages = [name for name in type(self.record).model_fields if _varies(name, complete)]
+        if stages:
+            yield "A line for each complete trial, the darker the better, and the champion's in red."
+            yield figures.coordinates(complete, stages, self.task.mode, self.verdict.trial)
 
     def _importance(self) -> Iterator[Block]:
         found = importances(self.search)
@@ -216,11 +209,6 @@ _NOTE = (
 )
 
 
-def _html(block: Block) -> str:
-    if isinstance(block, Figure):
-        return figures.svg(block)
-    return block.html() if isinstance(block, Table) else f"<p>{html.escape(block)}</p>"
-
-
-def _markdown(block: str | Table) -> str:
-    return block.markdown() if isinstance(block, Table) else block
+def _varies(stage: str, trials: Sequence[FrozenTrial]) -> bool:
+    """Tell whether trials differ in the kind of a stage."""
+    return len({trial.params.get(stage) for trial in trials}) > 1

@@ -54,6 +54,8 @@ def check(
         "seed": seed,
         "space": space.describe(),
     }
+    if task.repeats > 1:  # studies of old do not say
+        identity["repeats"] = task.repeats
     mine: dict[str, Any] = json.loads(json.dumps({**identity, FINGERPRINT: task.fingerprint}))
     theirs = study.user_attrs.get(IDENTITY)
     if theirs is None:

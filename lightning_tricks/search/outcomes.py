@@ -15,7 +15,7 @@ from pydantic import FiniteFloat, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from lightning_tricks import scores
-from lightning_tricks.errors import InputError, shown
+from lightning_tricks.errors import damaged, shown
 from lightning_tricks.scores import Mode
 from lightning_tricks.trial.result import Epoch, Result
 from lightning_tricks.tricks.record import Tricks
@@ -25,10 +25,16 @@ LOSSES, STOP_AT = "losses", "stop_at"
 BASELINE, TESTS = "baseline", "tests"
 CHAMPION, MLFLOW_RUN = "champion", "mlflow_run"
 SEED, ENTRY, PHASE, DRAW = "seed", "entry", "phase", "draw"
-"""What a trial of a verdict holds: its seed, of which record it is, what for, and the how many-th."""
+"""What a trial of a part holds: its seed, of which record it is, what for, and the how many-th."""
 SELECTION, REPORT = "selection", "report"
 """What a verdict's trials are for: to choose, and to say how good what was chosen is."""
-VERDICT_OF, OTHER_RUN, VERDICT = "verdict_of", "other_run", "verdict"
+RATES, COMPARISON = "rates", "comparison"
+"""What an ablation's trials are for: to find an arm's learning rate, and to compare arms."""
+VERDICT, ABLATION = "verdict", "ablation"
+PARTS = (VERDICT, ABLATION)
+"""What follows a search: each is a study beside it, and what it found is kept with the search."""
+PART_OF, PART_RUNS = "part_of", "part_runs"
+"""What a part holds: whose it is; and a search, of its parts: their runs in MLflow."""
 COMMAND = "command"
 """That began the study."""
 STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
@@ -90,6 +96,10 @@ class Outcome:
         """The last score; None if no epoch was finished."""
         return self.epochs[-1]["score"] if self.epochs else None
 
+    def curve(self, monitor: str) -> list[float]:
+        """Return the values of the metric that trials are compared by, epoch by epoch."""
+        return [epoch["metrics"].get(monitor, epoch["score"]) for epoch in self.epochs]
+
     @property
     def key(self) -> str:
         """Equal for equal records."""
@@ -111,9 +121,11 @@ _KEPT: dict[str, TypeAdapter[Any]] = {
     TESTS: TypeAdapter(dict[int, dict[str, float]]),
     CHAMPION: TypeAdapter(Champion),
     MLFLOW_RUN: TypeAdapter(str),
-    OTHER_RUN: TypeAdapter(str),
+    PART_OF: TypeAdapter(str),
+    PART_RUNS: TypeAdapter(dict[str, str]),
     COMMAND: TypeAdapter(str),
     VERDICT: TypeAdapter(dict[str, Any]),
+    ABLATION: TypeAdapter(dict[str, Any]),
 }
 _OUTCOME: TypeAdapter[Outcome] = TypeAdapter(Outcome)
 
@@ -138,11 +150,8 @@ def _check_kept(kind: TypeAdapter[Any], value: Any, what: str) -> None:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, ("", *first["loc"])))
-        raise InputError(
-            f"the storage is damaged: the {what} is not what a study writes ({where.strip('.')}: "
-            f"{first['msg']}, got {shown(first['input'], 60)}); put a backup in its place, or choose "
-            "another --study-name"
-        ) from None
+        why = f"{where.strip('.')}: {first['msg']}, got {shown(first['input'], 60)}"
+        raise damaged(what, why) from None
 
 
 def key(record: Mapping[str, Any]) -> str:
@@ -161,6 +170,17 @@ def trial_of(trials: Iterable[FrozenTrial], role: str) -> FrozenTrial | None:
     return next((t for t in trials if t.user_attrs.get(ROLE) == role), None)
 
 
+def is_repeat(trial: FrozenTrial) -> bool:
+    """Tell whether a trial repeats an earlier one of its record, so that nothing was trained."""
+    outcome = trial.user_attrs.get(OUTCOME)
+    return outcome is not None and outcome.get("duplicate_of") is not None
+
+
+def counted(trials: Iterable[FrozenTrial]) -> int:
+    """Return how many finished trials there are but for such repeats."""
+    return sum(not is_repeat(trial) for trial in trials)
+
+
 def compared(trials: Sequence[FrozenTrial], best: FrozenTrial | None) -> list[FrozenTrial]:
     """Return those of the best trial, the baseline and plain that used their whole budget."""
     found = [best, trial_of(trials, "baseline"), trial_of(trials, "plain")]
@@ -170,9 +190,9 @@ def compared(trials: Sequence[FrozenTrial], best: FrozenTrial | None) -> list[Fr
     return list({trial.number: trial for trial in complete}.values())
 
 
-def verdict_name(study: str) -> str:
-    """Return the name of the study that holds the verdict of another."""
-    return f"{study}.verdict"
+def part_name(study: str, part: str) -> str:
+    """Return the name of the study that holds the verdict, or the ablation, of another."""
+    return f"{study}.{part}"
 
 
 def keeps_weights(trial: FrozenTrial | optuna.Trial) -> bool:

@@ -7,13 +7,16 @@ from typing import Self
 import optuna
 from optuna.trial import FrozenTrial
 
+from lightning_tricks.search.optuna_internals import storage_of
 from lightning_tricks.search.outcomes import (
     BASELINE,
     CHAMPION,
+    MLFLOW_RUN,
+    PART_OF,
+    PART_RUNS,
     ROLE,
     TESTS,
     VERDICT,
-    VERDICT_OF,
     Outcome,
 )
 from lightning_tricks.selection.result import Verdict
@@ -36,7 +39,7 @@ class Standing:
     verdict: Verdict | None = None
     """What was found over fresh seeds."""
     ranked: bool = True
-    """Whether its trials stand in the table of the search: those of a verdict do not."""
+    """Whether its trials stand in the table of the search: those of a verdict or an ablation do not."""
 
     @classmethod
     def read(cls, study: optuna.Study, task: Task) -> Self:
@@ -49,7 +52,7 @@ class Standing:
             former=champion.get("former", ()),
             tests={int(number): metrics for number, metrics in held.get(TESTS, {}).items()},
             verdict=Verdict.read(held[VERDICT]) if VERDICT in held else None,
-            ranked=VERDICT_OF not in held,
+            ranked=PART_OF not in held,
         )
 
     def role(self, trial: FrozenTrial) -> str:
@@ -62,6 +65,18 @@ class Standing:
             "" if repeated is None else f"repeat of {repeated}",
         ]
         return " · ".join(role for role in roles if role)
+
+
+def known_runs(study: optuna.Study) -> set[str]:
+    """Return the ids of the runs in MLflow that are a study's: of its search, and of what follows that.
+
+    Args:
+        study: the search, or a part of it such as its verdict.
+    """
+    name = study.user_attrs.get(PART_OF, study.study_name)
+    search = optuna.load_study(study_name=name, storage=storage_of(study))
+    held = search.user_attrs
+    return {held.get(MLFLOW_RUN), *held.get(PART_RUNS, {}).values()} - {None}
 
 
 def remember_test(study: optuna.Study, number: int, metrics: Mapping[str, float]) -> None:

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from pydantic import TypeAdapter, ValidationError
 
-from lightning_tricks.errors import InputError, one_line
+from lightning_tricks.errors import damaged, one_line
 from lightning_tricks.selection.champion import Champion
 from lightning_tricks.selection.intervals import Interval
 
@@ -48,10 +48,7 @@ class Verdict:
         try:
             verdict: Self = TypeAdapter(cls).validate_python(data)
         except ValidationError as error:
-            raise InputError(
-                f"the storage is damaged: the verdict is not what a study writes ({one_line(error, 80)})"
-                "; put a backup in its place, or choose another --study-name"
-            ) from None
+            raise damaged("verdict", one_line(error, 80)) from None
         return verdict
 
     def plain(self) -> dict[str, Any]:

@@ -86,6 +86,7 @@ def main(
     *,
     n_trials: int = 40,
     finalists: int = 6,
+    repeats: int | None = None,
     flags: Mapping[str, str] = {},  # never changed
 ) -> int:
     """Run a study of a task as the command line says; return the exit code.
@@ -102,10 +103,11 @@ def main(
         arguments: instead of those of the command line.
         n_trials: the default number of trials.
         finalists: the default number of the best records that are run again over fresh seeds.
+        repeats: the default number of trainings of a trial; None is `auto`.
         flags: of this script alone, such as `--data-dir`, with what they mean.
     """
     try:
-        parser = _parser(n_trials, finalists)
+        parser = _parser(n_trials, finalists, repeats)
         own = [parser.add_argument(flag, help=meaning).dest for flag, meaning in flags.items()]
         given = parser.read(sys.argv[1:] if arguments is None else arguments)
 
@@ -127,7 +129,7 @@ def main(
         return 130
 
 
-def _parser(n_trials: int, finalists: int) -> _Parser:
+def _parser(n_trials: int, finalists: int, repeats: int | None) -> _Parser:
     parser = _Parser(
         description="Search the training tricks of a task; run it again to go on.",
         epilog=EPILOG,
@@ -142,6 +144,7 @@ def _parser(n_trials: int, finalists: int) -> _Parser:
     add("--tracking-uri", default="sqlite:///mlflow.db", help="anything MLflow takes")
     add("--sampler", choices=SAMPLERS, default="tpe", help="what proposes records")
     add("--pruner", choices=PRUNERS, default="median", help="what stops hopeless trials")
+    add("--repeats", type=_repeats, default=repeats or "auto", help="trainings of a trial, or auto")
     add("--seed", type=_seed, default=0, help="same seed, same trials")
     add("--space", metavar="FILE.yaml", help="pins and narrows the search space")
     add("--workers", type=_workers, default="auto", help="auto, inline, or a number of processes")
@@ -161,6 +164,7 @@ def _parser(n_trials: int, finalists: int) -> _Parser:
         default=5,
         help="3 or more to choose the champion with, and again to report",
     )
+    add("--ablate", action="store_true", help="tell what each of the champion's tricks is worth, too")
     add("--same-task", action="store_true", help="go on although the task looks changed")
     add("--report", metavar="FILE.html", help="only write the report of a study that has its verdict")
     add("--check", action="store_true", help="only tell whether Optuna and MLflow agree")
@@ -200,6 +204,13 @@ def _workers(text: str) -> int | str:
         return _count(text)
     except argparse.ArgumentTypeError as error:
         raise argparse.ArgumentTypeError(f"must be auto, inline or a number: {error}") from None
+
+
+def _repeats(text: str) -> int | str:
+    try:
+        return text if text == "auto" else _count(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"must be auto or a number: {error}") from None
 
 
 def _positive(text: str) -> float:

@@ -19,7 +19,7 @@ from lightning_tricks.errors import InputError, one_line
 from lightning_tricks.search import outcomes
 from lightning_tricks.search.optuna_internals import last_reported, requeue
 from lightning_tricks.search.outcomes import Outcome
-from lightning_tricks.search.standing import Standing
+from lightning_tricks.search.standing import Standing, known_runs
 from lightning_tricks.search.studies import finished
 from lightning_tricks.seeds import derive
 from lightning_tricks.selection.result import Verdict
@@ -43,6 +43,8 @@ from lightning_tricks.workers.placement import Placement
 
 FIRST_FAILURES = 5
 """When the first trials all failed, and they are so many, the mistake is not in the tricks."""
+MOST_REPEATS = 20
+"""A search ends when the sampler proposed so many tried records in a row: little else is left to try."""
 WAIT_SECONDS = 0.5
 """How often it is looked whether the user wants to leave or time is up."""
 
@@ -126,7 +128,8 @@ class Coordinator:
         """Finish trials until there are enough, time is up or the user wants to leave.
 
         Args:
-            n_trials: finished trials in the study at the end.
+            n_trials: finished trials in the study at the end; those that repeat an earlier record do
+                not count, for the sampler is asked again.
             timeout: seconds after which no trial begins.
             at_timeout: what becomes of those that are under way then.
             keep_workers: whether the workers stay, for a further call.
@@ -145,19 +148,19 @@ class Coordinator:
             return self.signals.leaving or (at_timeout == "requeue" and late())
 
         with self.signals.handled(self.progress.print):
-            if len(self.history) < n_trials and self.workers is None:
+            if self.history.counted < n_trials and self.workers is None:
                 self.workers = self.placement.create(self.task, interrupted, self.progress.warn)
             while not interrupted():
-                wanted = 0 if late() or self.signals.stopping else n_trials - len(self.history)
+                wanted = 0 if late() or self.signals.stopping else n_trials - self.history.counted
                 if self._exhausted:
                     wanted = min(wanted, len(self.running))
                 if not self._advance(wanted):
                     break
             if not keep_workers or self.running:
                 self._close_workers()
-            if len(self.history) < n_trials and self._exhausted:
-                self.progress.print("the sampler has no more to propose")
-            elif len(self.history) < n_trials and late():
+            if self.history.counted < n_trials and self._exhausted:
+                self.progress.print("the sampler has no more to propose that was not tried")
+            elif self.history.counted < n_trials and late():
                 self.progress.print(f"time is up after {timeout:g} s")
 
     def conclude(self, verdict: Verdict | None = None) -> Summary:
@@ -194,7 +197,7 @@ class Coordinator:
         whole = partial(trial_updates.whole, self.task, standing=self.standing)
         self.tracker.reconcile({t.number: partial(whole, t) for t in self.history}, wrong)
         if self.repair:
-            self.tracker.sweep(self.study.user_attrs.get(outcomes.OTHER_RUN))
+            self.tracker.sweep(known_runs(self.study))
 
     def _enqueue_references(self) -> None:
         """Begin with the baseline and plain, as near to them as the space allows."""
@@ -210,6 +213,8 @@ class Coordinator:
 
     @property
     def _exhausted(self) -> bool:
+        if self.history.repeats_in_a_row >= MOST_REPEATS:
+            return True
         return bool(getattr(self.study, "exhausted", False))
 
     def _close_workers(self) -> None:

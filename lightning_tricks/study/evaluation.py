@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lightning_tricks.module.ensemble import averaged
+from lightning_tricks.scores import without_split
 from lightning_tricks.selection.intervals import Interval, bootstrap
 from lightning_tricks.task.task import Task
 
@@ -48,7 +49,7 @@ def measure_of(task: Task, name: str) -> Any:
         task: with the metrics.
         name: such as `val/accuracy`.
     """
-    name = name.partition("/")[2]
+    name = without_split(name)
     return task.loss if name == "loss" else task.metrics.get(name)
 
 

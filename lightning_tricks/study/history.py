@@ -6,7 +6,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.errors import InputError
 from lightning_tricks.scores import Mode
-from lightning_tricks.search.outcomes import Outcome, best_of, key
+from lightning_tricks.search.outcomes import Outcome, best_of, is_repeat, key
 from lightning_tricks.tricks.record import Tricks
 
 
@@ -19,6 +19,10 @@ class History:
 
     def __init__(self, mode: Mode) -> None:
         self.best: FrozenTrial | None = None
+        self.counted = 0
+        """How many of them count: those that do not repeat an earlier record."""
+        self.repeats_in_a_row = 0
+        """How many of the last ones did nothing but that."""
         self._mode = mode
         self._trials: dict[int, FrozenTrial] = {}
         self._first: dict[str, int] = {}
@@ -36,6 +40,9 @@ class History:
     def add(self, trial: FrozenTrial) -> None:
         """Add a trial that ended."""
         self._trials[trial.number] = trial
+        repeats = is_repeat(trial)
+        self.counted += not repeats
+        self.repeats_in_a_row = self.repeats_in_a_row + 1 if repeats else 0
         outcome = Outcome.read(trial)
         if outcome is not None and trial.state != TrialState.FAIL:
             self._first.setdefault(outcome.key, trial.number)

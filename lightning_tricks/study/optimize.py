@@ -12,12 +12,13 @@ from lightning_tricks.search.lock import study_lock
 from lightning_tricks.search.optuna_internals import storage_of
 from lightning_tricks.search.storage import retrying
 from lightning_tricks.search.studies import StudyMaker, finished
-from lightning_tricks.selection.result import Verdict
+from lightning_tricks.selection.ablation import Ablation
 from lightning_tricks.space.space import Space
-from lightning_tricks.study import verdict
+from lightning_tricks.study import ablation, verdict
 from lightning_tricks.study.coordinator import AtTimeout, Coordinator
 from lightning_tricks.study.folder import StudyFolder
 from lightning_tricks.study.progress import Progress
+from lightning_tricks.study.reruns import beside
 from lightning_tricks.study.signals import Signals
 from lightning_tricks.study.summary import Summary
 from lightning_tricks.task.checks import check
@@ -54,6 +55,7 @@ def optimize(
     keep: int = 3,
     finalists: int = 0,
     seeds: int = 5,
+    ablate: bool = False,
     same_task: bool = False,
     progress: bool = True,
     repair: bool = False,
@@ -68,7 +70,8 @@ def optimize(
         study: with any sampler, pruner and storage; or one that is to be made once all else was
             found right.
         task: what to train.
-        n_trials: finished trials in the study at the end, those of earlier runs included.
+        n_trials: finished trials in the study at the end, those of earlier runs included. A trial that
+            repeats a record takes over its outcome and does not count: the sampler is asked again.
         space: the search space; by default that of the task's record type.
         timeout: seconds after which no further trial begins.
         at_timeout: whether to `finish` the trials under way then, or to `requeue` them.
@@ -87,6 +90,8 @@ def optimize(
             plain, until one is the champion; with 0 the champion is the trial of the best score, which
             is the luckiest of many.
         seeds: to choose the champion with, and as many again to say how good it is.
+        ablate: whether to train the champion without each of its tricks too, and plain with each alone,
+            over so many seeds: what each trick is worth. For this there must be a verdict.
         same_task: whether to go on although data, functions or settings of the task look changed.
         progress: whether to tell how far it is, on the standard error.
         repair: whether to mend MLflow first: what differs from Optuna is written anew, and what is of
@@ -116,7 +121,7 @@ def optimize(
     with Progress(n_trials, quiet=not progress) as display:
         storage = retrying(storage_of(study), display.warn, lambda: signals.leaving)
         study = _Study(study.study_name, storage, study.sampler, study.pruner)
-        _check_study(study, task, space, seed, same_task)
+        _check_study(study, task, space, seed, same_task, ablate and not finalists)
         folder.create()
         with study_lock(study, folder.path, display.print, signals.leave) as lock:
             storage.guard = lock.verify
@@ -127,29 +132,51 @@ def optimize(
                 study, task, space, seed, placement, tracker, display, folder, signals, repair
             ) as coordinator:
                 coordinator.run(n_trials, timeout, at_timeout)
-                summary = coordinator.conclude(_verdict(coordinator, finalists, seeds))
+                summary = _conclude(coordinator, finalists, seeds, ablate)
             if coordinator.missing:
                 display.warn(coordinator.missing)
             return replace(summary, missing=coordinator.missing)
 
 
-def _verdict(search: Coordinator, finalists: int, seeds: int) -> Verdict | None:
-    """Return the verdict of a search: a new one if that is asked for, else the one that it has."""
-    if search.repair:
-        verdict.repair(search)
-    return verdict.judge(search, finalists, seeds) if finalists else verdict.held(search)
+def ablate(study: optuna.Study, task: Task, *, seeds: int = 5, **options: Any) -> Ablation:
+    """Tell what each trick of a study's champion is worth; see `optimize`, which does it with `ablate`.
+
+    Args:
+        study: which has a verdict.
+        task: of the study.
+        seeds: over which arms are compared.
+        options: further ones of `optimize`, such as `workers`.
+
+    Raises:
+        InputError: if the study has no verdict, or as `optimize` does.
+    """
+    held = max(outcomes.counted(finished(study)), 1)
+    optimize(study, task, n_trials=held, seeds=seeds, ablate=True, **options)
+    return Ablation.read(study.user_attrs[outcomes.ABLATION])
+
+
+def _conclude(search: Coordinator, finalists: int, seeds: int, ablate: bool) -> Summary:
+    """Run what is to follow a search, and return what was found: by the verdict, if there is one."""
+    for part in search.study.user_attrs.get(outcomes.PART_RUNS, {}) if search.repair else ():
+        with beside(search, part):
+            pass  # its runs in MLflow are set right when it is taken up
+    judged = verdict.judge(search, finalists, seeds) if finalists else verdict.held(search)
+    if ablate and judged is not None:
+        ablation.ablate(search, judged.trial, seeds)
+    return search.conclude(judged)
 
 
 def _announce(study: optuna.Study, n_trials: int, notes: list[str], display: Progress) -> None:
     """Show what the study holds already, and what was found in the task."""
     trials = finished(study)
+    held = outcomes.counted(trials)
     display.start(trials)
     for note in notes:
         display.print(note)
-    if len(trials) >= n_trials:
-        display.print(f"nothing to train: the study holds {len(trials)} finished trials already")
+    if held >= n_trials:
+        display.print(f"nothing to train: the study holds {held} finished trials already")
     elif trials:
-        display.print(f"going on: {len(trials)} of {n_trials} trials are finished already")
+        display.print(f"going on: {held} of {n_trials} trials are finished already")
 
 
 def _checkpoints(checkpoints: str | Path) -> Path:
@@ -158,11 +185,15 @@ def _checkpoints(checkpoints: str | Path) -> Path:
     return Path(checkpoints).absolute()
 
 
-def _check_study(study: optuna.Study, task: Task, space: Space[Any], seed: int, same_task: bool) -> None:
+def _check_study(
+    study: optuna.Study, task: Task, space: Space[Any], seed: int, same_task: bool, needs_verdict: bool
+) -> None:
     if len(study.directions) > 1:
         raise InputError(f"the study must have one objective (got {len(study.directions)})")
     outcomes.inspect(study)
     identity.check(study, task, space, seed, same_task)
+    if needs_verdict and outcomes.VERDICT not in study.user_attrs:
+        raise InputError("an ablation is of a verdict's champion: leave finalists above 0")
 
 
 def _check(

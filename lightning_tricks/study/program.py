@@ -11,10 +11,11 @@ from typing import Any
 
 import optuna
 
+from lightning_tricks.data.in_memory import InMemoryData
 from lightning_tricks.errors import InputError, UnknownStudy, one_line
 from lightning_tricks.redaction import redacted
 from lightning_tricks.search import lock
-from lightning_tricks.search.outcomes import MLFLOW_RUN, VERDICT, inspect, verdict_name
+from lightning_tricks.search.outcomes import MLFLOW_RUN, PARTS, VERDICT, counted, inspect, part_name
 from lightning_tricks.search.studies import StudyMaker, create_study, finished, load_study, storage_file
 from lightning_tricks.selection.result import Verdict
 from lightning_tricks.space.space import Space
@@ -25,6 +26,9 @@ from lightning_tricks.task.task import Task
 from lightning_tricks.tracking.agreement import differences, left_behind
 from lightning_tricks.tracking.client import tracking_file
 from lightning_tricks.tracking.holdings import sweep
+
+FEW, SEVERAL = 500, 3
+"""With fewer validation samples a trial trains its record several times, unless told otherwise."""
 
 
 def run(given: argparse.Namespace, make_task: Callable[[], Task]) -> int:
@@ -42,6 +46,7 @@ def run(given: argparse.Namespace, make_task: Callable[[], Task]) -> int:
     task = make_task()
     if given.epochs is not None:
         task = replace(task, epochs=given.epochs)
+    task = replace(task, repeats=_repeats(task) if given.repeats == "auto" else given.repeats)
     space = Space(task.tricks)
     if given.space is not None:
         space = Space.from_yaml(task.tricks, given.space)
@@ -51,6 +56,13 @@ def run(given: argparse.Namespace, make_task: Callable[[], Task]) -> int:
     if given.report is not None:
         return _report(name, given, task)
     return _check(name, given, task, space) if given.check else _train(name, given, task, space)
+
+
+def _repeats(task: Task) -> int:
+    """Return how often a trial trains its record: more than once where one sample decides too much."""
+    if task.repeats > 1 or not isinstance(task.data, InMemoryData):
+        return task.repeats
+    return SEVERAL if len(task.data.splits["validation"].inputs) < FEW else 1
 
 
 def _check_places(given: argparse.Namespace) -> None:
@@ -98,6 +110,7 @@ def _train(name: str, given: argparse.Namespace, task: Task, space: Space[Any]) 
         keep=given.keep,
         finalists=given.finalists,
         seeds=given.seeds,
+        ablate=given.ablate,
         same_task=given.same_task,
     )
     _print(f"\n{summary.text()}\n\n{summary.look}")
@@ -139,24 +152,24 @@ def _check(name: str, given: argparse.Namespace, task: Task, space: Space[Any]) 
         return _swept(name, given, found, study.user_attrs.get(MLFLOW_RUN))
     if trials and found and given.repair:
         _print(*found, "writing it anew from what Optuna holds")
-        _repair(study, given, task, space, len(trials))
+        _repair(study, given, task, space, counted(trials))
         found = _compared(study, given, task)
-    beside = " and the runs of its verdict" if VERDICT in study.user_attrs else ""
+    parts = [part for part in PARTS if part in study.user_attrs]
+    beside = f" and the runs of its {' and its '.join(parts)}" if parts else ""
     agreed = f"Optuna and MLflow agree: {count(trials)}{beside}"
     _print(*(found or [agreed]))
     return int(bool(found))
 
 
 def _compared(study: optuna.Study, given: argparse.Namespace, task: Task) -> list[str]:
-    """Say where MLflow differs from Optuna, in the search and in its verdict."""
+    """Say where MLflow differs from Optuna, in the search and in what follows it."""
     found = differences(study, task, given.tracking_uri)
-    with contextlib.suppress(UnknownStudy):  # there is no verdict
-        verdict = load_study(verdict_name(study.study_name), given.storage)
-        inspect(verdict)
-        lines = (
-            differences(verdict, task, given.tracking_uri) if MLFLOW_RUN in verdict.user_attrs else []
-        )
-        found += [f"verdict: {line}" for line in lines if line not in found]
+    for part in PARTS:
+        with contextlib.suppress(UnknownStudy):  # there is none
+            own = load_study(part_name(study.study_name, part), given.storage)
+            inspect(own)
+            lines = differences(own, task, given.tracking_uri) if MLFLOW_RUN in own.user_attrs else []
+            found += [f"{part}: {line}" for line in lines if line not in found]
     return found
 
 

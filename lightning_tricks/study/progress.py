@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as LiveLine
 
 from lightning_tricks.redaction import redacted
+from lightning_tricks.search.outcomes import counted
 
 TELLING = 3
 """How many trials must have been trained before it is told how long the others will take: the first
@@ -46,7 +47,7 @@ class Progress:
 
     def start(self, trials: Sequence[FrozenTrial]) -> None:
         """Count the trials that are finished already, and show the live line."""
-        self.done = len(trials)
+        self.done = counted(trials)
         self.pruned = sum(trial.state == TrialState.PRUNED for trial in trials)
         self.failed = sum(trial.state == TrialState.FAIL for trial in trials)
         if self.stream.isatty() and not self.quiet:
@@ -108,12 +109,12 @@ class Progress:
             line: what is told about it where there is no live line.
             state: Optuna's name of its state.
             best: the best score so far, in words; empty where it means nothing.
-            seconds: that it was trained for; None if it was not trained.
+            seconds: that it was trained for; None if it was not trained, and does not count.
             workers: the number of trials that are trained at the same time.
         """
         if seconds is not None:
             self._trained.append(seconds)
-        self.done += 1
+            self.done += 1
         self.pruned += state == "PRUNED"
         self.failed += state == "FAIL"
         counts = f"{self.pruned} pruned" + (f", {self.failed} failed" if self.failed else "")

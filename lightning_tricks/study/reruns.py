@@ -1,6 +1,8 @@
 """Trainings of given records with given seeds, as trials of a study beside the search."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 
 import optuna
 from optuna.pruners import NopPruner
@@ -17,22 +19,35 @@ from lightning_tricks.study.folder import StudyFolder
 from lightning_tricks.tricks.record import Tricks
 
 
-def beside(search: Coordinator) -> Coordinator:
-    """Return the coordinator of the verdict's study, which stands beside that of the search.
+@contextmanager
+def beside(search: Coordinator, part: str) -> Iterator[Coordinator]:
+    """Enter the coordinator of a part's study, which stands beside that of the search.
+
+    Args:
+        search: whose coordinator is still entered.
+        part: one of `PARTS`.
 
     Raises:
         InputError: if its folder cannot be made, or MLflow cannot be reached.
     """
-    study = _study(search)
-    folder = StudyFolder(search.folder.path / "verdict", keep=1, mode=search.task.mode)
+    with _coordinator(search, part) as own:
+        runs = search.study.user_attrs.get(outcomes.PART_RUNS, {})
+        search.study.set_user_attr(outcomes.PART_RUNS, {**runs, part: own.tracker.writer.run_id})
+        yield own
+    search.recorded &= own.recorded
+
+
+def _coordinator(search: Coordinator, part: str) -> Coordinator:
+    study = _study(search, part)
+    folder = StudyFolder(search.folder.path / part, keep=1, mode=search.task.mode)
     folder.create()
     return Coordinator(
         study,
-        search.task,
+        replace(search.task, repeats=1),  # which a seed of a part's is
         search.space,
         search.seed,
         search.placement,
-        search.tracker.for_verdict(),
+        search.tracker.for_part(part),
         search.progress,
         folder,
         search.signals,
@@ -40,12 +55,12 @@ def beside(search: Coordinator) -> Coordinator:
     )
 
 
-def _study(search: Coordinator) -> optuna.Study:
-    """Return the verdict's study in Optuna, which knows whose it is."""
+def _study(search: Coordinator, part: str) -> optuna.Study:
+    """Return the part's study in Optuna, which knows whose it is."""
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # the user did not ask for this study
     study = optuna.create_study(
-        study_name=outcomes.verdict_name(search.study.study_name),
+        study_name=outcomes.part_name(search.study.study_name, part),
         storage=storage_of(search.study),
         direction=search.study.direction,
         sampler=RandomSampler(seed=search.seed),  # asked for nothing: all is given
@@ -55,9 +70,8 @@ def _study(search: Coordinator) -> optuna.Study:
     optuna.logging.set_verbosity(level)
     held = search.study.user_attrs
     for name, value in (
-        (outcomes.VERDICT_OF, search.study.study_name),
+        (outcomes.PART_OF, search.study.study_name),
         (outcomes.BASELINE, held[outcomes.BASELINE]),
-        (outcomes.OTHER_RUN, held[outcomes.MLFLOW_RUN]),
     ):
         if study.user_attrs.get(name) != value:
             study.set_user_attr(name, value)
@@ -68,7 +82,7 @@ class Reruns:
     """Train records over seeds; what was trained before is not trained again.
 
     Args:
-        coordinator: of the verdict's study, which is entered.
+        coordinator: of a part's study, which is entered.
     """
 
     def __init__(self, coordinator: Coordinator) -> None:
@@ -111,6 +125,14 @@ class Reruns:
             for t in trials
             if t.user_attrs.get(outcomes.PHASE) == phase and t.user_attrs.get(outcomes.DRAW) == draw
         }
+
+
+def record_of(coordinator: Coordinator, trial: FrozenTrial) -> Tricks:
+    """Return the record of a finished trial."""
+    outcome = Outcome.read(trial)
+    assert outcome is not None  # it was trained
+    record: Tricks = coordinator.task.tricks.parse(outcome.record)
+    return record
 
 
 def finalists(search: Coordinator, count: int) -> dict[str, FrozenTrial]:

@@ -7,14 +7,13 @@ from torch import Tensor
 
 from lightning_tricks.module.conversion import without_tricks
 from lightning_tricks.module.ensemble import Ensemble
-from lightning_tricks.module.hooks import TricksHooks
 from lightning_tricks.module.tricks_module import TricksModule
-from lightning_tricks.search.outcomes import Outcome
-from lightning_tricks.search.standing import Standing, remember_test
+from lightning_tricks.scores import without_split
 from lightning_tricks.selection.intervals import Interval, mean_interval
 from lightning_tricks.selection.result import Row
-from lightning_tricks.study import evaluation, models
+from lightning_tricks.study import evaluation
 from lightning_tricks.study.coordinator import Coordinator
+from lightning_tricks.study.trained import Trained
 
 
 class Rows:
@@ -25,7 +24,8 @@ class Rows:
     """
 
     def __init__(self, own: Coordinator) -> None:
-        self.own, self.task = own, own.task
+        self.task = own.task
+        self.trained = Trained(own.study, own.task, own.folder, own.tracker, own.progress)
         self._outputs: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
         """What a trial's model answers on a split, and the targets."""
 
@@ -38,18 +38,15 @@ class Rows:
         """Return the test score of some models, over seeds and samples; over seeds if it must be."""
         if not self.task.tests():
             return None
-        seen = Standing.read(self.own.study, self.task).tests
         for trial in trials:
-            if trial.number not in seen:
-                metrics = models.test(self.task, self.restore(trial))
-                remember_test(self.own.study, trial.number, metrics)
+            self.trained.test(trial)
         measure = evaluation.measure_of(self.task, self.task.monitor)
         answers = [self._answers("test", trial) for trial in trials]
         held = [answer for answer in answers if answer is not None]
         if measure is not None and held:
             return evaluation.interval(measure, [outputs for outputs, _ in held], held[0][1])
-        name = f"test/{self.task.monitor.partition('/')[2]}"
-        tests = Standing.read(self.own.study, self.task).tests
+        name = f"test/{without_split(self.task.monitor)}"
+        tests = self.trained.standing.tests
         found = [tests[t.number][name] for t in trials if name in tests[t.number]]
         return mean_interval(found) if found else None
 
@@ -71,7 +68,7 @@ class Rows:
 
     def ensemble(self, trials: Sequence[FrozenTrial]) -> Ensemble | None:
         """Return models as one; None for one alone, or for modules of the user's."""
-        modules = [self.restore(trial) for trial in trials]
+        modules = [self.trained.restore(trial) for trial in trials]
         if len(modules) < 2 or not all(isinstance(module, TricksModule) for module in modules):
             return None
         probabilities = evaluation.averages_probabilities(self.task)
@@ -80,16 +77,9 @@ class Rows:
     def _answers(self, split: str, trial: FrozenTrial) -> tuple[Tensor, Tensor] | None:
         """Return what a trial's model answers; None if it is a user's module, which has no outputs."""
         if (split, trial.number) not in self._outputs:
-            module = self.restore(trial)
+            module = self.trained.restore(trial)
             if not isinstance(module, TricksModule):
                 return None
             loader = getattr(self.task.data, f"{split}_dataloader")()
             self._outputs[split, trial.number] = evaluation.answers(module.network(), loader)
         return self._outputs[split, trial.number]
-
-    def restore(self, trial: FrozenTrial) -> TricksHooks:
-        """Return the module of a trial, as it was scored."""
-        outcome = Outcome.read(trial)
-        assert outcome is not None  # it was trained to its end
-        own = self.own
-        return models.restore(self.task, outcome, own.folder, trial.number, own.progress.print)

@@ -15,9 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_tricks.notebook import html_table
-from lightning_tricks.search.outcomes import Outcome, best_of, trial_of
+from lightning_tricks.scores import without_split
+from lightning_tricks.search.outcomes import Outcome, best_of, is_repeat, trial_of
 from lightning_tricks.search.standing import Standing
 from lightning_tricks.search.studies import finished
+from lightning_tricks.selection.ablation import Ablation
 from lightning_tricks.selection.result import Verdict
 from lightning_tricks.task.task import Task
 from lightning_tricks.tricks.record import describe
@@ -145,15 +147,17 @@ def summarize(study: optuna.Study, task: Task) -> Summary:
     return Summary(header, rows + tricks, count(ended), marked=marked)
 
 
-def summarize_verdict(study: optuna.Study, task: Task, verdict: Verdict) -> Summary:
+def summarize_verdict(
+    study: optuna.Study, task: Task, verdict: Verdict, ablation: Ablation | None = None
+) -> Summary:
     """Compare plain, baseline, champion and ensemble over fresh seeds, and their tricks."""
     ended, standing = finished(study), Standing.read(study, task)
     own = {role: trial_of(ended, role) for role in ("plain", "baseline")}
     own["champion"] = next(trial for trial in ended if trial.number == verdict.trial)
     rows = [[task.monitor, *(str(row.validation) for row in verdict.rows.values())]]
     if any(row.test for row in verdict.rows.values()):
-        name = task.monitor.partition("/")[2] or task.monitor
-        rows.append([f"test/{name}", *(str(row.test or "") for row in verdict.rows.values())])
+        tests = [str(row.test or "") for row in verdict.rows.values()]
+        rows.append([f"test/{without_split(task.monitor)}", *tests])
     trials = [own.get(role) for role in verdict.rows]
     known = [trial for trial in trials if trial is not None]
     tricks = [[*row, *[""] * (len(trials) - len(known))] for row in _tricks(task, known)]
@@ -164,8 +168,9 @@ def summarize_verdict(study: optuna.Study, task: Task, verdict: Verdict) -> Summ
     }
     header = ["", *(titles.get(role, role) for role in verdict.rows)]
     meaning = "±: 95 % intervals; of validation over seeds, of test over seeds and samples"
-    counts = f"{meaning}\n{verdict.headline(task.monitor, task.mode)}\n{count(ended)}"
-    return Summary(header, rows + tricks, counts, marked=marked)
+    told = [meaning, verdict.headline(task.monitor, task.mode)]
+    told += [ablation.headline()] if ablation is not None and ablation.trial == verdict.trial else []
+    return Summary(header, rows + tricks, "\n".join([*told, count(ended)]), marked=marked)
 
 
 def _marked(
@@ -205,8 +210,9 @@ def score_of(trial: FrozenTrial) -> str:
 def count(trials: Sequence[FrozenTrial]) -> str:
     """Say in a line how many trials ended how."""
     names = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
-    by_state = {
-        word: sum(trial.state.name == state for trial in trials) for state, word in names.items()
-    }
+    own = [trial for trial in trials if not is_repeat(trial)]
+    by_state = {word: sum(trial.state.name == state for trial in own) for state, word in names.items()}
     parts = [f"{number} {word}" for word, number in by_state.items() if number]
-    return f"{len(trials)} trials: {', '.join(parts)}" if parts else "no trial has ended"
+    repeats = len(trials) - len(own)
+    more = f"; {repeats} more repeated a record" if repeats else ""
+    return f"{len(own)} trials: {', '.join(parts)}{more}" if parts else "no trial has ended"

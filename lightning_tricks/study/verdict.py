@@ -12,23 +12,20 @@ from lightning_tricks.errors import InputError, one_line
 from lightning_tricks.search.outcomes import (
     CHAMPION,
     DRAW,
-    OTHER_RUN,
     REPORT,
     SELECTION,
     VERDICT,
     Outcome,
 )
-from lightning_tricks.search.standing import Standing, remember_champion
+from lightning_tricks.search.standing import remember_champion
 from lightning_tricks.selection.champion import Champion, choose
 from lightning_tricks.selection.intervals import Interval, difference
 from lightning_tricks.selection.race import Race
 from lightning_tricks.selection.result import Row, Verdict
 from lightning_tricks.study import models
 from lightning_tricks.study.coordinator import Coordinator
-from lightning_tricks.study.reruns import Reruns, beside, finalists
+from lightning_tricks.study.reruns import Reruns, beside, finalists, record_of
 from lightning_tricks.study.rows import Rows
-from lightning_tricks.tracking import trial_updates
-from lightning_tricks.tracking.format import milliseconds
 from lightning_tricks.tricks.record import Tricks
 
 
@@ -49,9 +46,8 @@ def judge(search: Coordinator, count: int, seeds: int) -> Verdict:
     same = before is not None and (before.names, before.seeds) == (tuple(trials), seeds)
     if before is not None and same and _is_registered(search):
         return before  # the test split is not looked at again
-    records = {name: _record(search, trial) for name, trial in trials.items()}
-    with beside(search) as own:
-        search.study.set_user_attr(OTHER_RUN, own.tracker.writer.run_id)
+    records = {name: record_of(search, trial) for name, trial in trials.items()}
+    with beside(search, VERDICT) as own:
         own.progress.start_stage("verdict", seeds * (len(records) + 3), list(own.history))
         judgement = _Judgement(search, own, records, seeds)
         champion = judgement.select()
@@ -67,12 +63,11 @@ def judge(search: Coordinator, count: int, seeds: int) -> Verdict:
         )
         words = verdict.headline(search.task.monitor, search.task.mode)
         judgement.register(champion.name, verdict.trial, words)
-        means = {f"{row}/validation": held.validation.mean for row, held in rows.items()}
-        means |= {f"{row}/test": held.test.mean for row, held in rows.items() if held.test}
+        means = {f"{row}/validation": scored.validation.mean for row, scored in rows.items()}
+        means |= {f"{row}/test": scored.test.mean for row, scored in rows.items() if scored.test}
         own.recorded &= own.tracker.attempt(lambda: own.tracker.describe(words, means))
         if judgement.registered:
             search.study.set_user_attr(VERDICT, verdict.plain())
-    search.recorded &= own.recorded
     return verdict
 
 
@@ -82,14 +77,6 @@ def held(search: Coordinator) -> Verdict | None:
     return None if data is None else Verdict.read(data)
 
 
-def repair(search: Coordinator) -> None:
-    """Write the runs of a verdict's trials anew where they are wrong in MLflow."""
-    if held(search) is not None:
-        with beside(search) as own:
-            pass
-        search.recorded &= own.recorded
-
-
 def _is_registered(search: Coordinator) -> bool:
     """Tell whether MLflow has the champion that Optuna knows of."""
     known = search.study.user_attrs.get(CHAMPION)
@@ -97,13 +84,6 @@ def _is_registered(search: Coordinator) -> bool:
         return known is not None and search.tracker.champion() == known["version"]
     except Exception:  # a server that went away: what it has is left as it is
         return True
-
-
-def _record(search: Coordinator, trial: FrozenTrial) -> Tricks:
-    outcome = Outcome.read(trial)
-    assert outcome is not None  # else it would be no finalist
-    record: Tricks = search.task.tricks.parse(outcome.record)
-    return record
 
 
 class _Judgement:
@@ -148,17 +128,8 @@ class _Judgement:
         rows = {row: self.rows.row(self.reports[e]) for row, e in wanted.items() if e in self.reports}
         if (together := self.rows.ensemble_row(self.reports.get(name, []))) is not None:
             rows["ensemble"] = together
-        self._tell_tests()
+        self.rows.trained.tell(trial for trials in self.reports.values() for trial in trials)
         return rows
-
-    def _tell_tests(self) -> None:
-        """Tell MLflow of the test scores."""
-        standing = Standing.read(self.own.study, self.task)
-        for trial in (trial for trials in self.reports.values() for trial in trials):
-            outcome = Outcome.read(trial)
-            assert outcome is not None  # it was trained to its end
-            update = trial_updates.placed(self.task, trial, outcome, standing, milliseconds())
-            self.own.tracker.update(trial.number, update)
 
     def gain(self, name: str) -> Interval | None:
         """Return how much better the champion is than the baseline, seed by seed."""
@@ -185,8 +156,7 @@ class _Judgement:
             return
         middle = trials[(len(trials) - 1) // 2]
         try:
-            standing = Standing.read(self.own.study, self.task)
-            module = self.rows.restore(middle)
+            module, standing = self.rows.trained.restore(middle), self.rows.trained.standing
             what = (
                 f"{name.capitalize()}, trained again: the median of {len(trials)} fresh seeds. {words}"
             )

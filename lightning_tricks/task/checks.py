@@ -53,10 +53,15 @@ def check(task: Task, space: Space[Any], devices: int = 1) -> Checked:
         or the loss. What the baseline has of kinds that are not searched stays as it is.
 
     Raises:
-        InputError: if the outputs do not fit the targets, what is logged lacks the monitor, or no kind
-            of a stage is left: a pinned one is never left out.
+        InputError: if a trial of several devices is to be repeated, the outputs do not fit the targets,
+            what is logged lacks the monitor, or no kind of a stage is left: a pinned one never leaves.
     """
     space.check()
+    if devices > 1 < task.repeats:
+        raise InputError(
+            f"a trial over several devices is trained once (got {devices} devices and {task.repeats} "
+            "repeats): leave repeats at 1, or devices per trial at 1"
+        )
     if isinstance(task.data, InMemoryData):
         task.data.check_devices(devices)
     checks = _Checks(task, space.around(task.reference()))
@@ -93,6 +98,13 @@ class _Checks:
 
     def notes(self) -> Iterator[str]:
         """Say what the user should know."""
+        if self.task.repeats > 1:
+            samples = ""
+            if isinstance(self.task.data, InMemoryData):
+                count = len(self.task.data.splits["validation"].inputs)
+                samples = f" (the validation split has {count} samples; --repeats 1: once)"
+            times = f"{self.task.repeats} times"
+            yield f"every trial trains its record {times}, and its score is the mean{samples}"
         if self.left_out:
             kinds = "; ".join(f"{stage} {', '.join(out)}" for stage, out in self.left_out.items())
             yield f"left out of the search: {kinds} ({'; '.join(self.reasons)})"

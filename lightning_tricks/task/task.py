@@ -46,6 +46,8 @@ class Task:
             `accumulate_grad_batches=4`.
         channels_last: whether images and convolutions keep the channels of a pixel together.
         compiled: whether the network is compiled by `torch.compile`.
+        repeats: how often a trial trains its record at the same time, each time from another seed and,
+            where the data were given whole, with another validation split: its score is the mean.
     """
 
     name: str
@@ -62,11 +64,14 @@ class Task:
     trainer: Mapping[str, Any] = field(default_factory=dict)
     channels_last: bool = False
     compiled: bool = False
+    repeats: int = 1
 
     def __post_init__(self) -> None:
         check_name(self.name)
         if not isinstance(self.epochs, int) or self.epochs < 1:
             raise InputError(f"epochs must be a whole number of at least 1 (got {self.epochs!r})")
+        if not isinstance(self.repeats, int) or self.repeats < 1:
+            raise InputError(f"repeats must be a whole number of at least 1 (got {self.repeats!r})")
         object.__setattr__(self, "data", data_module(self.data))
         if not (isinstance(self.tricks, type) and issubclass(self.tricks, Tricks)):
             raise InputError(f"tricks must be Tricks or a subclass of it (got {self.tricks!r})")

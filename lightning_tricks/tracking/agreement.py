@@ -8,7 +8,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.errors import InputError
 from lightning_tricks.search import lock, outcomes
-from lightning_tricks.search.standing import Standing
+from lightning_tricks.search.standing import Standing, known_runs
 from lightning_tricks.task.task import Task
 from lightning_tricks.tracking import trial_updates
 from lightning_tricks.tracking.holdings import Holdings, Recorded, holdings
@@ -72,11 +72,10 @@ def _differences(study: optuna.Study, task: Task, tracking_uri: str) -> Iterator
 
 
 def _held(study: optuna.Study, tracking_uri: str) -> Holdings:
-    """Return what MLflow holds of a study, or of a verdict, which stands beside its study there."""
-    kept = study.user_attrs
-    name = kept.get(outcomes.VERDICT_OF, study.study_name)
-    run_id, beside = kept.get(outcomes.MLFLOW_RUN), kept.get(outcomes.OTHER_RUN)
-    return holdings(tracking_uri, name, run_id, beside)
+    """Return what MLflow holds of a study, or of a part of one, which stands beside its search there."""
+    name = study.user_attrs.get(outcomes.PART_OF, study.study_name)
+    run_id = study.user_attrs.get(outcomes.MLFLOW_RUN)
+    return holdings(tracking_uri, name, run_id, known_runs(study))
 
 
 def _strays(held: Holdings) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """What MLflow holds of a study, and what of it is of an earlier write."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from mlflow.entities import Run
@@ -42,14 +42,14 @@ class Holdings:
     """The version that has the alias `champion`."""
 
 
-def holdings(uri: str, name: str, run_id: str | None, beside: str | None = None) -> Holdings:
+def holdings(uri: str, name: str, run_id: str | None, beside: Collection[str] = ()) -> Holdings:
     """Return what MLflow holds of a study, without changing anything.
 
     Args:
         uri: anything MLflow takes as a tracking URI.
         name: of the study.
         run_id: of the run whose trials are asked for; None if Optuna knows of none.
-        beside: of a further run that is the study's, search or verdict.
+        beside: the ids of further runs that are the study's: its search, verdict, ablation.
 
     Raises:
         InputError: if MLflow cannot be reached.
@@ -60,7 +60,7 @@ def holdings(uri: str, name: str, run_id: str | None, beside: str | None = None)
         return _holdings(connect(uri), name, run_id, beside)
 
 
-def sweep(uri: str, name: str, run_id: str | None, beside: str | None = None) -> None:
+def sweep(uri: str, name: str, run_id: str | None, beside: Collection[str] = ()) -> None:
     """Remove the runs and model versions of a study that are of an earlier write.
 
     Raises:
@@ -75,12 +75,12 @@ def sweep(uri: str, name: str, run_id: str | None, beside: str | None = None) ->
             client.delete_run(stray)
 
 
-def _holdings(client: MlflowClient, name: str, run_id: str | None, beside: str | None) -> Holdings:
+def _holdings(client: MlflowClient, name: str, run_id: str | None, beside: Collection[str]) -> Holdings:
     experiment = client.get_experiment_by_name(name)
     runs = [] if experiment is None else list(search_runs(client, experiment.experiment_id, ""))
     parent = {run.info.run_id: run.data.tags.get(PARENT, run.info.run_id) for run in runs}
     asked = {run for run, above in parent.items() if above == run_id}
-    own = asked | {run for run, above in parent.items() if above == beside}
+    own = asked | {run for run, above in parent.items() if above in beside}
     ours = [run for run in runs if NUMBER in run.data.tags or run.data.tags.get("study") == name]
     versions = client.search_model_versions(f"name='{name}'")
     return Holdings(

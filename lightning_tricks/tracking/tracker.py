@@ -7,7 +7,7 @@ which `reconcile` writes whatever is still missing when the study is run again.
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import mlflow
 from mlflow.entities import Metric, RunTag
@@ -38,7 +38,7 @@ class Tracker:
         name: of the study, and of its experiment, which is made if it is not there.
         warn: is told, in a line, when the server is lost and when it is back.
         guard: is called before anything is written, and raises if nothing may be.
-        kind: what the trials are of, the search or its verdict.
+        kind: what the trials are of: the search, `study`, or one of its parts.
 
     Raises:
         InputError: if MLflow cannot be reached.
@@ -53,7 +53,7 @@ class Tracker:
         name: str,
         warn: Callable[[str], None],
         guard: Callable[[], None] = lambda: None,
-        kind: Literal["study", "verdict"] = "study",
+        kind: str = "study",
     ) -> None:
         self.kind = kind
         self.uri, self.name, self._warn, self._guard = redacted(uri, whole=True), name, warn, guard
@@ -63,9 +63,9 @@ class Tracker:
             found = experiment_id(self.client, name, uri)
             self.experiment_id = found or self.client.create_experiment(name)
 
-    def for_verdict(self) -> Self:
-        """Return one for the verdict of the same study."""
-        return type(self)(self.store, self.name, self._warn, self._guard, "verdict")
+    def for_part(self, part: str) -> Self:
+        """Return one for a part of the same study, such as its verdict."""
+        return type(self)(self.store, self.name, self._warn, self._guard, part)
 
     @property
     def store(self) -> str:
@@ -208,17 +208,17 @@ class Tracker:
         """Return the id of a trial's run."""
         return self.writer.runs.get(number)
 
-    def sweep(self, verdict: str | None) -> None:
+    def sweep(self, known: Collection[str]) -> None:
         """Remove what is of an earlier write of this study.
 
         Args:
-            verdict: the id of the run of the study's verdict, if there is one.
+            known: the ids of the runs of its search and of what follows that.
 
         Raises:
             InputError: if MLflow went away meanwhile.
         """
         self._guard()
-        sweep(self.store, self.name, self.writer.run_id, verdict)
+        sweep(self.store, self.name, self.writer.run_id, known)
 
     def answers(self) -> bool:
         """Return whether MLflow can be reached."""

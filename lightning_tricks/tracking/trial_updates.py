@@ -21,6 +21,7 @@ from lightning_tricks.tracking.format import (
     shown,
 )
 from lightning_tricks.tracking.run_update import Status, Update
+from lightning_tricks.trial.repeats import SPREAD
 from lightning_tricks.trial.result import Epoch
 from lightning_tricks.tricks.record import Tricks, type_name
 
@@ -139,6 +140,9 @@ def _ending(task: Task, trial: FrozenTrial, outcome: Outcome) -> str:
     score = "" if outcome.score is None else f"{task.monitor} {outcome.score:.4f}"
     epochs = len(outcome.epochs)
     after = f"{score} after {epochs} epoch{'s' if epochs > 1 else ''}" if score else ""
+    spread = outcome.epochs[-1]["metrics"].get(SPREAD) if outcome.epochs else None
+    if spread is not None:
+        after += f", the mean of {task.repeats} trainings (standard deviation {spread:.4f})"
     if trial.state == TrialState.COMPLETE:
         return f"{after}."
     word = {"PRUNED": "Pruned", "FAIL": "Failed"}[trial.state.name]

@@ -24,6 +24,7 @@ import torch
 
 from lightning_tricks.errors import InputError
 from lightning_tricks.task.task import Task
+from lightning_tricks.trial.repeats import tasks_of, train_together
 from lightning_tricks.trial.result import Epoch, Interrupted, Report, Result
 from lightning_tricks.trial.train import train
 from lightning_tricks.tricks.record import Tricks
@@ -68,6 +69,7 @@ class Ranks:
     def __init__(self, task: Task, devices: int) -> None:
         self.task, self.devices = task, devices
         self._work = pickled(task) if devices > 1 else b""
+        self._repeats: list[Task] = []
         self._processes: list[subprocess.Popen[bytes]] = []
         self._connections: list[Connection[Any, Any]] = []
 
@@ -88,6 +90,9 @@ class Ranks:
             RankDied: if a process died.
             Interrupted: soon after `interrupted()` becomes true.
         """
+        if self.task.repeats > 1:
+            self._repeats = self._repeats or tasks_of(self.task)
+            return train_together(self._repeats, tricks, seed, report, interrupted, checkpoint)
         if self.devices == 1:
             return train(self.task, tricks, seed, report, interrupted, checkpoint)
         job = cloudpickle.dumps((tricks.model_dump(), seed, checkpoint, _free_port()))

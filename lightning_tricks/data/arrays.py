@@ -1,0 +1,78 @@
+"""Arrays of the user's, read as tensors and checked."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_tricks.data.tensor_loader import Split
+from lightning_tricks.errors import InputError, one_line
+
+
+def read_split(name: str, pair: tuple[Any, Any], regression: bool = False) -> Split:
+    """Read inputs and targets, and check them.
+
+    Args:
+        name: of the split, for the message of an error.
+        pair: inputs (N, …) and targets (N,), or (N, k) to predict, as any arrays of numbers.
+        regression: whether targets are numbers to predict, and not classes.
+
+    Raises:
+        InputError: if they are not numbers, not finite, or not of one length.
+    """
+    inputs, targets = (_tensor(name, *part) for part in zip(("inputs", "targets"), pair, strict=True))
+    if inputs.is_floating_point():
+        inputs = inputs.float()
+    if regression:
+        targets = targets.float().reshape(len(targets), -1) if targets.dim() else targets
+    elif targets.is_floating_point() and bool((targets == targets.round()).all()):
+        targets = targets.long()
+    _check(name, Split(inputs, targets), regression)
+    return Split(inputs, targets if regression else targets.long())
+
+
+def _tensor(name: str, what: str, values: Any) -> Tensor:
+    try:
+        return torch.as_tensor(_array(values))
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{name}: {what} must be numbers ({one_line(error, 80)}); words become class numbers by "
+            "pandas.factorize(words)[0], and columns by pandas.get_dummies(table)"
+        ) from None
+
+
+def _array(values: Any) -> Any:
+    if isinstance(values, Tensor):
+        return values
+    array = np.asarray(values)
+    if array.dtype == object:  # columns of several types, such as truth values beside numbers
+        array = array.astype(np.float64)
+    return array if array.flags.writeable else array.copy()  # pandas shares what may not be written
+
+
+def _check(name: str, split: Split, regression: bool) -> None:
+    inputs, targets = split
+    if inputs.dim() < 2 or inputs.is_complex():
+        raise InputError(
+            f"{name}: inputs must be real numbers of shape (N, features) or (N, channels, …) "
+            f"(got {inputs.dtype} of shape {tuple(inputs.shape)})"
+        )
+    if targets.dim() != 1 + regression:
+        raise InputError(
+            f"{name}: targets must be of shape (N,) (got {tuple(targets.shape)}); several numbers or "
+            "labels of a sample need regression=True"
+        )
+    if not len(inputs) or len(inputs) != len(targets):
+        raise InputError(
+            f"{name}: inputs and targets must be of one length, at least 1 "
+            f"(got {len(inputs)} and {len(targets)})"
+        )
+    if inputs.is_floating_point() and not torch.isfinite(inputs).all():
+        bad = int((~torch.isfinite(inputs)).sum())
+        raise InputError(f"{name}: inputs must be finite (got {bad} NaN or infinite values)")
+    if regression:
+        if not torch.isfinite(targets).all():
+            raise InputError(f"{name}: targets must be finite (got NaN or infinite values)")
+    elif targets.is_floating_point() or int(targets.min()) < 0:
+        raise InputError(f"{name}: targets must be class numbers from 0 on (got {targets.min().item()})")

@@ -1,0 +1,105 @@
+"""The arms of an ablation: records that differ by one trick, and the learning rates to try each at."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from lightning_tricks.space.domains import Domain, Float
+from lightning_tricks.space.space import Space
+from lightning_tricks.tricks.record import Tricks, describe
+
+RATES = 6
+"""So many learning rates are tried for every arm, once each."""
+STRONGEST = 3
+"""Of so many tricks, the pairs are tried."""
+
+Family = Literal["leave one out", "add one in", "pair"]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A record to compare with the one that it differs from."""
+
+    family: Family
+    stages: tuple[str, ...]
+    """In which it differs: one, or two of a pair."""
+    trick: str
+    """Which trick is there in one of the two records, and not in the other."""
+    record: Tricks
+
+    @property
+    def name(self) -> str:
+        """Unique among the arms of a champion."""
+        return (
+            f"{'plain with' if self.family == 'add one in' else 'without'} {' and '.join(self.stages)}"
+        )
+
+
+def arms(space: Space[Any], champion: Tricks, plain: Tricks) -> list[Arm]:
+    """Return the champion without each of its tricks, and plain with each of them.
+
+    Two records that differ in the learning rate alone are no arms, since each is to have its own.
+
+    Args:
+        space: of the search, which holds both.
+        champion: the record whose tricks are asked about.
+        plain: the record without tricks.
+    """
+    found = []
+    for stage in champion.differences(plain):
+        trick = f"{stage} {describe(getattr(champion, stage))}"
+        without, alone = _with(space, champion, plain, [stage]), _with(space, plain, champion, [stage])
+        found.append(Arm("leave one out", (stage,), trick, without))
+        found.append(Arm("add one in", (stage,), trick, alone))
+    references = [rates(space, record)[0] for record in (champion, plain)]
+    return [arm for arm in found if rates(space, arm.record)[0] not in references]
+
+
+def pairs(space: Space[Any], champion: Tricks, plain: Tricks, worth: Mapping[str, float]) -> list[Arm]:
+    """Return the champion without two of its strongest tricks at once.
+
+    Args:
+        space: of the search.
+        champion: the record whose tricks are asked about.
+        plain: the record without tricks.
+        worth: of each of the champion's tricks, by stage.
+    """
+    strongest = sorted(worth, key=lambda stage: -abs(worth[stage]))[:STRONGEST]
+    return [
+        Arm("pair", two, " × ".join(two), _with(space, champion, plain, two))
+        for two in itertools.combinations(strongest, 2)
+    ]
+
+
+def _with(space: Space[Any], record: Tricks, other: Tricks, stages: Sequence[str]) -> Tricks:
+    """Return a record with some stages of another."""
+    taken = {stage: other.model_dump()[stage] for stage in stages}
+    changed: Tricks = space.nearest(type(record).parse({**record.model_dump(), **taken}))
+    return changed
+
+
+def rates(space: Space[Any], record: Tricks, count: int = RATES) -> list[Tricks]:
+    """Return a record at several learning rates, evenly on a log scale over the range of the search.
+
+    Where the rate is pinned, or is one of a few, these are all.
+    """
+    path = f"optimizer.{getattr(record.optimizer, 'kind', '')}.lr"
+    if path not in space.domains:
+        return [record]
+    optimizer = record.model_dump()["optimizer"]
+    values = _values(space.domains[path], count)
+    return [
+        type(record).parse({**record.model_dump(), "optimizer": {**optimizer, "lr": value}})
+        for value in values
+    ]
+
+
+def _values(domain: Domain, count: int) -> Sequence[float]:
+    if not isinstance(domain, Float):
+        return list(domain.extremes())
+    spread = np.geomspace if domain.log else np.linspace
+    between = spread(domain.low, domain.high, count).tolist()
+    return [domain.low, *between[1:-1], domain.high]  # the ends exactly, which rounding may miss

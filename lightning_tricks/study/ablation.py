@@ -1,0 +1,174 @@
+"""What each trick of the champion is worth: trainings without it, and of plain with it alone.
+
+Each arm has its own learning rate, found with the same small budget and with a seed of its own: else
+the table would say who got lucky with the rate of another.
+"""
+
+from collections.abc import Mapping
+
+from optuna.trial import FrozenTrial, TrialState
+
+from lightning_tricks.scores import rank_of
+from lightning_tricks.search.outcomes import ABLATION, COMPARISON, RATES, Outcome
+from lightning_tricks.selection.ablation import (
+    Ablation,
+    Effect,
+    Reference,
+    Speed,
+    level_for,
+    speed,
+    target,
+    together,
+    worth,
+)
+from lightning_tricks.selection.arms import RATES as COUNT
+from lightning_tricks.selection.arms import Arm, arms, pairs, rates
+from lightning_tricks.selection.intervals import Interval, mean_interval
+from lightning_tricks.study.coordinator import Coordinator
+from lightning_tricks.study.reruns import Reruns, beside, record_of
+from lightning_tricks.tricks.record import Tricks
+
+
+def ablate(search: Coordinator, trial: int, seeds: int) -> Ablation:
+    """Compare the champion with itself without each trick, and plain with plain and each trick.
+
+    Args:
+        search: whose coordinator is still entered.
+        trial: the number of the champion's trial.
+        seeds: to compare with, none of which found a learning rate.
+
+    Raises:
+        KeyboardInterrupt: if the user asked for it; the same command goes on.
+    """
+    before = held(search)
+    if before is not None and (before.trial, before.seeds) == (trial, seeds):
+        return before
+    with beside(search, ABLATION) as own:
+        found = _Comparison(search, own, trial, seeds).run()
+        own.recorded &= own.tracker.attempt(lambda: own.tracker.describe(found.headline(), {}))
+        search.study.set_user_attr(ABLATION, found.plain())
+    return found
+
+
+def held(search: Coordinator) -> Ablation | None:
+    """Return the ablation that a study holds; None if it has none."""
+    data = search.study.user_attrs.get(ABLATION)
+    return None if data is None else Ablation.read(data)
+
+
+class _Comparison:
+    """One ablation, from the learning rates to what is said."""
+
+    def __init__(self, search: Coordinator, own: Coordinator, trial: int, seeds: int) -> None:
+        self.own, self.trial, self.seeds = own, trial, seeds
+        self.space, self.task, self.reruns = search.space, search.task, Reruns(own)
+        self.champion = record_of(search, search.history[trial])
+        self.plain: Tricks = self.space.nearest(self.task.tricks.plain())
+        self.sign = 1 if self.task.mode == "max" else -1
+        self.tuned: dict[str, FrozenTrial] = {}
+        """The best of the trials at several learning rates, by the arm's name."""
+        self.trials: dict[str, dict[int, FrozenTrial]] = {}
+        """Those that are compared, by the arm's name and the number of the seed."""
+
+    def run(self) -> Ablation:
+        """Train everything, and say what was found."""
+        singles = arms(self.space, self.champion, self.plain)
+        if not singles:
+            return Ablation(self.trial, self.seeds, COUNT, level_for(1), (), ())
+        references = {"champion": self.champion, "plain": self.plain}
+        self._announce(2 + len(singles) + min(len(singles) // 2, 3))
+        self._tune(references | {arm.name: arm.record for arm in singles})
+        doubles = pairs(self.space, self.champion, self.plain, self._first_worth(singles))
+        self._tune({arm.name: arm.record for arm in doubles})
+        self._compare()
+        compared = [*singles, *doubles]
+        level = level_for(len(compared))
+        effects = tuple(self._effect(arm, level) for arm in compared)
+        known = tuple(self._reference(name) for name in references)
+        return Ablation(self.trial, self.seeds, COUNT, level, known, effects)
+
+    def _announce(self, count: int) -> None:
+        total = count * (COUNT + self.seeds)
+        self.own.progress.start_stage("ablation", total, list(self.own.history))
+
+    def _entry(self, name: str) -> str:
+        return name if name == "plain" else f"{name} (trial {self.trial})"
+
+    def _tune(self, records: Mapping[str, Tricks]) -> None:
+        """Train records at several learning rates, once each, and note the best."""
+        tried = {
+            f"{self._entry(name)} · lr {_rate(at):g}": (name, at)
+            for name, record in records.items()
+            for at in rates(self.space, record)
+        }
+        found = self.reruns.run(RATES, {entry: at for entry, (_, at) in tried.items()}, 0)
+        for name in records:
+            own = [found[entry] for entry, (whose, _) in tried.items() if whose == name]
+            complete = [trial for trial in own if trial.state == TrialState.COMPLETE]
+            if complete:
+                self.tuned[name] = min(complete, key=lambda trial: rank_of(trial, self.task.mode))
+
+    def _first_worth(self, singles: list[Arm]) -> dict[str, float]:
+        """Return roughly what the champion's tricks are worth, by seeds that nothing else is said by."""
+        best = {name: float(trial.value or 0.0) for name, trial in self.tuned.items()}
+        return {
+            arm.stages[0]: best["champion"] - best[arm.name]
+            for arm in singles
+            if arm.family == "leave one out" and {"champion", arm.name} <= best.keys()
+        }
+
+    def _compare(self) -> None:
+        """Train all at their best learning rates, with the same seeds."""
+        records = {name: record_of(self.own, trial) for name, trial in self.tuned.items()}
+        for draw in range(self.seeds):
+            entries = {self._entry(name): record for name, record in records.items()}
+            found = self.reruns.run(COMPARISON, entries, draw)
+            for name in records:
+                if (trial := found[self._entry(name)]).state == TrialState.COMPLETE:
+                    self.trials.setdefault(name, {})[draw] = trial
+
+    def _effect(self, arm: Arm, level: float) -> Effect:
+        of = "plain" if arm.family == "add one in" else "champion"
+        return Effect(
+            arm.family,
+            arm.stages,
+            arm.trick,
+            self._rate_of(arm.name),
+            self._score(arm.name),
+            self._worth(arm, level),
+            self._speed(arm.name, of),
+        )
+
+    def _worth(self, arm: Arm, level: float) -> Interval | None:
+        own = self._scores(arm.name)
+        if arm.family == "add one in":
+            return worth(own, self._scores("plain"), level, self.sign)
+        whole = self._scores("champion")
+        if arm.family == "leave one out":
+            return worth(whole, own, level, self.sign)
+        one, other = (self._scores(f"without {stage}") for stage in arm.stages)
+        return together(whole, one, other, own, level, self.sign)
+
+    def _reference(self, name: str) -> Reference:
+        return Reference(name, self._rate_of(name), self._score(name), self._speed(name, name))
+
+    def _scores(self, name: str) -> dict[int, float]:
+        return {draw: float(t.value or 0.0) for draw, t in self.trials.get(name, {}).items()}
+
+    def _score(self, name: str) -> Interval | None:
+        scores = list(self._scores(name).values())
+        return mean_interval(scores) if scores else None
+
+    def _rate_of(self, name: str) -> float | None:
+        return _rate(record_of(self.own, self.tuned[name])) if name in self.tuned else None
+
+    def _speed(self, name: str, reference: str) -> Speed:
+        return speed(self._curves(name), target(self._curves(reference)), self.sign)
+
+    def _curves(self, name: str) -> list[list[float]]:
+        found = [Outcome.read(trial) for trial in self.trials.get(name, {}).values()]
+        return [outcome.curve(self.task.monitor) for outcome in found if outcome is not None]
+
+
+def _rate(record: Tricks) -> float:
+    return float(getattr(record.optimizer, "lr", 0.0))
