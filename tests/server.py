@@ -1,4 +1,4 @@
-"""A real MLflow server for the tests: started, killed and started again on the same port."""
+"""Real servers of MLflow for the tests: started, killed and started again on the same port."""
 
 import os
 import signal
@@ -11,39 +11,58 @@ from pathlib import Path
 
 
 class Server:
+    """That of the UI and of the tracking, with its stores in a folder."""
+
+    HEALTH = "health"
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.uri = f"http://127.0.0.1:{self.port}"
+        self.log = folder / f"{self.port}.log"
         self.process: subprocess.Popen | None = None
 
-    def start(self) -> None:
-        arguments = ["server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
+    def arguments(self) -> list[str]:
         stores = [
             "--backend-store-uri",
             f"sqlite:///{self.folder / 'server.db'}",
             "--artifacts-destination",
             str(self.folder / "artifacts"),
         ]
-        with (self.folder / "server.log").open("ab") as log:
+        return ["server", "--workers", "1", *stores]
+
+    def environment(self) -> dict[str, str]:
+        return {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+
+    def start(self) -> None:
+        self.launch()
+        self.wait()
+
+    def launch(self) -> None:
+        place = ["--host", "127.0.0.1", "--port", str(self.port)]
+        with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "mlflow", *arguments, *stores],
+                [sys.executable, "-m", "mlflow", *self.arguments(), *place],
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+                env={**os.environ, **self.environment()},
             )
-        deadline = time.monotonic() + 120
+
+    def wait(self) -> None:
+        """Wait until it answers."""
+        deadline = time.monotonic() + 300
         while not self.up():
-            assert self.process.poll() is None, (self.folder / "server.log").read_text()
+            assert self.process is not None
+            assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline
             time.sleep(0.2)
 
     def up(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.uri}/health", timeout=5) as answer:
+            with urllib.request.urlopen(f"{self.uri}/{self.HEALTH}", timeout=5) as answer:
                 return answer.status == 200
         except OSError:
             return False
@@ -53,3 +72,20 @@ class Server:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
             self.process = None
+
+
+class ModelServer(Server):
+    """One that answers with a registered model, in this environment."""
+
+    HEALTH = "ping"
+
+    def __init__(self, folder: Path, model: str, tracking_uri: str) -> None:
+        super().__init__(folder)
+        self.model, self.tracking_uri = model, tracking_uri
+
+    def arguments(self) -> list[str]:
+        # The virtual environment would take minutes: the packages are those of this one.
+        return ["models", "serve", "--model-uri", self.model, "--env-manager", "local"]
+
+    def environment(self) -> dict[str, str]:
+        return {"MLFLOW_TRACKING_URI": self.tracking_uri}

@@ -38,6 +38,10 @@ class Standing:
     """The metrics on the test split, by trial number; it is looked at once for each."""
     verdict: Verdict | None = None
     """What was found over fresh seeds."""
+    study: str = ""
+    """Its name, which is that of the registered model."""
+    version: str | None = None
+    """Of the registered model, the one that is the champion's."""
     ranked: bool = True
     """Whether its trials stand in the table of the search: those of a verdict or an ablation do not."""
 
@@ -52,8 +56,14 @@ class Standing:
             former=champion.get("former", ()),
             tests={int(number): metrics for number, metrics in held.get(TESTS, {}).items()},
             verdict=Verdict.read(held[VERDICT]) if VERDICT in held else None,
+            study=study.study_name,
+            version=champion.get("version"),
             ranked=PART_OF not in held,
         )
+
+    def is_of_verdict(self, trial: FrozenTrial) -> bool:
+        """Tell whether a trial has the record that the verdict named."""
+        return self.verdict is not None and trial.number == self.verdict.trial
 
     def role(self, trial: FrozenTrial) -> str:
         """Say what a trial is to the study; empty for most."""

@@ -10,7 +10,7 @@ from lightning_tricks.errors import one_line
 from lightning_tricks.report.page import Report
 from lightning_tricks.search import outcomes
 from lightning_tricks.search.optuna_internals import storage_of
-from lightning_tricks.search.standing import remember_champion
+from lightning_tricks.search.standing import Standing, remember_champion
 from lightning_tricks.selection.ablation import Ablation
 from lightning_tricks.selection.result import Verdict
 from lightning_tricks.study import models
@@ -20,9 +20,11 @@ from lightning_tricks.study.progress import Progress
 from lightning_tricks.study.summary import Summary, summarize, summarize_verdict
 from lightning_tricks.study.trained import Trained
 from lightning_tricks.task.task import Task
-from lightning_tricks.tracking import trial_updates
+from lightning_tricks.tracking import trial_updates, view
 from lightning_tricks.tracking.tracker import Tracker
-from lightning_tricks.tracking.view import how_to_look
+
+REPORT = "report.html"
+"""The artifact of the study's run that is handed around."""
 
 
 def report_of(study: optuna.Study, task: Task, verdict: Verdict) -> Report:
@@ -72,13 +74,22 @@ class Conclusion:
             row = verdict.rows.get("champion")
             metrics = {} if row is None else {"champion": row.validation.mean}
             metrics |= {} if row is None or row.test is None else {"champion_test": row.test.mean}
-            self._describe(summary, metrics)
+            self._describe(summary, metrics, self._where_to_look(self.trained.standing))
             self.recorded &= self.tracker.attempt(lambda: self._log_report(verdict))
-        return replace(summary, look=how_to_look(self.tracker.uri, self.tracker.link))
+        return replace(summary, look=view.how_to_look(self.tracker.uri, self.tracker.link))
+
+    def _where_to_look(self, standing: Standing) -> str:
+        """Lead from the study's run to what its verdict made."""
+        pages = {"The report": self.tracker.page_of(REPORT)}
+        if standing.version is not None:
+            pages["the champion's model"] = view.model_page(standing.study, standing.version)
+        for part, run_id in self.study.user_attrs.get(outcomes.PART_RUNS, {}).items():
+            pages[f"the runs of the {part}"] = view.run_page(run_id)
+        return ", ".join(f"[{name}]({page})" for name, page in pages.items())
 
     def _log_report(self, verdict: Verdict) -> None:
         report = report_of(self.study, self.task, verdict)
-        self.tracker.log_report({"report.html": report.html(), "report.md": report.markdown()})
+        self.tracker.log_report({REPORT: report.html(), "report.md": report.markdown()})
 
     def write(self) -> Summary:
         """Return what the study found, once MLflow knows it."""
@@ -97,7 +108,7 @@ class Conclusion:
             metrics = {} if best is None else {"best": best.value or 0.0}
             metrics |= {} if best is None else standing.tests.get(best.number, {})
             self._describe(summary, metrics)
-        return replace(summary, look=how_to_look(self.tracker.uri, self.tracker.link))
+        return replace(summary, look=view.how_to_look(self.tracker.uri, self.tracker.link))
 
     def _test(self, trial: FrozenTrial) -> None:
         """Look at the test split with a trial's model, or say why that cannot be."""
@@ -124,10 +135,10 @@ class Conclusion:
             return
         remember_champion(self.study, best.number, run_id, version)
 
-    def _describe(self, summary: Summary, metrics: Mapping[str, float]) -> None:
+    def _describe(self, summary: Summary, metrics: Mapping[str, float], links: str = "") -> None:
         text = (
             f"Study of the training tricks of `{self.task.name}`: {self.task.monitor} of trials of up "
-            f"to {self.task.epochs} epochs.\n\n{summary.markdown()}\n\n"
+            f"to {self.task.epochs} epochs. {links}\n\n{summary.markdown()}\n\n"
             f"Reproduce it with `{trial_updates.command()}`."
         )
         self.recorded &= self.tracker.attempt(lambda: self.tracker.describe(text, metrics))

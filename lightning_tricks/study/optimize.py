@@ -160,7 +160,7 @@ def _conclude(search: Coordinator, finalists: int, seeds: int, ablate: bool) -> 
     for part in search.study.user_attrs.get(outcomes.PART_RUNS, {}) if search.repair else ():
         with beside(search, part):
             pass  # its runs in MLflow are set right when it is taken up
-    judged = verdict.judge(search, finalists, seeds) if finalists else verdict.held(search)
+    judged = verdict.judge(search, finalists, seeds) if finalists else verdict.again(search)
     if ablate and judged is not None:
         ablation.ablate(search, judged.trial, seeds)
     return search.conclude(judged)

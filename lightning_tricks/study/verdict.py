@@ -46,23 +46,40 @@ def judge(search: Coordinator, count: int, seeds: int) -> Verdict:
     same = before is not None and (before.names, before.seeds) == (tuple(trials), seeds)
     if before is not None and same and _is_registered(search):
         return before  # the test split is not looked at again
+    return _judge(search, trials, seeds, 0 if before is None else before.before + (not same))
+
+
+def again(search: Coordinator) -> Verdict | None:
+    """Return the verdict that a study holds, its champion registered anew if MLflow lost it.
+
+    Nothing is trained, and the test split is not looked at: Optuna holds all of that.
+    """
+    before = held(search)
+    if before is None or _is_registered(search):
+        return before
+    known = finalists(search, len(search.history))
+    return _judge(search, {name: known[name] for name in before.names}, before.seeds, before.before)
+
+
+def _judge(search: Coordinator, trials: Mapping[str, FrozenTrial], seeds: int, looks: int) -> Verdict:
+    """Run what of a verdict was not run yet, and register its champion.
+
+    Args:
+        search: of which the verdict is.
+        trials: those that are compared, by name.
+        seeds: to choose with, and as many again to report.
+        looks: that earlier verdicts had at the test split.
+    """
     records = {name: record_of(search, trial) for name, trial in trials.items()}
     with beside(search, VERDICT) as own:
         own.progress.start_stage("verdict", seeds * (len(records) + 3), list(own.history))
         judgement = _Judgement(search, own, records, seeds)
         champion = judgement.select()
         rows = judgement.report(champion.name)
-        verdict = Verdict(
-            names=tuple(trials),
-            seeds=seeds,
-            champion=champion,
-            trial=trials[champion.name].number,
-            rows=rows,
-            gain=judgement.gain(champion.name),
-            before=0 if before is None else before.before + (not same),
-        )
+        number, gain = trials[champion.name].number, judgement.gain(champion.name)
+        verdict = Verdict(tuple(trials), seeds, champion, number, rows, gain, looks)
         words = verdict.headline(search.task.monitor, search.task.mode)
-        judgement.register(champion.name, verdict.trial, words)
+        judgement.register(champion.name, number, words)
         means = {f"{row}/validation": scored.validation.mean for row, scored in rows.items()}
         means |= {f"{row}/test": scored.test.mean for row, scored in rows.items() if scored.test}
         own.recorded &= own.tracker.attempt(lambda: own.tracker.describe(words, means))

@@ -77,6 +77,10 @@ class Tracker:
         """The page of the trials' table, below the address of a server."""
         return view.link(self.experiment_id)
 
+    def page_of(self, artifact: str) -> str:
+        """Return the page of an artifact of the study's run, relative to any other."""
+        return view.artifact_page(self.experiment_id, self.writer.run_id, artifact)
+
     def open(self, run_id: str | None, tags: Mapping[str, str]) -> str:
         """Open the study's run, again if it is there already, and start to write; return its id.
 
@@ -179,8 +183,9 @@ class Tracker:
             self.client.log_text(self.writer.run_id, redacted(text), name)
 
     def save_view(self, columns: Sequence[str], ascending: bool) -> None:
-        """Give the runs table a view that shows scores and tricks, best first."""
-        view.save_view(self.client, self.experiment_id, columns, ascending)
+        """Give the runs table a view that shows the search's scores and tricks, best first."""
+        run_id = self.writer.run_id
+        view.save_view(self.client, self.experiment_id, run_id, columns, ascending)
 
     def register(
         self,

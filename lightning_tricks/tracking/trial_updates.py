@@ -10,6 +10,7 @@ from lightning_tricks.redaction import redacted
 from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.standing import Standing
 from lightning_tricks.task.task import Task
+from lightning_tricks.tracking import view
 from lightning_tricks.tracking.format import (
     DESCRIPTION,
     NAME,
@@ -119,21 +120,25 @@ def story(task: Task, trial: FrozenTrial, outcome: Outcome, standing: Standing) 
         if role
         else "",
         _ending(task, trial, outcome),
+        _where_to_look(trial, standing),
         f"Differs from the baseline in: {differs}." if differs else "",
         _over_seeds(task, trial, standing),
     ]
     return " ".join(part for part in parts if part)
 
 
-def _over_seeds(task: Task, trial: FrozenTrial, standing: Standing) -> str:
-    """Say how good the champion is over fresh seeds, and where its model is."""
-    verdict = standing.verdict
-    if verdict is None or trial.number != verdict.trial:
+def _where_to_look(trial: FrozenTrial, standing: Standing) -> str:
+    """Lead from a verdict's champion to its model, which is of another run, and to the report."""
+    if not standing.is_of_verdict(trial) or standing.version is None:
         return ""
-    return (
-        f"{verdict.headline(task.monitor, task.mode)} Its runs, and its model of the median seed, are "
-        "under the run `verdict`."
-    )
+    page = view.model_page(standing.study, standing.version)
+    return f"[Its model of the median seed]({page}). The report is with the parent run."
+
+
+def _over_seeds(task: Task, trial: FrozenTrial, standing: Standing) -> str:
+    """Say how good a verdict's champion is over fresh seeds."""
+    verdict = standing.verdict if standing.is_of_verdict(trial) else None
+    return "" if verdict is None else verdict.headline(task.monitor, task.mode)
 
 
 def _ending(task: Task, trial: FrozenTrial, outcome: Outcome) -> str:

@@ -6,7 +6,7 @@ import shlex
 import zlib
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from mlflow.tracking import MlflowClient
 
@@ -14,6 +14,7 @@ from lightning_tricks.redaction import redacted
 from lightning_tricks.space.space import Space
 from lightning_tricks.task.task import Task
 from lightning_tricks.tracking.format import RANKING, milliseconds
+from lightning_tricks.tracking.holdings import PARENT
 
 WIDTHS = {
     "attributes.`Run Name`": 180,
@@ -46,8 +47,10 @@ def columns(task: Task, space: Space[Any]) -> list[str]:
     ]
 
 
-def save_view(client: MlflowClient, experiment_id: str, columns: Sequence[str], ascending: bool) -> None:
-    """Give an experiment's runs table a view that shows scores and tricks, best first.
+def save_view(
+    client: MlflowClient, experiment_id: str, run_id: str, columns: Sequence[str], ascending: bool
+) -> None:
+    """Give an experiment's runs table a view that shows the search's scores and tricks, best first.
 
     The UI's own table shows no metric and no param, and begins with the name and the date of a
     run in any case. The tag is one that the UI writes itself when a view is shared; MLflow does
@@ -56,11 +59,12 @@ def save_view(client: MlflowClient, experiment_id: str, columns: Sequence[str], 
     Args:
         client: of MLflow.
         experiment_id: of the experiment.
+        run_id: of the study: its trials are shown, those of its verdict are not.
         columns: by the names that the UI has for them, in their order.
         ascending: whether the lowest score comes first.
     """
     view = {
-        "searchFilter": "",
+        "searchFilter": f"tags.`{PARENT}` = '{run_id}'",
         "orderByKey": f"metrics.`{RANKING}`",
         "orderByAsc": ascending,
         "startTime": "ALL",
@@ -86,6 +90,21 @@ def save_view(client: MlflowClient, experiment_id: str, columns: Sequence[str], 
 def link(experiment_id: str) -> str:
     """Return the page of that view, below the address of a server."""
     return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey=trials"
+
+
+def run_page(run_id: str) -> str:
+    """Return the page of a run, relative to any other."""
+    return f"#/runs/{run_id}"
+
+
+def artifact_page(experiment_id: str, run_id: str, artifact: str) -> str:
+    """Return the page that shows an artifact of a run, relative to any other."""
+    return f"#/experiments/{experiment_id}/runs/{run_id}/artifacts/{artifact}"
+
+
+def model_page(name: str, version: str) -> str:
+    """Return the page of a version of a registered model, relative to any other."""
+    return f"#/models/{quote(name, safe='')}/versions/{version}"
 
 
 def how_to_look(uri: str, link: str) -> str:

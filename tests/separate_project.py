@@ -1,0 +1,87 @@
+"""A project that takes a record over from a study of which it knows the name: `test_results.py` runs it.
+
+It has its own network, data and Trainer, and its own copy of the record's class.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import mlflow
+import torch
+from mlflow.tracking import MlflowClient
+from pydantic import Field
+from pytorch_lightning import Trainer
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import lightning_tricks
+from lightning_tricks import Int, Tricks, TricksModule, record_of_champion, record_of_run, references
+
+
+class Sized(Tricks):
+    width: Annotated[int, Int(4, 32)] = Field(16, ge=1)
+
+
+class Network(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.entrance, self.hidden = nn.Linear(3, width), nn.Linear(width, width)
+        self.exit = nn.Linear(width, 1)
+
+    def forward(self, inputs):
+        features = self.entrance(inputs).relu()
+        features = features + self.hidden(features).relu()
+        return self.exit(features)
+
+
+def records(study, uri):
+    """Return the champion's record, read in three ways."""
+    run_id = MlflowClient(uri).get_model_version_by_alias(study, "champion").run_id
+    file = mlflow.artifacts.download_artifacts(
+        run_id=run_id, artifact_path="tricks.json", tracking_uri=uri
+    )
+    return [
+        record_of_champion(study, uri),
+        record_of_run(run_id, uri),
+        Sized.model_validate_json(Path(file).read_text()),
+    ]
+
+
+def train(record):
+    """Return the loss on the samples at the end, and what it is without any training: their variance."""
+    inputs = torch.randn(256, 3)
+    samples = TensorDataset(inputs, inputs.sum(1, keepdim=True))
+    module = TricksModule(
+        Network(record.width),
+        record,
+        loss=nn.functional.mse_loss,
+        metrics={},
+        monitor="val/loss",
+        mode="min",
+    )
+    trainer = Trainer(max_epochs=4, accelerator="cpu", logger=False, enable_checkpointing=False)
+    trainer.fit(
+        module, DataLoader(samples, batch_size=16, shuffle=True), DataLoader(samples, batch_size=64)
+    )
+    return float(trainer.callback_metrics["val/loss"]), float(samples.tensors[1].var())
+
+
+def main(study, uri):
+    torch.manual_seed(0)
+    found = records(study, uri)
+    loss, variance = train(found[0])
+    result = {
+        "package": lightning_tricks.__file__,
+        "types": [type(record).__name__ for record in found],
+        "records": [record.model_dump() for record in found],
+        "loss": loss,
+        "variance": variance,
+        "references": references(found[0]),
+    }
+    sys.stdout.write(f"{json.dumps(result)}\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

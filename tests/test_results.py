@@ -1,0 +1,212 @@
+"""What a study leaves behind is found in MLflow's UI, served, and used again in another project."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import urllib.request
+import venv
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import pytest
+import torch
+from judged_study import Sized, task
+from playwright.sync_api import Page, sync_playwright
+from server import ModelServer, Server
+from test_layers import PACKAGE, ROOT
+from test_tracking import BROWSER, CHROMIUM
+
+from lightning_tricks import create_study, references
+from lightning_tricks.search.outcomes import Outcome
+from lightning_tricks.search.standing import Standing
+
+TESTS = Path(__file__).parent
+
+
+@dataclass
+class Judged:
+    """A study with a verdict, as its command left it."""
+
+    uri: str
+    """Of the server that it was recorded on."""
+    link: str
+    """That it printed."""
+    folder: Path
+
+    def standing(self):
+        """Return what Optuna holds: where the study stands, and its champion's trial."""
+        study = create_study("judged", storage=str(self.folder / "optuna.journal"))
+        found = Standing.read(study, task())
+        return found, study.trials[found.champion]
+
+    def record(self):
+        """Return the champion's record by Optuna."""
+        return Sized.parse(Outcome.read(self.standing()[1]).record)
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory, empty_store):
+    folder = tmp_path_factory.mktemp("judged")
+    shutil.copy(empty_store, folder / "server.db")
+    server = Server(folder)
+    server.start()
+    script, flags = TESTS / "judged_study.py", ["--seeds", "3", "--workers", "inline"]
+    command = [sys.executable, str(script), *flags, "--tracking-uri", server.uri]
+    try:
+        printed = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, check=True)
+        yield Judged(server.uri, printed.stdout.split()[-1], folder)
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+def page():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=BROWSER)
+        one = browser.new_page(viewport={"width": 1920, "height": 900})
+        one.set_default_timeout(120_000)
+        yield one
+        browser.close()
+
+
+def follow(page: Page, name: str) -> Page:
+    """Click on a link of a text that opens in another tab; return that."""
+    with page.expect_popup() as opened:
+        page.get_by_role("link", name=name).click()
+    return opened.value
+
+
+def open_parent_run(page: Page) -> None:
+    """Click on the link to the study's run, of which a trial's page says the name a moment late."""
+    page.locator("a[href*='/runs/']").filter(has_text=re.compile("^judged$")).click()
+
+
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
+
+
+@needs_chromium
+def test_from_the_printed_link_one_click_leads_to_the_champion_two_to_its_model_three_to_the_report(
+    judged, page
+):
+    standing, champion = judged.standing()
+    headline = standing.verdict.headline("val/accuracy", "max")
+    page.goto(judged.link)
+    page.get_by_role("link", name=f"{champion.number:03d} · champion").click()
+    page.get_by_text("Parent run", exact=True).wait_for()
+    assert f"Champion. val/accuracy {champion.value:.4f} after 8 epochs." in page.inner_text("body")
+    assert headline in page.inner_text("body")
+
+    model = follow(page, "Its model of the median seed")
+    model.get_by_text("@ champion").wait_for()
+    shown = model.inner_text("body")
+    assert f"Version {standing.version}" in shown
+    assert headline in shown
+    assert f'load_model("models:/judged/{standing.version}")' in shown
+
+    open_parent_run(page)
+    report = follow(page, "The report")
+    inside = report.frame_locator("iframe")
+    inside.get_by_role("heading", name="Study judged").wait_for()
+    assert headline in inside.locator("body").inner_text()
+
+
+@needs_chromium
+def test_the_printed_link_shows_the_search_alone_and_its_verdict_is_three_clicks_away(judged, page):
+    page.goto(judged.link)
+    page.get_by_text("4 matching runs").wait_for()
+    names = page.locator(".ag-row [col-id='attributes.`Run Name`'] a")
+    names.nth(3).wait_for()
+    assert sorted(name[:3] for name in names.all_inner_texts()) == ["000", "001", "002", "003"]
+    assert "· champion" in names.first.inner_text()
+    names.first.click()
+    open_parent_run(page)
+    verdict = follow(page, "the runs over fresh seeds")
+    verdict.get_by_role("link", name="report 3").first.wait_for()
+
+
+def ask(server: ModelServer, inputs: torch.Tensor) -> torch.Tensor:
+    """Return what a model server answers on raw inputs."""
+    request = urllib.request.Request(
+        f"{server.uri}/invocations",
+        json.dumps({"inputs": inputs.tolist()}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request) as answer:
+        return torch.tensor(json.load(answer)["predictions"])
+
+
+def test_champion_and_ensemble_are_served_and_answer_as_they_do_when_they_are_loaded(judged, tmp_path):
+    inputs, _ = task().example()
+    mlflow.set_tracking_uri(judged.uri)
+    uris = [f"models:/judged@{alias}" for alias in ("champion", "ensemble")]
+    servers = [ModelServer(tmp_path, uri, judged.uri) for uri in uris]
+    try:
+        for server in servers:
+            server.launch()
+        loaded = [mlflow.pytorch.load_model(uri)(inputs) for uri in uris]
+        for server, expected in zip(servers, loaded, strict=True):
+            server.wait()
+            torch.testing.assert_close(ask(server, inputs), expected, atol=1e-5, rtol=0)
+            torch.testing.assert_close(ask(server, inputs[:1]), expected[:1], atol=1e-5, rtol=0)
+        assert not torch.allclose(*loaded, atol=1e-2)
+    finally:
+        for server in servers:
+            server.kill()
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """Return the package as it is published."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_the_wheel_holds_the_package_its_types_and_its_license_and_nothing_else(wheel):
+    held = set(zipfile.ZipFile(wheel).namelist())
+    beside = {name.partition("/")[2] for name in held if not name.startswith("lightning_tricks/")}
+    assert beside == {"METADATA", "WHEEL", "RECORD", "licenses/LICENSE"}
+    files = [p for p in PACKAGE.rglob("*") if p.is_file() and p.suffix != ".pyc"]
+    package = {str(path.relative_to(ROOT)) for path in files}
+    assert "lightning_tricks/py.typed" in package
+    assert {name for name in held if name.startswith("lightning_tricks/")} == package
+
+
+@pytest.fixture
+def python(wheel, tmp_path):
+    """Return the interpreter of a fresh environment: the wheel, and this one's other packages."""
+    folder = tmp_path / "environment"
+    venv.create(folder, symlinks=True)
+    interpreter = folder / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "--python", interpreter, "--disable-pip-version-check"]
+    subprocess.run([*pip, "install", "--no-index", "--no-deps", wheel], check=True, capture_output=True)
+    (packages,) = folder.glob("lib/*/site-packages")
+    # A line of a .pth file is a folder; the .pth files in it, as of an editable install, are not read.
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    return interpreter
+
+
+def test_another_project_with_the_wheel_alone_trains_its_network_with_the_champions_record(
+    judged, python, tmp_path
+):
+    script = shutil.copy(TESTS / "separate_project.py", tmp_path)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [python, script, "judged", judged.uri],
+        cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True, check=True,
+    )  # fmt: skip
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert Path(found["package"]).is_relative_to(python.parents[1])
+    record = judged.record()
+    assert found["types"] == ["Sized"] * 3
+    assert found["records"] == [record.model_dump()] * 3
+    assert found["loss"] < found["variance"] / 2
+    assert found["references"] == references(record) != ""
