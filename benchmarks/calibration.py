@@ -1,10 +1,9 @@
 """Are the numbers of a verdict true? On tasks whose truth is known: nothing is trained.
 
-The score of a record is a sum of effects of its kinds, of pairs of them, and of how far its learning
-rate is from the best; a training adds noise: what all records have of a seed, what each has of its own,
-and the grain of a validation split. A study is 40 records drawn from `Space(Tricks)`, of which the best
-six by one score each enter a verdict of five seeds with the baseline and plain, as with the flags
-`--finalists 6 --seeds 5`.
+The tasks are those of `surfaces.py`; a training adds noise: what all records have of a seed, what each
+has of its own, and the grain of a validation split. A study is 40 records drawn from `Space(Tricks)`, of
+which the best six by one score each enter a verdict of five seeds with the baseline and plain, as with
+the flags `--finalists 6 --seeds 5`.
 
 - coverage: in how many studies the champion's 95 % interval has its true score
 - claims: where all effects are zero, how often the champion is called better than the baseline, by the
@@ -16,54 +15,19 @@ six by one score each enter a verdict of five seeds with the baseline and plain,
 """
 
 import argparse
-import itertools
 
 import numpy as np
 import optuna
+from surfaces import Surface
 
 from lightning_tricks import Space, Tricks
 from lightning_tricks.selection.champion import choose
 from lightning_tricks.selection.intervals import difference, mean_interval
 from lightning_tricks.selection.race import Race
-from lightning_tricks.space.trick import stages
 
 TRIALS, FINALISTS, SEEDS = 40, 6, 5
-OWN, SHARED, GRAIN = 0.6, 0.3, 0.28
-"""Points: the noise of a training, of a seed for all records, and one sample of 360."""
-
-
-class Surface:
-    """A task whose truth is known.
-
-    Args:
-        generator: of its effects.
-        size: of the effect of a kind, in points; 0 makes all records equal.
-    """
-
-    def __init__(self, generator, size):
-        self.generator, self.size = generator, size
-        self.kinds = {
-            (stage, kind): generator.normal(0, size)
-            for stage, options in stages(Tricks).items()
-            for kind in options
-        }
-        pairs = itertools.combinations(sorted(self.kinds), 2)
-        self.pairs = {
-            pair: generator.normal(0, size / 3) for pair in pairs if generator.random() < 1 / 3
-        }
-
-    def truth(self, record):
-        """Return the true score of a record, in points."""
-        chosen = [(stage, getattr(record, stage).kind) for stage in stages(Tricks)]
-        effects = sum(self.kinds[place] for place in chosen)
-        together = sum(self.pairs.get(pair, 0.0) for pair in itertools.combinations(sorted(chosen), 2))
-        lr = abs(np.log10(record.optimizer.lr) + 2.3)
-        return 90 + effects + together - self.size * lr
-
-    def train(self, record, shared=0.0):
-        """Return the score of a training."""
-        score = self.truth(record) + shared + self.generator.normal(0, OWN)
-        return round(score / GRAIN) * GRAIN
+SHARED = 0.3
+"""Points: the noise of a seed for all records; a training's own is in `surfaces.py`."""
 
 
 def search(surface, seed):

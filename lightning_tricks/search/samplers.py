@@ -8,22 +8,23 @@ from functools import cached_property, partial
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.scores import Rank, rank_of
+from lightning_tricks.search.effects import Option, draw_effects
 from lightning_tricks.search.optuna_internals import contains, trials_of, view
 from lightning_tricks.seeds import derive
 
 BEST, LATEST = 25, 175
 """How many of the best and of the latest finished trials a proposal is made from. TPE takes at most
 25 as the good ones; the time it needs grows with the others."""
+CHANGED = 3
+"""In so many choices at most a proposal differs from the best trial so far."""
 KEPT = 2 / 3
-"""The share of the stages in which a proposal is like the best trial so far."""
-WHOLE = 4
-"""One in so many proposals is drawn as a whole."""
+"""The share of the stages whose numbers stay, where their choices do."""
 RUNNING = 64
 """How many of the running trials are kept away from."""
 
@@ -69,15 +70,17 @@ class SeededSampler(BaseSampler):
 
 
 class TrickSampler(BaseSampler):
-    """The tree-structured Parzen estimator (Bergstra et al., 2011), one joint density a trick.
-
-    The hyperparameters of a trick, `optimizer.adam.lr` and `optimizer.adam.beta1`, are drawn together
-    and with those of no other: just when the trick was drawn. Trials under way count as bad ones, so
-    that several workers do not try the same.
+    """Change what is likely wrong with the best trial: linear Thompson sampling beside TPE.
 
     Of the many stages, a good trial needs a good variant in nearly all, which no few dozen trials tell
-    apart. So three proposals in four change the best trial so far, at first the baseline: each stage
-    keeps what it has there with a probability of two thirds, or is drawn anew.
+    apart. But a linear regression learns something of all stages from every trial. So a proposal has the
+    choices of the best trial so far, at first the baseline, but for three at most: those that promise
+    most, by effects that are drawn from what may be believed of them (`effects.py`).
+
+    Where a choice stays its numbers do too, in two stages of three; else they are drawn by the
+    tree-structured Parzen estimator (Bergstra et al., 2011), one joint density a trick:
+    `optimizer.adam.lr` and `optimizer.adam.beta1` are drawn together and with those of no other. There
+    trials under way count as bad ones, so that several workers do not try the same.
     """
 
     def __init__(self, seed: int) -> None:
@@ -140,8 +143,19 @@ class _Proposal:
         """What was drawn together with an earlier parameter."""
 
     @cached_property
+    def _trials(self) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
+        """What ended, and what runs, at one moment.
+
+        Under Hyperband `get_trials` shows those of one bracket, and of which depends on whether the
+        pruner has seen a report since the program began.
+        """
+        trials = trials_of(self._study)
+        return _ended(trials, self._study.direction), _running(trials, self._trial.number)
+
+    @cached_property
     def _telling(self) -> list[FrozenTrial]:
-        return _telling(self._study, self._trial)
+        """The trials that TPE is shown."""
+        return [trial for trials in self._trials for trial in trials]
 
     @cached_property
     def _known(self) -> dict[str, BaseDistribution]:
@@ -149,24 +163,57 @@ class _Proposal:
         return {name: known for t in self._telling for name, known in t.distributions.items()}
 
     @cached_property
-    def _best(self) -> FrozenTrial | None:
-        """The trial to change; None where all is drawn anew."""
-        return _best_of(self._telling, self._study.direction) if self._trial.number % WHOLE else None
+    def _best(self) -> Mapping[str, tuple[BaseDistribution, Any]]:
+        """The parameters of the trial to change; none where no trial is complete."""
+        best = _best_of(self._telling, self._study.direction)
+        return {n: (known, best.params[n]) for n, known in best.distributions.items()} if best else {}
+
+    @cached_property
+    def _effects(self) -> Mapping[Option, float]:
+        return draw_effects(*self._trials, self._study.direction, self._derive("effects"))
+
+    @cached_property
+    def _changed(self) -> list[str]:
+        """The choices of the best trial in which another option promises most."""
+        gains = {
+            name: self._effect(name, self._favorite(name, known)) - self._effect(name, option)
+            for name, (known, option) in sorted(self._best.items())
+            if isinstance(known, CategoricalDistribution)
+        }
+        return heapq.nlargest(CHANGED, gains, key=gains.__getitem__)
+
+    @cached_property
+    def _redrawn(self) -> set[str]:
+        """The stages whose numbers are drawn anew: one at least, or nothing new might be proposed."""
+        numbers = [
+            n for n, (known, _) in self._best.items() if not (_is_choice(known) or known.single())
+        ]
+        stages = sorted({_stage(name) for name in numbers})
+        luck = {stage: random.Random(self._derive(f"keep {stage}")).random() for stage in stages}
+        bound = min(KEPT, max(luck.values(), default=KEPT))
+        return {stage for stage in stages if luck[stage] >= bound}
 
     def draw(self, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> Any:
         """Return the value of a parameter, of the trial as it is by now."""
-        if self._best is not None and self._keeps(self._best, name, distribution):
-            return self._best.params[name]
+        known, value = self._best.get(name, (None, None))
+        if known == distribution and not self._changes(name, known):
+            return value
+        if self._best and name in self._known and isinstance(distribution, CategoricalDistribution):
+            return self._favorite(name, distribution)
         if name not in self._drawn:
             self._draw(trial, name, distribution)
         return self._drawn.pop(name)
 
-    def _keeps(self, best: FrozenTrial, name: str, distribution: BaseDistribution) -> bool:
-        """Tell whether a parameter stays as the best trial has it, with all others of its stage."""
-        if best.distributions.get(name) != distribution:
-            return False
-        stage = name.partition(".")[0]
-        return random.Random(self._derive(f"keep {stage}")).random() < KEPT
+    def _changes(self, name: str, known: BaseDistribution) -> bool:
+        """Tell whether a parameter of the best trial is to be another."""
+        return name in self._changed if _is_choice(known) else _stage(name) in self._redrawn
+
+    def _favorite(self, name: str, choice: CategoricalDistribution) -> Any:
+        """Return the option that adds most, by the effects that were drawn."""
+        return max(choice.choices, key=lambda option: self._effect(name, option))
+
+    def _effect(self, name: str, option: Any) -> float:
+        return self._effects.get((name, option), 0.0)
 
     def _draw(self, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> None:
         """Draw a parameter, and those that are active whenever it is."""
@@ -187,21 +234,32 @@ class _Proposal:
         return derive(self._seed, self._trial.number, purpose)
 
 
-def _telling(study: optuna.Study, trial: FrozenTrial) -> list[FrozenTrial]:
-    """Return what a proposal for a trial is made from; below 200 trials that is all.
+def _ended(trials: Sequence[FrozenTrial], direction: StudyDirection) -> list[FrozenTrial]:
+    """Return the finished trials that a proposal is made from; below 200 that is all.
 
-    Under Hyperband `get_trials` shows those of one bracket, and of which depends on whether the pruner
-    has seen a report since the program began. Scores compare across brackets, so all of them count, as
-    they do for Optuna's samplers.
+    Scores compare across Hyperband's brackets, so those of all of them count, as they do for Optuna's
+    samplers.
     """
-    trials = trials_of(study)
     ended = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-    if len(ended) > BEST + LATEST:
-        older = [t for t in ended[:-LATEST] if t.state == TrialState.COMPLETE]
-        best = heapq.nsmallest(BEST, older, key=_rank(study.direction))
-        ended = sorted(best, key=lambda t: t.number) + ended[-LATEST:]
-    running = [t for t in trials if t.state == TrialState.RUNNING and t.number != trial.number]
-    return ended + [_bad(t) for t in running[-RUNNING:]]
+    if len(ended) <= BEST + LATEST:
+        return ended
+    older = [t for t in ended[:-LATEST] if t.state == TrialState.COMPLETE]
+    best = heapq.nsmallest(BEST, older, key=_rank(direction))
+    return sorted(best, key=lambda t: t.number) + ended[-LATEST:]
+
+
+def _running(trials: Sequence[FrozenTrial], but: int) -> list[FrozenTrial]:
+    """Return the latest of the trials under way, but for the one of a number, each as a bad one."""
+    running = [t for t in trials if t.state == TrialState.RUNNING and t.number != but]
+    return [_bad(t) for t in running[-RUNNING:]]
+
+
+def _is_choice(distribution: BaseDistribution) -> bool:
+    return isinstance(distribution, CategoricalDistribution)
+
+
+def _stage(name: str) -> str:
+    return name.partition(".")[0]
 
 
 def _best_of(trials: Sequence[FrozenTrial], direction: StudyDirection) -> FrozenTrial | None:

@@ -1,0 +1,160 @@
+"""How good is the record that a search finds? On surfaces whose truth is known, or on digits.
+
+On surfaces nothing is trained: see `surfaces.py`. Near: the baseline's kinds are better than most, so
+few changes help; far: they are drawn as all others. The first two trials are the baseline and plain, as
+in a study. The record with the best score, noise included, is chosen; what is told is its true gain over
+the baseline, in points, and its regret: how far it is from the best record. Intervals are 95 % ones of
+the mean over seeds (Student's t), those of a sampler − ours of the differences by seed, each on the same
+surface.
+
+    python benchmarks/search.py [--trials 40 200 1000] [--seeds 20] [--first 1000]
+    python benchmarks/search.py --digits [--trials 40] [--seeds 5]
+
+With `--digits` trials train an MLP for 5 epochs; what is told is the test accuracy of the chosen record
+less the baseline's, each trained anew over 5 seeds.
+"""
+
+import argparse
+import statistics
+import warnings
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import optuna
+from optuna.samplers import GPSampler, RandomSampler, TPESampler
+from surfaces import Surface
+
+from lightning_tricks import Space, Tricks, train
+from lightning_tricks.search.samplers import TrickSampler
+from lightning_tricks.selection.intervals import difference, mean_interval
+
+OURS = "ours (tpe)"
+SAMPLERS = {
+    OURS: (TrickSampler, 1000),
+    "Optuna's TPE": (lambda seed: TPESampler(seed=seed), 1000),
+    "TPE, multivariate, group": (lambda seed: TPESampler(seed=seed, multivariate=True, group=True), 200),
+    "GP": (lambda seed: GPSampler(seed=seed), 40),
+    "random": (lambda seed: RandomSampler(seed=seed), 1000),
+}
+"""What makes each from a seed, and the most trials that are affordable with it."""
+SURFACES = {"near": {"size": 0.5, "raised": 1.0}, "far": {"size": 0.5}}
+EPOCHS, FRESH, FRESH_SEED = 5, 5, 1_000_000
+SPACE = Space(Tricks)
+
+
+def search(sampler, space, score, marks):
+    """Return the record with the best score after each of some numbers of trials."""
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    for record in (space.model(), space.model.plain()):
+        study.enqueue_trial(space.params(record))
+    best, found = (-np.inf, None), {}
+    for number in range(max(marks)):
+        trial = study.ask()
+        record = space.suggest(trial)
+        value = score(number, record)
+        study.tell(trial, value)
+        best = max(best, (value, record), key=lambda pair: pair[0])  # of equals the earlier
+        found[number + 1] = best[1]
+    return [found[mark] for mark in marks]
+
+
+def surface_gains(name, sampler, marks, seed):
+    """Return the true gain over the baseline of the records that are chosen on a surface."""
+    surface = Surface(np.random.default_rng(seed), **SURFACES[name])
+    records = search(sampler(seed), SPACE, lambda number, record: surface.train(record), marks)
+    return [surface.truth(record) - surface.truth(Tricks()) for record in records]
+
+
+def digits_gains(task, sampler, marks, seed):
+    """Return the gain over the baseline, in test accuracy, of the records that are chosen on digits."""
+    from fresh_seeds import test_accuracy  # noqa: PLC0415  # takes seconds
+
+    def score(number, record):
+        result = train(task, record, seed=1000 * seed + number)
+        return result.score if result.state == "complete" else 0.0
+
+    def accuracy(record):
+        seeds = range(FRESH_SEED + 1000 * seed, FRESH_SEED + 1000 * seed + FRESH)
+        return statistics.mean(test_accuracy(task, record, fresh) for fresh in seeds)
+
+    records = search(sampler(seed), Space(task.tricks), score, marks)
+    return [accuracy(record) - accuracy(task.tricks()) for record in records]
+
+
+def compare_on_digits(marks, seeds):
+    """Compare the samplers on digits."""
+    import digits  # noqa: PLC0415  # takes seconds
+
+    task = replace(digits.task(), epochs=EPOCHS)
+    print(f"digits, {task.epochs} epochs; test accuracy over {FRESH} fresh seeds; {len(seeds)} seeds")
+    compare(partial(digits_gains, task), marks, seeds)
+
+
+def best_gains(name, seeds):
+    """Print how many changes help, and return how much better than the baseline the best records are."""
+    surfaces = [Surface(np.random.default_rng(seed), **SURFACES[name]) for seed in seeds]
+    helping = statistics.mean(len(surface.helping(SPACE)) for surface in surfaces)
+    gains = [surface.optimum(SPACE) - surface.truth(Tricks()) for surface in surfaces]
+    print(
+        f"\n{name}: the best record is {mean_interval(gains):.2f} points above the baseline, which "
+        f"{helping:.0f} changes of one stage make better; {len(seeds)} seeds"
+    )
+    return gains
+
+
+def compare(measure, marks, seeds, best=None):
+    """Print what each sampler gains after each number of trials, ours first.
+
+    Args:
+        measure: returns the gains of a sampler with a seed, after some numbers of trials.
+        marks: the numbers of trials.
+        seeds: of the surfaces, of their noise and of the samplers.
+        best: the gain of the best record by seed; None if it is not known.
+    """
+    print(f"trials  {'sampler':24}  {'gain, points':>14}  {'− ours':>14}  {'regret' if best else ''}")
+    ours = {}
+    for name, (sampler, most) in SAMPLERS.items():
+        for mark in [mark for mark in marks if mark > most]:
+            print(f"{mark:6}  {name:24}  left out: it takes too long; {most} trials at most")
+        if affordable := [mark for mark in marks if mark <= most]:
+            gains = np.array([measure(sampler, affordable, seed) for seed in seeds])
+            for mark, column in zip(affordable, gains.T, strict=True):
+                print_row(mark, name, column, ours.setdefault(mark, column), best)
+
+
+def print_row(mark, name, gains, ours, best):
+    """Print the gain of a sampler, the difference to ours, and the regret."""
+    against = "" if name == OURS else written(difference(gains, ours))
+    regret = f"{np.mean(best) - np.mean(gains):.2f}" if best else ""
+    print(
+        f"{mark:6}  {name:24}  {written(mean_interval(gains)):>14}  {against:>14}  {regret}", flush=True
+    )
+
+
+def written(interval):
+    """Write an interval to two places."""
+    return f"{interval.mean:.2f} ± {(interval.high - interval.low) / 2:.2f}"
+
+
+def main():
+    """Compare the samplers."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--trials", type=int, nargs="+")
+    parser.add_argument("--seeds", type=int)
+    parser.add_argument("--first", type=int, default=1000, help="the first of the seeds")
+    parser.add_argument("--digits", action="store_true")
+    given = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    seeds = range(given.first, given.first + (given.seeds or (5 if given.digits else 20)))
+    if given.digits:
+        compare_on_digits(given.trials or [40], seeds)
+        return
+    for name in SURFACES:
+        best = best_gains(name, seeds)
+        compare(partial(surface_gains, name), given.trials or [40, 200, 1000], seeds, best)
+
+
+if __name__ == "__main__":
+    main()
