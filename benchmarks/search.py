@@ -33,7 +33,7 @@ OURS = "ours (tpe)"
 SAMPLERS = {
     OURS: (TrickSampler, 1000),
     "Optuna's TPE": (lambda seed: TPESampler(seed=seed), 1000),
-    "TPE, multivariate, group": (lambda seed: TPESampler(seed=seed, multivariate=True, group=True), 200),
+    "TPE, multivariate, group": (lambda seed: TPESampler(seed=seed, multivariate=True, group=True), 40),
     "GP": (lambda seed: GPSampler(seed=seed), 40),
     "random": (lambda seed: RandomSampler(seed=seed), 1000),
 }
@@ -97,7 +97,7 @@ def best_gains(name, seeds):
     helping = statistics.mean(len(surface.helping(SPACE)) for surface in surfaces)
     gains = [surface.optimum(SPACE) - surface.truth(Tricks()) for surface in surfaces]
     print(
-        f"\n{name}: the best record is {mean_interval(gains):.2f} points above the baseline, which "
+        f"\n{name}: the best record is {np.mean(gains):.2f} points above the baseline, which "
         f"{helping:.0f} changes of one stage make better; {len(seeds)} seeds"
     )
     return gains
