@@ -8,6 +8,9 @@ the flags `--finalists 6 --seeds 5`.
 - coverage: in how many studies the champion's 95 % interval has its true score
 - claims: where all effects are zero, how often the champion is called better than the baseline, by the
   seeds that chose it or by those of the report
+- ablation: in how many studies all intervals of what the champion's tricks are worth are true together,
+  each arm at its own learning rate; and, where all effects are zero, in how many any trick is called
+  effective
 - luck: by how much the best score of the search is above the truth of its record, and how much better
   the verdict's champion truly is than the baseline
 
@@ -21,6 +24,8 @@ import optuna
 from surfaces import Surface
 
 from lightning_tricks import Space, Tricks
+from lightning_tricks.selection.ablation import level_for, worth
+from lightning_tricks.selection.arms import arms, rates
 from lightning_tricks.selection.champion import choose
 from lightning_tricks.selection.intervals import difference, mean_interval
 from lightning_tricks.selection.race import Race
@@ -56,10 +61,30 @@ def verdict(surface, records):
     return choice, mean_interval(scores["champion"]), gain
 
 
+def ablation(surface, champion):
+    """Return for each arm the interval of what its trick is worth, and the truth."""
+    space, plain = Space(Tricks), Tricks.plain()
+    compared = arms(space, champion, plain)
+    records = {"champion": champion, "plain": plain, **{arm.name: arm.record for arm in compared}}
+    tuned = {name: max(rates(space, r), key=surface.train) for name, r in records.items()}
+    scores = {name: {} for name in tuned}
+    for seed in range(SEEDS):
+        shared = surface.generator.normal(0, SHARED)
+        for name, record in tuned.items():
+            scores[name][seed] = surface.train(record, shared)
+    found = []
+    for arm in compared:
+        pair = ("champion", arm.name) if arm.family == "leave one out" else (arm.name, "plain")
+        interval = worth(*(scores[name] for name in pair), level_for(len(compared)), 1)
+        better, worse = (surface.truth(tuned[name]) for name in pair)
+        found.append((interval, better - worse))
+    return found
+
+
 def repeat(studies, size, seed=0):
     """Return what is to be counted, of some studies on surfaces of one kind."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    counts = {"covered": 0, "chosen": 0, "reported": 0}
+    counts = dict.fromkeys(("covered", "chosen", "reported", "together", "effective"), 0)
     luck, gains = [], []
     for number in range(studies):
         surface = Surface(np.random.default_rng([seed, number]), size)
@@ -70,6 +95,9 @@ def repeat(studies, size, seed=0):
         counts["covered"] += interval.low <= truth <= interval.high
         counts["chosen"] += choice.better_than_baseline
         counts["reported"] += choice.name != "baseline" and gain.low > 0
+        effects = ablation(surface, records[list(records)[2]])
+        counts["together"] += all(held.low <= true <= held.high for held, true in effects)
+        counts["effective"] += any(held.excludes_zero for held, _ in effects)
         score, record = found[list(found)[2]]
         luck.append(score - surface.truth(record))
         gains.append(truth - surface.truth(records["baseline"]))
@@ -90,6 +118,9 @@ def main():
             f"  it is called better than the baseline by the seeds that chose it in {counts['chosen']}"
         )
         print(f"  and by those of the report in {counts['reported']}")
+        together = 100 * counts["together"] / studies
+        print(f"  all intervals of its ablation are true together in {together:.1f} of 100")
+        print(f"  any of its tricks is called effective in {counts['effective']}")
         print(f"  the best score of the search is {np.mean(luck):+.2f} points above its record's truth")
         print(f"  the champion's true gain over the baseline is {np.mean(gains):+.2f} points")
 

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import tiny_study
@@ -41,6 +42,11 @@ def test_a_report_says_what_was_found_and_how_to_find_it_again(report):
     assert "@import" not in page
     assert len(page) < 300_000
     assert len(set(re.findall(r'id="([^"]+)"', page))) > 20
+    images = report.images()
+    assert list(images)[:2] == ["figures/1_how_good_it_is.svg", "figures/2_learning_curves.svg"]
+    assert len(images) == 5
+    for image in images.values():
+        assert ElementTree.fromstring(image).tag == "{http://www.w3.org/2000/svg}svg"
 
 
 @pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium")

@@ -197,12 +197,14 @@ def test_a_verdict_is_true_of_tasks_whose_truth_is_known(size):
     """A short run of `benchmarks/calibration.py`, with the bounds of 40 draws at the nominal rates."""
     counts, luck, gains = calibration.repeat(40, size)
     assert counts["covered"] >= 34
+    assert counts["together"] >= 34
     assert np.mean(luck) > 0.1  # so much is the best of many draws too good
     if size:
         assert np.mean(gains) > 1
     else:
         assert counts["chosen"] <= 6
         assert counts["reported"] <= 4
+        assert counts["effective"] <= 6
 
 
 # The study as a whole.
@@ -361,6 +363,32 @@ def test_check_and_repair_know_the_verdict(study, capsys):
     assert "verdict: trial" in capsys.readouterr().out
     assert tiny_study.main(tiny_study.task, ["--check", "--repair"]) == 0
     assert tiny_study.main(tiny_study.task, ["--check"]) == 0
+
+
+def test_a_verdict_whose_run_was_deleted_is_written_anew_with_its_models(study, capsys):
+    arguments = ["--n-trials", "3", "--finalists", "1", "--seeds", "3", "--workers", "inline"]
+    assert tiny_study.main(tiny_study.task, arguments) == 0
+    client = MlflowClient(store())
+    experiment = client.get_experiment_by_name("tiny").experiment_id
+    (parent,) = client.search_runs([experiment], "tags.`role` = 'verdict'")
+    before = verdict_study().trials
+    client.delete_run(parent.info.run_id)
+    assert tiny_study.main(tiny_study.task, ["--check"]) == 1
+    assert tiny_study.main(tiny_study.task, ["--check", "--repair"]) == 0
+    capsys.readouterr()
+    assert tiny_study.main(tiny_study.task, ["--check"]) == 0, capsys.readouterr().out
+    assert [trial.value for trial in verdict_study().trials] == [trial.value for trial in before]
+    inputs, _ = tiny_study.task().example()
+    with _tracking_uri(store()):
+        for alias in ("champion", "ensemble"):
+            model = mlflow.pytorch.load_model(f"models:/tiny@{alias}")
+            assert model(inputs).shape == (len(inputs), 3)
+    (registered,) = [
+        version
+        for version in client.search_model_versions("name='tiny'")
+        if "champion" in client.get_model_version("tiny", version.version).aliases
+    ]
+    assert registered.run_id not in (None, parent.info.run_id)
 
 
 @pytest.mark.parametrize(("name", "value"), [("finalists", -1), ("seeds", 2), ("seeds", 3.5)])

@@ -2,6 +2,7 @@
 
 import html
 import platform
+import re
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 
@@ -91,6 +92,15 @@ class Report:
             f"<title>{html.escape(self.search.study_name)}</title><style>{STYLE}</style></head>\n"
             f"<body>\n{chr(10).join(body)}\n</body></html>\n"
         )
+
+    def images(self) -> dict[str, str]:
+        """Return the figures as SVG, by the names of their files."""
+        found: dict[str, str] = {}
+        for title, blocks in self._sections():
+            name = "_".join(re.findall(r"[a-z]+", title.lower()))
+            for figure in (block for block in blocks if isinstance(block, Figure)):
+                found[f"figures/{len(found) + 1}_{name}.svg"] = figures.svg(figure)
+        return found
 
     def _sections(self) -> Iterator[tuple[str, list[Block]]]:
         yield "What was asked", [self._question()]

@@ -89,7 +89,8 @@ class Conclusion:
 
     def _log_report(self, verdict: Verdict) -> None:
         report = report_of(self.study, self.task, verdict)
-        self.tracker.log_report({REPORT: report.html(), "report.md": report.markdown()})
+        files = {REPORT: report.html(), "report.md": report.markdown(), **report.images()}
+        self.tracker.log_report(files)
 
     def write(self) -> Summary:
         """Return what the study found, once MLflow knows it."""
