@@ -33,4 +33,4 @@ def task():
 
 
 if __name__ == "__main__":
-    sys.exit(main(task, n_trials=4, finalists=1))
+    sys.exit(main(task, n_trials=4, finalists=1, repeats=1))

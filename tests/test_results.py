@@ -126,7 +126,7 @@ def test_the_printed_link_shows_the_search_alone_and_its_verdict_is_three_clicks
     assert "· champion" in names.first.inner_text()
     names.first.click()
     open_parent_run(page)
-    verdict = follow(page, "the runs over fresh seeds")
+    verdict = follow(page, "the runs of the verdict")
     verdict.get_by_role("link", name="report 3").first.wait_for()
 
 

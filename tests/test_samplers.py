@@ -18,6 +18,7 @@ from lightning_tricks.search.effects import draw_effects
 from lightning_tricks.search.pruners import PRUNERS
 from lightning_tricks.search.samplers import CHANGED, KEPT, SAMPLERS, TrickSampler
 from lightning_tricks.space.trick import stages
+from lightning_tricks.study.coordinator import MOST_REPEATS
 
 PAIRS = list(itertools.product(SAMPLERS, PRUNERS))
 
@@ -50,6 +51,26 @@ def test_what_has_one_stage_to_change_is_proposed_once():
     best, *others = proposals("maximize", Space(Tricks).pin({**kinds, "optimizer": "adam"}))
     assert len({trial["optimizer.adam.lr"] for trial in others}) == len(others)
     assert set(best) == {"optimizer.adam.lr", "optimizer.adam.one_minus_beta1"}
+
+
+def test_a_space_of_few_records_is_searched_to_its_end():
+    """Each proposal that was made before doubles the doubt, until something else is proposed."""
+    pins = {stage: getattr(Tricks.plain(), stage) for stage in stages(Tricks)}
+    del pins["scaling"], pins["initialization"]
+    space = Space(Tricks).pin(pins)
+    study = optuna.create_study(sampler=TrickSampler(0), direction="maximize")
+    seen, repeats = set(), 0
+    records = 1
+    for name in ("scaling", "initialization"):
+        records *= len(space.domains[name].extremes())
+    while len(seen) < records // 2:
+        trial = study.ask()
+        record = suggest(trial, space)
+        place = (record.scaling.kind, record.initialization.kind)
+        repeats = repeats + 1 if place in seen else 0
+        assert repeats < MOST_REPEATS
+        seen.add(place)
+        study.tell(trial, float(place == ("none", "torch")))
 
 
 def finished(option, score=None):

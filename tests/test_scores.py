@@ -22,13 +22,13 @@ def outcome(score, *losses, name="val/loss"):
 
 
 def study_of(*outcomes, direction="maximize", sampler=None):
-    """Return a study of trials that ended so; each has its number as its parameter."""
+    """Return a study of trials that ended so; each has its number as its parameters."""
     study = optuna.create_study(direction=direction, sampler=sampler)
     for number, ended in enumerate(outcomes):
         trial = create_trial(
             value=ended.score,
-            params={"x": float(number)},
-            distributions={"x": FloatDistribution(0, 100)},
+            params={"x": float(number), "y": float(number)},
+            distributions={name: FloatDistribution(0, 100) for name in ("x", "y")},
             user_attrs={"outcome": ended.__dict__},
         )
         study.add_trial(trial)
@@ -75,7 +75,7 @@ def test_the_sampler_changes_the_same_best_trial():
     kept = set()
     for _ in range(12):
         trial = study.ask()
-        kept.add(trial.suggest_float("x", 0, 100))
+        kept |= {trial.suggest_float(name, 0, 100) for name in ("x", "y")}
         study.tell(trial, state=TrialState.FAIL)
     assert 2.0 in kept
     assert not {0.0, 1.0, 3.0} & kept

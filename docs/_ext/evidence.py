@@ -106,19 +106,17 @@ def _gather(node: ast.AST, parts: dict[str, ast.stmt], test: Test, seen: set[str
 
 @dataclass(frozen=True)
 class Worth:
-    """What a trick alone was worth in a short and a long training, as `worth.md` has it."""
+    """What a trick alone was worth, as `worth.md` has it."""
 
     accuracy: str
     points: str
-    long_accuracy: str
-    long_points: str
 
 
 def read_worth(page: Path) -> dict[tuple[str, str], Worth]:
     """Return the rows of the table by stage and kind."""
-    budget = r"[^|]*\| ([^|]+) \| ([^|]+) \|"  # behind the learning rate
-    rows = re.findall(rf"^\| `(\w+)` \| (\w+) \|[^|]*\|{budget}{budget}$", page.read_text(), re.M)
-    return {(stage, kind): Worth(*cells) for stage, kind, *cells in rows}
+    cells = r"([^|]+) \| ([^|]+) \|"  # accuracy and worth, behind the paper and the learning rate
+    rows = re.findall(rf"^\| `(\w+)` \| (\w+) \|[^|]*\|[^|]*\| {cells}$", page.read_text(), re.M)
+    return {(stage, kind): Worth(accuracy, points) for stage, kind, accuracy, points in rows}
 
 
 @dataclass(frozen=True)

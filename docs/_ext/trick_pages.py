@@ -83,13 +83,11 @@ def _stage_page(stage: str, options: dict[str, type[Trick]], known: Known) -> st
     if len({trick.__module__ for trick in options.values()}) == 1:
         lines += [_html(part) for part in paragraphs(inspect.getmodule(base))[1:]]
     lines += ["## When it acts\n", *acts(base, stage, known)]
-    header = "| kind | what it does | searched by default in | alone, points: 5, 20 epochs |"
-    lines += ["## Its kinds\n", header]
+    lines += ["## Its kinds\n", "| kind | what it does | searched by default in | alone, points |"]
     lines += ["| --- | --- | --- | --- |"]
     for kind, trick in options.items():
         worth = known.worth.get((stage, kind))
-        points = f"{worth.points}, {worth.long_points}".replace(" ", NO_BREAK) if worth else "—"
-        points = points.replace(f",{NO_BREAK}", ", ")
+        points = worth.points.replace(" ", NO_BREAK) if worth else "—"
         searching = known.named(known.searching(stage, kind))
         about = inline(paragraphs(trick)[0]).replace("|", "&#124;")
         lines += [f"| [{kind}]({kind}.md) | {about} | {searching} | {points} |"]
@@ -120,10 +118,11 @@ def trick_page(stage: str, kind: str, trick: type[Trick], known: Known) -> str:
     lines += ["## When it acts\n", *acts(trick, stage, known)]
     lines += ["## Example\n", example(stage, kind, trick)]
     if worth := known.worth.get((stage, kind)):
-        short = f"{worth.points} points of test accuracy, alone, to {worth.accuracy} %, in 5 epochs"
-        long = f"{worth.long_points} to {worth.long_accuracy} % in 20"
-        lines += ["## What it was worth\n", f"{short}; {long}."]
-        lines += ["[How that was measured](../../worth.md): on one small network, at its best rate.\n"]
+        lines += [
+            "## What it was worth\n",
+            f"{worth.points} points of test accuracy, alone, to {worth.accuracy} %.",
+        ]
+        lines += ["[How that was measured](../../worth.md), on one small network, in five epochs.\n"]
     lines += ["## How it is tested\n", *_tested(stage, kind, trick, known)]
     for paper in papers_of(trick):
         link = escape(paper.text().removesuffix(paper.url))

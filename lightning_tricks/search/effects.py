@@ -25,11 +25,12 @@ def draw_effects(
     running: Sequence[FrozenTrial],
     direction: StudyDirection,
     seed: int,
+    doubt: float = SHRINK,
 ) -> Mapping[Option, float]:
     """Draw what each option adds to the score, from what may be believed after some trials.
 
     That is the posterior of a Bayesian linear regression of the scores on the options that were
-    chosen, with `SHRINK` of its deviation. To take the best of what was drawn is Thompson sampling
+    chosen, with a share of its deviation. To take the best of what was drawn is Thompson sampling
     (Thompson, 1933): an option is tried as often as it is likely to be the best.
 
     Args:
@@ -37,6 +38,7 @@ def draw_effects(
         running: trials without a score. What they will tell of is less in doubt.
         direction: in which scores are better.
         seed: of what is drawn.
+        doubt: the share of the deviation that is drawn.
     """
     options = _options([*ended, *running])
     told, untold = _chosen(ended, options), _chosen(running, options)
@@ -45,7 +47,7 @@ def draw_effects(
     mean = np.linalg.solve(known, told.T @ _quantiles(ended, direction) / NOISE)
     factor = np.linalg.cholesky(known + untold.T @ untold / NOISE)
     noise = np.random.default_rng(seed).normal(size=len(mean))
-    drawn = mean + SHRINK * np.linalg.solve(factor.T, noise)
+    drawn = mean + doubt * np.linalg.solve(factor.T, noise)
     return dict(zip(options, drawn.tolist(), strict=False))  # the last is the mean of all
 
 

@@ -14,7 +14,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.scores import Rank, rank_of
-from lightning_tricks.search.effects import Option, draw_effects
+from lightning_tricks.search.effects import SHRINK, Option, draw_effects
 from lightning_tricks.search.optuna_internals import contains, trials_of, view
 from lightning_tricks.seeds import derive
 
@@ -25,6 +25,8 @@ CHANGED = 3
 """In so many choices at most a proposal differs from the best trial so far."""
 KEPT = 2 / 3
 """The share of the stages whose numbers stay, where their choices do."""
+MOST_DOUBLINGS = 8
+"""Each proposal in a row that was made before doubles the doubt, so many times at most."""
 RUNNING = 64
 """How many of the running trials are kept away from."""
 
@@ -170,7 +172,9 @@ class _Proposal:
 
     @cached_property
     def _effects(self) -> Mapping[Option, float]:
-        return draw_effects(*self._trials, self._study.direction, self._derive("effects"))
+        ended, running = self._trials
+        doubt = SHRINK * 2 ** min(_repeats(ended), MOST_DOUBLINGS)
+        return draw_effects(ended, running, self._study.direction, self._derive("effects"), doubt)
 
     @cached_property
     def _changed(self) -> list[str]:
@@ -246,6 +250,19 @@ def _ended(trials: Sequence[FrozenTrial], direction: StudyDirection) -> list[Fro
     older = [t for t in ended[:-LATEST] if t.state == TrialState.COMPLETE]
     best = heapq.nsmallest(BEST, older, key=_rank(direction))
     return sorted(best, key=lambda t: t.number) + ended[-LATEST:]
+
+
+def _repeats(ended: Sequence[FrozenTrial]) -> int:
+    """Return how many of the latest trials in a row had the parameters of an earlier one.
+
+    In a space of few records the same is proposed again once the effects are known well.
+    """
+    count = 0
+    for at in range(len(ended) - 1, 0, -1):
+        if all(earlier.params != ended[at].params for earlier in ended[:at]):
+            break
+        count += 1
+    return count
 
 
 def _running(trials: Sequence[FrozenTrial], but: int) -> list[FrozenTrial]:

@@ -129,7 +129,7 @@ def main(
         return 130
 
 
-def _parser(n_trials: int, finalists: int, repeats: int | None) -> _Parser:
+def _parser(n_trials: int, finalists: int, repeats: int | None = None) -> _Parser:
     parser = _Parser(
         description="Search the training tricks of a task; run it again to go on.",
         epilog=EPILOG,
