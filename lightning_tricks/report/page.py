@@ -199,7 +199,7 @@ class Report:
             ("trials complete", str(states.count(TrialState.COMPLETE))),
             ("trials pruned", f"{len(pruned)}, which saved about {saved / 3600:.3f} hours"),
             ("trials failed", str(states.count(TrialState.FAIL))),
-            ("trainings of the verdict", str(len(self.reruns))),
+            ("trainings after the search", str(len(self.reruns))),
         ]
         return Table(("what", "how much"), rows)
 
