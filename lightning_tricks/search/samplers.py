@@ -5,7 +5,7 @@ import heapq
 import random
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, TypeGuard
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
@@ -182,7 +182,7 @@ class _Proposal:
         gains = {
             name: self._effect(name, self._favorite(name, known)) - self._effect(name, option)
             for name, (known, option) in sorted(self._best.items())
-            if isinstance(known, CategoricalDistribution)
+            if _is_choice(known)
         }
         return heapq.nlargest(CHANGED, gains, key=gains.__getitem__)
 
@@ -202,7 +202,7 @@ class _Proposal:
         known, value = self._best.get(name, (None, None))
         if known == distribution and not self._changes(name, known):
             return value
-        if self._best and name in self._known and isinstance(distribution, CategoricalDistribution):
+        if self._best and name in self._known and _is_choice(distribution):
             return self._favorite(name, distribution)
         if name not in self._drawn:
             self._draw(trial, name, distribution)
@@ -271,7 +271,7 @@ def _running(trials: Sequence[FrozenTrial], but: int) -> list[FrozenTrial]:
     return [_bad(t) for t in running[-RUNNING:]]
 
 
-def _is_choice(distribution: BaseDistribution) -> bool:
+def _is_choice(distribution: BaseDistribution | None) -> TypeGuard[CategoricalDistribution]:
     return isinstance(distribution, CategoricalDistribution)
 
 

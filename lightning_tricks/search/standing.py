@@ -9,6 +9,7 @@ from optuna.trial import FrozenTrial
 
 from lightning_tricks.search.optuna_internals import storage_of
 from lightning_tricks.search.outcomes import (
+    ABLATION,
     BASELINE,
     CHAMPION,
     MLFLOW_RUN,
@@ -19,6 +20,7 @@ from lightning_tricks.search.outcomes import (
     VERDICT,
     Outcome,
 )
+from lightning_tricks.selection.ablation import Ablation
 from lightning_tricks.selection.result import Verdict
 from lightning_tricks.task.task import Task
 from lightning_tricks.tricks.record import Tricks
@@ -55,7 +57,7 @@ class Standing:
             champion=champion.get("trial"),
             former=champion.get("former", ()),
             tests={int(number): metrics for number, metrics in held.get(TESTS, {}).items()},
-            verdict=Verdict.read(held[VERDICT]) if VERDICT in held else None,
+            verdict=verdict_of(study),
             study=study.study_name,
             version=champion.get("version"),
             ranked=PART_OF not in held,
@@ -75,6 +77,18 @@ class Standing:
             "" if repeated is None else f"repeat of {repeated}",
         ]
         return " · ".join(role for role in roles if role)
+
+
+def verdict_of(study: optuna.Study) -> Verdict | None:
+    """Return the verdict that a study holds; None if it has none."""
+    data = study.user_attrs.get(VERDICT)
+    return None if data is None else Verdict.read(data)
+
+
+def ablation_of(study: optuna.Study) -> Ablation | None:
+    """Return the ablation that a study holds; None if it has none."""
+    data = study.user_attrs.get(ABLATION)
+    return None if data is None else Ablation.read(data)
 
 
 def known_runs(study: optuna.Study) -> set[str]:

@@ -1,14 +1,11 @@
 """What an ablation says, and how it is kept: what each trick of a champion is worth."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from dataclasses import dataclass
 
-from pydantic import TypeAdapter, ValidationError
-
-from lightning_tricks.errors import damaged, one_line
 from lightning_tricks.selection.arms import Family
 from lightning_tricks.selection.intervals import LEVEL, Interval, difference
+from lightning_tricks.selection.kept import Kept
 
 Scores = Mapping[int, float]
 """Of one record, by the number of the seed."""
@@ -64,9 +61,10 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Ablation:
+class Ablation(Kept):
     """What each trick of a champion is worth, taken out of it and added to plain."""
 
+    WHAT = "ablation"
     trial: int
     """The number of the champion's trial in the search."""
     seeds: int
@@ -76,23 +74,6 @@ class Ablation:
     """Of the intervals: so that all of them together are right in 95 of 100 ablations."""
     references: tuple[Reference, ...]
     effects: tuple[Effect, ...]
-
-    @classmethod
-    def read(cls, data: Any) -> Self:
-        """Read an ablation as it is kept.
-
-        Raises:
-            InputError: if it is not one.
-        """
-        try:
-            found: Self = TypeAdapter(cls).validate_python(data)
-        except ValidationError as error:
-            raise damaged("ablation", one_line(error, 80)) from None
-        return found
-
-    def plain(self) -> dict[str, Any]:
-        """Return it as plain data."""
-        return asdict(self)
 
     def headline(self) -> str:
         """Say in a sentence which tricks matter."""

@@ -1,14 +1,11 @@
 """What a verdict says, and how it is kept."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from dataclasses import dataclass
 
-from pydantic import TypeAdapter, ValidationError
-
-from lightning_tricks.errors import damaged, one_line
 from lightning_tricks.selection.champion import Champion
 from lightning_tricks.selection.intervals import Interval
+from lightning_tricks.selection.kept import Kept
 
 
 @dataclass(frozen=True)
@@ -21,9 +18,10 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Verdict(Kept):
     """Which record is the champion, and how good it is over seeds that took no part in choosing."""
 
+    WHAT = "verdict"
     names: tuple[str, ...]
     """Of the records that were compared."""
     seeds: int
@@ -37,23 +35,6 @@ class Verdict:
     """The champion's score less the baseline's, paired by seed; None where that is the champion."""
     before: int = 0
     """How many verdicts of the study have looked at its test split before."""
-
-    @classmethod
-    def read(cls, data: Any) -> Self:
-        """Read a verdict as it is kept.
-
-        Raises:
-            InputError: if it is not one.
-        """
-        try:
-            verdict: Self = TypeAdapter(cls).validate_python(data)
-        except ValidationError as error:
-            raise damaged("verdict", one_line(error, 80)) from None
-        return verdict
-
-    def plain(self) -> dict[str, Any]:
-        """Return it as plain data."""
-        return asdict(self)
 
     def headline(self, monitor: str, mode: str) -> str:
         """Say in a sentence what was found."""

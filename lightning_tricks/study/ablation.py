@@ -4,12 +4,14 @@ Each arm has its own learning rate, found with the same small budget and with a 
 the table would say who got lucky with the rate of another.
 """
 
+import math
 from collections.abc import Mapping
 
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.scores import rank_of
 from lightning_tricks.search.outcomes import ABLATION, COMPARISON, RATES, Outcome
+from lightning_tricks.search.standing import ablation_of
 from lightning_tricks.selection.ablation import (
     Ablation,
     Effect,
@@ -22,7 +24,7 @@ from lightning_tricks.selection.ablation import (
     worth,
 )
 from lightning_tricks.selection.arms import RATES as COUNT
-from lightning_tricks.selection.arms import Arm, arms, pairs, rates
+from lightning_tricks.selection.arms import STRONGEST, Arm, arms, pairs, rates
 from lightning_tricks.selection.intervals import Interval, mean_interval
 from lightning_tricks.study.coordinator import Coordinator
 from lightning_tricks.study.reruns import Reruns, beside, record_of
@@ -40,7 +42,7 @@ def ablate(search: Coordinator, trial: int, seeds: int) -> Ablation:
     Raises:
         KeyboardInterrupt: if the user asked for it; the same command goes on.
     """
-    before = held(search)
+    before = ablation_of(search.study)
     if before is not None and (before.trial, before.seeds) == (trial, seeds):
         return before
     with beside(search, ABLATION) as own:
@@ -48,12 +50,6 @@ def ablate(search: Coordinator, trial: int, seeds: int) -> Ablation:
         own.recorded &= own.tracker.attempt(lambda: own.tracker.describe(found.headline(), {}))
         search.study.set_user_attr(ABLATION, found.plain())
     return found
-
-
-def held(search: Coordinator) -> Ablation | None:
-    """Return the ablation that a study holds; None if it has none."""
-    data = search.study.user_attrs.get(ABLATION)
-    return None if data is None else Ablation.read(data)
 
 
 class _Comparison:
@@ -76,7 +72,7 @@ class _Comparison:
         if not singles:
             return Ablation(self.trial, self.seeds, COUNT, level_for(1), (), ())
         references = {"champion": self.champion, "plain": self.plain}
-        self._announce(2 + len(singles) + min(len(singles) // 2, 3))
+        self._announce(len(references) + len(singles) + math.comb(STRONGEST, 2))
         self._tune(references | {arm.name: arm.record for arm in singles})
         doubles = pairs(self.space, self.champion, self.plain, self._first_worth(singles))
         self._tune({arm.name: arm.record for arm in doubles})

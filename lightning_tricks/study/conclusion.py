@@ -10,8 +10,7 @@ from lightning_tricks.errors import one_line
 from lightning_tricks.report.page import Report
 from lightning_tricks.search import outcomes
 from lightning_tricks.search.optuna_internals import storage_of
-from lightning_tricks.search.standing import Standing, remember_champion
-from lightning_tricks.selection.ablation import Ablation
+from lightning_tricks.search.standing import Standing, ablation_of, remember_champion
 from lightning_tricks.selection.result import Verdict
 from lightning_tricks.study import models
 from lightning_tricks.study.folder import StudyFolder
@@ -39,12 +38,6 @@ def report_of(study: optuna.Study, task: Task, verdict: Verdict) -> Report:
     ]
     command = study.user_attrs.get(outcomes.COMMAND, trial_updates.command())
     return Report(study, reruns, task, verdict, command, ablation_of(study))
-
-
-def ablation_of(study: optuna.Study) -> Ablation | None:
-    """Return the ablation that a study holds; None if it has none."""
-    held = study.user_attrs.get(outcomes.ABLATION)
-    return None if held is None else Ablation.read(held)
 
 
 class Conclusion:

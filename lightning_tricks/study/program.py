@@ -15,9 +15,9 @@ from lightning_tricks.data.in_memory import InMemoryData
 from lightning_tricks.errors import InputError, UnknownStudy, one_line
 from lightning_tricks.redaction import redacted
 from lightning_tricks.search import lock
-from lightning_tricks.search.outcomes import MLFLOW_RUN, PARTS, VERDICT, counted, inspect, part_name
+from lightning_tricks.search.outcomes import MLFLOW_RUN, PARTS, counted, inspect, part_name
+from lightning_tricks.search.standing import verdict_of
 from lightning_tricks.search.studies import StudyMaker, create_study, finished, load_study, storage_file
-from lightning_tricks.selection.result import Verdict
 from lightning_tricks.space.space import Space
 from lightning_tricks.study.conclusion import report_of
 from lightning_tricks.study.optimize import optimize
@@ -121,10 +121,10 @@ def _report(name: str, given: argparse.Namespace, task: Task) -> int:
     """Write the report of a study, as HTML and in Markdown."""
     study = load_study(name, given.storage)
     inspect(study)
-    if VERDICT not in study.user_attrs:
+    if (verdict := verdict_of(study)) is None:
         raise InputError(f"study {name!r} has no verdict yet: run it with --finalists first")
     path = Path(given.report)
-    report = report_of(study, task, Verdict.read(study.user_attrs[VERDICT]))
+    report = report_of(study, task, verdict)
     try:
         path.write_text(report.html(), encoding="utf-8")
         path.with_suffix(".md").write_text(report.markdown(), encoding="utf-8")

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 
 import optuna
 from optuna.pruners import NopPruner
@@ -43,7 +42,7 @@ def _coordinator(search: Coordinator, part: str) -> Coordinator:
     folder.create()
     return Coordinator(
         study,
-        replace(search.task, repeats=1),  # which a seed of a part's is
+        search.task.once(),
         search.space,
         search.seed,
         search.placement,

@@ -17,7 +17,7 @@ from lightning_tricks.search.outcomes import (
     VERDICT,
     Outcome,
 )
-from lightning_tricks.search.standing import remember_champion
+from lightning_tricks.search.standing import remember_champion, verdict_of
 from lightning_tricks.selection.champion import Champion, choose
 from lightning_tricks.selection.intervals import Interval, difference
 from lightning_tricks.selection.race import Race
@@ -42,7 +42,7 @@ def judge(search: Coordinator, count: int, seeds: int) -> Verdict:
         KeyboardInterrupt: if the user asked for it; the same command goes on.
     """
     trials = finalists(search, count)
-    before = held(search)
+    before = verdict_of(search.study)
     same = before is not None and (before.names, before.seeds) == (tuple(trials), seeds)
     if before is not None and same and _is_registered(search):
         return before  # the test split is not looked at again
@@ -54,7 +54,7 @@ def again(search: Coordinator) -> Verdict | None:
 
     Nothing is trained, and the test split is not looked at: Optuna holds all of that.
     """
-    before = held(search)
+    before = verdict_of(search.study)
     if before is None or _is_registered(search):
         return before
     known = finalists(search, len(search.history))
@@ -86,12 +86,6 @@ def _judge(search: Coordinator, trials: Mapping[str, FrozenTrial], seeds: int, l
         if judgement.registered:
             search.study.set_user_attr(VERDICT, verdict.plain())
     return verdict
-
-
-def held(search: Coordinator) -> Verdict | None:
-    """Return the verdict that a study holds; None if it has none."""
-    data = search.study.user_attrs.get(VERDICT)
-    return None if data is None else Verdict.read(data)
 
 
 def _is_registered(search: Coordinator) -> bool:

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -120,6 +120,10 @@ class Task:
     def reference(self) -> Tricks:
         """Return the record that a study begins with."""
         return self.tricks() if self.baseline is None else self.baseline
+
+    def once(self) -> "Task":
+        """Return the task whose trials train their record once: itself, if that is so."""
+        return self if self.repeats == 1 else replace(self, repeats=1)
 
     def module(self, tricks: Tricks) -> TricksHooks:
         """Return a new module; its weights come from torch's random state."""

@@ -161,13 +161,9 @@ class _Together:
         while not all(member.ended for member in self.members):
             for member in self.members:
                 member.advance()
-                if member.result is not None and self._spoils(member.result):
+                if member.result is not None and _spoils(member.result):
                     return
             self._report()
-
-    def _spoils(self, result: Result) -> bool:
-        """Tell whether a training came to an end of its own that leaves no score."""
-        return result.state == "failed" or result.diverged
 
     def _report(self) -> None:
         """Report the means of an epoch: who stopped before has the score of its last."""
@@ -183,7 +179,7 @@ class _Together:
     def result(self) -> Result:
         """Return what became of all of them."""
         results = [member.result for member in self.members if member.result is not None]
-        spoiled = [result for result in results if self._spoils(result)]
+        spoiled = [result for result in results if _spoils(result)]
         ending = spoiled[0] if spoiled else results[0]
         if ending.state == "pruned" and not ending.diverged:
             ending = replace(ending, reason=stopped_after(self.epochs))
@@ -193,6 +189,11 @@ class _Together:
             trouble="; ".join(dict.fromkeys(result.trouble for result in results if result.trouble)),
             seconds=max(result.seconds for result in results),
         )
+
+
+def _spoils(result: Result) -> bool:
+    """Tell whether a training came to an end of its own that leaves no score."""
+    return result.state == "failed" or result.diverged
 
 
 def mean_of(epochs: Sequence[Epoch], number: int) -> Epoch:
