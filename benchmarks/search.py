@@ -26,7 +26,9 @@ from optuna.samplers import GPSampler, RandomSampler, TPESampler
 from surfaces import Surface
 
 from lightning_tricks import Space, Tricks, train
+from lightning_tricks.fusion.shape import shape_in
 from lightning_tricks.search.samplers import TrickSampler
+from lightning_tricks.search.shaped import PartialFixed
 from lightning_tricks.selection.intervals import difference, mean_interval
 
 OURS = "ours (tpe)"
@@ -43,26 +45,46 @@ EPOCHS, FRESH, FRESH_SEED = 5, 5, 1_000_000
 SPACE = Space(Tricks)
 
 
-def search(sampler, space, score, marks):
-    """Return the record with the best score after each of some numbers of trials."""
+def search(sampler, space, score, marks, together=lambda finished: 1):
+    """Return the record with the best score after each of some numbers of trials.
+
+    Args:
+        sampler: proposes.
+        space: of what it proposes.
+        score: trains, given the number of a trial and its record.
+        marks: the numbers of trials.
+        together: how many trials of one shape are drawn before any is known, by how many are.
+    """
     study = optuna.create_study(direction="maximize", sampler=sampler)
     for record in (space.model(), space.model.plain()):
         study.enqueue_trial(space.params(record))
     best, found = (-np.inf, None), {}
-    for number in range(max(marks)):
-        trial = study.ask()
-        record = space.suggest(trial)
-        value = score(number, record)
-        study.tell(trial, value)
-        best = max(best, (value, record), key=lambda pair: pair[0])  # of equals the earlier
-        found[number + 1] = best[1]
+    while len(found) < max(marks):
+        for trial, record in group(study, space, max(together(len(found)), 1)):
+            value = score(trial.number, record)
+            study.tell(trial, value)
+            best = max(best, (value, record), key=lambda pair: pair[0])  # of equals the earlier
+            found[trial.number + 1] = best[1]
     return [found[mark] for mark in marks]
 
 
-def surface_gains(name, sampler, marks, seed):
+def group(study, space, size):
+    """Draw trials of one shape, as for a fused group."""
+    trial = study.ask()
+    drawn = [(trial, space.suggest(trial))]
+    sampler = study.sampler
+    study.sampler = PartialFixed(shape_in(trial.params), sampler)
+    for _ in range(size - 1):
+        trial = study.ask()
+        drawn.append((trial, space.suggest(trial)))
+    study.sampler = sampler
+    return drawn
+
+
+def surface_gains(name, sampler, marks, seed, together=lambda finished: 1):
     """Return the true gain over the baseline of the records that are chosen on a surface."""
     surface = Surface(np.random.default_rng(seed), **SURFACES[name])
-    records = search(sampler(seed), SPACE, lambda number, record: surface.train(record), marks)
+    records = search(sampler(seed), SPACE, lambda number, record: surface.train(record), marks, together)
     return [surface.truth(record) - surface.truth(Tricks()) for record in records]
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from lightning_tricks.data.in_memory import InMemoryData
     from lightning_tricks.data.tensor_loader import Split
     from lightning_tricks.errors import InputError
+    from lightning_tricks.fusion.training import train
     from lightning_tricks.module.conversion import load_with_tricks, with_tricks, without_tricks
     from lightning_tricks.module.health import Diverged
     from lightning_tricks.module.tricks_module import TricksModule
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from lightning_tricks.task.task import Task
     from lightning_tricks.tracking.records import record_of_champion, record_of_run
     from lightning_tricks.trial.result import Epoch, Result
-    from lightning_tricks.trial.train import train
     from lightning_tricks.tricks.papers import references
     from lightning_tricks.tricks.record import ImageTricks, ModuleTricks, Tricks
 
@@ -74,6 +74,7 @@ _NAMES = {
     "data.in_memory": ["InMemoryData"],
     "data.tensor_loader": ["Split"],
     "errors": ["InputError"],
+    "fusion.training": ["train"],
     "module.conversion": ["load_with_tricks", "with_tricks", "without_tricks"],
     "module.health": ["Diverged"],
     "module.tricks_module": ["TricksModule"],
@@ -92,7 +93,6 @@ _NAMES = {
     "tricks.papers": ["references"],
     "tricks.record": ["ImageTricks", "ModuleTricks", "Tricks"],
     "trial.result": ["Epoch", "Result"],
-    "trial.train": ["train"],
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 

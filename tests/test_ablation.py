@@ -264,7 +264,7 @@ def test_an_ablation_that_is_interrupted_goes_on_to_the_same_end(study):
     def backbone(tricks):
         names = optuna.get_all_study_names(study._storage)
         trials = part().trials if "tiny.ablation" in names else []
-        if sum(trial.state.is_finished() for trial in trials) == 7:
+        if sum(trial.state.is_finished() for trial in trials) >= 7:
             raise KeyboardInterrupt
         return mlp_of_six(tricks)
 
@@ -272,7 +272,7 @@ def test_an_ablation_that_is_interrupted_goes_on_to_the_same_end(study):
         ablate(study, loud(backbone), same_task=True, **options)
     assert ABLATION not in study.user_attrs
     before = {t.number: t.value for t in part().trials if t.state.is_finished()}
-    assert len(before) == 7
+    assert len(before) >= 7
     found = ablate(study, loud(), same_task=True, **options)
     assert before.items() <= {t.number: t.value for t in part().trials}.items()
     assert not differences(part(), loud(), store())

@@ -56,7 +56,7 @@ def run(workers, work, until, answer=lambda event: False):
 
     while not workers.free:
         workers.wait(callback, 1)
-    workers.submit(work)
+    workers.submit([work])
     while not any(until(event) for event in events):
         workers.wait(callback, 1)
     return events

@@ -1,6 +1,6 @@
 """Whole batches, sliced from tensors."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -56,6 +56,12 @@ class TensorLoader:
         # While training, a last batch of one sample each is left out: batch norm cannot use it.
         return full + (rest >= (2 * self.share[1] if self.shuffle and full else 1))
 
+    def order(self, seed: int) -> Sequence[Tensor]:
+        """Return which samples each training batch of an epoch has, from the seed of its order."""
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(self.split.inputs), generator=generator).to(self.split.inputs.device)
+        return torch.split(order, self.batch_size)[: len(self)]
+
     @property
     def _smallest(self) -> int:
         """The samples in the smallest batch, of all processes together."""
@@ -71,11 +77,9 @@ class TensorLoader:
             for some_inputs, some_targets in zip(*pieces, strict=True):
                 yield some_inputs[first::step], some_targets[first::step]
             return
-        generator = torch.Generator().manual_seed(self.shuffle())
-        order = torch.randperm(len(inputs), generator=generator).to(inputs.device)
         # Once an epoch: to ask takes as long as to slice a small batch.
         pinned = inputs.device.type == "cpu" and torch.cuda.is_available()
-        for index in torch.split(order, self.batch_size)[: len(self)]:
+        for index in self.order(self.shuffle()):
             mine = index[first::step]
             some_inputs, some_targets = inputs[mine], targets[mine]
             if pinned:  # from where a GPU takes them fastest

@@ -72,20 +72,32 @@ class GradientHealth:
             torch.stack(self._clipped).float().mean(),
             *norms.mean(0)[list(ends)],
         ]
-        loss, norm, clipped, first, last = mean(torch.stack(means)).tolist()
+        numbers = mean(torch.stack(means)).tolist()
         self._losses, self._norms, self._clipped = [], [], []
-        self._check(loss, norm)
-        return {
-            "train/loss": loss,
-            "gradient/norm": norm,
-            "gradient/clipped": clipped,
-            "gradient/first_to_last": first / last if last > 0 else 0.0,
-        }
+        self._check(*numbers[:2])
+        return figures(*numbers)
 
     def _check(self, loss: float, norm: float) -> None:
-        for name, value in (("loss", loss), ("gradient norm", norm)):
-            if not math.isfinite(value) and not (self.skips and value is norm):
-                raise Diverged(f"the {name} became {value} at training step {self._count}")
+        if error := diverged(loss, 0.0 if self.skips else norm, self._count):
+            raise error
+
+
+def figures(loss: float, norm: float, clipped: float, first: float, last: float) -> dict[str, float]:
+    """Return the figures of an epoch by the names that they are logged under; see `summary`."""
+    return {
+        "train/loss": loss,
+        "gradient/norm": norm,
+        "gradient/clipped": clipped,
+        "gradient/first_to_last": first / last if last > 0 else 0.0,
+    }
+
+
+def diverged(loss: float, norm: float, step: int) -> Diverged | None:
+    """Return what is to be said of a loss or a gradient norm that is not finite; None if both are."""
+    for name, value in (("loss", loss), ("gradient norm", norm)):
+        if not math.isfinite(value):
+            return Diverged(f"the {name} became {value} at training step {step}")
+    return None
 
 
 def ends(module: nn.Module, parameters: list[nn.Parameter]) -> tuple[int, int]:

@@ -91,16 +91,23 @@ class TricksHooks(pl.LightningModule):
             super().__setattr__(name, value)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        steps, epochs = self._budget()
-        groups = self.tricks.weight_decay.groups(self.tricks_subject)
-        groups = self.tricks.transfer.split(groups, self.tricks_subject, self.tricks.optimizer.lr)
-        optimizer = self.tricks.optimizer.build(groups, self.tricks_subject)
-        schedule = self.tricks.schedule.build(optimizer, steps, epochs)
+        optimizer = self.tricks.optimizer.build(self.parameter_groups(), self.tricks_subject)
+        schedule = self.schedule_of(optimizer)
         if schedule is None:
             return optimizer
-        if "monitor" in schedule:
-            schedule["monitor"] = self._watched[2]
         return {"optimizer": optimizer, "lr_scheduler": schedule}  # type: ignore[return-value]
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the trainable parameters in groups of one decay and one learning rate each."""
+        groups = self.tricks.weight_decay.groups(self.tricks_subject)
+        return self.tricks.transfer.split(groups, self.tricks_subject, self.tricks.optimizer.lr)
+
+    def schedule_of(self, optimizer: Optimizer) -> dict[str, Any] | None:
+        """Return the schedule of an optimizer as Lightning takes it; None for a constant rate."""
+        schedule = self.tricks.schedule.build(optimizer, *self._budget())
+        if schedule is not None and "monitor" in schedule:
+            schedule["monitor"] = self._watched[2]
+        return schedule
 
     def configure_callbacks(self) -> list[pl.Callback]:
         own = super().configure_callbacks()
@@ -143,6 +150,12 @@ class TricksHooks(pl.LightningModule):
         self._health.skips = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         self._trained = [p for p in self.tricks_subject.parameters() if p.requires_grad]
         self._ends = health.ends(self.tricks_subject, self._trained)
+
+    @property
+    def end_weights(self) -> tuple[nn.Parameter, nn.Parameter]:
+        """The weights of the first and of the last layer that is trained, once training has begun."""
+        first, last = self._ends
+        return self._trained[first], self._trained[last]
 
     def configure_gradient_clipping(
         self,

@@ -145,11 +145,19 @@ class TricksModule(TricksHooks):
 
     def learned_loss(self, batch: Batch) -> Tensor:
         """Return the loss that is learned from: of changed inputs and targets, auxiliary heads too."""
+        inputs, targets = self.learned(batch)
+        return self.loss_of(self(inputs), targets)
+
+    def learned(self, batch: Batch) -> Batch:
+        """Return the inputs and targets to learn from, in place of those of a training batch."""
         inputs, targets = batch
         inputs = self.tricks.erasing.apply(self.tricks.augmentation.apply(inputs))
         inputs, targets = self.tricks.mixing.mix(self.cast(inputs), targets, self.classes)
-        targets = self.tricks.smoothing.smooth(targets, self.classes)
-        main, *others = _heads(self(inputs))
+        return inputs, self.tricks.smoothing.smooth(targets, self.classes)
+
+    def loss_of(self, outputs: Any, targets: Tensor) -> Tensor:
+        """Return the loss of what the backbone put out, auxiliary heads included."""
+        main, *others = heads(outputs)
         auxiliary = [AUXILIARY * self.loss(other, targets) for other in others]
         return sum(auxiliary, self.loss(main, targets))
 
@@ -169,7 +177,20 @@ class TricksModule(TricksHooks):
 
     def _evaluate(self, split: str, batch: Batch) -> None:
         inputs, targets = batch
-        outputs = _heads(self(inputs))[0]
+        self.log_dict(
+            self.measured(split, self(inputs), targets),
+            batch_size=len(targets),
+            on_step=False,
+            on_epoch=True,
+            sync_dist=True,
+        )
+
+    def measured(self, split: str, outputs: Any, targets: Tensor) -> dict[str, Any]:
+        """Return the loss and the metrics of a batch by the names that they are logged under.
+
+        A metric of torchmetrics is updated, and returned itself.
+        """
+        outputs = heads(outputs)[0]
         measured: dict[str, Any] = {}
         for name, metric in self.metrics.items():
             if isinstance(metric, Metric):
@@ -178,16 +199,10 @@ class TricksModule(TricksHooks):
             else:
                 measured[name] = metric(outputs, targets)
         measured["loss"] = self.loss(outputs, targets)
-        self.log_dict(
-            {f"{split}/{name}": value for name, value in measured.items()},
-            batch_size=len(targets),
-            on_step=False,
-            on_epoch=True,
-            sync_dist=True,
-        )
+        return {f"{split}/{name}": value for name, value in measured.items()}
 
 
-def _heads(outputs: Any) -> list[Tensor]:
+def heads(outputs: Any) -> list[Tensor]:
     """Return the main output, and those of auxiliary heads, which some networks have in training."""
     if not isinstance(outputs, tuple):
         return [outputs]

@@ -22,6 +22,8 @@ from lightning_tricks.tricks.record import Tricks
 
 IDENTITY, OUTCOME, ROLE = "identity", scores.OUTCOME, "role"
 LOSSES, STOP_AT = "losses", "stop_at"
+GROUP = "group"
+"""What a trial that was drawn for a group holds: the number of its first, and how many there are."""
 BASELINE, TESTS = "baseline", "tests"
 CHAMPION, MLFLOW_RUN = "champion", "mlflow_run"
 SEED, ENTRY, PHASE, DRAW = "seed", "entry", "phase", "draw"

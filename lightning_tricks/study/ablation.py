@@ -97,7 +97,7 @@ class _Comparison:
             for name, record in records.items()
             for at in rates(self.space, record)
         }
-        found = self.reruns.run(RATES, {entry: at for entry, (_, at) in tried.items()}, 0)
+        (found,) = self.reruns.run(RATES, {entry: at for entry, (_, at) in tried.items()}, [0])
         for name in records:
             own = [found[entry] for entry, (whose, _) in tried.items() if whose == name]
             complete = [trial for trial in own if trial.state == TrialState.COMPLETE]
@@ -116,9 +116,9 @@ class _Comparison:
     def _compare(self) -> None:
         """Train all at their best learning rates, with the same seeds."""
         records = {name: record_of(self.own, trial) for name, trial in self.tuned.items()}
-        for draw in range(self.seeds):
-            entries = {self._entry(name): record for name, record in records.items()}
-            found = self.reruns.run(COMPARISON, entries, draw)
+        entries = {self._entry(name): record for name, record in records.items()}
+        seeds = range(self.seeds)
+        for draw, found in zip(seeds, self.reruns.run(COMPARISON, entries, seeds), strict=True):
             for name in records:
                 if (trial := found[self._entry(name)]).state == TrialState.COMPLETE:
                     self.trials.setdefault(name, {})[draw] = trial

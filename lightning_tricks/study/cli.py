@@ -151,6 +151,7 @@ def _parser(n_trials: int, finalists: int, repeats: int | None = None) -> _Parse
     add("--devices-per-trial", type=_positive, default=1.0, help="a fraction shares a GPU")
     add("--ray-address", metavar="HOST:PORT", help="of a Ray cluster that runs, or auto")
     add("--stall-minutes", type=_positive, default=30.0, help="of silence until a worker is killed")
+    add("--fuse", type=_fuse, default="auto", help="trainings done as one: auto, off or a number")
     add("--timeout", type=_positive, help="seconds after which no further trial begins")
     add("--at-timeout", choices=["finish", "requeue"], default="finish", help="trials under way then")
     add("--checkpoints", metavar="FOLDER", default="checkpoints", help="a shared one on a cluster")
@@ -204,6 +205,15 @@ def _workers(text: str) -> int | str:
         return _count(text)
     except argparse.ArgumentTypeError as error:
         raise argparse.ArgumentTypeError(f"must be auto, inline or a number: {error}") from None
+
+
+def _fuse(text: str) -> int | str:
+    if text in ("auto", "off"):
+        return text
+    try:
+        return int(_count(text))
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"must be auto, off or a number: {error}") from None
 
 
 def _repeats(text: str) -> int | str:

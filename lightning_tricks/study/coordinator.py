@@ -7,18 +7,22 @@ import math
 import statistics
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, Self
 
 import optuna
 from optuna.pruners import NopPruner
+from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.errors import InputError, one_line
+from lightning_tricks.fusion.shape import shape_in, shape_of
 from lightning_tricks.search import outcomes
 from lightning_tricks.search.optuna_internals import last_reported, requeue
 from lightning_tricks.search.outcomes import Outcome
+from lightning_tricks.search.shaped import PartialFixed
 from lightning_tricks.search.standing import Standing, known_runs
 from lightning_tricks.search.studies import finished
 from lightning_tricks.seeds import derive
@@ -36,15 +40,19 @@ from lightning_tricks.tracking import agreement, trial_updates, view
 from lightning_tricks.tracking.format import milliseconds
 from lightning_tricks.tracking.run_update import Update
 from lightning_tricks.tracking.tracker import Tracker
+from lightning_tricks.trial.job import Job
 from lightning_tricks.trial.result import Epoch, Interrupted
 from lightning_tricks.tricks.record import Tricks
-from lightning_tricks.workers.base import Ended, Event, Job, Lost, Reported, Workers
+from lightning_tricks.workers.base import Ended, Event, Lost, Reported, Workers
 from lightning_tricks.workers.placement import Placement
 
 FIRST_FAILURES = 5
 """When the first trials all failed, and they are so many, the mistake is not in the tricks."""
 MOST_REPEATS = 20
 """A search ends when the sampler proposed so many tried records in a row: little else is left to try."""
+LEARNED_A_MEMBER = 8
+"""For each so many finished trials a group of a search has a member more: all of them are drawn before
+the outcome of any is known."""
 WAIT_SECONDS = 0.5
 """How often it is looked whether the user wants to leave or time is up."""
 
@@ -79,6 +87,8 @@ class Coordinator:
         self.history = History(task.mode)
         self.trained: list[float] = []
         """The seconds of each trial that was trained in this run."""
+        self.latest = -1
+        """The number of the latest trial."""
         self.recorded = True
         """Whether MLflow holds all of the study; certain once this is left."""
 
@@ -88,6 +98,7 @@ class Coordinator:
             requeue(self.study, trial)
         for trial in finished(self.study):
             self.history.add(trial)
+        self.latest = len(self.study.get_trials(deepcopy=False)) - 1
         waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         self.folder.remove_checkpoints(except_of=[trial.number for trial in waiting])
         self.folder.rank(*outcomes.with_weights(self.history))
@@ -147,6 +158,7 @@ class Coordinator:
         def interrupted() -> bool:
             return self.signals.leaving or (at_timeout == "requeue" and late())
 
+        self._leaves = interrupted
         with self.signals.handled(self.progress.print):
             if self.history.counted < n_trials and self.workers is None:
                 self.workers = self.placement.create(self.task, interrupted, self.progress.warn)
@@ -244,8 +256,8 @@ class Coordinator:
                 break
             if not self.queue and not self._ask():
                 return True  # it took over an earlier outcome: look around before the next
-            self._submit(self.queue.popleft())
-        if not self.queue and len(self.running) < wanted and len(self.running) > 1:
+            self._submit(self._group(wanted))
+        if not self.queue and len(self.running) < wanted and workers.count > 1:
             self._ask()  # the next one, so that no worker waits for it
         try:
             workers.wait(self._on_event, WAIT_SECONDS)
@@ -255,19 +267,27 @@ class Coordinator:
         self._add_workers(wanted)
         return True
 
-    def _ask(self) -> bool:
-        """Ask for one trial; return whether there is anything to train about it."""
-        trial = self.study.ask()
+    def _ask(self, first: OpenTrial | None = None, sampler: BaseSampler | None = None) -> bool:
+        """Ask for one trial; return whether there is anything to train about it.
+
+        Args:
+            first: of the group that it is for, if it is for one.
+            sampler: instead of the study's.
+        """
+        usual = self.study.sampler
+        self.study.sampler = sampler or usual
+        try:
+            trial, tricks = self._draw()
+        finally:
+            self.study.sampler = usual
+        self.latest = max(self.latest, trial.number)
         given = trial.user_attrs.get(outcomes.SEED)
         seed = derive(self.seed, trial.number) if given is None else int(given)
-        try:
-            tricks: Tricks = self.space.suggest(trial)
-        except BaseException:
-            requeue(self.study, trial)
-            raise
         reported = last_reported(self.study, trial) if self.prunes else -1
         job = Job(trial.number, tricks, seed, self.folder.checkpoint(trial.number))
         running = OpenTrial.of(trial, job, reported)
+        if first is not None and first.group is not None and running.group is None:
+            running.join(*first.group)
         self.running[trial.number] = running
         earlier = self.history.outcome_of(tricks) if given is None else None
         if earlier is None:
@@ -275,6 +295,15 @@ class Coordinator:
             return True
         self._repeat(running, *earlier)
         return False
+
+    def _draw(self) -> tuple[optuna.Trial, Tricks]:
+        """Let the sampler propose a record."""
+        trial = self.study.ask()
+        try:
+            return trial, self.space.suggest(trial)
+        except BaseException:
+            requeue(self.study, trial)
+            raise
 
     def _repeat(self, running: OpenTrial, number: int, earlier: Outcome) -> None:
         """Let a trial end as an earlier one of its record did."""
@@ -285,12 +314,55 @@ class Coordinator:
             self._on_report(running, epoch)
         self._finish(running, outcome)
 
-    def _submit(self, running: OpenTrial) -> None:
+    def _group(self, wanted: int) -> list[OpenTrial]:
+        """Take the next trial out of the queue, and those that can be trained with it.
+
+        Args:
+            wanted: finished trials, beside those there are.
+        """
+        first = self.queue.popleft()
+        if first.losses:  # it may be the cause: others are not to be lost with it
+            return [first]
+        group, shape = [first], shape_of(first.job.tricks)
+        most = self._most_together(first, wanted)
+        fixed = PartialFixed(shape_in(first.trial.params), self.study.sampler)
+        while len(group) < most:
+            alike = [one for one in self.queue if shape_of(one.job.tricks) == shape and not one.losses]
+            if alike:
+                self.queue.remove(alike[0])
+                group.append(alike[0])
+            elif len(self.running) >= wanted or not self._may_ask(first):
+                break
+            else:
+                self._ask(first, fixed)
+        return group
+
+    def _most_together(self, first: OpenTrial, wanted: int) -> int:
+        """Return how many trials a group has at most, of which one is the first."""
         assert self.workers is not None
-        if not running.submitted:
-            self._began(running)
-            running.submitted = True
-        self.workers.submit(running.job)
+        width = partial(self.placement.width.of, self.task, self.placement.processes, self._leaves)
+        left = wanted - len(self.running) + len(self.queue) + 1
+        share = -(-left // self.workers.count)  # or other workers would have none
+        if self.tracker.kind != "study":
+            return min(share, max(width() // self.task.repeats, 1)) if share > 1 else 1
+        if first.group is None:
+            learned = self.history.counted // LEARNED_A_MEMBER
+            size = min(share, learned)
+            size = min(size, max(width() // self.task.repeats, 1)) if size > 1 else 1
+            first.join(first.job.number, size)
+        return first.group_size
+
+    def _may_ask(self, first: OpenTrial) -> bool:
+        """Tell whether further trials may be drawn for a group: a number of a search's is planned."""
+        return self.tracker.kind != "study" or self.latest < first.group_end
+
+    def _submit(self, group: Sequence[OpenTrial]) -> None:
+        assert self.workers is not None
+        for running in group:
+            if not running.submitted:
+                self._began(running)
+                running.submitted = True
+        self.workers.submit([running.job for running in group])
 
     def _began(self, running: OpenTrial) -> None:
         job = running.job
@@ -380,9 +452,8 @@ class Coordinator:
 
     @property
     def _parallel(self) -> int:
-        """How many workers there are: those that train, and those that are free."""
-        free = 0 if self.workers is None else self.workers.free
-        return max(free + len(self.running) - len(self.queue), 1)
+        """How many workers there are."""
+        return 1 if self.workers is None else self.workers.count
 
     def _requeue(self, running: OpenTrial) -> None:
         number = running.job.number

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import optuna
 
 from lightning_tricks.errors import InputError, check_name
+from lightning_tricks.fusion.width import Fuse, Width
 from lightning_tricks.search import identity, outcomes
 from lightning_tricks.search.lock import study_lock
 from lightning_tricks.search.optuna_internals import storage_of
@@ -50,6 +51,7 @@ def optimize(
     devices_per_trial: float = 1,
     ray_address: str | None = None,
     stall_minutes: float = 30,
+    fuse: Fuse = "auto",
     tracking_uri: str = "sqlite:///mlflow.db",
     checkpoints: str | Path = "checkpoints",
     keep: int = 3,
@@ -82,6 +84,9 @@ def optimize(
         ray_address: of a Ray cluster that runs, `HOST:PORT` or `auto`; None for this machine.
         stall_minutes: a worker that gives no sign of life for so long is killed, and its trial
             goes on elsewhere.
+        fuse: how many trainings a worker does as one: a number, `off` for one, or `auto`: as many as
+            the time for each still falls with, which is measured. A search draws that many at a time
+            only once it has learned enough.
         tracking_uri: anything MLflow takes.
         checkpoints: the folder for the checkpoints of running trials and the weights of the best;
             on a cluster, one that all nodes see.
@@ -107,7 +112,7 @@ def optimize(
         KeyboardInterrupt: after Ctrl-C; what was under way is finished, or put back in the queue.
     """
     space = Space(task.tricks) if space is None else space
-    placement = Placement(workers, devices_per_trial, ray_address, stall_minutes)
+    placement = Placement(workers, devices_per_trial, ray_address, stall_minutes, Width(fuse))
     _check(study.study_name, task, n_trials, space, timeout, at_timeout, seed, keep, finalists, seeds)
     checked = check(task, space, placement.processes)
     space = checked.space

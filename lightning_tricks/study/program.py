@@ -105,6 +105,7 @@ def _train(name: str, given: argparse.Namespace, task: Task, space: Space[Any]) 
         devices_per_trial=given.devices_per_trial,
         ray_address=given.ray_address,
         stall_minutes=given.stall_minutes,
+        fuse=given.fuse,
         tracking_uri=given.tracking_uri,
         checkpoints=given.checkpoints,
         keep=given.keep,

@@ -1,6 +1,7 @@
 """Trainings of given records with given seeds, as trials of a study beside the search."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import optuna
@@ -87,35 +88,43 @@ class Reruns:
     def __init__(self, coordinator: Coordinator) -> None:
         self.coordinator = coordinator
 
-    def run(self, phase: str, records: Mapping[str, Tricks], draw: int) -> dict[str, FrozenTrial]:
-        """Train each record once with one seed, the same for all; return the finished trials.
+    def run(
+        self, phase: str, records: Mapping[str, Tricks], draws: Sequence[int]
+    ) -> list[dict[str, FrozenTrial]]:
+        """Train each record with some seeds, the same for all; return the finished trials of each seed.
 
         Args:
-            phase: what for, from which the seed follows.
+            phase: what for, from which the seeds follow.
             records: by the names of their entries.
-            draw: the how many-th seed of that phase.
+            draws: the how many-th seeds of that phase.
 
         Raises:
             KeyboardInterrupt: if the user asked for it.
         """
         own = self.coordinator
-        missing = [name for name in records if name not in self._of(phase, draw, own.study.trials)]
-        for name in missing:
-            own.study.enqueue_trial(
-                own.space.params(records[name]),
-                user_attrs={
-                    outcomes.SEED: derive(own.seed, draw, phase),
-                    outcomes.ENTRY: name,
-                    outcomes.PHASE: phase,
-                    outcomes.DRAW: draw,
-                    outcomes.ROLE: f"{name} · {phase} {draw + 1}",
-                },
-            )
+        held = {draw: self._of(phase, draw, own.study.trials) for draw in draws}
+        # Those of one record side by side, for they can be trained as one.
+        for name, draw in itertools.product(records, draws):
+            if name not in held[draw]:
+                self._enqueue(phase, name, records[name], draw)
         waiting = own.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         if waiting:
             own.run(len(own.history) + len(waiting), None, "finish", keep_workers=True)
-        found = self._of(phase, draw, own.history)
-        return {name: found[name] for name in records}
+        found = [self._of(phase, draw, own.history) for draw in draws]
+        return [{name: of_draw[name] for name in records} for of_draw in found]
+
+    def _enqueue(self, phase: str, name: str, record: Tricks, draw: int) -> None:
+        own = self.coordinator
+        own.study.enqueue_trial(
+            own.space.params(record),
+            user_attrs={
+                outcomes.SEED: derive(own.seed, draw, phase),
+                outcomes.ENTRY: name,
+                outcomes.PHASE: phase,
+                outcomes.DRAW: draw,
+                outcomes.ROLE: f"{name} · {phase} {draw + 1}",
+            },
+        )
 
     @staticmethod
     def _of(phase: str, draw: int, trials: Iterable[FrozenTrial]) -> dict[str, FrozenTrial]:

@@ -10,8 +10,8 @@ from typing import Self
 import optuna
 
 from lightning_tricks.search import outcomes
+from lightning_tricks.trial.job import Job
 from lightning_tricks.trial.result import Epoch, Result, stopped_after
-from lightning_tricks.workers.base import Job
 
 MAX_LOSSES = 3
 """A trial that lost its worker so often is given up."""
@@ -25,6 +25,8 @@ class OpenTrial:
     job: Job
     reported: int
     """The last epoch that Optuna was told; a trial that goes on makes them again."""
+    group: tuple[int, int] | None = None
+    """The number of the first trial of its group, and how many were to be drawn for it."""
     losses: int = 0
     """How often its worker was lost."""
     stop_at: int | None = None
@@ -38,7 +40,31 @@ class OpenTrial:
     def of(cls, trial: optuna.Trial, job: Job, reported: int) -> Self:
         """Take a trial as Optuna holds it: it may have been under way before."""
         attrs = trial.user_attrs
-        return cls(trial, job, reported, attrs.get(outcomes.LOSSES, 0), attrs.get(outcomes.STOP_AT))
+        group = attrs.get(outcomes.GROUP)
+        return cls(
+            trial,
+            job,
+            reported,
+            None if group is None else (group[0], group[1]),
+            attrs.get(outcomes.LOSSES, 0),
+            attrs.get(outcomes.STOP_AT),
+        )
+
+    def join(self, first: int, size: int) -> None:
+        """Note of which group it is, so that it is the same one if all has to begin again."""
+        self.group = (first, size)
+        if size > 1:
+            self.trial.set_user_attr(outcomes.GROUP, list(self.group))
+
+    @property
+    def group_size(self) -> int:
+        """How many trials were to be drawn for its group."""
+        return 1 if self.group is None else self.group[1]
+
+    @property
+    def group_end(self) -> int:
+        """The number of the last trial of its group."""
+        return -1 if self.group is None else sum(self.group) - 1
 
     @property
     def keeps_weights(self) -> bool:

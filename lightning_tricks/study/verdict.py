@@ -4,7 +4,7 @@ The seeds that choose are not those that are reported, so that the choice does n
 """
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -20,7 +20,7 @@ from lightning_tricks.search.outcomes import (
 from lightning_tricks.search.standing import remember_champion, verdict_of
 from lightning_tricks.selection.champion import Champion, choose
 from lightning_tricks.selection.intervals import Interval, difference
-from lightning_tricks.selection.race import Race
+from lightning_tricks.selection.race import FIRST, Race
 from lightning_tricks.selection.result import Row, Verdict
 from lightning_tricks.study import models
 from lightning_tricks.study.coordinator import Coordinator
@@ -114,8 +114,7 @@ class _Judgement:
         """Let the records race over the first seeds, and choose."""
         race = Race(list(self.records), self.seeds, self.task.mode == "max")
         seconds: dict[str, list[float]] = {name: [] for name in self.records}
-        for draw in range(self.seeds):
-            found = self.reruns.run(SELECTION, {n: self.records[n] for n in race.running}, draw)
+        for found in self._draws(race):
             scores = {n: float(t.value) for n, t in found.items() if t.value is not None}
             for name, trial in found.items():
                 outcome = Outcome.read(trial)
@@ -127,13 +126,20 @@ class _Judgement:
         means = {name: statistics.fmean(spent) for name, spent in seconds.items()}
         return choose(race, self.records, means)
 
+    def _draws(self, race: Race) -> Iterator[dict[str, FrozenTrial]]:
+        """Train who runs, seed by seed; nobody is dropped before the last of the first seeds."""
+        first = range(min(FIRST, self.seeds))
+        yield from self.reruns.run(SELECTION, self.records, first)
+        for draw in range(len(first), self.seeds):
+            yield from self.reruns.run(SELECTION, {n: self.records[n] for n in race.running}, [draw])
+
     def report(self, name: str) -> dict[str, Row]:
         """Train champion, baseline and plain over further seeds; return how good they are."""
         wanted = {"plain": "plain", "baseline": "baseline", "champion": name}
         wanted = {row: entry for row, entry in wanted.items() if entry in self.records}
-        for draw in range(self.seeds):
-            entries = {entry: self.records[entry] for entry in wanted.values()}
-            for entry, trial in self.reruns.run(REPORT, entries, draw).items():
+        entries = {entry: self.records[entry] for entry in wanted.values()}
+        for found in self.reruns.run(REPORT, entries, range(self.seeds)):
+            for entry, trial in found.items():
                 if trial.state == TrialState.COMPLETE:
                     self.reports.setdefault(entry, []).append(trial)
         rows = {row: self.rows.row(self.reports[e]) for row, e in wanted.items() if e in self.reports}

@@ -1,5 +1,6 @@
 """What torch has no public name for: the only file that uses names that it may change."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ Convolution = nn.modules.conv._ConvNd
 BatchNormLayer = nn.modules.batchnorm._BatchNorm
 BatchOrInstanceNorm = nn.modules.batchnorm._NormBase
 DropoutLayer = nn.modules.dropout._DropoutNd
+WeightNormFormula = nn.utils.parametrizations._WeightNorm
 
 # One kernel for many tensors; torch.optim is written with them.
 foreach_add = torch._foreach_add
@@ -32,6 +34,22 @@ def unflatten(flat: Tensor, like: Sequence[Tensor]) -> Sequence[Tensor]:
     """Take apart what `flatten` put together, as views."""
     parts: Sequence[Tensor] = _unflatten_dense_tensors(flat, like)  # type: ignore[no-untyped-call]
     return parts
+
+
+def cloned(value: Any) -> Any:
+    """Return a copy of nested containers of tensors, with what a `state_dict` carries beside.
+
+    A deep copy of a tensor copies all that it is a view of.
+    """
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        copied = copy.copy(value)
+        copied.update({name: cloned(held) for name, held in value.items()})
+        return copied
+    if type(value) in (list, tuple):
+        return type(value)(cloned(held) for held in value)
+    return copy.deepcopy(value)
 
 
 def with_metadata_of(state: Mapping[str, Any], module: nn.Module) -> Mapping[str, Any]:

@@ -1,6 +1,7 @@
 """The callback by which a trial reports, stops, and can go on after its death."""
 
 import copy
+import functools
 import math
 import secrets
 import time
@@ -53,6 +54,8 @@ class TrialCallback(pl.Callback):
         self.spent = 0.0
         self.start = self.written = time.perf_counter()
         self.interval = CHECKPOINT_SECONDS
+        self.seed_all: Callable[[int], Any] = functools.partial(pl.seed_everything, verbose=False)
+        """Seeds what is random in an epoch."""
 
     @property
     def reached(self) -> int:
@@ -109,7 +112,7 @@ class TrialCallback(pl.Callback):
         if self.progress:
             self._save(trainer)
         rank = f" on rank {trainer.global_rank}" if trainer.global_rank else ""
-        pl.seed_everything(derive(self.seed, trainer.current_epoch, f"epoch{rank}"), verbose=False)
+        self.seed_all(derive(self.seed, trainer.current_epoch, f"epoch{rank}"))
         if self.resuming:
             # Lightning made the iterator of this epoch before, from another random state.
             begin_batches_anew(trainer)

@@ -56,7 +56,7 @@ def train_together(
         Interrupted: soon after `interrupted()` becomes true.
     """
     members = [
-        _Member(task, tricks, _seed(seed, number), interrupted, _path(checkpoint, number))
+        _Member(task, tricks, seed_of(seed, number), interrupted, path_of(checkpoint, number))
         for number, task in enumerate(tasks)
     ]
     together = _Together(members, report)
@@ -69,11 +69,13 @@ def train_together(
     return together.result()
 
 
-def _seed(seed: int, number: int) -> int:
+def seed_of(seed: int, number: int) -> int:
+    """Return the seed of a repeat: the first has the trial's own."""
     return derive(seed, number, "repeat") if number else seed
 
 
-def _path(checkpoint: Path | None, number: int) -> Path | None:
+def path_of(checkpoint: Path | None, number: int) -> Path | None:
+    """Return where the checkpoint of a repeat goes: that of the first is the trial's."""
     if checkpoint is None or not number:
         return checkpoint
     return checkpoint.with_name(f"{checkpoint.stem}.{number}{checkpoint.suffix}")
@@ -161,7 +163,7 @@ class _Together:
         while not all(member.ended for member in self.members):
             for member in self.members:
                 member.advance()
-                if member.result is not None and _spoils(member.result):
+                if member.result is not None and spoils(member.result):
                     return
             self._report()
 
@@ -179,19 +181,26 @@ class _Together:
     def result(self) -> Result:
         """Return what became of all of them."""
         results = [member.result for member in self.members if member.result is not None]
-        spoiled = [result for result in results if _spoils(result)]
-        ending = spoiled[0] if spoiled else results[0]
-        if ending.state == "pruned" and not ending.diverged:
-            ending = replace(ending, reason=stopped_after(self.epochs))
-        return replace(
-            ending,
-            epochs=self.epochs,
-            trouble="; ".join(dict.fromkeys(result.trouble for result in results if result.trouble)),
-            seconds=max(result.seconds for result in results),
-        )
+        return joined(results, self.epochs, max(result.seconds for result in results))
 
 
-def _spoils(result: Result) -> bool:
+def joined(results: Sequence[Result], epochs: Sequence[Epoch], seconds: float) -> Result:
+    """Return what became of a trial by what became of its repeats.
+
+    Args:
+        results: of the repeats, the first one's first.
+        epochs: their means.
+        seconds: that the trial took.
+    """
+    spoiled = [result for result in results if spoils(result)]
+    ending = spoiled[0] if spoiled else results[0]
+    if ending.state == "pruned" and not ending.diverged:
+        ending = replace(ending, reason=stopped_after(epochs))
+    trouble = "; ".join(dict.fromkeys(result.trouble for result in results if result.trouble))
+    return replace(ending, epochs=list(epochs), trouble=trouble, seconds=seconds)
+
+
+def spoils(result: Result) -> bool:
     """Tell whether a training came to an end of its own that leaves no score."""
     return result.state == "failed" or result.diverged
 

@@ -67,7 +67,7 @@ def train(
     return result
 
 
-def _fit(watcher: "TrialCallback", devices: int) -> Result:
+def _fit(watcher: TrialCallback, devices: int) -> Result:
     """Train once, from the checkpoint if there is one."""
     module: TricksHooks | None = None
     with quiet():
@@ -79,16 +79,31 @@ def _fit(watcher: "TrialCallback", devices: int) -> Result:
             _trainer(watcher.task, watcher, devices).fit(
                 module, datamodule=watcher.task.data, ckpt_path=saved, weights_only=True
             )
-            ending = _ending(watcher)
+            return result_of(watcher, module)
         except (Exception, SystemExit) as error:  # the user's code may raise anything
             # Lightning turns a signal into `SystemExit`.
             if isinstance(error, Interrupted) or watcher.interrupted():
                 raise Interrupted from None
-            ending = _ending(watcher, error)
+            return result_of(watcher, module, error)
         finally:
             watcher.task.data.trainer = None  # which holds the module and all that it refers to
+
+
+def result_of(
+    watcher: TrialCallback, module: pl.LightningModule | None, error: BaseException | None = None
+) -> Result:
+    """Return what became of a trial.
+
+    Args:
+        watcher: the trial's.
+        module: that was trained; None if it did not come to be.
+        error: what was raised.
+
+    Raises:
+        InputError: if no epoch was validated.
+    """
     return replace(
-        ending,
+        _ending(watcher, error),
         epochs=watcher.epochs,
         trouble=watcher.trouble,
         parameters=0 if module is None else _size(module),
@@ -97,13 +112,14 @@ def _fit(watcher: "TrialCallback", devices: int) -> Result:
     )
 
 
-def _ending(watcher: "TrialCallback", error: BaseException | None = None) -> Result:
-    """Say how training ended: by itself, or by what was raised, which is being handled."""
+def _ending(watcher: TrialCallback, error: BaseException | None = None) -> Result:
+    """Say how training ended: by itself, or by what was raised."""
     if isinstance(error, Diverged):
         return Result("pruned", reason=f"{error} (epoch {watcher.reached + 1})", diverged=True)
     if error is not None:
         reason = f"{type(error).__name__}: {one_line(error)}"
-        return Result("failed", reason=reason, traceback=redacted(traceback.format_exc()))
+        lines = "".join(traceback.format_exception(error))
+        return Result("failed", reason=reason, traceback=redacted(lines))
     if watcher.stopped:
         return Result("pruned", reason=stopped_after(watcher.epochs))
     if not watcher.epochs:
@@ -111,7 +127,7 @@ def _ending(watcher: "TrialCallback", error: BaseException | None = None) -> Res
     return Result("complete")
 
 
-def _trainer(task: Task, watcher: "TrialCallback", devices: int) -> pl.Trainer:
+def _trainer(task: Task, watcher: TrialCallback, devices: int) -> pl.Trainer:
     defaults = {
         **SILENT,
         "devices": devices,

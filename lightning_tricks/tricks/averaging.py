@@ -4,7 +4,6 @@ Until an average has begun, that is the weights themselves. Statistics of batch 
 again under the averaged weights, from the first batches of the epoch, before each validation.
 """
 
-import copy
 from abc import abstractmethod
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -16,7 +15,12 @@ from torch import Tensor, nn
 from lightning_tricks.space.domains import Float
 from lightning_tricks.space.trick import Trick
 from lightning_tricks.surgery.batch_norm import refresh_statistics
-from lightning_tricks.surgery.torch_internals import BatchNormLayer, foreach_copy_, foreach_lerp_
+from lightning_tricks.surgery.torch_internals import (
+    BatchNormLayer,
+    cloned,
+    foreach_copy_,
+    foreach_lerp_,
+)
 
 
 class AveragingTrick(Trick):
@@ -171,7 +175,7 @@ class WeightAveraging(pl.Callback):
             return
         held = checkpoint["state_dict"]
         self._exchange(pl_module)
-        other = copy.deepcopy(pl_module.state_dict())  # with all that it carries beside tensors
+        other = cloned(pl_module.state_dict())  # with all that it carries beside tensors
         self._exchange(pl_module)
         average, raw = (held, other) if self.shown else (other, held)
         checkpoint["state_dict"], checkpoint["raw_state_dict"] = average, raw

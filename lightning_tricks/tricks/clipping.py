@@ -18,6 +18,9 @@ from lightning_tricks.surgery.weight_norm import trained_weight
 class ClippingTrick(Trick):
     """How long gradients are shortened."""
 
+    layerwise: ClassVar[bool] = False
+    """Whether it looks at the layers of the module, and not at the gradients it is given."""
+
     @abstractmethod
     def clip(self, module: nn.Module, gradients: Sequence[Tensor], norm: Tensor) -> Tensor:
         """Shorten gradients in place; return whether any was, as a boolean tensor of one value.
@@ -101,6 +104,7 @@ class AdaptiveClipping(ClippingTrick):
     are small learn slowly.
     """
 
+    layerwise: ClassVar[bool] = True
     kind: Literal["adaptive"] = "adaptive"
     ratio: Annotated[float, Float(5e-3, 0.2, log=True)] = Field(0.01, gt=0)
 

@@ -75,7 +75,7 @@ class Scale(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         shape = (1, -1) + (1,) * (inputs.dim() - 2)
         scaled = (inputs - self.offset.view(shape)) * self.gain.view(shape)
-        return scaled.clamp_(-LIMIT, LIMIT)
+        return scaled.clamp(-LIMIT, LIMIT)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
         # A fresh module has empty buffers until it is fitted: take the shape of the saved ones.

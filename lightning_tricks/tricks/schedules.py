@@ -44,6 +44,17 @@ class FactorSchedule(ScheduleTrick):
         scheduler = LambdaLR(optimizer, lambda count: self.factor(count / per_epoch, epochs))
         return {"scheduler": scheduler, "interval": self.interval}
 
+    def after(self, done: int, steps: int, epochs: int) -> float:
+        """Return what the learning rate is multiplied with after some optimizer steps.
+
+        Args:
+            done: how many.
+            steps: the number of steps of the whole budget.
+            epochs: the number of epochs of the whole budget.
+        """
+        epoch = done * epochs / steps
+        return self.factor(math.floor(epoch) if self.interval == "epoch" else epoch, epochs)
+
     @abstractmethod
     def factor(self, epoch: float, epochs: int) -> float:
         """Return the factor after `epoch` epochs, a fraction within one, out of `epochs`."""

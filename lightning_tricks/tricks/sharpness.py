@@ -26,6 +26,14 @@ Evaluate = Callable[[], Any]
 class SharpnessTrick(Trick):
     """Where the gradient is taken."""
 
+    def climb(self, gradient: Tensor) -> Tensor:
+        """Return what to add to the weights before the gradient to step with is taken.
+
+        Args:
+            gradient: of all weights, as one vector.
+        """
+        return torch.zeros_like(gradient)
+
     @abstractmethod
     def closure(self, module: nn.Module, evaluate: Evaluate) -> Evaluate:
         """Return what leaves the gradients to step with in the parameters of a module."""
@@ -54,6 +62,10 @@ class SharpnessAware(SharpnessTrick):
     searched: ClassVar[bool] = False
     kind: Literal["sam"] = "sam"
     rho: Annotated[float, Float(0.01, 0.2, log=True)] = Field(0.05, gt=0)
+
+    def climb(self, gradient: Tensor) -> Tensor:
+        norm: Tensor = torch.linalg.vector_norm(gradient)
+        return gradient * (self.rho / (norm + 1e-12))
 
     def closure(self, module: nn.Module, evaluate: Evaluate) -> Evaluate:
         def twice() -> Any:

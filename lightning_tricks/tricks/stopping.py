@@ -4,7 +4,6 @@ In a search the pruner compares trials with each other; patience compares a tria
 look at the same number: the score that the trial would have if it stopped now.
 """
 
-import copy
 import math
 import warnings
 from abc import abstractmethod
@@ -17,6 +16,7 @@ from pydantic import Field
 from lightning_tricks.scores import Mode, best, is_better, monitored
 from lightning_tricks.space.domains import Float
 from lightning_tricks.space.trick import Trick
+from lightning_tricks.surgery.torch_internals import cloned
 
 
 class StoppingTrick(Trick):
@@ -86,7 +86,7 @@ class BestWeights(pl.Callback):
         better = self.best is None or is_better(score, self.best, self.mode)
         if better and math.isfinite(score):
             self.best, self.best_epoch = score, trainer.current_epoch
-            self.weights = copy.deepcopy(pl_module.state_dict())  # with all that it carries
+            self.weights = cloned(pl_module.state_dict())  # with all that it carries
         self.last_epoch = trainer.current_epoch
         self._look(trainer)
 

@@ -4,25 +4,13 @@ Jobs go out, events come back. Workers know neither Optuna nor MLflow, and never
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from torch import Tensor
 
+from lightning_tricks.trial.job import Job
 from lightning_tricks.trial.result import Epoch, Result
-from lightning_tricks.tricks.record import Tricks
-
-
-@dataclass(frozen=True)
-class Job:
-    """One trial to be trained."""
-
-    number: int
-    tricks: Tricks
-    seed: int
-    checkpoint: Path
-    """Where its checkpoints go, and from where it goes on."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +23,7 @@ class Reported:
 
 @dataclass(frozen=True)
 class Ended:
-    """A trial ended; its worker is free."""
+    """A trial ended."""
 
     number: int
     result: Result
@@ -60,7 +48,12 @@ Callback = Callable[[Event], bool]
 
 
 class Workers(ABC):
-    """Some workers, each of which trains one trial at a time."""
+    """Some workers, each of which trains one trial at a time, or a group of them."""
+
+    @property
+    @abstractmethod
+    def count(self) -> int:
+        """How many workers there are."""
 
     @property
     @abstractmethod
@@ -68,8 +61,8 @@ class Workers(ABC):
         """How many workers wait for a job."""
 
     @abstractmethod
-    def submit(self, job: Job) -> None:
-        """Give a job to a free worker."""
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Give jobs to a free worker, which trains them as a group where it can."""
 
     @abstractmethod
     def wait(self, callback: Callback, seconds: float) -> None:

@@ -1,11 +1,13 @@
 """One worker, in this process."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from lightning_tricks.fusion.fuser import Fuser
 from lightning_tricks.task.task import Task
-from lightning_tricks.trial.ddp import RankDied, Ranks
-from lightning_tricks.trial.result import Epoch
-from lightning_tricks.workers.base import Callback, Ended, Job, Lost, Reported, Workers
+from lightning_tricks.trial.ddp import RankDied
+from lightning_tricks.trial.job import Job
+from lightning_tricks.trial.result import Epoch, Result
+from lightning_tricks.workers.base import Callback, Ended, Lost, Reported, Workers
 
 
 class Inline(Workers):
@@ -14,40 +16,43 @@ class Inline(Workers):
     Args:
         task: what to train.
         devices: the number of devices that train a trial together.
-        interrupted: whether the trial under way is to be dropped.
+        interrupted: whether the trials under way are to be dropped.
     """
 
     def __init__(self, task: Task, devices: int, interrupted: Callable[[], bool]) -> None:
-        self.ranks, self.interrupted = Ranks(task, devices), interrupted
-        self._job: Job | None = None
+        self.fuser = Fuser(task, devices, interrupted)
+        self._jobs: Sequence[Job] = ()
+
+    @property
+    def count(self) -> int:
+        return 1
 
     @property
     def free(self) -> int:
-        return int(self._job is None)
+        return int(not self._jobs)
 
-    def submit(self, job: Job) -> None:
-        self._job = job
+    def submit(self, jobs: Sequence[Job]) -> None:
+        self._jobs = jobs
 
     def wait(self, callback: Callback, seconds: float) -> None:
-        """Train the trial.
+        """Train the trials.
 
         Raises:
-            Interrupted: if it was dropped.
+            Interrupted: if they were dropped.
         """
         del seconds
-        job, self._job = self._job, None
-        if job is None:
-            return
+        jobs, self._jobs = self._jobs, ()
 
-        def report(epoch: Epoch) -> bool:
+        def hear(job: Job, epoch: Epoch) -> bool:
             return callback(Reported(job.number, epoch))
 
-        try:
-            result = self.ranks.train(job.tricks, job.seed, report, self.interrupted, job.checkpoint)
-        except RankDied as death:
-            callback(Lost(job.number, str(death)))
-        else:
-            callback(Ended(job.number, result, lambda: result.weights))
+        def tell(job: Job, result: Result | RankDied) -> None:
+            if isinstance(result, RankDied):
+                callback(Lost(job.number, str(result)))
+            else:
+                callback(Ended(job.number, result, lambda: result.weights))
+
+        self.fuser.train(jobs, hear, tell)
 
     def close(self) -> None:
-        self.ranks.close()
+        self.fuser.close()

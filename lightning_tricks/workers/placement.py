@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import joblib
 import torch
 
 from lightning_tricks.errors import InputError
+from lightning_tricks.fusion.width import Width
 from lightning_tricks.task.task import Task
 from lightning_tricks.workers.base import Workers
 from lightning_tricks.workers.inline import Inline
@@ -30,6 +31,7 @@ class Placement:
         devices: for each trial: a fraction shares one, and two or more train a trial together.
         ray_address: of a Ray cluster that runs, `HOST:PORT` or `auto`; None for this machine.
         stall_minutes: a worker that gives no sign of life for so long is killed.
+        width: how many trainings a worker does at a time.
 
     Raises:
         InputError: if a value breaks these rules.
@@ -39,6 +41,7 @@ class Placement:
     devices: float = 1
     ray_address: str | None = None
     stall_minutes: float = 30
+    width: Width = field(default_factory=Width)
 
     def __post_init__(self) -> None:
         count = isinstance(self.workers, int) and 1 <= self.workers <= MOST_WORKERS

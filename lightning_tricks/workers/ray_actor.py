@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from lightning_tricks.errors import one_line
-from lightning_tricks.trial.ddp import RankDied, Ranks
+from lightning_tricks.fusion.fuser import Fuser
+from lightning_tricks.trial.ddp import RankDied
+from lightning_tricks.trial.job import Job
 from lightning_tricks.trial.result import Epoch, Result
-from lightning_tricks.workers.base import Job, Lost
 
 BEAT_SECONDS = 2.0
 """How often a worker tells that its trial advances, between epochs."""
@@ -32,7 +33,7 @@ class TrialRunner:
     """
 
     def __init__(self, work: bytes, devices: int, neighbours: int, threads: str | None) -> None:
-        self.ranks = Ranks(cloudpickle.loads(work), devices)
+        self.fuser = Fuser(cloudpickle.loads(work), devices, self._interrupted)
         cores = joblib.cpu_count(only_physical_cores=True)
         self.threads = int(threads) if threads else max(cores // neighbours, 1)
         self.stopped: set[int] = set()
@@ -42,42 +43,49 @@ class TrialRunner:
         """Stop a trial at the end of its epoch."""
         self.stopped.add(number)
 
-    def train(self, pickled_job: bytes) -> Iterator[tuple[str, Any]]:
-        """Train a trial; tell its epochs, its result without weights, and then its weights."""
-        job: Job = cloudpickle.loads(pickled_job)
+    def _interrupted(self) -> bool:
+        self.advanced = True
+        return False
+
+    def train(self, pickled_jobs: bytes) -> Iterator[Any]:
+        """Train trials; tell of each its epochs, its result without weights, and then its weights."""
+        jobs: Sequence[Job] = cloudpickle.loads(pickled_jobs)
         inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        threading.Thread(target=self._train, args=(job, inbox.put), daemon=True).start()
-        while True:
+        threading.Thread(target=self._train, args=(jobs, inbox.put), daemon=True).start()
+        left = {job.number for job in jobs}
+        while left:
             try:
-                item = inbox.get(timeout=BEAT_SECONDS)
+                number, item = inbox.get(timeout=BEAT_SECONDS)
             except queue.Empty:
                 if self.advanced:
                     self.advanced = False
-                    yield "alive", None
+                    yield "alive", 0, None
                 continue
             if isinstance(item, Result):
-                yield "result", cloudpickle.dumps(replace(item, weights={}))
+                yield "result", number, cloudpickle.dumps(replace(item, weights={}))
                 yield cloudpickle.dumps(tree_map_only(Tensor, Tensor.cpu, dict(item.weights)))
-                return
-            if isinstance(item, Lost):
-                yield "lost", item.reason
-                return
-            yield "epoch", cloudpickle.dumps(item)
+                left.remove(number)
+            elif isinstance(item, str):
+                yield "lost", number, item
+                left.remove(number)
+            else:
+                yield "epoch", number, cloudpickle.dumps(item)
+        yield "done", 0, None
 
-    def _train(self, job: Job, put: Callable[[Any], None]) -> None:
+    def _train(self, jobs: Sequence[Job], put: Callable[[tuple[int, Any]], None]) -> None:
         torch.set_num_threads(self.threads)  # it holds for the thread that sets it
+        left = {job.number for job in jobs}
 
-        def report(epoch: Epoch) -> bool:
-            put(epoch)
+        def hear(job: Job, epoch: Epoch) -> bool:
+            put((job.number, epoch))
             return job.number in self.stopped
 
-        def interrupted() -> bool:
-            self.advanced = True
-            return False
+        def tell(job: Job, result: Result | RankDied) -> None:
+            left.remove(job.number)
+            put((job.number, str(result) if isinstance(result, RankDied) else result))
 
         try:
-            put(self.ranks.train(job.tricks, job.seed, report, interrupted, job.checkpoint))
-        except RankDied as death:
-            put(Lost(job.number, str(death)))
+            self.fuser.train(jobs, hear, tell)
         except BaseException as error:  # else the actor would wait for ever
-            put(Lost(job.number, f"{type(error).__name__}: {one_line(error)}"))
+            for number in left:
+                put((number, f"{type(error).__name__}: {one_line(error)}"))

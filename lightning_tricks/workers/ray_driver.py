@@ -52,7 +52,7 @@ class Actor:
         self.runner.stop(number)
 
     def train(self, job: bytes) -> Iterator[Any]:
-        """Train a trial and tell of it; after its result come its weights."""
+        """Train trials and tell of them; after each result come its weights."""
         yield from self.runner.train(job)
 
 
@@ -115,17 +115,17 @@ class _ActorSlot:
         self.node, self.process = "", 0
         threading.Thread(target=self._keep, daemon=True).start()
 
-    def train(self, job: bytes) -> None:
-        self.jobs.put(job)
+    def train(self, jobs: bytes) -> None:
+        self.jobs.put(jobs)
 
     def stop(self, number: int) -> None:
         self.actor.stop.remote(number)
 
-    def weights(self, content: None) -> None:
-        """Fetch the weights of the last trial."""
-        del content
+    def weights(self, number: int) -> None:
+        """Fetch the weights of one of the last trials."""
         try:
-            self.driver.tell(self.index, "weights", ray.get(self.last, timeout=WEIGHTS_SECONDS))
+            held = ray.get(self.last[number], timeout=WEIGHTS_SECONDS)
+            self.driver.tell(self.index, "weights", held)
         except Exception as error:  # they are gone with the node that held them
             self.driver.tell(self.index, "no weights", str(error))
 
@@ -160,12 +160,12 @@ class _ActorSlot:
         self.driver.tell(self.index, "ready")
         while (job := self.jobs.get()) is not None:
             stream = self.actor.train.options(num_returns="streaming").remote(job)
-            word = ""
-            while word not in ("result", "lost"):
-                word, content = ray.get(next(stream))
+            word, self.last = "", {}
+            while word != "done":
+                word, number, content = ray.get(next(stream))
                 if word == "result":
-                    self.last = next(stream)
-                self.driver.tell(self.index, word, content)
+                    self.last[number] = next(stream)
+                self.driver.tell(self.index, word, (number, content))
 
 
 def _reach(address: str) -> None:

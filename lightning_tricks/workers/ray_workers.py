@@ -11,8 +11,8 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from multiprocessing.connection import Pipe
 from pathlib import Path
 from typing import Any, cast
@@ -25,8 +25,9 @@ from torch import Tensor
 from lightning_tricks.errors import InputError, Unfinished, one_line
 from lightning_tricks.task.task import Task
 from lightning_tricks.trial.ddp import pickled
+from lightning_tricks.trial.job import Job
 from lightning_tricks.trial.result import Result
-from lightning_tricks.workers.base import Callback, Ended, Job, Lost, Reported, Workers
+from lightning_tricks.workers.base import Callback, Ended, Lost, Reported, Workers
 from lightning_tricks.workers.ray_address import refusal, running_address
 
 TRIALS_PER_WORKER = 200
@@ -50,10 +51,14 @@ class _Slot:
     index: int
     ready: bool = False
     """Whether an actor is there that takes jobs."""
-    job: Job | None = None
+    jobs: dict[int, Job] = field(default_factory=dict)
+    """Those that it trains, by number."""
+    busy: bool = False
     last_sign: float = 0.0
     """When there was a sign of life."""
     trained: int = 0
+    spoiled: bool = False
+    """Whether a trial failed that may have left its device in disorder."""
 
 
 class RayWorkers(Workers):
@@ -96,12 +101,17 @@ class RayWorkers(Workers):
 
     @property
     def free(self) -> int:
-        return sum(slot.ready and slot.job is None for slot in self._slots)
+        return sum(slot.ready and not slot.busy for slot in self._slots)
 
-    def submit(self, job: Job) -> None:
-        slot = next(slot for slot in self._slots if slot.ready and slot.job is None)
-        slot.job, slot.last_sign = job, time.monotonic()
-        self._ask(slot, "train", cloudpickle.dumps(job))
+    @property
+    def count(self) -> int:
+        return len(self._slots)
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        slot = next(slot for slot in self._slots if slot.ready and not slot.busy)
+        slot.jobs, slot.busy = {job.number: job for job in jobs}, True
+        slot.last_sign = time.monotonic()
+        self._ask(slot, "train", cloudpickle.dumps(list(jobs)))
 
     def wait(self, callback: Callback, seconds: float) -> None:
         """Pass on what happened.
@@ -121,7 +131,7 @@ class RayWorkers(Workers):
         for slot in self._slots:
             if away:  # the coordinator waited for a database, say: what they said may wait here
                 slot.last_sign = time.monotonic()
-            if slot.job is not None and time.monotonic() - slot.last_sign > self.stall_seconds:
+            if slot.busy and time.monotonic() - slot.last_sign > self.stall_seconds:
                 self._dismiss(slot, "kill")
                 minutes = self.stall_seconds / 60
                 self._lose(slot, callback, f"it gave no sign of life for {minutes:g} minutes")
@@ -215,26 +225,29 @@ class RayWorkers(Workers):
             self._count_start(slot, content)
             self._dismiss(slot)
             self._lose(slot, callback, one_line(RuntimeError(content)))
-        elif slot.job is None:
-            return  # it was given up meanwhile
-        elif word == "lost":
-            self._lose(slot, callback, content)
+        elif word == "done":
+            slot.busy = False
+            if slot.trained >= TRIALS_PER_WORKER or slot.spoiled:
+                self._dismiss(slot, "renew")
+        elif content is not None and content[0] in slot.jobs:  # it may have been given up meanwhile
+            self._hear(slot, word, content[0], content[1], callback)
+
+    def _hear(self, slot: _Slot, word: str, number: int, content: Any, callback: Callback) -> None:
+        """Take what a worker says of a trial."""
+        if word == "lost":
+            del slot.jobs[number]
+            callback(Lost(number, content))
         elif word == "result":
-            self._end(slot, cloudpickle.loads(content), callback)
-        elif word == "epoch" and callback(Reported(slot.job.number, cloudpickle.loads(content))):
-            self._ask(slot, "stop", slot.job.number)
+            result: Result = cloudpickle.loads(content)
+            del slot.jobs[number]
+            slot.trained += 1
+            slot.spoiled |= result.state == "failed" and self._on_gpu  # an error may stick to CUDA
+            callback(Ended(number, result, lambda: self._weights(slot, number)))
+        elif word == "epoch" and callback(Reported(number, cloudpickle.loads(content))):
+            self._ask(slot, "stop", number)
 
-    def _end(self, slot: _Slot, result: Result, callback: Callback) -> None:
-        job, slot.job = slot.job, None
-        assert job is not None
-        slot.trained += 1
-        callback(Ended(job.number, result, lambda: self._weights(slot)))
-        failed_on_gpu = result.state == "failed" and self._on_gpu  # an error may stick to CUDA
-        if slot.trained >= TRIALS_PER_WORKER or failed_on_gpu:
-            self._dismiss(slot, "renew")
-
-    def _weights(self, slot: _Slot) -> Mapping[str, Tensor]:
-        self._ask(slot, "weights")
+    def _weights(self, slot: _Slot, number: int) -> Mapping[str, Tensor]:
+        self._ask(slot, "weights", number)
         while True:
             index, word, content = self._connection.recv()
             if index == slot.index and word == "weights":
@@ -255,20 +268,20 @@ class RayWorkers(Workers):
 
     def _dismiss(self, slot: _Slot, word: str = "") -> None:
         """Give a worker no job until a new one has taken its place."""
-        slot.ready, slot.trained = False, 0
+        slot.ready, slot.trained, slot.spoiled = False, 0, False
         if word:
             self._ask(slot, word)
 
     def _lose(self, slot: _Slot, callback: Callback, why: str) -> None:
-        job, slot.job = slot.job, None
-        if job is not None:
-            callback(Lost(job.number, why))
+        jobs, slot.jobs, slot.busy = slot.jobs, {}, False
+        for number in jobs:
+            callback(Lost(number, why))
 
     def _reopen(self, callback: Callback) -> None:
         """Have Ray anew after it died."""
         self.close()
         self._inbox.clear()
-        under_way = [slot.job for slot in self._slots if slot.job is not None]
+        under_way = [job for slot in self._slots for job in slot.jobs.values()]
         self._vain += 1
         if self._vain > FAILED_STARTS:
             raise Unfinished("Ray dies before a worker can start: run the same command to go on")

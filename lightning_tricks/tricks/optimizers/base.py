@@ -1,7 +1,7 @@
 """What an optimizer trick is; most are formulas, which `formula.py` drives."""
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 from torch import nn
@@ -13,6 +13,8 @@ from lightning_tricks.space.trick import Trick
 class OptimizerTrick(Trick):
     """How a gradient changes the weights."""
 
+    elementwise: ClassVar[bool] = True
+    """Whether the step of a weight follows from its own gradients alone, whatever tensor it is in."""
     kind: str
     lr: float
 

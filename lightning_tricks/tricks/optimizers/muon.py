@@ -5,7 +5,7 @@ hidden layers; a network of small matrices gains little for the time that it tak
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -33,6 +33,7 @@ class Muon(OptimizerTrick):
     Adam's.
     """
 
+    elementwise: ClassVar[bool] = False
     kind: Literal["muon"] = "muon"
     lr: Annotated[float, Float(1e-4, 3e-2, log=True)] = Field(2e-3, gt=0)
     momentum: Annotated[float, OneMinus(0.02, 0.2)] = Field(0.95, ge=0, lt=1)

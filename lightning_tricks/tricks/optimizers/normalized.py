@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -26,6 +26,7 @@ class NormalizedSGD(FormulaTrick):
     norms.
     """
 
+    elementwise: ClassVar[bool] = False
     kind: Literal["normalized_sgd"] = "normalized_sgd"
     lr: Annotated[float, Float(1e-2, 1.0, log=True)] = Field(0.1, gt=0)
     scope: Annotated[Literal["layer", "global"], Choice("layer", "global")] = "layer"

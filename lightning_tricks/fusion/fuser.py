@@ -1,0 +1,166 @@
+"""Trains given trials as one where that can be done, and each by itself where it cannot."""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+
+import torch
+
+from lightning_tricks.data.in_memory import InMemoryData
+from lightning_tricks.errors import one_line
+from lightning_tricks.fusion.group import Group
+from lightning_tricks.fusion.member import Member, Trainee
+from lightning_tricks.fusion.part import Hear, Part
+from lightning_tricks.fusion.stack import Unfusible
+from lightning_tricks.task.quiet import quiet
+from lightning_tricks.task.task import Task
+from lightning_tricks.trial.ddp import RankDied, Ranks
+from lightning_tricks.trial.job import Job
+from lightning_tricks.trial.repeats import tasks_of
+from lightning_tricks.trial.result import Interrupted, Result
+
+Tell = Callable[[Job, Result | RankDied], None]
+"""Takes a trial, and what became of it; `RankDied` if a process that trained it did."""
+
+
+def refusal(task: Task, devices: int = 1) -> str:
+    """Say why the trials of a task are trained one by one; empty if they need not be."""
+    if devices > 1:
+        return "several devices train a trial"
+    if not isinstance(task.data, InMemoryData):
+        return "the data are not InMemoryData"
+    if others := sorted(set(task.trainer) - {"accelerator"}):
+        return f"the trainer sets {', '.join(others)}"
+    if task.compiled or task.channels_last:
+        return "the network is compiled" if task.compiled else "images are channels_last"
+    return ""
+
+
+class Fuser:
+    """What trains the trials of a task, several at a time.
+
+    Args:
+        task: what to train.
+        devices: the number of devices that train a trial together.
+        interrupted: is asked before each step.
+
+    Raises:
+        InputError: if the task has to travel to other processes, and cannot be pickled.
+    """
+
+    def __init__(
+        self, task: Task, devices: int = 1, interrupted: Callable[[], bool] = lambda: False
+    ) -> None:
+        self.task, self.interrupted = task, interrupted
+        self.ranks = Ranks(task, devices)
+        self.refusal = refusal(task, devices)
+        """Why trials are trained one by one; empty as long as they are not."""
+        self._told = False
+        self._tasks: list[Task] = []
+
+    def train(self, jobs: Sequence[Job], hear: Hear, tell: Tell) -> None:
+        """Train trials; tell of each as soon as it ends.
+
+        What cannot be trained as one is trained one by one, and the first result says why.
+
+        Args:
+            jobs: the trials, with networks of one structure as far as one knows.
+            hear: is told of each epoch.
+            tell: is told of each end.
+
+        Raises:
+            Interrupted: soon after `interrupted()` becomes true.
+        """
+        left = {job.number: job for job in jobs}
+
+        def ended(job: Job, result: Result | RankDied) -> None:
+            del left[job.number]
+            tell(job, result)
+
+        if len(jobs) * self.task.repeats > 1 and not self.refusal:
+            self._tasks = self._tasks or tasks_of(self.task)
+            parts = [Part(job, self._tasks, hear) for job in jobs]
+            for fused, whole in self._together(parts):
+                ended(fused, whole)
+        news = f"trials are trained one by one: {self.refusal}" if len(left) > 1 else ""
+        for job in list(left.values()):
+            result: Result | RankDied = self._alone(job, hear)
+            if news and isinstance(result, Result) and not self._told:
+                trouble = "; ".join(filter(None, (result.trouble, news)))
+                result, self._told = replace(result, trouble=trouble), True
+            ended(job, result)
+
+    def close(self) -> None:
+        """End the processes that train."""
+        self.ranks.close()
+
+    def _alone(self, job: Job, hear: Hear) -> Result | RankDied:
+        report = partial(hear, job)
+        try:
+            return self.ranks.train(job.tricks, job.seed, report, self.interrupted, job.checkpoint)
+        except RankDied as death:
+            return death
+
+    def _together(self, parts: Sequence[Part]) -> Iterator[tuple[Job, Result]]:
+        """Train trials as one, and yield each as it ends; note why not, if it cannot be done."""
+        try:
+            with quiet(), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="There is a performance drop")
+                members = self._members(parts)
+                if len(members) > 1:
+                    yield from self._run(members)
+        except Interrupted:
+            raise
+        except Exception as error:  # the networks are the user's, and vmap has limits
+            if self.interrupted():
+                raise Interrupted from None
+            if not isinstance(error, torch.OutOfMemoryError):
+                self.refusal = one_line(error)
+                return
+        else:
+            return
+        yield from self._halves(parts)
+
+    def _members(self, parts: Sequence[Part]) -> dict[Member, Part]:
+        """Set up the trainings; a trial of which one cannot be ends alone, as it would have."""
+        members: dict[Member, Part] = {}
+        for part in parts:
+            try:
+                own = [self._member(trainee) for trainee in part.trainees]
+            except Unfusible:
+                raise
+            except Exception:
+                continue
+            members |= dict.fromkeys(own, part)
+        return members
+
+    def _member(self, trainee: Trainee) -> Member:
+        return Member(trainee, self.interrupted, device_of(self.task))
+
+    def _run(self, members: dict[Member, Part]) -> Iterator[tuple[Job, Result]]:
+        group = Group(list(members), self.interrupted)
+        while True:
+            for member in group.leave():
+                part, result = members[member], member.result(group.errors.get(member))
+                if (whole := part.take(member.trainee, result)) is not None:
+                    yield part.job, whole
+            if not group.members:
+                return
+            group.run_epoch()
+
+    def _halves(self, parts: Sequence[Part]) -> Iterator[tuple[Job, Result]]:
+        """Train in two groups what does not fit the memory as one; what has ended is left out."""
+        torch.cuda.empty_cache()
+        left = [part.anew() for part in parts if not part.ended]
+        half = len(left) // 2
+        for some in (left[:half], left[half:]):
+            if some and len(left) > 1:
+                yield from self._together(some)
+
+
+def device_of(task: Task) -> torch.device:
+    """Return the device that a trial of a task is trained on."""
+    if task.trainer.get("accelerator", "auto") != "cpu" and torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")

@@ -1,0 +1,73 @@
+"""`train`: one record with one seed, or with several at once."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import overload
+
+from lightning_tricks.errors import InputError
+from lightning_tricks.fusion.fuser import Fuser
+from lightning_tricks.task.task import Task
+from lightning_tricks.trial.ddp import RankDied
+from lightning_tricks.trial.job import Job
+from lightning_tricks.trial.result import Report, Result
+from lightning_tricks.trial.train import train as train_one
+from lightning_tricks.tricks.record import Tricks
+
+
+@overload
+def train(
+    task: Task,
+    tricks: Tricks,
+    seed: int,
+    report: Report = ...,
+    interrupted: Callable[[], bool] = ...,
+    checkpoint: Path | None = ...,
+) -> Result: ...
+
+
+@overload
+def train(task: Task, tricks: Tricks, *, seeds: Iterable[int]) -> list[Result]: ...
+
+
+def train(
+    task: Task,
+    tricks: Tricks,
+    seed: int | None = None,
+    report: Report = lambda epoch: False,
+    interrupted: Callable[[], bool] = lambda: False,
+    checkpoint: Path | None = None,
+    *,
+    seeds: Iterable[int] | None = None,
+) -> Result | list[Result]:
+    """Train a record, with one seed or with several at once, as one program where that can be done.
+
+    The same task, tricks and seed give the same result on one machine. A loss, gradient or score that is
+    not finite prunes the trial; an exception fails it.
+
+    Args:
+        task: what to train.
+        tricks: how.
+        seed: of everything that is random in it.
+        report: is told of each epoch, those before the checkpoint included; returns whether to stop.
+        interrupted: is asked before each batch.
+        checkpoint: the file to write checkpoints to. If it holds one of this very trial, training
+            goes on from there.
+        seeds: in place of one seed; the results are in their order.
+
+    Raises:
+        InputError: if neither `seed` nor `seeds` is given, or both are.
+        Interrupted: soon after `interrupted()` becomes true.
+    """
+    if (seed is None) == (seeds is None):
+        raise InputError("train takes either seed, a whole number, or seeds, several of them")
+    if seed is not None:
+        return train_one(task, tricks, seed, report, interrupted, checkpoint)
+    jobs = [Job(number, tricks, each) for number, each in enumerate(seeds or ())]
+    results: dict[int, Result] = {}
+
+    def tell(job: Job, result: Result | RankDied) -> None:
+        assert isinstance(result, Result)  # nothing of it is trained in other processes
+        results[job.number] = result
+
+    Fuser(task.once()).train(jobs, lambda job, epoch: False, tell)
+    return [results[job.number] for job in jobs]

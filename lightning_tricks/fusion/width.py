@@ -1,0 +1,85 @@
+"""How many trainings are worth being fused: what is measured, or what the user says."""
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
+
+from lightning_tricks.data.in_memory import InMemoryData
+from lightning_tricks.data.tensor_loader import Split
+from lightning_tricks.errors import InputError
+from lightning_tricks.fusion.fuser import Fuser, refusal
+from lightning_tricks.task.task import Task
+from lightning_tricks.trial.job import Job
+from lightning_tricks.trial.result import Result
+
+MOST = 64
+"""So many at the most are tried: by then little is left to gain."""
+BATCHES = 8
+"""Of how many batches an epoch of the measurement is."""
+GAIN = 0.9
+"""Twice as many must take less than this share of the time each, or it is not worth it."""
+
+Fuse = int | Literal["auto", "off"]
+
+
+class Width:
+    """How many trainings of a task a worker does at a time.
+
+    Args:
+        fuse: a number, `off` for one, or `auto`: as many as the time for each still falls with.
+
+    Raises:
+        InputError: if it is none of these.
+    """
+
+    def __init__(self, fuse: Fuse = "auto") -> None:
+        if fuse not in ("auto", "off") and not (isinstance(fuse, int) and 1 <= fuse <= 2**16):
+            raise InputError(f"fuse must be auto, off or a number from 1 to {2**16} (got {fuse!r})")
+        self.fuse = fuse
+        self._found = {"off": 1}.get(str(fuse), fuse)
+
+    def of(self, task: Task, devices: int = 1, interrupted: Callable[[], bool] = lambda: False) -> int:
+        """Return the number; measured once, where it is to be.
+
+        Raises:
+            Interrupted: soon after `interrupted()` becomes true.
+        """
+        if not isinstance(self._found, int):
+            self._found = 1 if refusal(task, devices) else _measured(task, interrupted)
+        return self._found
+
+
+def _measured(task: Task, interrupted: Callable[[], bool]) -> int:
+    """Return how many trainings at a time take least time each: 1, 2, 4, and so on are tried."""
+    short = _short(task)
+    best, seconds = 1, min(_seconds(short, 1, interrupted) for _ in range(2))
+    while best < MOST:
+        each = min(_seconds(short, 2 * best, interrupted) for _ in range(2))
+        if (each > GAIN * seconds and best > 1) or each > seconds:
+            return best
+        best, seconds = 2 * best, each
+    return best
+
+
+def _short(task: Task) -> Task:
+    """Return the task with a few batches."""
+    data = task.data
+    assert isinstance(data, InMemoryData)
+    some = copy.copy(data)
+    size = BATCHES * data.batch_size
+    some.splits = {name: Split(*(part[:size] for part in split)) for name, split in data.splits.items()}
+    return replace(task, data=some, epochs=2, repeats=1)
+
+
+def _seconds(task: Task, count: int, interrupted: Callable[[], bool]) -> float:
+    """Return the seconds that each of some trainings takes; no end of them if they were not fused."""
+    fuser = Fuser(task, interrupted=interrupted)
+    jobs = [Job(number, task.reference(), number) for number in range(count)]
+    results: list[Result] = []
+    start = time.perf_counter()
+    fuser.train(jobs, lambda job, epoch: False, lambda job, result: results.append(result))  # type: ignore[arg-type]
+    if fuser.refusal:
+        return float("inf")
+    return (time.perf_counter() - start) / count
