@@ -14,7 +14,7 @@ cost of a trial, or memory, grows from the first 20 trials of a study to trials 
 With workers, the time that they take to start (tens of seconds, once a study) is left out: the clock
 runs from the end of the fourth trial to that of the last.
 
-    python benchmarks/trial_throughput.py [--rounds 5] [--trials 20] [--workers 2] [--growth]
+    python benchmarks/trial_throughput.py [--rounds 5] [--trials 20] [--workers 2] [--fuse off] [--growth]
 """
 
 import argparse
@@ -130,7 +130,13 @@ def space() -> Space[Tricks]:
     return Space(Tricks).pin({**fixed, **kinds, **rest}).narrow(searched)
 
 
-def ours(data: InMemoryData, folder: Path, trials: int, workers: int | str = "inline") -> optuna.Study:
+def ours(
+    data: InMemoryData,
+    folder: Path,
+    trials: int,
+    workers: int | str = "inline",
+    fuse: int | str = "auto",
+) -> optuna.Study:
     """Run the same as a study of ours."""
     shape = MLP(depth=2, width=128)
     task = Task("ours", data, lambda tricks: shape.build((64,), 10), epochs=EPOCHS)
@@ -142,6 +148,7 @@ def ours(data: InMemoryData, folder: Path, trials: int, workers: int | str = "in
         task,
         n_trials=trials,
         workers=workers,
+        fuse=fuse,
         space=space(),
         tracking_uri=f"sqlite:///{folder / 'mlflow.db'}",
         checkpoints=folder / "checkpoints",
@@ -190,7 +197,7 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def compare(data: InMemoryData, rounds: int, trials: int, workers: int | str) -> None:
+def compare(data: InMemoryData, rounds: int, trials: int, workers: int | str, fuse: int | str) -> None:
     """Print each turn and the median ratio."""
     ratios = []
     print(f"{'round':>5}  {'by hand':>8}  {'ours':>8}  {'bare':>8}  seconds a trial   ours : by hand")
@@ -200,10 +207,10 @@ def compare(data: InMemoryData, rounds: int, trials: int, workers: int | str) ->
                 mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
             hand = seconds_a_trial(by_hand(data, Path(one), trials))
             if isinstance(workers, int):
-                study = ours(data, Path(other), trials + 2 * workers, workers)
+                study = ours(data, Path(other), trials + 2 * workers, workers, fuse)
                 mine = seconds_an_end(study, workers)
             else:
-                mine = seconds_a_trial(ours(data, Path(other), trials))
+                mine = seconds_a_trial(ours(data, Path(other), trials, fuse=fuse))
         loop = statistics.median(bare(data) for _ in range(5))
         if number == 0:
             continue  # a warm-up that is not counted
@@ -236,6 +243,7 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--workers", type=int, help="0: in this process", default=0)
+    parser.add_argument("--fuse", default="auto", help="auto, off, or a number of trials")
     parser.add_argument("--growth", action="store_true", help="the first trials against late ones")
     given = parser.parse_args()
     quiet()
@@ -243,4 +251,5 @@ if __name__ == "__main__":
     if given.growth:
         growth(digits)
     else:
-        compare(digits, given.rounds, given.trials, given.workers or "inline")
+        fuse = int(given.fuse) if given.fuse.isdecimal() else given.fuse
+        compare(digits, given.rounds, given.trials, given.workers or "inline", fuse)
