@@ -14,7 +14,8 @@ cost of a trial, or memory, grows from the first 20 trials of a study to trials 
 With workers, the time that they take to start (tens of seconds, once a study) is left out: the clock
 runs from the end of the fourth trial to that of the last.
 
-    python benchmarks/trial_throughput.py [--rounds 5] [--trials 20] [--workers 2] [--fuse off] [--growth]
+    python benchmarks/trial_throughput.py [--rounds 5] [--trials 20] [--workers 2] [--fuse off]
+    python benchmarks/trial_throughput.py --growth
 """
 
 import argparse
