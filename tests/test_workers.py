@@ -90,6 +90,36 @@ def test_a_worker_trains_what_this_process_would(workers, folder):
     assert troubled.steps(folder)[0].endswith(" 0")  # the device that Ray gave it
 
 
+def test_a_worker_trains_a_group_and_its_death_loses_all_of_it(workers, folder):
+    jobs = [job(folder, number, "none") for number in (21, 22)]
+    events = []
+    while not workers.free:
+        workers.wait(lambda event: False, 1)
+    workers.submit(jobs)
+    while sum(map(ended, events)) < 2:
+        workers.wait(events.append, 1)
+    ends = {event.number: event for event in events if isinstance(event, Ended)}
+    for work in jobs:
+        own = [event for event in events if event.number == work.number]
+        mine = epochs(own)
+        assert mine == ends[work.number].result.epochs
+        expected = train(troubled.task(folder), work.tricks, work.seed)
+        assert_same(mine, expected.epochs)
+        weights = ends[work.number].weights()
+        for name, value in expected.weights.items():
+            torch.testing.assert_close(weights[name], value, rtol=1e-3, atol=1e-5)
+    slow, events = [job(folder, number, "slow") for number in (23, 24)], []
+    while not workers.free:
+        workers.wait(lambda event: False, 1)
+    workers.submit(slow)
+    while not any(isinstance(event, Reported) for event in events):
+        workers.wait(events.append, 1)
+    os.kill(int(troubled.steps(folder)[-1].split()[1]), signal.SIGKILL)
+    while sum(isinstance(event, Lost) for event in events) < 2:
+        workers.wait(events.append, 1)
+    assert {event.number for event in events if isinstance(event, Lost)} == {23, 24}
+
+
 def test_a_killed_worker_costs_no_score(workers, folder):
     work = job(folder, 2, "slow")
     events = run(workers, work, lambda event: isinstance(event, Reported) and event.epoch.number == 2)

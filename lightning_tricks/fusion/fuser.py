@@ -78,7 +78,8 @@ class Fuser:
             del left[job.number]
             tell(job, result)
 
-        if len(jobs) * self.task.repeats > 1 and not self.refusal:
+        several = len(jobs) > 1 or (self.task.repeats > 1 and jobs[0].fused)
+        if several and not self.refusal:
             self._tasks = self._tasks or tasks_of(self.task)
             parts = [Part(job, self._tasks, hear) for job in jobs]
             for fused, whole in self._together(parts):

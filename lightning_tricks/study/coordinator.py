@@ -340,17 +340,23 @@ class Coordinator:
     def _most_together(self, first: OpenTrial, wanted: int) -> int:
         """Return how many trials a group has at most, of which one is the first."""
         assert self.workers is not None
-        width = partial(self.placement.width.of, self.task, self.placement.processes, self._leaves)
         left = wanted - len(self.running) + len(self.queue) + 1
         share = -(-left // self.workers.count)  # or other workers would have none
         if self.tracker.kind != "study":
-            return min(share, max(width() // self.task.repeats, 1)) if share > 1 else 1
+            return min(share, self._width()) if share > 1 else 1
         if first.group is None:
             learned = self.history.counted // LEARNED_A_MEMBER
             size = min(share, learned)
-            size = min(size, max(width() // self.task.repeats, 1)) if size > 1 else 1
+            size = min(size, self._width()) if size > 1 else 1
             first.join(first.job.number, size)
         return first.group_size
+
+    def _width(self) -> int:
+        """Return how many trials are worth being trained as one."""
+        return max(self._trainings() // self.task.repeats, 1)
+
+    def _trainings(self) -> int:
+        return self.placement.width.of(self.task, self.placement.processes, self._leaves)
 
     def _may_ask(self, first: OpenTrial) -> bool:
         """Tell whether further trials may be drawn for a group: a number of a search's is planned."""
@@ -362,7 +368,8 @@ class Coordinator:
             if not running.submitted:
                 self._began(running)
                 running.submitted = True
-        self.workers.submit([running.job for running in group])
+        fused = self.task.repeats == 1 or self._trainings() > 1
+        self.workers.submit([replace(running.job, fused=fused) for running in group])
 
     def _began(self, running: OpenTrial) -> None:
         job = running.job

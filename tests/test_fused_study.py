@@ -1,0 +1,187 @@
+"""Groups as a study draws, trains, kills and judges them."""
+
+import os
+import shutil
+import signal
+
+import optuna
+import pytest
+import torch
+from conftest import mlp, small_data
+from optuna.trial import TrialState
+from test_repeats import whole
+from test_study import load, run, start, store, values, wait_for
+
+from lightning_tricks import InputError, Space, Task, Tricks, create_study, optimize, train
+from lightning_tricks.fusion import width
+from lightning_tricks.fusion.fuser import Fuser
+from lightning_tricks.fusion.shape import shape_of
+from lightning_tricks.fusion.width import Width
+from lightning_tricks.search.outcomes import GROUP, Outcome
+from lightning_tricks.study import coordinator
+from lightning_tricks.tracking.agreement import differences
+from lightning_tricks.trial.job import Job
+from lightning_tricks.trial.repeats import SPREAD, tasks_of, train_together
+
+pytestmark = pytest.mark.usefixtures("with_store")
+
+
+def task(**changes):
+    return Task("tiny", small_data(), lambda tricks: mlp(), epochs=3, **changes)
+
+
+def search(study, its_task=None, **options):
+    given = {"n_trials": 12, "workers": "inline", "fuse": 4, "progress": False, **options}
+    return optimize(study, its_task or task(), **given)
+
+
+def groups(study):
+    """Return the trials of each group, by the number of its first."""
+    found = {}
+    for trial in study.trials:
+        if GROUP in trial.user_attrs:
+            found.setdefault(trial.user_attrs[GROUP][0], []).append(trial)
+    return found
+
+
+@pytest.fixture
+def eager(monkeypatch):
+    """Let a search draw groups as soon as it has learned something."""
+    monkeypatch.setattr(coordinator, "LEARNED_A_MEMBER", 1)
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_group_is_of_one_shape_and_its_trials_are_told_as_any(monkeypatch):
+    sizes, trained = [], Fuser.train
+    monkeypatch.setattr(
+        Fuser, "train", lambda self, jobs, *rest: sizes.append(len(jobs)) or trained(self, jobs, *rest)
+    )
+    study = create_study("tiny", storage="optuna.journal", pruner="none", epochs=3)
+    search(study)
+    assert max(sizes) > 1
+    assert max(sizes) <= 4
+    records = {t.number: Tricks.parse(Outcome.read(t).record) for t in study.trials}
+    for members in groups(study).values():
+        assert len({shape_of(records[trial.number]) for trial in members}) == 1
+        assert len({repr(records[trial.number]) for trial in members}) > 1 or len(members) == 1
+    assert {t.state for t in study.trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
+    assert differences(study, task(), store()) == []
+
+
+def test_killed_in_a_group_it_goes_on_to_the_same_trials(tmp_path):
+    steps = (["--n-trials", "17"], ["--n-trials", "24"])
+    options = ["--fuse", "4", "--workers", "inline", "--pruner", "none"]
+    found = []
+    for folder in ("undisturbed", "killed"):
+        (tmp_path / folder).mkdir()
+        os.chdir(tmp_path / folder)
+        shutil.copy(tmp_path / "mlflow.db", ".")
+        assert run(*steps[0], *options) == 0
+        if folder == "killed":
+            process = start(*steps[1], *options, SLOW="0.5")
+            wait_for(process, lambda: sum(t.state == TrialState.RUNNING for t in load().trials) > 1)
+            process.send_signal(signal.SIGKILL)
+            process.communicate(timeout=60)
+        assert run(*steps[1], *options) == 0
+        assert groups(load())
+        found.append((values(load()), [t.params for t in load().trials]))
+    assert found[0] == found[1]
+
+
+def test_a_verdict_has_its_seeds_in_groups_and_says_the_same(monkeypatch):
+    judged = {}
+    for fuse in ("off", 8):
+        study = create_study(f"by {fuse}", storage="optuna.journal")
+        search(study, n_trials=4, finalists=1, seeds=3, fuse=fuse)
+        own = optuna.load_study(study_name=f"by {fuse}.verdict", storage=study._storage)
+        named = [
+            (t.user_attrs["entry"], t.user_attrs["phase"], t.user_attrs["draw"]) for t in own.trials
+        ]
+        judged[fuse] = {name: t.value for name, t in zip(named, own.trials, strict=True)}
+        assert differences(own, task(), store()) == []
+    assert judged[8].keys() == judged["off"].keys()
+    same = sum(judged[8][name] == pytest.approx(value) for name, value in judged["off"].items())
+    assert same >= 0.9 * len(judged[8])  # of 12 samples one may be on the other side of a rounding
+
+
+def test_repeats_are_a_group_and_the_mean_is_what_it_is_one_by_one():
+    its_task, heard = whole(), []
+    results = {}
+    Fuser(its_task).train(
+        [Job(0, Tricks(), 7), Job(1, Tricks(dropout="dropout"), 8)],
+        lambda job, epoch: heard.append((job.number, epoch)) or False,
+        lambda job, result: results.update({job.number: result}),
+    )
+    for number, tricks, seed in ((0, Tricks(), 7), (1, Tricks(dropout="dropout"), 8)):
+        expected = train_together(
+            tasks_of(its_task), tricks, seed, lambda epoch: False, lambda: False, None
+        )
+        assert [epoch for job, epoch in heard if job == number] == results[number].epochs
+        for mine, theirs in zip(results[number].epochs, expected.epochs, strict=True):
+            assert mine.metrics == pytest.approx(theirs.metrics, rel=1e-3, abs=1e-5)
+        assert SPREAD in results[number].epochs[0].metrics
+
+
+def test_the_repeats_of_a_trial_stop_together():
+    results = {}
+    Fuser(whole()).train(
+        [Job(number, Tricks(), number) for number in range(2)],
+        lambda job, epoch: job.number == 0 and epoch.number == 1,
+        lambda job, result: results.update({job.number: result}),
+    )
+    assert (results[0].state, len(results[0].epochs)) == ("pruned", 2)
+    assert (results[1].state, len(results[1].epochs)) == ("complete", 4)
+
+
+def test_several_seeds_in_one_call():
+    together = train(task(), Tricks(), seeds=[3, 4])
+    assert len(together) == 2
+    for seed, result in zip((3, 4), together, strict=True):
+        alone = train(task(), Tricks(), seed)
+        torch.testing.assert_close(
+            result.weights["backbone.0.weight"], alone.weights["backbone.0.weight"], rtol=1e-3, atol=1e-5
+        )
+    with pytest.raises(InputError, match="either seed"):
+        train(task(), Tricks())
+    with pytest.raises(InputError, match="either seed"):
+        train(task(), Tricks(), 1, seeds=[2])
+
+
+@pytest.mark.parametrize("wrong", ["0", "some", "-1", "1.5"])
+def test_a_wrong_number_is_told_in_a_line(wrong, capsys):
+    assert run("--fuse", wrong) == 2
+    assert "must be auto, off or a number" in capsys.readouterr().err
+    with pytest.raises(InputError, match="fuse must be auto, off or a number"):
+        Width(wrong)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "best"),
+    [
+        ({1: 1.0, 2: 1.2}, 1),
+        ({1: 1.0, 2: 0.9, 4: 0.85}, 2),
+        ({1: 1.0, 2: 0.7, 4: 0.5, 8: 0.4, 16: 0.39}, 8),
+        ({1: 1.0, 2: float("inf")}, 1),
+    ],
+)
+def test_auto_takes_as_many_as_the_time_for_each_falls_with(seconds, best, monkeypatch):
+    monkeypatch.setattr(width, "_seconds", lambda task, count, interrupted: seconds[count])
+    chosen = Width("auto")
+    assert chosen.of(task()) == best
+    monkeypatch.setattr(width, "_seconds", None)  # measured once
+    assert chosen.of(task()) == best
+
+
+def test_auto_measures_what_is_there_and_off_is_one():
+    assert Width("auto").of(task()) in (1, 2, 4, 8, 16, 32, 64)
+    assert Width("off").of(task()) == 1
+    assert Width(5).of(task()) == 5
+    assert Width("auto").of(task(trainer={"precision": "bf16-mixed"})) == 1
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_space_that_pins_the_shape_is_searched_in_groups():
+    study = create_study("tiny", storage=None, pruner="none")
+    space = Space(Tricks).pin({"normalization": "batch", "scaling": "standardize", "dropout": "none"})
+    search(study, space=space, n_trials=10)
+    assert any(len(members) == 4 for members in groups(study).values())
