@@ -17,8 +17,9 @@ from lightning_tricks.fusion import width
 from lightning_tricks.fusion.fuser import Fuser
 from lightning_tricks.fusion.shape import shape_of
 from lightning_tricks.fusion.width import Width
-from lightning_tricks.search.outcomes import GROUP, Outcome
+from lightning_tricks.search.outcomes import FUSE, GROUP, Outcome
 from lightning_tricks.study import coordinator
+from lightning_tricks.study.trial_decisions import _group
 from lightning_tricks.tracking.agreement import differences
 from lightning_tricks.trial.job import Job
 from lightning_tricks.trial.repeats import SPREAD, tasks_of, train_together
@@ -185,3 +186,22 @@ def test_a_space_that_pins_the_shape_is_searched_in_groups():
     space = Space(Tricks).pin({"normalization": "batch", "scaling": "standardize", "dropout": "none"})
     search(study, space=space, n_trials=10)
     assert any(len(members) == 4 for members in groups(study).values())
+
+
+@pytest.mark.usefixtures("eager")
+def test_what_was_measured_once_holds_for_the_study(monkeypatch):
+    measured = iter([2, 8])
+    monkeypatch.setattr(width, "_measured", lambda *unused: next(measured))
+    study = create_study("tiny", storage="optuna.journal", pruner="none")
+    search(study, n_trials=6, fuse="auto")
+    search(study, n_trials=12, fuse="auto")
+    assert study.user_attrs[FUSE] == 2
+    assert max(map(len, groups(study).values())) == 2
+
+
+@pytest.mark.parametrize(
+    ("held", "group"),
+    [([8, 2], (8, 2)), ("82", None), ([1], None), ([1, 0], None), ([None, 2], None), (None, None)],
+)
+def test_a_group_that_was_damaged_is_none(held, group):
+    assert _group(held) == group

@@ -40,6 +40,11 @@ class Width:
         self.fuse = fuse
         self._found = {"off": 1}.get(str(fuse), fuse)
 
+    @property
+    def measures(self) -> bool:
+        """Whether the number is to be measured."""
+        return self.fuse == "auto"
+
     def of(self, task: Task, devices: int = 1, interrupted: Callable[[], bool] = lambda: False) -> int:
         """Return the number; measured once, where it is to be.
 

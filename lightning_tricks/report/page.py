@@ -15,7 +15,7 @@ from lightning_tricks.report.blocks import Block, Table, html_of, markdown
 from lightning_tricks.report.importance import ENOUGH, importances
 from lightning_tricks.report.worth import worth
 from lightning_tricks.scores import without_split
-from lightning_tricks.search.outcomes import Outcome, is_repeat
+from lightning_tricks.search.outcomes import FUSE, Outcome, is_repeat
 from lightning_tricks.selection.ablation import Ablation
 from lightning_tricks.selection.result import Verdict
 from lightning_tricks.task.task import Task
@@ -209,6 +209,8 @@ class Report:
             ("command", self.command),
             ("seeds", f"{self.verdict.seeds} to choose, as many to report"),
         ]
+        if (fuse := self.search.user_attrs.get(FUSE)) is not None:
+            rows.append(("trainings done as one", f"up to {fuse}, as --fuse {fuse} says"))
         rows += [(name, version(name)) for name in packages]
         return Table(("what", "which"), [*rows, ("python", platform.python_version())])
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, Required, Self
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-from pydantic import FiniteFloat, TypeAdapter, ValidationError
+from pydantic import FiniteFloat, PositiveInt, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from lightning_tricks import scores
@@ -37,8 +37,8 @@ PARTS = (VERDICT, ABLATION)
 """What follows a search: each is a study beside it, and what it found is kept with the search."""
 PART_OF, PART_RUNS = "part_of", "part_runs"
 """What a part holds: whose it is; and a search, of its parts: their runs in MLflow."""
-COMMAND = "command"
-"""That began the study."""
+COMMAND, FUSE = "command", "fuse"
+"""That began the study, and how many trainings it does as one, if that was measured."""
 STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
@@ -126,6 +126,7 @@ _KEPT: dict[str, TypeAdapter[Any]] = {
     PART_OF: TypeAdapter(str),
     PART_RUNS: TypeAdapter(dict[str, str]),
     COMMAND: TypeAdapter(str),
+    FUSE: TypeAdapter(PositiveInt),
     VERDICT: TypeAdapter(dict[str, Any]),
     ABLATION: TypeAdapter(dict[str, Any]),
 }

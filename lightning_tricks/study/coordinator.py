@@ -87,6 +87,8 @@ class Coordinator:
         self.history = History(task.mode)
         self.trained: list[float] = []
         """The seconds of each trial that was trained in this run."""
+        self.fuse: int | None = None
+        """How many trainings are done as one, once that is known."""
         self.latest = -1
         """The number of the latest trial."""
         self.recorded = True
@@ -356,7 +358,15 @@ class Coordinator:
         return max(self._trainings() // self.task.repeats, 1)
 
     def _trainings(self) -> int:
-        return self.placement.width.of(self.task, self.placement.processes, self._leaves)
+        """Return how many trainings are worth being done as one: what was measured once holds."""
+        width = self.placement.width
+        if self.fuse is None and width.measures:
+            self.fuse = self.study.user_attrs.get(outcomes.FUSE)
+        if self.fuse is None:
+            self.fuse = width.of(self.task, self.placement.processes, self._leaves)
+            if width.measures:
+                self.study.set_user_attr(outcomes.FUSE, self.fuse)
+        return self.fuse
 
     def _may_ask(self, first: OpenTrial) -> bool:
         """Tell whether further trials may be drawn for a group: a number of a search's is planned."""

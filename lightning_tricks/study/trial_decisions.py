@@ -40,15 +40,9 @@ class OpenTrial:
     def of(cls, trial: optuna.Trial, job: Job, reported: int) -> Self:
         """Take a trial as Optuna holds it: it may have been under way before."""
         attrs = trial.user_attrs
-        group = attrs.get(outcomes.GROUP)
-        return cls(
-            trial,
-            job,
-            reported,
-            None if group is None else (group[0], group[1]),
-            attrs.get(outcomes.LOSSES, 0),
-            attrs.get(outcomes.STOP_AT),
-        )
+        group = _group(attrs.get(outcomes.GROUP))
+        losses, stop_at = attrs.get(outcomes.LOSSES, 0), attrs.get(outcomes.STOP_AT)
+        return cls(trial, job, reported, group, losses, stop_at)
 
     def join(self, first: int, size: int) -> None:
         """Note of which group it is, so that it is the same one if all has to begin again."""
@@ -110,3 +104,11 @@ class OpenTrial:
         """Return the result of a trial that was to stop: with the epochs up to the decision."""
         reason = stopped_after(self.epochs)
         return replace(result, state="pruned", epochs=self.epochs, reason=reason, traceback="")
+
+
+def _group(held: object) -> tuple[int, int] | None:
+    """Read what a trial holds of its group; None if that is nothing of the kind."""
+    match held:
+        case [int(first), int(size)] if size > 0:
+            return first, size
+    return None
