@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import mlp, small_data
 from optuna.trial import TrialState
+from test_fusion import Choosy
 from test_repeats import whole
 from test_study import load, run, start, store, values, wait_for
 
@@ -162,15 +163,25 @@ def test_a_wrong_number_is_told_in_a_line(wrong, capsys):
         ({1: 1.0, 2: 1.2}, 1),
         ({1: 1.0, 2: 0.9, 4: 0.85}, 2),
         ({1: 1.0, 2: 0.7, 4: 0.5, 8: 0.4, 16: 0.39}, 8),
-        ({1: 1.0, 2: float("inf")}, 1),
+        ({1: 1.0, 2: 1.0, 4: 0.8, 8: 0.9}, 4),
     ],
 )
 def test_auto_takes_as_many_as_the_time_for_each_falls_with(seconds, best, monkeypatch):
-    monkeypatch.setattr(width, "_seconds", lambda task, count, interrupted: seconds[count])
+    monkeypatch.setattr(width, "_seconds", lambda task, count, interrupted: (seconds[count], ""))
     chosen = Width("auto")
     assert chosen.of(task()) == best
     monkeypatch.setattr(width, "_seconds", None)  # measured once
     assert chosen.of(task()) == best
+
+
+def test_auto_says_why_nothing_is_fused(capsys):
+    its_task = Task("tiny", small_data(), lambda tricks: Choosy(), epochs=1)
+    chosen = Width("auto")
+    assert chosen.of(its_task) == 1
+    assert "data-dependent" in chosen.why
+    study = create_study("tiny", storage=None)
+    search(study, its_task, n_trials=2, finalists=1, seeds=3, fuse="auto", progress=True)
+    assert "trainings are done one by one: vmap" in capsys.readouterr().err
 
 
 def test_auto_measures_what_is_there_and_off_is_one():
@@ -190,7 +201,7 @@ def test_a_space_that_pins_the_shape_is_searched_in_groups():
 
 @pytest.mark.usefixtures("eager")
 def test_what_was_measured_once_holds_for_the_study(monkeypatch):
-    measured = iter([2, 8])
+    measured = iter([(2, ""), (8, "")])
     monkeypatch.setattr(width, "_measured", lambda *unused: next(measured))
     study = create_study("tiny", storage="optuna.journal", pruner="none")
     search(study, n_trials=6, fuse="auto")

@@ -178,12 +178,15 @@ class InMemoryData(pl.LightningDataModule):
     def setup(self, stage: str) -> None:
         del stage
         if self.trainer is not None:
-            device = self.trainer.strategy.root_device
-            if not _fits(self.splits.values(), device):
-                device = torch.device("cpu")  # Lightning moves each batch
-            self.splits = {
-                name: Split(*(part.to(device) for part in split)) for name, split in self.splits.items()
-            }
+            self.move(self.trainer.strategy.root_device)
+
+    def move(self, device: torch.device) -> None:
+        """Keep the splits on a device, if they fit there."""
+        if not _fits(self.splits.values(), device):
+            device = torch.device("cpu")  # each batch is moved
+        self.splits = {
+            name: Split(*(part.to(device) for part in split)) for name, split in self.splits.items()
+        }
 
     def train_dataloader(self) -> TensorLoader:
         seed = torch.initial_seed()

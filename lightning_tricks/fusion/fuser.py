@@ -81,6 +81,8 @@ class Fuser:
         several = len(jobs) > 1 or (self.task.repeats > 1 and jobs[0].fused)
         if several and not self.refusal:
             self._tasks = self._tasks or tasks_of(self.task)
+            for task in self._tasks:
+                task.data.move(device_of(task))
             parts = [Part(job, self._tasks, hear) for job in jobs]
             for fused, whole in self._together(parts):
                 ended(fused, whole)

@@ -39,6 +39,8 @@ class Width:
             raise InputError(f"fuse must be auto, off or a number from 1 to {2**16} (got {fuse!r})")
         self.fuse = fuse
         self._found = {"off": 1}.get(str(fuse), fuse)
+        self.why = "more at a time are not faster"
+        """Why it is not more, once it is measured."""
 
     @property
     def measures(self) -> bool:
@@ -52,20 +54,26 @@ class Width:
             Interrupted: soon after `interrupted()` becomes true.
         """
         if not isinstance(self._found, int):
-            self._found = 1 if refusal(task, devices) else _measured(task, interrupted)
+            why = refusal(task, devices)
+            self._found, why = (1, why) if why else _measured(task, interrupted)
+            self.why = why or self.why
         return self._found
 
 
-def _measured(task: Task, interrupted: Callable[[], bool]) -> int:
-    """Return how many trainings at a time take least time each: 1, 2, 4, and so on are tried."""
+def _measured(task: Task, interrupted: Callable[[], bool]) -> tuple[int, str]:
+    """Return how many trainings at a time take least time each, and why none are done as one.
+
+    1, 2, 4, and so on are tried.
+    """
     short = _short(task)
-    best, seconds = 1, min(_seconds(short, 1, interrupted) for _ in range(2))
+    best, seconds = 1, min(_seconds(short, 1, interrupted)[0] for _ in range(2))
     while best < MOST:
-        each = min(_seconds(short, 2 * best, interrupted) for _ in range(2))
-        if (each > GAIN * seconds and best > 1) or each > seconds:
-            return best
+        (each, why), (again, _) = (_seconds(short, 2 * best, interrupted) for _ in range(2))
+        each = min(each, again)
+        if why or each > (seconds if best == 1 else GAIN * seconds):
+            return best, why
         best, seconds = 2 * best, each
-    return best
+    return best, ""
 
 
 def _short(task: Task) -> Task:
@@ -78,13 +86,11 @@ def _short(task: Task) -> Task:
     return replace(task, data=some, epochs=2, repeats=1)
 
 
-def _seconds(task: Task, count: int, interrupted: Callable[[], bool]) -> float:
-    """Return the seconds that each of some trainings takes; no end of them if they were not fused."""
+def _seconds(task: Task, count: int, interrupted: Callable[[], bool]) -> tuple[float, str]:
+    """Return the seconds that each of some trainings takes, and why they were not done as one."""
     fuser = Fuser(task, interrupted=interrupted)
     jobs = [Job(number, task.reference(), number) for number in range(count)]
     results: list[Result] = []
     start = time.perf_counter()
     fuser.train(jobs, lambda job, epoch: False, lambda job, result: results.append(result))  # type: ignore[arg-type]
-    if fuser.refusal:
-        return float("inf")
-    return (time.perf_counter() - start) / count
+    return (time.perf_counter() - start) / count, fuser.refusal

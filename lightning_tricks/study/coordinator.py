@@ -366,6 +366,8 @@ class Coordinator:
             self.fuse = width.of(self.task, self.placement.processes, self._leaves)
             if width.measures:
                 self.study.set_user_attr(outcomes.FUSE, self.fuse)
+                times = "one by one" if self.fuse == 1 else f"up to {self.fuse} at a time, as one"
+                self.progress.print(f"trainings are done {times}: {width.why}")
         return self.fuse
 
     def _may_ask(self, first: OpenTrial) -> bool:
