@@ -18,12 +18,13 @@ from lightning_tricks.fusion import width
 from lightning_tricks.fusion.fuser import Fuser
 from lightning_tricks.fusion.shape import shape_of
 from lightning_tricks.fusion.width import Width
-from lightning_tricks.search.outcomes import FUSE, GROUP, Outcome
+from lightning_tricks.search.outcomes import FUSE, GROUP, VERDICT, Outcome
 from lightning_tricks.study import coordinator
 from lightning_tricks.study.trial_decisions import _group
 from lightning_tricks.tracking.agreement import differences
 from lightning_tricks.trial.job import Job
 from lightning_tricks.trial.repeats import SPREAD, tasks_of, train_together
+from lightning_tricks.trial.result import Interrupted
 
 pytestmark = pytest.mark.usefixtures("with_store")
 
@@ -216,3 +217,18 @@ def test_what_was_measured_once_holds_for_the_study(monkeypatch):
 )
 def test_a_group_that_was_damaged_is_none(held, group):
     assert _group(held) == group
+
+
+def test_who_leaves_while_it_is_measured_loses_nothing(monkeypatch):
+    def leave(*unused):
+        signal.raise_signal(signal.SIGTERM)
+        raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(width, "_measured", leave)
+        study = create_study("tiny", storage="optuna.journal")
+        with pytest.raises(KeyboardInterrupt):
+            search(study, n_trials=2, finalists=1, seeds=3, fuse="auto")
+    assert FUSE not in study.user_attrs
+    search(study, n_trials=2, finalists=1, seeds=3, fuse="auto")
+    assert VERDICT in study.user_attrs

@@ -363,7 +363,10 @@ class Coordinator:
         if self.fuse is None and width.measures:
             self.fuse = self.study.user_attrs.get(outcomes.FUSE)
         if self.fuse is None:
-            self.fuse = width.of(self.task, self.placement.processes, self._leaves)
+            try:
+                self.fuse = width.of(self.task, self.placement.processes, self._leaves)
+            except Interrupted:
+                return 1  # whoever trains is told to leave as well
             if width.measures:
                 self.study.set_user_attr(outcomes.FUSE, self.fuse)
                 times = "one by one" if self.fuse == 1 else f"up to {self.fuse} at a time, as one"
