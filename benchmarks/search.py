@@ -16,9 +16,11 @@ less the baseline's, each trained anew over 5 seeds.
 
 import argparse
 import statistics
+import sys
 import warnings
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import optuna
@@ -30,6 +32,8 @@ from lightning_tricks.fusion.shape import shape_in
 from lightning_tricks.search.samplers import TrickSampler
 from lightning_tricks.search.shaped import PartialFixed
 from lightning_tricks.selection.intervals import difference, mean_interval
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
 
 OURS = "ours (tpe)"
 SAMPLERS = {
