@@ -27,6 +27,8 @@ from lightning_tricks.trial.repeats import SPREAD, tasks_of, train_together
 from lightning_tricks.trial.result import Interrupted
 
 pytestmark = pytest.mark.usefixtures("with_store")
+MEASURED = width._measured
+"""Which is replaced in tests."""
 
 
 def task(**changes):
@@ -168,6 +170,7 @@ def test_a_wrong_number_is_told_in_a_line(wrong, capsys):
     ],
 )
 def test_auto_takes_as_many_as_the_time_for_each_falls_with(seconds, best, monkeypatch):
+    monkeypatch.setattr(width, "_measured", MEASURED)
     monkeypatch.setattr(width, "_seconds", lambda task, count, interrupted: (seconds[count], ""))
     chosen = Width("auto")
     assert chosen.of(task()) == best
@@ -175,7 +178,8 @@ def test_auto_takes_as_many_as_the_time_for_each_falls_with(seconds, best, monke
     assert chosen.of(task()) == best
 
 
-def test_auto_says_why_nothing_is_fused(capsys):
+def test_auto_says_why_nothing_is_fused(capsys, monkeypatch):
+    monkeypatch.setattr(width, "_measured", MEASURED)
     its_task = Task("tiny", small_data(), lambda tricks: Choosy(), epochs=1)
     chosen = Width("auto")
     assert chosen.of(its_task) == 1
@@ -185,7 +189,8 @@ def test_auto_says_why_nothing_is_fused(capsys):
     assert "trainings are done one by one: vmap" in capsys.readouterr().err
 
 
-def test_auto_measures_what_is_there_and_off_is_one():
+def test_auto_measures_what_is_there_and_off_is_one(monkeypatch):
+    monkeypatch.setattr(width, "_measured", MEASURED)
     assert Width("auto").of(task()) in (1, 2, 4, 8, 16, 32, 64)
     assert Width("off").of(task()) == 1
     assert Width(5).of(task()) == 5
