@@ -14,6 +14,7 @@ from lightning_tricks.fusion.rows import RowOptimizer, by_factor, factors, order
 from lightning_tricks.fusion.stack import Stack, Unfusible
 from lightning_tricks.fusion.validation import measured
 from lightning_tricks.module import health
+from lightning_tricks.module.tricks_module import TricksModule
 from lightning_tricks.trial.result import Interrupted
 from lightning_tricks.tricks.clipping import NoClipping
 
@@ -39,6 +40,7 @@ class Group:
             member.join(self.stack, place)
         self.errors: dict[Member, Exception] = {}
         """By what members ended before their time."""
+        self.ends = self._ends(self.members[0].module)
         self._arrange()
 
     def _arrange(self) -> None:
@@ -46,6 +48,7 @@ class Group:
         self.rows = rows_of(self.stack, [member.optimizer for member in self.members])
         self.clippings = [member.tricks.clipping for member in self.members]
         self.clips = not all(isinstance(clipping, NoClipping) for clipping in self.clippings)
+        self.sharpness = [member.tricks.sharpness for member in self.members]
 
     def leave(self) -> list[Member]:
         """Let go those that have ended, each with tensors of its own; return them."""
@@ -98,7 +101,7 @@ class Group:
         losses = self._sharp(inputs, targets)
         with torch.no_grad():
             norms = torch.linalg.vector_norm(self.stack.gradients, dim=1)
-            ends = [torch.linalg.vector_norm(self.stack.gradients[:, at], dim=1) for at in self._ends()]
+            ends = [torch.linalg.vector_norm(self.stack.gradients[:, at], dim=1) for at in self.ends]
             self._look(losses, norms, number)
             clipped = self._clip(norms)
             for rows in self.rows:
@@ -121,9 +124,8 @@ class Group:
                 clipped[place] = member.clip(norms[place])
         return clipped
 
-    def _ends(self) -> list[slice]:
-        """Return where the weights of the first and the last layer stand."""
-        module = self.members[0].module
+    def _ends(self, module: TricksModule) -> list[slice]:
+        """Return where the weights of the first and the last layer of a network stand."""
         names = {id(parameter): name for name, parameter in module.named_parameters()}
         return [self.stack.columns[names[id(weight)]] for weight in module.end_weights]
 
@@ -140,18 +142,17 @@ class Group:
 
     def _sharp(self, inputs: Tensor, targets: Tensor | Sequence[Tensor]) -> Tensor:
         """Leave the gradients to step with in the stack; return the losses at the weights themselves."""
+        if all(trick.neutral for trick in self.sharpness):
+            return self._pass(inputs, targets)
         states = [member.random.get_state() for member in self.members]
         losses = self._pass(inputs, targets)
-        sharpness = [member.tricks.sharpness for member in self.members]
-        if all(trick.neutral for trick in sharpness):
-            return losses
         with torch.no_grad():
             weights, held, gradients = (
                 self.stack.weights.detach().clone(),
                 self.stack.state(),
                 self.stack.gradients.clone(),
             )
-            for place, trick in enumerate(sharpness):
+            for place, trick in enumerate(self.sharpness):
                 self.stack.weights[place] += trick.climb(gradients[place])
         for member, state in zip(self.members, states, strict=True):
             member.random.set_state(state)
@@ -159,7 +160,7 @@ class Group:
         with torch.no_grad():
             self.stack.weights.copy_(weights)
             self.stack.restore(held)
-            for place, trick in enumerate(sharpness):
+            for place, trick in enumerate(self.sharpness):
                 if trick.neutral:
                     self.stack.gradients[place] = gradients[place]
         return losses

@@ -198,29 +198,22 @@ def _name(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _workers(text: str) -> int | str:
-    if text in ("auto", "inline"):
-        return text
-    try:
-        return _count(text)
-    except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError(f"must be auto, inline or a number: {error}") from None
+def _count_or(*words: str) -> Callable[[str], int | str]:
+    """Return what reads a number, or one of some words."""
+
+    def read(text: str) -> int | str:
+        try:
+            return text if text in words else _count(text)
+        except argparse.ArgumentTypeError as error:
+            known = ", ".join(words)
+            raise argparse.ArgumentTypeError(f"must be {known} or a number: {error}") from None
+
+    return read
 
 
-def _fuse(text: str) -> int | str:
-    if text in ("auto", "off"):
-        return text
-    try:
-        return int(_count(text))
-    except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError(f"must be auto, off or a number: {error}") from None
-
-
-def _repeats(text: str) -> int | str:
-    try:
-        return text if text == "auto" else _count(text)
-    except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError(f"must be auto or a number: {error}") from None
+_workers = _count_or("auto", "inline")
+_fuse = _count_or("auto", "off")
+_repeats = _count_or("auto")
 
 
 def _positive(text: str) -> float:

@@ -64,8 +64,11 @@ class SharpnessAware(SharpnessTrick):
     rho: Annotated[float, Float(0.01, 0.2, log=True)] = Field(0.05, gt=0)
 
     def climb(self, gradient: Tensor) -> Tensor:
-        norm: Tensor = torch.linalg.vector_norm(gradient)
-        return gradient * (self.rho / (norm + 1e-12))
+        return gradient * self._share(torch.linalg.vector_norm(gradient))
+
+    def _share(self, norm: Tensor) -> Tensor:
+        """Return what a gradient of a norm is multiplied with to be as long as ρ."""
+        return self.rho / (norm + 1e-12)
 
     def closure(self, module: nn.Module, evaluate: Evaluate) -> Evaluate:
         def twice() -> Any:
@@ -87,7 +90,7 @@ class SharpnessAware(SharpnessTrick):
         with torch.no_grad():
             gradients = [p.grad for p in parameters if p.grad is not None]
             norm = torch.linalg.vector_norm(torch.stack(foreach_norm(gradients)))
-            climb = foreach_mul(gradients, self.rho / (norm + 1e-12))
+            climb = foreach_mul(gradients, self._share(norm))
             foreach_add_(parameters, list(climb))
         try:
             yield
