@@ -19,7 +19,7 @@ from lightning_tricks.fusion.fuser import Fuser
 from lightning_tricks.fusion.shape import shape_of
 from lightning_tricks.fusion.width import Width
 from lightning_tricks.search.outcomes import FUSE, GROUP, VERDICT, Outcome
-from lightning_tricks.study import coordinator
+from lightning_tricks.study import grouping
 from lightning_tricks.study.trial_decisions import _group
 from lightning_tricks.tracking.agreement import differences
 from lightning_tricks.trial.job import Job
@@ -52,7 +52,7 @@ def groups(study):
 @pytest.fixture
 def eager(monkeypatch):
     """Let a search draw groups as soon as it has learned something."""
-    monkeypatch.setattr(coordinator, "LEARNED_A_MEMBER", 1)
+    monkeypatch.setattr(grouping, "LEARNED_A_MEMBER", 1)
 
 
 @pytest.mark.usefixtures("eager")
@@ -91,6 +91,36 @@ def test_killed_in_a_group_it_goes_on_to_the_same_trials(tmp_path):
         assert groups(load())
         found.append((values(load()), [t.params for t in load().trials]))
     assert found[0] == found[1]
+
+
+@pytest.mark.usefixtures("eager")
+def test_who_dies_while_a_group_is_drawn_goes_on_to_the_same_trials(monkeypatch):
+    study = create_study("undisturbed", storage="optuna.journal", pruner="none")
+    search(study, seed=1)
+    last = next(members[-1].number for members in groups(study).values() if len(members) > 2)
+    suggest, left = optuna.Trial._suggest, [4]
+
+    def die(trial, *parameter):
+        if trial.number == last:
+            left[0] -= 1
+            if not left[0]:
+                raise KeyboardInterrupt
+        return suggest(trial, *parameter)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.Trial, "_suggest", die)
+        again = create_study("again", storage="optuna.journal", pruner="none")
+        with pytest.raises(KeyboardInterrupt):
+            search(again, seed=1)
+    assert 0 < len(again.trials[last].params) < len(study.trials[last].params)
+    sizes, trained = [], Fuser.train
+    monkeypatch.setattr(
+        Fuser, "train", lambda self, jobs, *rest: sizes.append(len(jobs)) or trained(self, jobs, *rest)
+    )
+    search(again, seed=1)
+    assert sizes[0] == len(next(m for m in groups(again).values() if m[-1].number == last))
+    assert [t.params for t in again.trials] == [t.params for t in study.trials]
+    assert values(again) == values(study)
 
 
 def test_a_verdict_has_its_seeds_in_groups_and_says_the_same(monkeypatch):

@@ -30,6 +30,7 @@ from lightning_tricks.selection.result import Verdict
 from lightning_tricks.space.space import Space
 from lightning_tricks.study.conclusion import Conclusion
 from lightning_tricks.study.folder import StudyFolder
+from lightning_tricks.study.grouping import Grouping
 from lightning_tricks.study.history import History
 from lightning_tricks.study.progress import Progress
 from lightning_tricks.study.signals import Signals
@@ -50,9 +51,6 @@ FIRST_FAILURES = 5
 """When the first trials all failed, and they are so many, the mistake is not in the tricks."""
 MOST_REPEATS = 20
 """A search ends when the sampler proposed so many tried records in a row: little else is left to try."""
-LEARNED_A_MEMBER = 8
-"""For each so many finished trials a group of a search has a member more: all of them are drawn before
-the outcome of any is known."""
 WAIT_SECONDS = 0.5
 """How often it is looked whether the user wants to leave or time is up."""
 
@@ -87,10 +85,12 @@ class Coordinator:
         self.history = History(task.mode)
         self.trained: list[float] = []
         """The seconds of each trial that was trained in this run."""
-        self.fuse: int | None = None
-        """How many trainings are done as one, once that is known."""
+        planned = tracker.kind == "study"
+        self.grouping = Grouping(study, task, placement, progress, planned=planned)
         self.latest = -1
         """The number of the latest trial."""
+        self.waiting: set[int] = set()
+        """The numbers of the trials that were under way when the study was taken up, and come first."""
         self.recorded = True
         """Whether MLflow holds all of the study; certain once this is left."""
 
@@ -102,7 +102,8 @@ class Coordinator:
             self.history.add(trial)
         self.latest = len(self.study.get_trials(deepcopy=False)) - 1
         waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        self.folder.remove_checkpoints(except_of=[trial.number for trial in waiting])
+        self.waiting = {trial.number for trial in waiting}
+        self.folder.remove_checkpoints(except_of=sorted(self.waiting))
         self.folder.rank(*outcomes.with_weights(self.history))
         if not self.history and not waiting and self.tracker.kind == "study":
             self._enqueue_references()
@@ -283,6 +284,7 @@ class Coordinator:
         finally:
             self.study.sampler = usual
         self.latest = max(self.latest, trial.number)
+        self.waiting.discard(trial.number)
         given = trial.user_attrs.get(outcomes.SEED)
         seed = derive(self.seed, trial.number) if given is None else int(given)
         reported = last_reported(self.study, trial) if self.prunes else -1
@@ -326,7 +328,10 @@ class Coordinator:
         if first.losses:  # it may be the cause: others are not to be lost with it
             return [first]
         group, shape = [first], shape_of(first.job.tricks)
-        most = self._most_together(first, wanted)
+        assert self.workers is not None
+        left = wanted - len(self.running) + len(self.queue) + 1
+        share = -(-left // self.workers.count)  # or other workers would have none
+        most = self.grouping.size(first, share, self.history.counted, self._leaves)
         fixed = PartialFixed(shape_in(first.trial.params), self.study.sampler)
         while len(group) < most:
             alike = [one for one in self.queue if shape_of(one.job.tricks) == shape and not one.losses]
@@ -339,43 +344,13 @@ class Coordinator:
                 self._ask(first, fixed)
         return group
 
-    def _most_together(self, first: OpenTrial, wanted: int) -> int:
-        """Return how many trials a group has at most, of which one is the first."""
-        assert self.workers is not None
-        left = wanted - len(self.running) + len(self.queue) + 1
-        share = -(-left // self.workers.count)  # or other workers would have none
-        if self.tracker.kind != "study":
-            return min(share, self._width()) if share > 1 else 1
-        if first.group is None:
-            learned = self.history.counted // LEARNED_A_MEMBER
-            size = min(share, learned)
-            size = min(size, self._width()) if size > 1 else 1
-            first.join(first.job.number, size)
-        return first.group_size
-
-    def _width(self) -> int:
-        """Return how many trials are worth being trained as one."""
-        return max(self._trainings() // self.task.repeats, 1)
-
-    def _trainings(self) -> int:
-        """Return how many trainings are worth being done as one: what was measured once holds."""
-        width = self.placement.width
-        if self.fuse is None and width.measures:
-            self.fuse = self.study.user_attrs.get(outcomes.FUSE)
-        if self.fuse is None:
-            try:
-                self.fuse = width.of(self.task, self.placement.processes, self._leaves)
-            except Interrupted:
-                return 1  # whoever trains is told to leave as well
-            if width.measures:
-                self.study.set_user_attr(outcomes.FUSE, self.fuse)
-                times = "one by one" if self.fuse == 1 else f"up to {self.fuse} at a time, as one"
-                self.progress.print(f"trainings are done {times}: {width.why}")
-        return self.fuse
-
     def _may_ask(self, first: OpenTrial) -> bool:
-        """Tell whether further trials may be drawn for a group: a number of a search's is planned."""
-        return self.tracker.kind != "study" or self.latest < first.group_end
+        """Tell whether further trials may be drawn for a group.
+
+        A number of a search's is planned; what waits of it was drawn before the study died.
+        """
+        next_one = min(self.waiting, default=self.latest + 1)
+        return not self.grouping.planned or next_one <= first.group_end
 
     def _submit(self, group: Sequence[OpenTrial]) -> None:
         assert self.workers is not None
@@ -383,7 +358,7 @@ class Coordinator:
             if not running.submitted:
                 self._began(running)
                 running.submitted = True
-        fused = self.task.repeats == 1 or self._trainings() > 1
+        fused = self.task.repeats == 1 or self.grouping.trainings(self._leaves) > 1
         self.workers.submit([replace(running.job, fused=fused) for running in group])
 
     def _began(self, running: OpenTrial) -> None:
