@@ -8,6 +8,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from conftest import small_data, trainer
+from optuna import samplers
 from optuna.distributions import FloatDistribution
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
@@ -53,6 +54,86 @@ def test_optuna_puts_a_running_trial_back_in_the_queue(study):
     optuna_internals.requeue(study, trial)
     assert study.trials[0].state == TrialState.WAITING
     assert study.ask().number == 0
+
+
+def two_numbers(trial):
+    return trial.suggest_float("x", 0, 1), trial.suggest_categorical("kind", ["a", "b"])
+
+
+SAMPLERS = {
+    "random": lambda: samplers.RandomSampler(seed=0),
+    "tpe": lambda: samplers.TPESampler(seed=0, n_startup_trials=3),
+    "tpe in groups": lambda: samplers.TPESampler(
+        seed=0, n_startup_trials=3, multivariate=True, group=True
+    ),
+    "gp": lambda: samplers.GPSampler(seed=0, n_startup_trials=3),
+    "qmc": lambda: samplers.QMCSampler(seed=0),
+    "nsga2": lambda: samplers.NSGAIISampler(seed=0, population_size=3),
+    "grid": lambda: samplers.GridSampler({"x": [0.0, 0.5, 1.0], "kind": ["a", "b"]}, seed=0),
+    "all": lambda: samplers.BruteForceSampler(seed=0),
+    "fixed": lambda: samplers.PartialFixedSampler({"kind": "b"}, samplers.TPESampler(seed=0)),
+}
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+@pytest.mark.parametrize("pruner", ["none", "hyperband"])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_optuna_draws_the_same_for_a_trial_that_is_made_afterwards(name, pruner, tmp_path):
+    def objective(trial):
+        if name == "all":
+            return trial.suggest_int("x", 0, 3), trial.suggest_categorical("kind", ["a", "b"])
+        return two_numbers(trial)
+
+    found = []
+    for how in ("at once", "afterwards"):
+        study = optuna.create_study(
+            storage=f"sqlite:///{tmp_path / how}.db",
+            study_name="same",
+            sampler=SAMPLERS[name](),
+            pruner=optuna.pruners.HyperbandPruner() if pruner == "hyperband" else None,
+        )
+        for _ in range(6):
+            if how == "at once":
+                trial = study.ask()
+                x, kind = objective(trial)
+            else:
+                trial, (x, kind) = optuna_internals.ask(study, study.sampler, objective, {"of": "ours"})
+                assert study.trials[-1].user_attrs == {"of": "ours"}
+                assert study.trials[-1].params == trial.params == {"x": x, "kind": kind}
+                assert study.trials[-1].state == TrialState.RUNNING
+            study.stop = lambda: None  # outside of Optuna's loop there is nothing to stop
+            trial.report(x, 0)
+            trial.should_prune()
+            study.tell(trial, x + (kind == "a"))
+        found.append([(t.number, t.params, t.value, t.intermediate_values) for t in study.trials])
+    assert found[0] == found[1]
+
+
+def test_optuna_knows_nothing_of_a_trial_that_was_not_drawn_whole(study):
+    def die(trial):
+        trial.suggest_float("x", 0, 1)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        optuna_internals.ask(study, study.sampler, die, {})
+    assert study.trials == []
+
+
+def test_optuna_hands_out_first_what_waits(study):
+    study.enqueue_trial({"x": 0.25, "kind": "b"})
+    trial, drawn = optuna_internals.ask(study, study.sampler, two_numbers, {})
+    assert (trial.number, drawn) == (0, (0.25, "b"))
+    assert study.trials[0].state == TrialState.RUNNING
+    study.enqueue_trial({"x": 0.75})
+
+    def die(trial):
+        trial.suggest_float("x", 0, 1)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        optuna_internals.ask(study, study.sampler, die, {})
+    assert study.trials[1].state == TrialState.WAITING
+    assert optuna_internals.ask(study, study.sampler, two_numbers, {})[1][0] == 0.75
 
 
 def test_optuna_tells_what_a_running_trial_reported(study):

@@ -6,12 +6,17 @@ Each is there since Optuna 3 at least; `tests/test_internals.py` says which one 
 import copy
 from collections.abc import Callable, Container, Mapping, Sequence
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
+
+from lightning_tricks.search.draft import DRAFT, DraftStorage
+
+T = TypeVar("T")
 
 
 def storage_of(study: optuna.Study) -> BaseStorage:
@@ -35,6 +40,48 @@ def requeue(study: optuna.Study, trial: FrozenTrial | optuna.Trial) -> None:
     Optuna's storages take the state, and hand the trial out again at the next `ask`.
     """
     study._storage.set_trial_state_values(trial._trial_id, state=TrialState.WAITING)
+
+
+def ask(
+    study: optuna.Study,
+    sampler: BaseSampler,
+    suggest: Callable[[optuna.Trial], T],
+    user_attrs: Mapping[str, Any],
+) -> tuple[optuna.Trial, T]:
+    """Ask for a trial: one that waits, or a new one, of which nobody knows until all of it is drawn.
+
+    Args:
+        study: that the trial is of.
+        sampler: instead of the study's.
+        suggest: draws what is wanted from a trial.
+        user_attrs: of a new one.
+
+    Returns:
+        The trial, and what was drawn from it.
+    """
+    shown = copy.copy(study)
+    shown.sampler = sampler
+    shown.stop = study.stop  # type: ignore[method-assign]  # samplers call it, of the study they are shown
+    if study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        trial = shown.ask()
+        try:
+            drawn = suggest(trial)
+        except BaseException:
+            requeue(study, trial)
+            raise
+        return _of(study, trial, trial._trial_id), drawn
+    shown._storage = storage = DraftStorage(study._storage, study._study_id)
+    storage.trial.user_attrs.update(user_attrs)
+    trial = optuna.Trial(shown, DRAFT)
+    drawn = suggest(trial)
+    return _of(study, trial, study._storage.create_new_trial(study._study_id, storage.trial)), drawn
+
+
+def _of(study: optuna.Study, trial: optuna.Trial, trial_id: int) -> optuna.Trial:
+    """Return a trial of what a study was shown as one of the study itself."""
+    trial.study, trial.storage, trial._trial_id = study, study._storage, trial_id
+    trial._cached_frozen_trial = study._storage.get_trial(trial_id)
+    return trial
 
 
 def last_reported(study: optuna.Study, trial: optuna.Trial) -> int:

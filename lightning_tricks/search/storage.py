@@ -4,8 +4,7 @@ It is also where every write passes a guard, which keeps a program from a study 
 """
 
 import threading
-from collections.abc import Callable, Sequence
-from types import new_class
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from optuna.exceptions import StorageInternalError
@@ -15,6 +14,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from lightning_tricks.errors import one_line
+from lightning_tricks.search.passing_on import passing_on
 
 OUTAGES = (OperationalError, InterfaceError, OSError)
 """What is raised when a database or a disk is away, and not when it is misused."""
@@ -30,27 +30,7 @@ def _is_outage(error: BaseException) -> bool:
     return isinstance(error, OUTAGES)
 
 
-def _passed_on(name: str) -> Callable[..., Any]:
-    writes = name.startswith(("create_", "set_", "delete_"))
-
-    def method(self: "RetryingStorage", *arguments: Any, **options: Any) -> Any:
-        def call(again: bool) -> Any:
-            del again
-            if writes:
-                self.guard()
-            return getattr(self._storage, name)(*arguments, **options)
-
-        return self._retry(call)
-
-    return method
-
-
-_METHODS = [name for name in dir(BaseStorage) if not name.startswith("_")]
-_PassingOn: Any = new_class(
-    "_PassingOn",
-    (BaseStorage,),
-    exec_body=lambda body: body.update({n: _passed_on(n) for n in _METHODS}),
-)
+_PassingOn: Any = passing_on(name for name in dir(BaseStorage) if not name.startswith("_"))
 """A storage with all methods that Optuna's storages have, whichever these are."""
 
 
@@ -65,6 +45,17 @@ class RetryingStorage(_PassingOn):  # type: ignore[misc]  # made at run time
         """Called before each attempt to write; raises if nothing may be written any more."""
         self._away = False
         self._lock = threading.Lock()
+
+    def _pass_on(self, name: str, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
+        writes = name.startswith(("create_", "set_", "delete_"))
+
+        def call(again: bool) -> Any:
+            del again
+            if writes:
+                self.guard()
+            return getattr(self._storage, name)(*arguments, **options)
+
+        return self._retry(call)
 
     def _retry(self, call: Callable[[bool], Any]) -> Any:
         """Call until it succeeds; the argument tells whether it was tried before."""

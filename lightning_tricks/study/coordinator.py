@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lightning_tricks.errors import InputError, one_line
 from lightning_tricks.fusion.shape import shape_in, shape_of
 from lightning_tricks.search import outcomes
-from lightning_tricks.search.optuna_internals import last_reported, requeue
+from lightning_tricks.search.optuna_internals import ask, last_reported, requeue
 from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.shaped import PartialFixed
 from lightning_tricks.search.standing import Standing, known_runs
@@ -43,7 +43,6 @@ from lightning_tricks.tracking.run_update import Update
 from lightning_tricks.tracking.tracker import Tracker
 from lightning_tricks.trial.job import Job
 from lightning_tricks.trial.result import Epoch, Interrupted
-from lightning_tricks.tricks.record import Tricks
 from lightning_tricks.workers.base import Ended, Event, Lost, Reported, Workers
 from lightning_tricks.workers.placement import Placement
 
@@ -277,12 +276,9 @@ class Coordinator:
             first: of the group that it is for, if it is for one.
             sampler: instead of the study's.
         """
-        usual = self.study.sampler
-        self.study.sampler = sampler or usual
-        try:
-            trial, tricks = self._draw()
-        finally:
-            self.study.sampler = usual
+        group = None if first is None else first.group
+        noted = {} if group is None else {outcomes.GROUP: list(group)}
+        trial, tricks = ask(self.study, sampler or self.study.sampler, self.space.suggest, noted)
         self.latest = max(self.latest, trial.number)
         self.waiting.discard(trial.number)
         given = trial.user_attrs.get(outcomes.SEED)
@@ -290,8 +286,8 @@ class Coordinator:
         reported = last_reported(self.study, trial) if self.prunes else -1
         job = Job(trial.number, tricks, seed, self.folder.checkpoint(trial.number))
         running = OpenTrial.of(trial, job, reported)
-        if first is not None and first.group is not None and running.group is None:
-            running.join(*first.group)
+        if group is not None and running.group is None:
+            running.join(*group)
         self.running[trial.number] = running
         earlier = self.history.outcome_of(tricks) if given is None else None
         if earlier is None:
@@ -299,15 +295,6 @@ class Coordinator:
             return True
         self._repeat(running, *earlier)
         return False
-
-    def _draw(self) -> tuple[optuna.Trial, Tricks]:
-        """Let the sampler propose a record."""
-        trial = self.study.ask()
-        try:
-            return trial, self.space.suggest(trial)
-        except BaseException:
-            requeue(self.study, trial)
-            raise
 
     def _repeat(self, running: OpenTrial, number: int, earlier: Outcome) -> None:
         """Let a trial end as an earlier one of its record did."""

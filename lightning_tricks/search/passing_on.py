@@ -1,0 +1,24 @@
+"""Optuna storages that stand before another."""
+
+from collections.abc import Callable, Iterable
+from types import new_class
+from typing import Any
+
+from optuna.storages import BaseStorage
+
+
+def passing_on(names: Iterable[str]) -> Any:
+    """Make a storage that hands calls to its method `_pass_on`, with their name and arguments.
+
+    Args:
+        names: of the calls; others do what they do in `BaseStorage`, by calling these.
+    """
+    methods = {name: _passed_on(name) for name in names}
+    return new_class("PassingOn", (BaseStorage,), exec_body=lambda body: body.update(methods))
+
+
+def _passed_on(name: str) -> Callable[..., Any]:
+    def method(self: Any, *arguments: Any, **options: Any) -> Any:
+        return self._pass_on(name, arguments, options)
+
+    return method
