@@ -60,20 +60,12 @@ class Noise(nn.Module):
         Args:
             inputs: of all members, (K, N, …).
         """
-        return torch.stack(
-            [
-                self._mask(some, rate, generator)
-                for some, rate, generator in zip(inputs, self.rates, self.draws, strict=True)
-            ]
-        )
-
-    def _mask(self, inputs: Tensor, rate: float, generator: torch.Generator) -> Tensor:
-        mask = inputs.new_ones(self.shape(inputs))
-        if rate:  # with the very calls of torch's own layer, so that the numbers are the same
-            mask.bernoulli_(1 - rate, generator=generator)
-            if rate < 1:
-                mask.div_(1 - rate)
-        return mask
+        masks = inputs.new_ones((len(inputs), *self.shape(inputs[0])))
+        for mask, rate, generator in zip(masks, self.rates, self.draws, strict=True):
+            if rate:  # with the very call of torch's own layer, so that the numbers are the same
+                mask.bernoulli_(1 - rate, generator=generator)
+        kept = masks.new_tensor([1 - rate or 1 for rate in self.rates])
+        return masks.div_(kept.view(-1, *(1 for _ in masks.shape[1:])))
 
 
 class _Masks(torch.autograd.Function):

@@ -27,12 +27,13 @@ class DraftStorage(_PassingOn):  # type: ignore[misc]  # made at run time
     Args:
         storage: that has the others.
         study_id: of the study that it is drawn for.
+        number: that it will have.
     """
 
-    def __init__(self, storage: BaseStorage, study_id: int) -> None:
+    def __init__(self, storage: BaseStorage, study_id: int, number: int) -> None:
         self._storage, self._study_id = storage, study_id
         self.trial = FrozenTrial(
-            number=storage.get_n_trials(study_id),
+            number=number,
             trial_id=DRAFT,
             state=TrialState.RUNNING,
             value=None,

@@ -62,7 +62,8 @@ def ask(
     shown = copy.copy(study)
     shown.sampler = sampler
     shown.stop = study.stop  # type: ignore[method-assign]  # samplers call it, of the study they are shown
-    if study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+    trials = study.get_trials(deepcopy=False)
+    if any(trial.state == TrialState.WAITING for trial in trials):
         trial = shown.ask()
         try:
             drawn = suggest(trial)
@@ -70,7 +71,7 @@ def ask(
             requeue(study, trial)
             raise
         return _of(study, trial, trial._trial_id), drawn
-    shown._storage = storage = DraftStorage(study._storage, study._study_id)
+    shown._storage = storage = DraftStorage(study._storage, study._study_id, len(trials))
     storage.trial.user_attrs.update(user_attrs)
     trial = optuna.Trial(shown, DRAFT)
     drawn = suggest(trial)

@@ -87,7 +87,8 @@ class RetryingStorage(_PassingOn):  # type: ignore[misc]  # made at run time
             self._warn(line)
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
-        before = self.get_n_trials(study_id)
+        known = -1 if template_trial is None else template_trial.number  # a draft has one already
+        before = self.get_n_trials(study_id) if known < 0 else known
 
         def create(again: bool) -> int:
             self.guard()
