@@ -2,7 +2,8 @@
 
 The same search on the same machine in the same run: scikit-learn's digits, a two-layer MLP of width
 128 with dropout and decoupled weight decay, Adam, batch 64, 10 epochs a trial, no pruning; learning
-rate, dropout and decay are searched by TPE; Optuna and MLflow both write to SQLite.
+rate, dropout and decay are searched by TPE; Optuna and MLflow both write to SQLite. With
+`--storage journal` ours is in a journal file, which is what its scripts do if nothing is said.
 
 - by hand: Optuna + `Trainer` + `DataLoader(TensorDataset)` + `MLFlowLogger` + `ModelCheckpoint`
 - ours:    `lightning_tricks.optimize`, in one process, or with `--workers 2` on two
@@ -18,6 +19,7 @@ With workers, the time that they take to start (tens of seconds, once a study) i
 runs from the end of the fourth trial to that of the last.
 
     python benchmarks/trial_throughput.py [--rounds 5] [--trials 20] [--workers 2] [--fuse off]
+        [--storage journal]
     python benchmarks/trial_throughput.py --growth
 """
 
@@ -141,12 +143,17 @@ def ours(
     trials: int,
     workers: int | str = "inline",
     fuse: int | str = "auto",
+    storage: str = "sqlite",
 ) -> optuna.Study:
     """Run the same as a study of ours."""
     shape = MLP(depth=2, width=128)
     task = Task("ours", data, lambda tricks: shape.build((64,), 10), epochs=EPOCHS)
+    places = {"journal": folder / "optuna.journal", "sqlite": f"sqlite:///{folder / 'optuna.db'}"}
     study = create_study(
-        "ours", storage=f"sqlite:///{folder / 'optuna.db'}", pruner="none", epochs=EPOCHS
+        "ours",
+        storage=places[storage],
+        pruner="none",
+        epochs=EPOCHS,
     )
     optimize(
         study,
@@ -202,22 +209,23 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def compare(data: InMemoryData, rounds: int, trials: int, workers: int | str, fuse: int | str) -> None:
+def compare(
+    data: InMemoryData, rounds: int, trials: int, workers: int | str, fuse: int | str, storage: str
+) -> None:
     """Print each turn and the median ratio."""
     ratios = []
-    print(
-        f"{'round':>5}  {'by hand':>8}  {'ours':>8}  {'bare':>8}  seconds a trial   ours : by hand  then"
-    )
+    heads = ("by hand", "ours", "bare")
+    print(f"round  {'  '.join(f'{h:>8}' for h in heads)}  seconds a trial   ours : by hand  then")
     for number in range(rounds + 1):
         with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
             for folder in (one, other):  # tables are made beforehand for both
                 mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
             hand = seconds_a_trial(by_hand(data, Path(one), trials))
             if isinstance(workers, int):
-                study = ours(data, Path(other), trials + 2 * workers, workers, fuse)
+                study = ours(data, Path(other), trials + 2 * workers, workers, fuse, storage)
                 mine = seconds_an_end(study, workers)
             else:
-                study = ours(data, Path(other), trials, fuse=fuse)
+                study = ours(data, Path(other), trials, fuse=fuse, storage=storage)
                 mine = seconds_a_trial(study)
             then = datetime.now() - max(trial.datetime_complete for trial in study.trials)
         loop = statistics.median(bare(data) for _ in range(5))
@@ -256,6 +264,7 @@ if __name__ == "__main__":
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--workers", type=int, help="0: in this process", default=0)
     parser.add_argument("--fuse", default="auto", help="auto, off, or a number of trials")
+    parser.add_argument("--storage", choices=("sqlite", "journal"), default="sqlite", help="of ours")
     parser.add_argument("--growth", action="store_true", help="the first trials against late ones")
     given = parser.parse_args()
     quiet()
@@ -264,4 +273,4 @@ if __name__ == "__main__":
         growth(digits)
     else:
         fuse = int(given.fuse) if given.fuse.isdecimal() else given.fuse
-        compare(digits, given.rounds, given.trials, given.workers or "inline", fuse)
+        compare(digits, given.rounds, given.trials, given.workers or "inline", fuse, given.storage)
