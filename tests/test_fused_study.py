@@ -237,13 +237,29 @@ def test_a_space_that_pins_the_shape_is_searched_in_groups():
 
 @pytest.mark.usefixtures("eager")
 def test_what_was_measured_once_holds_for_the_study(monkeypatch):
-    measured = iter([(2, ""), (8, "")])
+    measured, sizes, trained = iter([(2, ""), (8, "")]), [], Fuser.train
     monkeypatch.setattr(width, "_measured", lambda *unused: next(measured))
+    monkeypatch.setattr(
+        Fuser, "train", lambda self, jobs, *rest: sizes.append(len(jobs)) or trained(self, jobs, *rest)
+    )
     study = create_study("tiny", storage="optuna.journal", pruner="none")
     search(study, n_trials=6, fuse="auto")
     search(study, n_trials=12, fuse="auto")
     assert study.user_attrs[FUSE] == 2
-    assert max(map(len, groups(study).values())) == 2
+    assert max(sizes) == 2
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_study_is_the_same_whatever_was_measured(monkeypatch):
+    """But for whether anything is fused at all: that changes the last bits, and how far one looks ahead."""
+    found = []
+    for measured in (2, 3, 64):
+        monkeypatch.setattr(width, "_measured", lambda *unused, number=measured: (number, ""))
+        study = create_study(f"by {measured}", storage="optuna.journal", pruner="none")
+        search(study, n_trials=14, fuse="auto")
+        assert max(map(len, groups(study).values())) > 3
+        found.append((values(study), [trial.params for trial in study.trials]))
+    assert found[0] == found[1] == found[2]
 
 
 @pytest.mark.parametrize(

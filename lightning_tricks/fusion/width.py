@@ -37,7 +37,8 @@ class Width:
         if fuse not in ("auto", "off") and not (isinstance(fuse, int) and 1 <= fuse <= 2**16):
             raise InputError(f"fuse must be auto, off or a number from 1 to {2**16} (got {fuse!r})")
         self.fuse = fuse
-        self._found = {"off": 1}.get(str(fuse), fuse)
+        self.found = None if fuse == "auto" else 1 if fuse == "off" else fuse
+        """The number, once it is known."""
         self.why = "more at a time are not faster"
         """Why it is not more, once it is measured."""
 
@@ -52,11 +53,11 @@ class Width:
         Raises:
             Interrupted: soon after `interrupted()` becomes true.
         """
-        if not isinstance(self._found, int):
+        if self.found is None:
             why = refusal(task, devices)
-            self._found, why = (1, why) if why else _measured(task, interrupted)
+            self.found, why = (1, why) if why else _measured(task, interrupted)
             self.why = why or self.why
-        return self._found
+        return self.found
 
 
 def _measured(task: Task, interrupted: Callable[[], bool]) -> tuple[int, str]:

@@ -314,22 +314,26 @@ class Coordinator:
         first = self.queue.popleft()
         if first.losses:  # it may be the cause: others are not to be lost with it
             return [first]
-        group, shape = [first], shape_of(first.job.tricks)
         assert self.workers is not None
         left = wanted - len(self.running) + len(self.queue) + 1
         share = -(-left // self.workers.count)  # or other workers would have none
-        most = self.grouping.size(first, share, self.history.counted, self._leaves)
+        drawn = self.grouping.drawn(first, share, self.history.counted, self._leaves)
+        if drawn == 1:
+            return [first]
         fixed = PartialFixed(shape_in(first.trial.params), self.study.sampler)
-        while len(group) < most:
-            alike = [one for one in self.queue if shape_of(one.job.tricks) == shape and not one.losses]
-            if alike:
-                self.queue.remove(alike[0])
-                group.append(alike[0])
-            elif len(self.running) >= wanted or not self._may_ask(first):
+        while len(alike := self._alike(first)) + 1 < drawn:
+            if len(self.running) >= wanted or not self._may_ask(first):
                 break
-            else:
-                self._ask(first, fixed)
-        return group
+            self._ask(first, fixed)
+        others = alike[: self.grouping.together(self._leaves) - 1]
+        for other in others:
+            self.queue.remove(other)
+        return [first, *others]
+
+    def _alike(self, first: OpenTrial) -> list[OpenTrial]:
+        """Return those of the queue that can be trained with a trial."""
+        shape = shape_of(first.job.tricks)
+        return [one for one in self.queue if shape_of(one.job.tricks) == shape and not one.losses]
 
     def _may_ask(self, first: OpenTrial) -> bool:
         """Tell whether further trials may be drawn for a group.

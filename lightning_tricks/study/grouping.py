@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import optuna
 
+from lightning_tricks.fusion.width import MOST
 from lightning_tricks.search import outcomes
 from lightning_tricks.study.progress import Progress
 from lightning_tricks.study.trial_decisions import OpenTrial
@@ -25,7 +26,9 @@ class Grouping:
         placement: where.
         progress: is told of what was measured.
         planned: whether a sampler draws the trials, and learns from each: the size of a group is then
-            decided with its first trial and kept there, so that a study that died goes on alike.
+            decided with its first trial and kept there, so that a study that died goes on alike. It
+            does not follow from what was measured, but for whether anything is gained, so that a study
+            is the same when it is run again.
     """
 
     def __init__(
@@ -33,10 +36,9 @@ class Grouping:
     ) -> None:
         self.study, self.task, self.planned = study, task, planned
         self.placement, self.progress = placement, progress
-        self._trainings: int | None = None
 
-    def size(self, first: OpenTrial, left: int, learned: int, interrupted: Callable[[], bool]) -> int:
-        """Return how many trials a group has at most.
+    def drawn(self, first: OpenTrial, left: int, learned: int, interrupted: Callable[[], bool]) -> int:
+        """Return how many trials are drawn for a group; they may be trained in several parts.
 
         Args:
             first: its first trial, which takes note of it.
@@ -45,29 +47,35 @@ class Grouping:
             interrupted: whether to leave.
         """
         if not self.planned:
-            return min(left, self._trials(interrupted)) if left > 1 else 1
+            return min(left, self.together(interrupted)) if left > 1 else 1
         if first.group is None:
-            size = min(left, learned // LEARNED_A_MEMBER)
-            first.join(first.job.number, min(size, self._trials(interrupted)) if size > 1 else 1)
+            size = min(left, learned // LEARNED_A_MEMBER, max(self.most // self.task.repeats, 1))
+            alone = size == 1 or self.trainings(interrupted) == 1
+            first.join(first.job.number, 1 if alone else size)
         return first.group_size
+
+    @property
+    def most(self) -> int:
+        """How many trainings are planned at a time: not as many as measured, which is luck."""
+        width = self.placement.width
+        return MOST if width.measures else width.of(self.task)
+
+    def together(self, interrupted: Callable[[], bool]) -> int:
+        """Return how many trials are worth being trained as one; each is of so many repeats."""
+        return max(self.trainings(interrupted) // self.task.repeats, 1)
 
     def trainings(self, interrupted: Callable[[], bool]) -> int:
         """Return how many trainings are worth being done as one: what was measured once holds."""
         width = self.placement.width
-        if self._trainings is None and width.measures:
-            self._trainings = self.study.user_attrs.get(outcomes.FUSE)
-        if self._trainings is None:
+        if width.found is None:
+            width.found = self.study.user_attrs.get(outcomes.FUSE)
+        if width.found is None:
             try:
-                self._trainings = width.of(self.task, self.placement.processes, interrupted)
+                found = width.of(self.task, self.placement.processes, interrupted)
             except Interrupted:
                 return 1  # whoever trains is told to leave as well
-            if width.measures:
-                self.study.set_user_attr(outcomes.FUSE, self._trainings)
-                times = f"up to {self._trainings} at a time, as one"
-                times = "one by one" if self._trainings == 1 else times
-                self.progress.print(f"trainings are done {times}: {width.why}")
-        return self._trainings
-
-    def _trials(self, interrupted: Callable[[], bool]) -> int:
-        """Return how many trials are worth being trained as one; each is of so many repeats."""
-        return max(self.trainings(interrupted) // self.task.repeats, 1)
+            if self.planned:
+                self.study.set_user_attr(outcomes.FUSE, found)
+            times = "one by one" if found == 1 else f"up to {found} at a time, as one"
+            self.progress.print(f"trainings are done {times}: {width.why}")
+        return width.of(self.task)
