@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
+import optuna
 import pytest
 import tiny_study
 from mlflow.tracking import MlflowClient
@@ -90,14 +91,18 @@ def test_a_study_without_a_verdict_has_no_report(with_store, capsys):
     assert not Path("r.html").exists()
 
 
-def test_importance_finds_the_stage_that_decides():
+def test_importance_finds_the_stage_that_decides(caplog):
+    optuna.logging.enable_propagation()
     study = create_study("known", storage=None, sampler="random")
     for number in range(60):
         trial = study.ask()
         kind = trial.suggest_categorical("optimizer", ["sgd", "adam"])
         trial.suggest_categorical("dropout", ["none", "dropout"])
         study.tell(trial, (kind == "adam") + 0.01 * (number % 7))
+    caplog.clear()
     found = importances(study)
+    optuna.logging.disable_propagation()
+    assert not caplog.records  # of all the studies that it makes
     assert next(iter(found)) == "optimizer"
     mean, low, high = found["optimizer"]
     assert low <= mean <= high

@@ -8,6 +8,8 @@ import optuna
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState
 
+from lightning_tricks.search.studies import unannounced
+
 RESAMPLES = 40
 ENOUGH = 30
 """With fewer complete trials the numbers mean little, and the report says so."""
@@ -26,8 +28,9 @@ def importances(study: optuna.Study) -> dict[str, tuple[float, float, float]]:
     if len({t.value for t in trials}) < 2:
         return {}
     generator = random.Random(0)
-    whole = _evaluate(study, trials)
-    draws = [_evaluate(study, generator.choices(trials, k=len(trials))) for _ in range(RESAMPLES)]
+    with unannounced():
+        whole = _evaluate(study, trials)
+        draws = [_evaluate(study, generator.choices(trials, k=len(trials))) for _ in range(RESAMPLES)]
     found = {}
     for name, value in sorted(whole.items(), key=lambda item: -item[1]):
         values = sorted(draw.get(name, 0.0) for draw in draws)

@@ -3,7 +3,8 @@
 import os
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -130,6 +131,17 @@ def _storage(storage: str | Path | BaseStorage) -> BaseStorage | str:
     lock = JournalFileSymlinkLock(str(path), grace_period=LOCK_SECONDS)
     _drop_cut_off_line(path, lock)
     return JournalStorage(Journal(path, lock))
+
+
+@contextmanager
+def unannounced() -> Iterator[None]:
+    """Let Optuna say nothing of studies that the user did not ask for."""
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(max(level, optuna.logging.WARNING))
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(level)
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:

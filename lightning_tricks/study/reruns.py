@@ -13,6 +13,7 @@ from lightning_tricks.scores import rank_of
 from lightning_tricks.search import outcomes
 from lightning_tricks.search.optuna_internals import storage_of
 from lightning_tricks.search.outcomes import Outcome
+from lightning_tricks.search.studies import unannounced
 from lightning_tricks.seeds import derive
 from lightning_tricks.study.coordinator import Coordinator
 from lightning_tricks.study.folder import StudyFolder
@@ -57,17 +58,15 @@ def _coordinator(search: Coordinator, part: str) -> Coordinator:
 
 def _study(search: Coordinator, part: str) -> optuna.Study:
     """Return the part's study in Optuna, which knows whose it is."""
-    level = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # the user did not ask for this study
-    study = optuna.create_study(
-        study_name=outcomes.part_name(search.study.study_name, part),
-        storage=storage_of(search.study),
-        direction=search.study.direction,
-        sampler=RandomSampler(seed=search.seed),  # asked for nothing: all is given
-        pruner=NopPruner(),
-        load_if_exists=True,
-    )
-    optuna.logging.set_verbosity(level)
+    with unannounced():
+        study = optuna.create_study(
+            study_name=outcomes.part_name(search.study.study_name, part),
+            storage=storage_of(search.study),
+            direction=search.study.direction,
+            sampler=RandomSampler(seed=search.seed),  # asked for nothing: all is given
+            pruner=NopPruner(),
+            load_if_exists=True,
+        )
     held = search.study.user_attrs
     for name, value in (
         (outcomes.PART_OF, search.study.study_name),
