@@ -251,7 +251,7 @@ def test_what_was_measured_once_holds_for_the_study(monkeypatch):
 
 @pytest.mark.usefixtures("eager")
 def test_a_study_is_the_same_whatever_was_measured(monkeypatch):
-    """But for whether anything is fused at all: that changes last bits, and how far it looks ahead."""
+    """But for whether anything is fused at all: that decides how far a search looks ahead."""
     found = []
     for measured in (2, 3, 64):
         monkeypatch.setattr(width, "_measured", lambda *unused, number=measured: (number, ""))
