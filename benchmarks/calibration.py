@@ -25,7 +25,7 @@ from surfaces import Surface
 
 from lightning_tricks import Space, Tricks
 from lightning_tricks.selection.ablation import level_for, worth
-from lightning_tricks.selection.arms import arms, rates
+from lightning_tricks.selection.arms import AGAIN, arms, rates, steadiest
 from lightning_tricks.selection.champion import choose
 from lightning_tricks.selection.intervals import difference, mean_interval
 from lightning_tricks.selection.race import Race
@@ -61,12 +61,20 @@ def verdict(surface, records):
     return choice, mean_interval(scores["champion"]), gain
 
 
+def tune(surface, tried):
+    """Return the record at its best learning rate, as an ablation finds it."""
+    known = {str(record.optimizer.lr): record for record in tried}
+    once = {lr: surface.train(record) for lr, record in known.items()}
+    short = sorted(once, key=once.get, reverse=True)[:AGAIN]
+    return known[steadiest(short, once, {lr: surface.train(known[lr]) for lr in short})]
+
+
 def ablation(surface, champion):
     """Return for each arm the interval of what its trick is worth, and the truth."""
     space, plain = Space(Tricks), Tricks.plain()
     compared = arms(space, champion, plain)
     records = {"champion": champion, "plain": plain, **{arm.name: arm.record for arm in compared}}
-    tuned = {name: max(rates(space, r), key=surface.train) for name, r in records.items()}
+    tuned = {name: tune(surface, rates(space, record)) for name, record in records.items()}
     scores = {name: {} for name in tuned}
     for seed in range(SEEDS):
         shared = surface.generator.normal(0, SHARED)

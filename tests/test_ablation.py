@@ -44,7 +44,7 @@ from lightning_tricks.selection.ablation import (
     together,
     worth,
 )
-from lightning_tricks.selection.arms import arms, pairs, rates
+from lightning_tricks.selection.arms import arms, pairs, rates, steadiest
 from lightning_tricks.selection.result import Verdict
 from lightning_tricks.tracking.agreement import differences
 from lightning_tricks.tracking.holdings import NUMBER, PARENT
@@ -179,6 +179,15 @@ KINDS = {
 NARROW = Space(Tricks).pin(FEW).narrow(KINDS)
 
 
+def test_the_rate_of_an_arm_is_the_one_that_holds():
+    once = {"0.1": 0.8, "0.4": 0.9, "1.0": 0.95}
+    assert steadiest(["1.0", "0.4"], once, {"1.0": 0.1, "0.4": 0.9}) == "0.4"
+    assert steadiest(["1.0", "0.4"], once, {"0.4": 0.9}) == "0.4"  # the other one diverged
+    assert steadiest(["1.0", "0.4"], once, {}) == "1.0"  # both did
+    assert steadiest(["1.0"], once, {}) == "1.0"  # there was one to choose from
+    assert steadiest(["0.4", "0.1"], once, {"0.4": 0.7, "0.1": 0.8}) == "0.4"  # equal: better at once
+
+
 @pytest.fixture
 def study(with_store):
     return create_study("tiny", storage="optuna.journal")
@@ -215,11 +224,12 @@ def test_a_study_with_an_ablation(study):
         families.setdefault(effect.family, set()).add(effect.stages)
     assert families["leave one out"] == {(stage,) for stage in tricks} == families["add one in"]
 
-    # Every arm at its own rate: the best of those tried, with a seed that compares nothing.
+    # Every arm at its own rate: the steadier of the best two of those tried, with seeds that compare
+    # nothing.
     phases = {}
     for trial in own:
         phases.setdefault(trial.user_attrs[PHASE], set()).add(trial.user_attrs[SEED])
-    assert len(phases[RATES]) == 1
+    assert len(phases[RATES]) == 2
     assert len(phases[COMPARISON]) == 3
     assert not phases[RATES] & phases[COMPARISON]
     for effect in found.effects:
@@ -227,10 +237,19 @@ def test_a_study_with_an_ablation(study):
             continue
         name = f"without {effect.stages[0]} (trial {found.trial})"
         tried = [t for t in own if t.user_attrs[ENTRY].startswith(f"{name} · lr")]
-        assert len(tried) == 6
-        top = max(t.value for t in tried if t.value is not None)
-        best = [Outcome.read(t).record["optimizer"]["lr"] for t in tried if t.value == top]
-        assert effect.rate in best
+        once, twice = ([t for t in tried if t.user_attrs[DRAW] == draw] for draw in (0, 1))
+        assert (len(once), len(twice)) == (6, 2)
+        values = sorted((t.value for t in once if t.value is not None), reverse=True)
+        assert {t.user_attrs[ENTRY] for t in twice} <= {
+            t.user_attrs[ENTRY] for t in once if t.value is not None and t.value >= values[1]
+        }
+        means = {
+            Outcome.read(second).record["optimizer"]["lr"]: first.value + second.value
+            for first in once
+            for second in twice
+            if first.user_attrs[ENTRY] == second.user_attrs[ENTRY]
+        }
+        assert means[effect.rate] == max(means.values())
         compared = {t.user_attrs[DRAW]: t for t in own if t.user_attrs[ENTRY] == name}
         assert {Outcome.read(t).record["optimizer"]["lr"] for t in compared.values()} == {effect.rate}
         champions = {

@@ -11,7 +11,8 @@ _METHOD = (
     "Leave one out: the champion, less the champion with that trick put back to plain. Add one in: "
     "plain with that trick, less plain. Pair: by how much two are worth more together than each beside "
     "the rest. Every arm was trained at {rates} learning rates, evenly on a log scale over the range of "
-    "the search, once each, and compared at its best one over {seeds} other seeds, the same for all. "
+    "the search, once each, the best two once more, and compared at the one with the best mean over "
+    "{seeds} other seeds, the same for all. "
     "The intervals of the worth are of {level:.2f} %, so that all of them together are right in 95 of "
     "100 ablations. The target is the score that champion, or plain, has after half of its epochs."
 )

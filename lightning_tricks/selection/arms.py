@@ -1,9 +1,10 @@
 """The arms of an ablation: records that differ by one trick, and the learning rates to try each at."""
 
 import itertools
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -13,9 +14,12 @@ from lightning_tricks.tricks.record import Tricks, describe
 
 RATES = 6
 """So many learning rates are tried for every arm, once each."""
+AGAIN = 2
+"""So many of them, the best, are tried once more: at the edge of what diverges a rate is lucky once."""
 STRONGEST = 3
 """Of so many tricks, the pairs are tried."""
 
+Rate = TypeVar("Rate")
 Family = Literal["leave one out", "add one in", "pair"]
 
 
@@ -95,6 +99,18 @@ def rates(space: Space[Any], record: Tricks, count: int = RATES) -> list[Tricks]
         type(record).parse({**record.model_dump(), "optimizer": {**optimizer, "lr": value}})
         for value in values
     ]
+
+
+def steadiest(shortlist: Sequence[Rate], *draws: Mapping[Rate, float]) -> Rate:
+    """Return which of some rates has the best mean; of equals the one that is named first.
+
+    Args:
+        shortlist: the rates, the best first, as each draw calls them.
+        draws: their scores in each, where more is better; who has none in one of them diverged there.
+    """
+    steady = [name for name in shortlist if all(name in scores for scores in draws)]
+    known = steady or shortlist[:1]
+    return max(known, key=lambda name: statistics.fmean(s[name] for s in draws if name in s))
 
 
 def _values(domain: Domain, count: int) -> Sequence[float]:

@@ -5,12 +5,12 @@ the table would say who got lucky with the rate of another.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.scores import rank_of
-from lightning_tricks.search.outcomes import ABLATION, COMPARISON, RATES, Outcome
+from lightning_tricks.search.outcomes import ABLATION, COMPARISON, ENTRY, RATES, Outcome
 from lightning_tricks.search.standing import ablation_of
 from lightning_tricks.selection.ablation import (
     Ablation,
@@ -23,8 +23,8 @@ from lightning_tricks.selection.ablation import (
     together,
     worth,
 )
+from lightning_tricks.selection.arms import AGAIN, STRONGEST, Arm, arms, pairs, rates, steadiest
 from lightning_tricks.selection.arms import RATES as COUNT
-from lightning_tricks.selection.arms import STRONGEST, Arm, arms, pairs, rates
 from lightning_tricks.selection.intervals import Interval, mean_interval
 from lightning_tricks.study.coordinator import Coordinator
 from lightning_tricks.study.reruns import Reruns, beside, record_of
@@ -84,25 +84,38 @@ class _Comparison:
         return Ablation(self.trial, self.seeds, COUNT, level, known, effects)
 
     def _announce(self, count: int) -> None:
-        total = count * (COUNT + self.seeds)
+        total = count * (COUNT + AGAIN + self.seeds)
         self.own.progress.start_stage("ablation", total, list(self.own.history))
 
     def _entry(self, name: str) -> str:
         return name if name == "plain" else f"{name} (trial {self.trial})"
 
     def _tune(self, records: Mapping[str, Tricks]) -> None:
-        """Train records at several learning rates, once each, and note the best."""
+        """Train records at several learning rates, once each, the best few once more; note the best."""
         tried = {
             f"{self._entry(name)} · lr {_rate(at):g}": (name, at)
             for name, record in records.items()
             for at in rates(self.space, record)
         }
-        (found,) = self.reruns.run(RATES, {entry: at for entry, (_, at) in tried.items()}, [0])
-        for name in records:
-            own = [found[entry] for entry, (whose, _) in tried.items() if whose == name]
-            complete = [trial for trial in own if trial.state == TrialState.COMPLETE]
-            if complete:
-                self.tuned[name] = min(complete, key=lambda trial: rank_of(trial, self.task.mode))
+        once = self._trained({entry: at for entry, (_, at) in tried.items()}, 0)
+        short = {name: self._best(t for e, t in once.items() if tried[e][0] == name) for name in records}
+        contested = [entry for own in short.values() if len(own) > 1 for entry in own]
+        twice = self._trained({entry: tried[entry][1] for entry in contested}, 1)
+        for name, own in short.items():
+            if own:
+                self.tuned[name] = once[steadiest(own, self._signed(once), self._signed(twice))]
+
+    def _trained(self, entries: Mapping[str, Tricks], draw: int) -> dict[str, FrozenTrial]:
+        """Train records with one of the seeds that find rates; return who came to the end."""
+        (found,) = self.reruns.run(RATES, entries, [draw])
+        return {entry: t for entry, t in found.items() if t.state == TrialState.COMPLETE}
+
+    def _best(self, trials: Iterable[FrozenTrial]) -> list[str]:
+        ranked = sorted(trials, key=lambda trial: rank_of(trial, self.task.mode))
+        return [trial.user_attrs[ENTRY] for trial in ranked[:AGAIN]]
+
+    def _signed(self, trials: Mapping[str, FrozenTrial]) -> dict[str, float]:
+        return {entry: self.sign * float(t.value or 0.0) for entry, t in trials.items()}
 
     def _first_worth(self, singles: list[Arm]) -> dict[str, float]:
         """Return roughly what the champion's tricks are worth, by seeds that nothing else is said by."""
