@@ -34,9 +34,10 @@ def choose(race: Race, records: Mapping[str, Tricks], seconds: Mapping[str, floa
         seconds: that a training takes, by name.
     """
     tied, best = tuple(race.tied()), race.best
-    if race.beats("baseline"):
+    by = f"by the {len(race.scores[best])} seeds that choose"
+    if race.beats_reference():
         best_of = f"the best of {len(race.names)} and clearly better than the baseline"
-        why = f"by the seeds that choose, {best_of}"
+        why = f"{by}, {best_of}"
         return Champion(best, True, tied, why)
 
     def cost(name: str) -> tuple[int, float]:
@@ -49,7 +50,7 @@ def choose(race: Race, records: Mapping[str, Tricks], seconds: Mapping[str, floa
         else f"the simplest of {len(tied)} that tie with the best"
     )
     none = f"none of {len(race.names)} is clearly better than the baseline"
-    why += f"; by the seeds that choose, {none}"
+    why += f"; {by}, {none}"
     return Champion(simplest, False, tied, why)
 
 

@@ -18,20 +18,25 @@ class Race:
 
     After each seed the best mean is compared with each other record by the one-sided paired t-test; who
     is worse with an error of 5 %, shared out evenly over all comparisons that there may be (Bonferroni),
-    is dropped.
+    is dropped, but for the reference: whether the best beats that is asked once, at the end. There may
+    be a second round for those that tie then, in which nobody is dropped.
 
     Args:
         names: of the records.
-        seeds: how many there are to be.
+        seeds: how many there are to be, in the first round.
         maximize: whether more is better.
+        reference: the record that the best is to beat.
     """
 
     names: Sequence[str]
     seeds: int
     maximize: bool = True
+    reference: str = "baseline"
     scores: dict[str, list[float]] = field(init=False)
     """Of each record, seed by seed; those of a record that was dropped end there."""
     dropped: list[str] = field(default_factory=list)
+    once_more: bool = False
+    """Whether it is in its second round."""
 
     def __post_init__(self) -> None:
         self.scores = {name: [] for name in self.names}
@@ -58,11 +63,27 @@ class Race:
         self.dropped += failed
         for name in self.running:
             self.scores[name].append(scores[name])
-        if len(self.scores[self.best]) < FIRST:
+        if self.once_more or len(self.scores[self.best]) < FIRST:
             return failed
-        gone = [name for name in self.running if name != self.best and self.worse(name, self.error)]
+        rivals = [name for name in self.running if name not in (self.best, self.reference)]
+        gone = [name for name in rivals if self.worse(name, self.error)]
         self.dropped += gone
         return failed + gone
+
+    def second_round(self, budget: int) -> int:
+        """Let only those go on that tie with the best, and the reference; return with how many seeds.
+
+        Args:
+            budget: so many trainings the race may take, those of the first round included.
+        """
+        spent = sum(len(scores) for scores in self.scores.values())
+        tied = self.tied()
+        contenders = [n for n in self.running if n in tied or n == self.reference]
+        seeds = max(budget - spent, 0) // len(contenders) if len(tied) > 1 else 0
+        if seeds:
+            self.once_more = True
+            self.dropped += [name for name in self.running if name not in contenders]
+        return seeds
 
     def worse(self, name: str, error: float) -> bool:
         """Tell whether a record is worse than the best, with some chance of an error."""
@@ -76,9 +97,10 @@ class Race:
         """
         return [n for n in self.running if n == self.best or not self.worse(n, ERROR)]
 
-    def beats(self, name: str) -> bool:
-        """Tell whether the best is clearly better than a record, of however many it was the best."""
-        return name in self.dropped or self.worse(name, ERROR / max(len(self.names) - 1, 1))
+    def beats_reference(self) -> bool:
+        """Tell whether the best, of however many it is that, is clearly better than the reference."""
+        failed = self.reference in self.dropped
+        return failed or self.worse(self.reference, ERROR / max(len(self.names) - 1, 1))
 
     def _signed(self, name: str) -> list[float]:
         return [score if self.maximize else -score for score in self.scores[name]]

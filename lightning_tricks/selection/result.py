@@ -25,7 +25,7 @@ class Verdict(Kept):
     names: tuple[str, ...]
     """Of the records that were compared."""
     seeds: int
-    """To choose with, and as many again to report."""
+    """To choose with, in the first round, and as many again to report."""
     champion: Champion
     trial: int
     """The number of the champion's trial in the search."""
@@ -33,6 +33,9 @@ class Verdict(Kept):
     """Of `plain`, `baseline`, `champion` and `ensemble`, as far as they are there."""
     gain: Interval | None
     """The champion's score less the baseline's, paired by seed; None where that is the champion."""
+    budget: int = 0
+    """So many trainings were to be had for choosing; of those that the first round left, those that tied
+    had a second one."""
     before: int = 0
     """How many verdicts of the study have looked at its test split before."""
 

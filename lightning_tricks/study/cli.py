@@ -165,6 +165,13 @@ def _parser(n_trials: int, finalists: int, repeats: int | None = None) -> _Parse
         default=5,
         help="3 or more to choose the champion with, and again to report",
     )
+    add(
+        "--verdict-budget",
+        metavar="N",
+        type=_number,
+        default=0,
+        help="trainings to choose with; what --seeds leave of them is for records that tie",
+    )
     add("--ablate", action="store_true", help="tell what each of the champion's tricks is worth, too")
     add("--same-task", action="store_true", help="go on although the task looks changed")
     add("--report", metavar="FILE.html", help="only write the report of a study that has its verdict")

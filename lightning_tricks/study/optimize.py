@@ -14,6 +14,8 @@ from lightning_tricks.search.optuna_internals import storage_of
 from lightning_tricks.search.storage import retrying
 from lightning_tricks.search.studies import StudyMaker, finished
 from lightning_tricks.selection.ablation import Ablation
+from lightning_tricks.selection.race import FIRST
+from lightning_tricks.selection.result import Verdict
 from lightning_tricks.space.space import Space
 from lightning_tricks.study import ablation, verdict
 from lightning_tricks.study.coordinator import AtTimeout, Coordinator
@@ -57,6 +59,7 @@ def optimize(
     keep: int = 3,
     finalists: int = 0,
     seeds: int = 5,
+    verdict_budget: int = 0,
     ablate: bool = False,
     same_task: bool = False,
     progress: bool = True,
@@ -95,6 +98,8 @@ def optimize(
             plain, until one is the champion; with 0 the champion is the trial of the best score, which
             is the luckiest of many.
         seeds: to choose the champion with, and as many again to say how good it is.
+        verdict_budget: so many trainings may be spent on choosing the champion; where `seeds` leave some
+            of them, those that tie with the best run over more seeds, until they are spent.
         ablate: whether to train the champion without each of its tricks too, and plain with each alone,
             over so many seeds: what each trick is worth. For this there must be a verdict.
         same_task: whether to go on although data, functions or settings of the task look changed.
@@ -113,7 +118,9 @@ def optimize(
     """
     space = Space(task.tricks) if space is None else space
     placement = Placement(workers, devices_per_trial, ray_address, stall_minutes, Width(fuse))
-    _check(study.study_name, task, n_trials, space, timeout, at_timeout, seed, keep, finalists, seeds)
+    _check(study.study_name, task, space, timeout, at_timeout)
+    choosing = {"finalists": finalists, "seeds": seeds, "verdict_budget": verdict_budget}
+    _check_numbers(n_trials=n_trials, seed=seed, keep=keep, **choosing)
     checked = check(task, space, placement.processes)
     space = checked.space
     folder = StudyFolder(_checkpoints(checkpoints) / study.study_name, keep, task.mode)
@@ -137,7 +144,7 @@ def optimize(
                 study, task, space, seed, placement, tracker, display, folder, signals, repair
             ) as coordinator:
                 coordinator.run(n_trials, timeout, at_timeout)
-                summary = _conclude(coordinator, finalists, seeds, ablate)
+                summary = _conclude(coordinator, finalists, seeds, verdict_budget, ablate)
             if coordinator.missing:
                 display.warn(coordinator.missing)
             return replace(summary, missing=coordinator.missing)
@@ -160,12 +167,17 @@ def ablate(study: optuna.Study, task: Task, *, seeds: int = 5, **options: Any) -
     return Ablation.read(study.user_attrs[outcomes.ABLATION])
 
 
-def _conclude(search: Coordinator, finalists: int, seeds: int, ablate: bool) -> Summary:
+def _conclude(
+    search: Coordinator, finalists: int, seeds: int, verdict_budget: int, ablate: bool
+) -> Summary:
     """Run what is to follow a search, and return what was found: by the verdict, if there is one."""
     for part in search.study.user_attrs.get(outcomes.PART_RUNS, {}) if search.repair else ():
         with beside(search, part):
             pass  # its runs in MLflow are set right when it is taken up
-    judged = verdict.judge(search, finalists, seeds) if finalists else verdict.again(search)
+    if finalists:
+        judged: Verdict | None = verdict.judge(search, finalists, seeds, verdict_budget)
+    else:
+        judged = verdict.again(search)
     if ablate and judged is not None:
         ablation.ablate(search, judged.trial, seeds)
     return search.conclude(judged)
@@ -201,23 +213,16 @@ def _check_study(
         raise InputError("an ablation is of a verdict's champion: leave finalists above 0")
 
 
-def _check(
-    name: str,
-    task: Task,
-    n_trials: int,
-    space: Space[Any],
-    timeout: float | None,
-    at_timeout: str,
-    seed: int,
-    keep: int,
-    finalists: int,
-    seeds: int,
-) -> None:
-    least_of = {"n_trials": 1, "seed": 0, "keep": 1, "finalists": 0, "seeds": 3}
-    values = (n_trials, seed, keep, finalists, seeds)
-    for (what, least), value in zip(least_of.items(), values, strict=True):
-        if not isinstance(value, int) or value < least:
-            raise InputError(f"{what} must be a whole number of at least {least} (got {value!r})")
+_LEAST = {"n_trials": 1, "seed": 0, "keep": 1, "finalists": 0, "seeds": FIRST, "verdict_budget": 0}
+
+
+def _check_numbers(**numbers: int) -> None:
+    for name, value in numbers.items():
+        if not isinstance(value, int) or value < _LEAST[name]:
+            raise InputError(f"{name} must be a whole number of at least {_LEAST[name]} (got {value!r})")
+
+
+def _check(name: str, task: Task, space: Space[Any], timeout: float | None, at_timeout: str) -> None:
     if timeout is not None and not (isinstance(timeout, (int, float)) and timeout > 0):
         raise InputError(f"timeout must be greater than 0 seconds (got {timeout!r})")
     if at_timeout not in ("finish", "requeue"):

@@ -111,6 +111,7 @@ def _train(name: str, given: argparse.Namespace, task: Task, space: Space[Any]) 
         keep=given.keep,
         finalists=given.finalists,
         seeds=given.seeds,
+        verdict_budget=given.verdict_budget,
         ablate=given.ablate,
         same_task=given.same_task,
     )

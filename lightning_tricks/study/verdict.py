@@ -4,7 +4,7 @@ The seeds that choose are not those that are reported, so that the choice does n
 """
 
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -29,13 +29,14 @@ from lightning_tricks.study.rows import Rows
 from lightning_tricks.tricks.record import Tricks
 
 
-def judge(search: Coordinator, count: int, seeds: int) -> Verdict:
+def judge(search: Coordinator, count: int, seeds: int, budget: int) -> Verdict:
     """Run the verdict of a search that has its trials; register the champion and its ensemble.
 
     Args:
         search: whose coordinator is still entered.
         count: of the best records that are compared, beside the baseline and plain.
         seeds: to choose with, and as many again to report.
+        budget: of trainings for choosing; what `seeds` leave of it is for those that tie.
 
     Raises:
         InputError: if no record could be trained to its end.
@@ -43,10 +44,12 @@ def judge(search: Coordinator, count: int, seeds: int) -> Verdict:
     """
     trials = finalists(search, count)
     before = verdict_of(search.study)
-    same = before is not None and (before.names, before.seeds) == (tuple(trials), seeds)
+    asked = (tuple(trials), seeds, budget)
+    same = before is not None and (before.names, before.seeds, before.budget) == asked
     if before is not None and same and _is_registered(search):
         return before  # the test split is not looked at again
-    return _judge(search, trials, seeds, 0 if before is None else before.before + (not same))
+    looks = 0 if before is None else before.before + (not same)
+    return _judge(search, trials, seeds, budget, looks)
 
 
 def again(search: Coordinator) -> Verdict | None:
@@ -58,26 +61,31 @@ def again(search: Coordinator) -> Verdict | None:
     if before is None or _is_registered(search):
         return before
     known = finalists(search, len(search.history))
-    return _judge(search, {name: known[name] for name in before.names}, before.seeds, before.before)
+    trials = {name: known[name] for name in before.names}
+    return _judge(search, trials, before.seeds, before.budget, before.before)
 
 
-def _judge(search: Coordinator, trials: Mapping[str, FrozenTrial], seeds: int, looks: int) -> Verdict:
+def _judge(
+    search: Coordinator, trials: Mapping[str, FrozenTrial], seeds: int, budget: int, looks: int
+) -> Verdict:
     """Run what of a verdict was not run yet, and register its champion.
 
     Args:
         search: of which the verdict is.
         trials: those that are compared, by name.
         seeds: to choose with, and as many again to report.
+        budget: of trainings for choosing.
         looks: that earlier verdicts had at the test split.
     """
     records = {name: record_of(search, trial) for name, trial in trials.items()}
     with beside(search, VERDICT) as own:
-        own.progress.start_stage("verdict", seeds * (len(records) + 3), list(own.history))
-        judgement = _Judgement(search, own, records, seeds)
+        choosing = max(seeds * len(records), budget)
+        own.progress.start_stage("verdict", choosing + 3 * seeds, list(own.history))
+        judgement = _Judgement(search, own, records, seeds, budget)
         champion = judgement.select()
         rows = judgement.report(champion.name)
         number, gain = trials[champion.name].number, judgement.gain(champion.name)
-        verdict = Verdict(tuple(trials), seeds, champion, number, rows, gain, looks)
+        verdict = Verdict(tuple(trials), seeds, champion, number, rows, gain, budget, looks)
         words = verdict.headline(search.task.monitor, search.task.mode)
         judgement.register(champion.name, number, words)
         means = {f"{row}/validation": scored.validation.mean for row, scored in rows.items()}
@@ -101,9 +109,15 @@ class _Judgement:
     """One verdict, from the race to the registration."""
 
     def __init__(
-        self, search: Coordinator, own: Coordinator, records: Mapping[str, Tricks], seeds: int
+        self,
+        search: Coordinator,
+        own: Coordinator,
+        records: Mapping[str, Tricks],
+        seeds: int,
+        budget: int,
     ) -> None:
-        self.search, self.own, self.records, self.seeds = search, own, records, seeds
+        self.search, self.own, self.records = search, own, records
+        self.seeds, self.budget = seeds, budget
         self.task, self.reruns, self.rows = search.task, Reruns(own), Rows(own)
         self.registered = False
         """Whether MLflow holds the champion."""
@@ -127,11 +141,18 @@ class _Judgement:
         return choose(race, self.records, means)
 
     def _draws(self, race: Race) -> Iterator[dict[str, FrozenTrial]]:
-        """Train who runs, seed by seed; nobody is dropped before the last of the first seeds."""
+        """Train who runs, seed by seed; the first seeds and those of a second round all at once."""
         first = range(min(FIRST, self.seeds))
-        yield from self.reruns.run(SELECTION, self.records, first)
+        yield from self._train(race.names, first)
         for draw in range(len(first), self.seeds):
-            yield from self.reruns.run(SELECTION, {n: self.records[n] for n in race.running}, [draw])
+            yield from self._train(race.running, [draw])
+        if further := race.second_round(self.budget):
+            tied = len(race.running)
+            self.own.progress.print(f"verdict: {tied} records go on, over {further} seeds more")
+            yield from self._train(race.running, range(self.seeds, self.seeds + further))
+
+    def _train(self, names: Sequence[str], draws: Sequence[int]) -> list[dict[str, FrozenTrial]]:
+        return self.reruns.run(SELECTION, {name: self.records[name] for name in names}, draws)
 
     def report(self, name: str) -> dict[str, Row]:
         """Train champion, baseline and plain over further seeds; return how good they are."""
