@@ -9,9 +9,11 @@ surface.
 
     python benchmarks/search.py [--trials 40 200 1000] [--seeds 20] [--first 1000]
     python benchmarks/search.py --digits [--trials 40] [--seeds 5]
+    python benchmarks/search.py --groups [--digits]
 
 With `--digits` trials train an MLP for 5 epochs; what is told is the test accuracy of the chosen record
-less the baseline's, each trained anew over 5 seeds.
+less the baseline's, each trained anew over 5 seeds. With `--groups` ours is compared with itself where
+trials of one shape are drawn together, for fused training, before the score of any is known.
 """
 
 import argparse
@@ -32,6 +34,7 @@ from lightning_tricks.fusion.shape import shape_in
 from lightning_tricks.search.samplers import TrickSampler
 from lightning_tricks.search.shaped import PartialFixed
 from lightning_tricks.selection.intervals import difference, mean_interval
+from lightning_tricks.study.grouping import LEARNED_A_MEMBER
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
 
@@ -44,12 +47,13 @@ SAMPLERS = {
     "random": (lambda seed: RandomSampler(seed=seed), 1000),
 }
 """What makes each from a seed, and the most trials that are affordable with it."""
+GROUPED = "ours, in groups"
 SURFACES = {"near": {"size": 0.5, "raised": 1.0}, "far": {"size": 0.5}}
 EPOCHS, FRESH, FRESH_SEED = 5, 5, 1_000_000
 SPACE = Space(Tricks)
 
 
-def search(sampler, space, score, marks, together=lambda finished: 1):
+def search(sampler, space, score, marks, grouped=False):
     """Return the record with the best score after each of some numbers of trials.
 
     Args:
@@ -57,14 +61,15 @@ def search(sampler, space, score, marks, together=lambda finished: 1):
         space: of what it proposes.
         score: trains, given the number of a trial and its record.
         marks: the numbers of trials.
-        together: how many trials of one shape are drawn before any is known, by how many are.
+        grouped: whether trials of one shape are drawn together, as many as in a study.
     """
     study = optuna.create_study(direction="maximize", sampler=sampler)
     for record in (space.model(), space.model.plain()):
         study.enqueue_trial(space.params(record))
     best, found = (-np.inf, None), {}
     while len(found) < max(marks):
-        for trial, record in group(study, space, max(together(len(found)), 1)):
+        size = min(len(found) // LEARNED_A_MEMBER, max(marks) - len(found)) if grouped else 1
+        for trial, record in group(study, space, max(size, 1)):
             value = score(trial.number, record)
             study.tell(trial, value)
             best = max(best, (value, record), key=lambda pair: pair[0])  # of equals the earlier
@@ -85,14 +90,14 @@ def group(study, space, size):
     return drawn
 
 
-def surface_gains(name, sampler, marks, seed, together=lambda finished: 1):
+def surface_gains(name, sampler, marks, seed, grouped=False):
     """Return the true gain over the baseline of the records that are chosen on a surface."""
     surface = Surface(np.random.default_rng(seed), **SURFACES[name])
-    records = search(sampler(seed), SPACE, lambda number, record: surface.train(record), marks, together)
+    records = search(sampler(seed), SPACE, lambda number, record: surface.train(record), marks, grouped)
     return [surface.truth(record) - surface.truth(Tricks()) for record in records]
 
 
-def digits_gains(task, sampler, marks, seed):
+def digits_gains(task, sampler, marks, seed, grouped=False):
     """Return the gain over the baseline, in test accuracy, of the records that are chosen on digits."""
     from fresh_seeds import test_accuracy  # noqa: PLC0415  # takes seconds
 
@@ -104,17 +109,17 @@ def digits_gains(task, sampler, marks, seed):
         seeds = range(FRESH_SEED + 1000 * seed, FRESH_SEED + 1000 * seed + FRESH)
         return statistics.mean(test_accuracy(task, record, fresh) for fresh in seeds)
 
-    records = search(sampler(seed), Space(task.tricks), score, marks)
+    records = search(sampler(seed), Space(task.tricks), score, marks, grouped)
     return [accuracy(record) - accuracy(task.tricks()) for record in records]
 
 
-def compare_on_digits(marks, seeds):
+def compare_on_digits(marks, seeds, samplers):
     """Compare the samplers on digits."""
     import digits  # noqa: PLC0415  # takes seconds
 
     task = replace(digits.task(), epochs=EPOCHS)
     print(f"digits, {task.epochs} epochs; test accuracy over {FRESH} fresh seeds; {len(seeds)} seeds")
-    compare(partial(digits_gains, task), marks, seeds)
+    compare(partial(digits_gains, task), marks, seeds, samplers)
 
 
 def best_gains(name, seeds):
@@ -129,22 +134,24 @@ def best_gains(name, seeds):
     return gains
 
 
-def compare(measure, marks, seeds, best=None):
+def compare(measure, marks, seeds, samplers, best=None):
     """Print what each sampler gains after each number of trials, ours first.
 
     Args:
-        measure: returns the gains of a sampler with a seed, after some numbers of trials.
+        measure: returns the gains of a sampler with a seed, after some numbers of trials, in groups or
+            not.
         marks: the numbers of trials.
         seeds: of the surfaces, of their noise and of the samplers.
+        samplers: what makes each from a seed, and the most trials that are affordable with it.
         best: the gain of the best record by seed; None if it is not known.
     """
     print(f"trials  {'sampler':24}  {'gain, points':>14}  {'− ours':>14}  {'regret' if best else ''}")
     ours = {}
-    for name, (sampler, most) in SAMPLERS.items():
+    for name, (sampler, most) in samplers.items():
         for mark in [mark for mark in marks if mark > most]:
             print(f"{mark:6}  {name:24}  left out: it takes too long; {most} trials at most")
         if affordable := [mark for mark in marks if mark <= most]:
-            gains = np.array([measure(sampler, affordable, seed) for seed in seeds])
+            gains = np.array([measure(sampler, affordable, s, name == GROUPED) for s in seeds])
             for mark, column in zip(affordable, gains.T, strict=True):
                 print_row(mark, name, column, ours.setdefault(mark, column), best)
 
@@ -170,16 +177,18 @@ def main():
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--first", type=int, default=1000, help="the first of the seeds")
     parser.add_argument("--digits", action="store_true")
+    parser.add_argument("--groups", action="store_true")
     given = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     seeds = range(given.first, given.first + (given.seeds or (5 if given.digits else 20)))
+    samplers = {OURS: SAMPLERS[OURS], GROUPED: SAMPLERS[OURS]} if given.groups else SAMPLERS
     if given.digits:
-        compare_on_digits(given.trials or [40], seeds)
+        compare_on_digits(given.trials or [40], seeds, samplers)
         return
     for name in SURFACES:
         best = best_gains(name, seeds)
-        compare(partial(surface_gains, name), given.trials or [40, 200, 1000], seeds, best)
+        compare(partial(surface_gains, name), given.trials or [40, 200, 1000], seeds, samplers, best)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The report that is handed around: one file, without network, on a phone and a screen."""
 
 import re
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -80,8 +81,20 @@ def test_a_report_is_kept_with_the_study_and_written_again_without_training(repo
     assert Path("again.html").read_text().startswith("<!doctype html>")
     again = Path("again.md").read_text()
     assert again.startswith("# Study tiny")
-    assert again == report.markdown()  # the command that began the study, not the one that wrote this
+    assert again == report.markdown()  # the command that made the study, not the one that wrote this
     assert len(create_study("tiny").trials) == trials
+
+
+def test_a_report_names_every_command_that_made_the_study(with_store, monkeypatch):
+    def run(*flags):
+        monkeypatch.setattr(sys, "argv", ["tiny_study.py", *flags])
+        return tiny_study.main(tiny_study.task, ["--workers", "inline", *flags])
+
+    judged = ("--n-trials", "4", "--finalists", "1", "--seeds", "3")
+    assert run("--n-trials", "3") == run(*judged) == run(*judged) == run("--check", "--repair") == 0
+    assert run("--report", "r.html") == 0
+    told = re.findall(r"\| command \| (.*) \|", Path("r.md").read_text())
+    assert told == [f"python tiny_study.py {' '.join(flags)}" for flags in (("--n-trials", "3"), judged)]
 
 
 def test_a_study_without_a_verdict_has_no_report(with_store, capsys):

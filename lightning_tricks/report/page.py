@@ -43,7 +43,7 @@ class Report:
         reruns: the trials of what followed it.
         task: of the study.
         verdict: of the study.
-        command: that reproduces it.
+        commands: that reproduce it, one after the other.
         ablation: of the study, if there is one.
     """
 
@@ -53,11 +53,11 @@ class Report:
         reruns: Sequence[FrozenTrial],
         task: Task,
         verdict: Verdict,
-        command: str,
+        commands: Sequence[str],
         ablation: Ablation | None = None,
     ) -> None:
         self.search, self.reruns, self.task = search, reruns, task
-        self.verdict, self.command, self.ablation = verdict, command, ablation
+        self.verdict, self.commands, self.ablation = verdict, commands, ablation
         self.trials = [t for t in search.get_trials(deepcopy=False) if t.state.is_finished()]
         chosen = next(t for t in self.trials if t.number == verdict.trial)
         outcome = Outcome.read(chosen)
@@ -206,8 +206,9 @@ class Report:
     def _versions(self) -> Table:
         packages = ("lightning_tricks", "torch", "pytorch-lightning", "optuna", "mlflow")
         rows = [
-            ("command", self.command),
+            *(("command", command) for command in self.commands),
             ("seeds", f"{self.verdict.seeds} to choose, as many to report"),
+            ("trainings to choose with", str(self.verdict.budget or "as many as the seeds take")),
         ]
         if (fuse := self.search.user_attrs.get(FUSE)) is not None:
             rows.append(("trainings done as one", f"up to {fuse}, as --fuse {fuse} says"))

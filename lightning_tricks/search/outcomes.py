@@ -37,8 +37,8 @@ PARTS = (VERDICT, ABLATION)
 """What follows a search: each is a study beside it, and what it found is kept with the search."""
 PART_OF, PART_RUNS = "part_of", "part_runs"
 """What a part holds: whose it is; and a search, of its parts: their runs in MLflow."""
-COMMAND, FUSE = "command", "fuse"
-"""That began the study, and how many trainings it does as one, if that was measured."""
+COMMANDS, FUSE = "commands", "fuse"
+"""That made the study, in their order, and how many trainings it does as one, if that was measured."""
 STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
@@ -125,7 +125,7 @@ _KEPT: dict[str, TypeAdapter[Any]] = {
     MLFLOW_RUN: TypeAdapter(str),
     PART_OF: TypeAdapter(str),
     PART_RUNS: TypeAdapter(dict[str, str]),
-    COMMAND: TypeAdapter(str),
+    COMMANDS: TypeAdapter(list[str]),
     FUSE: TypeAdapter(PositiveInt),
     VERDICT: TypeAdapter(dict[str, Any]),
     ABLATION: TypeAdapter(dict[str, Any]),

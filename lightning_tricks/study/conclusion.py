@@ -36,8 +36,8 @@ def report_of(study: optuna.Study, task: Task, verdict: Verdict) -> Report:
             study_name=outcomes.part_name(study.study_name, part), storage=storage_of(study)
         ).get_trials(deepcopy=False)
     ]
-    command = study.user_attrs.get(outcomes.COMMAND, trial_updates.command())
-    return Report(study, reruns, task, verdict, command, ablation_of(study))
+    commands = study.user_attrs.get(outcomes.COMMANDS, [trial_updates.command()])
+    return Report(study, reruns, task, verdict, commands, ablation_of(study))
 
 
 class Conclusion:

@@ -203,8 +203,9 @@ class Coordinator:
         tags = {"study": name, "command": trial_updates.command(), "tricks": kind, "role": kind}
         if (run_id := self.tracker.open(known, tags)) != known:
             self.study.set_user_attr(outcomes.MLFLOW_RUN, run_id)
-        if outcomes.COMMAND not in self.study.user_attrs:
-            self.study.set_user_attr(outcomes.COMMAND, trial_updates.command())
+        commands = self.study.user_attrs.get(outcomes.COMMANDS, [])
+        if not self.repair and tags["command"] not in commands:
+            self.study.set_user_attr(outcomes.COMMANDS, [*commands, tags["command"]])
         columns, ascending = view.columns(self.task, self.space), self.task.mode == "min"
         if kind == "study":
             self.tracker.attempt(lambda: self.tracker.save_view(columns, ascending))
