@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 import optuna
-from optuna.pruners import BasePruner
+from optuna.pruners import BasePruner, NopPruner
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.search.optuna_internals import view
@@ -19,6 +19,11 @@ def warmup_epochs(epochs: int) -> int:
     would prune just the good tricks.
     """
     return math.ceil(epochs / 3)
+
+
+def prunes(study: optuna.Study) -> bool:
+    """Tell whether a study's pruner ever stops a trial."""
+    return not isinstance(study.pruner, NopPruner)
 
 
 class _LatestPruner(BasePruner):

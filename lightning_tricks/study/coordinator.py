@@ -6,26 +6,20 @@ Jobs go out to workers, events come back; a stop is an answer to one.
 import math
 import statistics
 import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, Self
 
 import optuna
-from optuna.pruners import NopPruner
-from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.errors import InputError, one_line
-from lightning_tricks.fusion.shape import shape_in, shape_of
 from lightning_tricks.search import outcomes
-from lightning_tricks.search.optuna_internals import ask, last_reported, requeue
 from lightning_tricks.search.outcomes import Outcome
-from lightning_tricks.search.shaped import PartialFixed
+from lightning_tricks.search.pruners import prunes
 from lightning_tricks.search.standing import Standing, known_runs
 from lightning_tricks.search.studies import finished
-from lightning_tricks.seeds import derive
 from lightning_tricks.selection.result import Verdict
 from lightning_tricks.space.space import Space
 from lightning_tricks.study.conclusion import Conclusion
@@ -33,6 +27,7 @@ from lightning_tricks.study.folder import StudyFolder
 from lightning_tricks.study.grouping import Grouping
 from lightning_tricks.study.history import History
 from lightning_tricks.study.progress import Progress
+from lightning_tricks.study.proposals import Proposals
 from lightning_tricks.study.signals import Signals
 from lightning_tricks.study.summary import Summary, score_of
 from lightning_tricks.study.trial_decisions import OpenTrial
@@ -41,7 +36,6 @@ from lightning_tricks.tracking import agreement, trial_updates, view
 from lightning_tricks.tracking.format import milliseconds
 from lightning_tricks.tracking.run_update import Update
 from lightning_tricks.tracking.tracker import Tracker
-from lightning_tricks.trial.job import Job
 from lightning_tricks.trial.result import Epoch, Interrupted
 from lightning_tricks.workers.base import Ended, Event, Lost, Reported, Workers
 from lightning_tricks.workers.placement import Placement
@@ -75,37 +69,26 @@ class Coordinator:
         self.study, self.task, self.space, self.seed = study, task, space, seed
         self.placement, self.tracker, self.progress = placement, tracker, progress
         self.folder, self.signals, self.repair = folder, signals, repair
-        self.prunes = not isinstance(study.pruner, NopPruner)
         self.workers: Workers | None = None
-        self.queue: deque[OpenTrial] = deque()
-        """The trials that wait for a worker."""
-        self.running: dict[int, OpenTrial] = {}
-        """Those and the trials that are trained, by number."""
         self.history = History(task.mode)
         self.trained: list[float] = []
         """The seconds of each trial that was trained in this run."""
-        planned = tracker.kind == "study"
-        self.grouping = Grouping(study, task, placement, progress, planned=planned)
-        self.latest = -1
-        """The number of the latest trial."""
-        self.waiting: set[int] = set()
-        """The numbers of the trials that were under way when the study was taken up, and come first."""
+        self.searches = tracker.kind == "study"
+        """Whether a sampler draws the trials: those of a verdict and an ablation are given."""
+        self.grouping = Grouping(study, task, placement, progress, planned=self.searches)
+        self.proposals = Proposals(study, space, seed, folder, self.history, self.grouping, self._repeat)
         self.recorded = True
         """Whether MLflow holds all of the study; certain once this is left."""
 
     def __enter__(self) -> Self:
         """Take the study up: what was under way goes back in the queue, MLflow is set right."""
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            requeue(self.study, trial)
+        left_over = self.proposals.take_up()
         for trial in finished(self.study):
             self.history.add(trial)
-        self.latest = len(self.study.get_trials(deepcopy=False)) - 1
-        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        self.waiting = {trial.number for trial in waiting}
-        self.folder.remove_checkpoints(except_of=sorted(self.waiting))
+        self.folder.remove_checkpoints(except_of=left_over)
         self.folder.rank(*outcomes.with_weights(self.history))
-        if not self.history and not waiting and self.tracker.kind == "study":
-            self._enqueue_references()
+        if not self.history and not left_over and self.searches:
+            self._begin()
         self.standing = Standing.read(self.study, self.task)
         """As it was at the start: what changes it comes after the last trial."""
         self._open_tracker()
@@ -167,10 +150,10 @@ class Coordinator:
             while not interrupted():
                 wanted = 0 if late() or self.signals.stopping else n_trials - self.history.counted
                 if self._exhausted:
-                    wanted = min(wanted, len(self.running))
+                    wanted = min(wanted, len(self.proposals.open))
                 if not self._advance(wanted):
                     break
-            if not keep_workers or self.running:
+            if not keep_workers or self.proposals.open:
                 self._close_workers()
             if self.history.counted < n_trials and self._exhausted:
                 self.progress.print("the sampler has no more to propose that was not tried")
@@ -207,24 +190,19 @@ class Coordinator:
         if not self.repair and tags["command"] not in commands:
             self.study.set_user_attr(outcomes.COMMANDS, [*commands, tags["command"]])
         columns, ascending = view.columns(self.task, self.space), self.task.mode == "min"
-        if kind == "study":
+        if self.searches:
             self.tracker.attempt(lambda: self.tracker.save_view(columns, ascending))
         whole = partial(trial_updates.whole, self.task, standing=self.standing)
         self.tracker.reconcile({t.number: partial(whole, t) for t in self.history}, wrong)
         if self.repair:
             self.tracker.sweep(known_runs(self.study))
 
-    def _enqueue_references(self) -> None:
+    def _begin(self) -> None:
         """Begin with the baseline and plain, as near to them as the space allows."""
-        references = {"baseline": self.task.reference(), "plain": self.task.tricks.plain()}
-        seen = []
-        for role, tricks in references.items():
-            nearest = self.space.nearest(tricks)
-            if role == "baseline":
-                self.study.set_user_attr(outcomes.BASELINE, nearest.model_dump())
-            if nearest not in seen:
-                seen.append(nearest)
-                self.study.enqueue_trial(self.space.params(nearest), user_attrs={"role": role})
+        baseline = self.space.nearest(self.task.reference())
+        self.study.set_user_attr(outcomes.BASELINE, baseline.model_dump())
+        plain = self.space.nearest(self.task.tricks.plain())
+        self.proposals.begin_with({"baseline": baseline, "plain": plain})
 
     @property
     def _exhausted(self) -> bool:
@@ -239,8 +217,8 @@ class Coordinator:
             if workers is not None:
                 workers.close()
         finally:
-            for running in list(self.running.values()):
-                self._requeue(running)
+            for running in list(self.proposals.open.values()):
+                self._put_back(running)
 
     def _advance(self, wanted: int) -> bool:
         """Submit what can be, and handle what happened; return whether there was anything to do.
@@ -248,20 +226,20 @@ class Coordinator:
         Args:
             wanted: finished trials, beside those there are.
         """
+        proposals, workers = self.proposals, self.workers
         if not wanted:  # nothing is begun any more
-            for running in [running for running in self.queue if not running.submitted]:
-                self._requeue(running)
-        workers = self.workers
-        if workers is None or not (wanted or self.running):
+            for running in [running for running in proposals.queue if not running.submitted]:
+                self._put_back(running)
+        if workers is None or not (wanted or proposals.open):
             return False
         for _ in range(workers.free):
-            if not self.queue and (len(self.running) >= wanted):
+            if not proposals.queue and len(proposals.open) >= wanted:
                 break
-            if not self.queue and not self._ask():
+            if not proposals.queue and not proposals.ask():
                 return True  # it took over an earlier outcome: look around before the next
-            self._submit(self._group(wanted))
-        if not self.queue and len(self.running) < wanted and workers.count > 1:
-            self._ask()  # the next one, so that no worker waits for it
+            self._submit(proposals.group(wanted, workers.count, self._leaves))
+        if not proposals.queue and len(proposals.open) < wanted and workers.count > 1:
+            proposals.ask()  # the next one, so that no worker waits for it
         try:
             workers.wait(self._on_event, WAIT_SECONDS)
         except Interrupted:
@@ -269,33 +247,6 @@ class Coordinator:
         self.history.check(FIRST_FAILURES)
         self._add_workers(wanted)
         return True
-
-    def _ask(self, first: OpenTrial | None = None, sampler: BaseSampler | None = None) -> bool:
-        """Ask for one trial; return whether there is anything to train about it.
-
-        Args:
-            first: of the group that it is for, if it is for one.
-            sampler: instead of the study's.
-        """
-        group = None if first is None else first.group
-        noted = {} if group is None else {outcomes.GROUP: list(group)}
-        trial, tricks = ask(self.study, sampler or self.study.sampler, self.space.suggest, noted)
-        self.latest = max(self.latest, trial.number)
-        self.waiting.discard(trial.number)
-        given = trial.user_attrs.get(outcomes.SEED)
-        seed = derive(self.seed, trial.number) if given is None else int(given)
-        reported = last_reported(self.study, trial) if self.prunes else -1
-        job = Job(trial.number, tricks, seed, self.folder.checkpoint(trial.number))
-        running = OpenTrial.of(trial, job, reported)
-        if group is not None and running.group is None:
-            running.join(*group)
-        self.running[trial.number] = running
-        earlier = self.history.outcome_of(tricks) if given is None else None
-        if earlier is None:
-            self.queue.append(running)
-            return True
-        self._repeat(running, *earlier)
-        return False
 
     def _repeat(self, running: OpenTrial, number: int, earlier: Outcome) -> None:
         """Let a trial end as an earlier one of its record did."""
@@ -305,44 +256,6 @@ class Coordinator:
         for epoch in outcome.history:
             self._on_report(running, epoch)
         self._finish(running, outcome)
-
-    def _group(self, wanted: int) -> list[OpenTrial]:
-        """Take the next trial out of the queue, and those that can be trained with it.
-
-        Args:
-            wanted: finished trials, beside those there are.
-        """
-        first = self.queue.popleft()
-        if first.losses:  # it may be the cause: others are not to be lost with it
-            return [first]
-        assert self.workers is not None
-        left = wanted - len(self.running) + len(self.queue) + 1
-        share = -(-left // self.workers.count)  # or other workers would have none
-        drawn = self.grouping.drawn(first, share, self.history.counted, self._leaves)
-        if drawn == 1:
-            return [first]
-        fixed = PartialFixed(shape_in(first.trial.params), self.study.sampler)
-        while len(alike := self._alike(first)) + 1 < drawn:
-            if len(self.running) >= wanted or not self._may_ask(first):
-                break
-            self._ask(first, fixed)
-        others = alike[: self.grouping.together(self._leaves) - 1]
-        for other in others:
-            self.queue.remove(other)
-        return [first, *others]
-
-    def _alike(self, first: OpenTrial) -> list[OpenTrial]:
-        """Return those of the queue that can be trained with a trial."""
-        shape = shape_of(first.job.tricks)
-        return [one for one in self.queue if shape_of(one.job.tricks) == shape and not one.losses]
-
-    def _may_ask(self, first: OpenTrial) -> bool:
-        """Tell whether further trials may be drawn for a group.
-
-        A number of a search's is planned; what waits of it was drawn before the study died.
-        """
-        next_one = min(self.waiting, default=self.latest + 1)
-        return not self.grouping.planned or next_one <= first.group_end
 
     def _submit(self, group: Sequence[OpenTrial]) -> None:
         assert self.workers is not None
@@ -361,7 +274,7 @@ class Coordinator:
 
     def _on_event(self, event: Event) -> bool:
         """Handle an event of a trial; return whether the trial is to stop."""
-        running = self.running[event.number]
+        running = self.proposals.open[event.number]
         match event:
             case Reported(epoch=epoch):
                 return self._on_report(running, epoch)
@@ -376,7 +289,7 @@ class Coordinator:
             return running.stopped
         running.epochs.append(epoch)
         self.tracker.update(running.job.number, trial_updates.epoch(epoch, milliseconds()))
-        return self.prunes and running.report(epoch, self.task.epochs)
+        return prunes(self.study) and running.report(epoch, self.task.epochs)
 
     def _on_ended(self, running: OpenTrial, event: Ended) -> None:
         job, result = running.job, event.result
@@ -404,7 +317,7 @@ class Coordinator:
             self.progress.warn(
                 f"the worker of trial {job.number} is lost ({lost.reason}): the trial goes on elsewhere"
             )
-            self.queue.appendleft(running)
+            self.proposals.queue.appendleft(running)
             return
         if result.state == "failed":
             self.progress.warn(f"trial {job.number} is given up: {result.reason}")
@@ -417,7 +330,7 @@ class Coordinator:
         state = outcomes.STATES[outcome.state]
         value = outcome.score if state == TrialState.COMPLETE else None
         ended = self.study.tell(trial, value, state=state)
-        del self.running[trial.number]
+        del self.proposals.open[trial.number]
         self.history.add(ended)
         self.folder.remove_checkpoint(trial.number)
         self.tracker.update(trial.number, trial_updates.ended(self.task, ended, outcome, self.standing))
@@ -429,12 +342,11 @@ class Coordinator:
         reason = f", {outcome.reason}" if outcome.reason else ""
         best = self.history.best
         found = "none yet" if best is None else f"{best.value:.4f} (trial {best.number})"
-        searches = self.tracker.kind == "study"
-        name = f"trial {trial.number}" if searches else trial.user_attrs[outcomes.ROLE]
+        name = f"trial {trial.number}" if self.searches else trial.user_attrs[outcomes.ROLE]
         self.progress.trial_ended(
             f"{name}: {score_of(trial)}, {took}{reason}",
             trial.state.name,
-            found if searches else "",  # of many seeds the best is the luckiest
+            found if self.searches else "",  # of many seeds the best is the luckiest
             None if repeated else outcome.seconds,
             self._parallel,
         )
@@ -444,21 +356,18 @@ class Coordinator:
         """How many workers there are."""
         return 1 if self.workers is None else self.workers.count
 
-    def _requeue(self, running: OpenTrial) -> None:
+    def _put_back(self, running: OpenTrial) -> None:
         number = running.job.number
-        del self.running[number]
-        if running in self.queue:
-            self.queue.remove(running)
         self.tracker.update(number, Update(gone=True))
         try:
-            requeue(self.study, running.trial)
+            self.proposals.put_back(running)
         except Exception as error:  # it stays RUNNING, and is taken up all the same
             self.progress.warn(f"trial {number} was not put back in the queue: {one_line(error)}")
 
     def _add_workers(self, wanted: int) -> None:
         """Move from this process to several, once the work that is left is worth their start."""
         left = wanted - 1
-        if len(self.trained) < 2 or self.running or left < 2 or self.signals.stopping:
+        if len(self.trained) < 2 or self.proposals.open or left < 2 or self.signals.stopping:
             return  # the first trial is no measure: it pays for what is loaded and compiled once
         seconds = left * statistics.median_low(self.trained)
         count = self.placement.worthwhile(self.task, left, seconds)

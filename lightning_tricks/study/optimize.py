@@ -122,9 +122,7 @@ def optimize(
     choosing = {"finalists": finalists, "seeds": seeds, "verdict_budget": verdict_budget}
     _check_numbers(n_trials=n_trials, seed=seed, keep=keep, **choosing)
     checked = check(task, space, placement.processes)
-    space = checked.space
-    folder = StudyFolder(_checkpoints(checkpoints) / study.study_name, keep, task.mode)
-    folder.check()
+    folder = _folder(checkpoints, study.study_name, keep, task)
     placement.check()
     check_tracking(tracking_uri, study.study_name)
     # Nothing was made so far; the storage comes first, for it is the last that may turn out wrong.
@@ -133,15 +131,15 @@ def optimize(
     with Progress(n_trials, quiet=not progress) as display:
         storage = retrying(storage_of(study), display.warn, lambda: signals.leaving)
         study = _Study(study.study_name, storage, study.sampler, study.pruner)
-        _check_study(study, task, space, seed, same_task, ablate and not finalists)
+        _check_study(study, task, checked.space, seed, same_task, ablate and not finalists)
         folder.create()
         with study_lock(study, folder.path, display.print, signals.leave) as lock:
             storage.guard = lock.verify
             _announce(study, n_trials, checked.notes, display)
-            identity.claim(study, task, space, seed, same_task)
+            identity.claim(study, task, checked.space, seed, same_task)
             tracker = Tracker(tracking_uri, study.study_name, display.warn, lock.verify)
             with Coordinator(
-                study, task, space, seed, placement, tracker, display, folder, signals, repair
+                study, task, checked.space, seed, placement, tracker, display, folder, signals, repair
             ) as coordinator:
                 coordinator.run(n_trials, timeout, at_timeout)
                 summary = _conclude(coordinator, finalists, seeds, verdict_budget, ablate)
@@ -196,10 +194,13 @@ def _announce(study: optuna.Study, n_trials: int, notes: list[str], display: Pro
         display.print(f"going on: {held} of {n_trials} trials are finished already")
 
 
-def _checkpoints(checkpoints: str | Path) -> Path:
+def _folder(checkpoints: str | Path, name: str, keep: int, task: Task) -> StudyFolder:
+    """Return the folder of a study, which is not made yet, but can be."""
     if not str(checkpoints):
         raise InputError("checkpoints must be the path of a folder (got '')")
-    return Path(checkpoints).absolute()
+    folder = StudyFolder(Path(checkpoints).absolute() / name, keep, task.mode)
+    folder.check()
+    return folder
 
 
 def _check_study(

@@ -1,0 +1,152 @@
+"""What is trained next: the trials that a sampler draws, alone or in groups, and those left over."""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+
+import optuna
+from optuna.samplers import BaseSampler
+from optuna.trial import TrialState
+
+from lightning_tricks.fusion.shape import shape_in, shape_of
+from lightning_tricks.search import outcomes
+from lightning_tricks.search.optuna_internals import ask, last_reported, requeue
+from lightning_tricks.search.outcomes import Outcome
+from lightning_tricks.search.pruners import prunes
+from lightning_tricks.search.shaped import PartialFixed
+from lightning_tricks.seeds import derive
+from lightning_tricks.space.space import Space
+from lightning_tricks.study.folder import StudyFolder
+from lightning_tricks.study.grouping import Grouping
+from lightning_tricks.study.history import History
+from lightning_tricks.study.trial_decisions import OpenTrial
+from lightning_tricks.trial.job import Job
+from lightning_tricks.tricks.record import Tricks
+
+Repeats = Callable[[OpenTrial, int, Outcome], None]
+"""Is told of a trial whose record was tried before, with the number and the outcome of that one."""
+
+
+class Proposals:
+    """The trials of a study that were asked for and did not end.
+
+    Args:
+        study: whose sampler draws them.
+        space: of what it draws.
+        seed: that of each trial follows from it, and its number.
+        folder: for their checkpoints.
+        history: those that ended.
+        grouping: how many are drawn together.
+        repeats: is to let those end that repeat a record.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        space: Space[Tricks],
+        seed: int,
+        folder: StudyFolder,
+        history: History,
+        grouping: Grouping,
+        repeats: Repeats,
+    ) -> None:
+        self.study, self.space, self.seed = study, space, seed
+        self.folder, self.history, self.grouping = folder, history, grouping
+        self.repeats = repeats
+        self.open: dict[int, OpenTrial] = {}
+        """All of them, by number."""
+        self.queue: deque[OpenTrial] = deque()
+        """Those that wait for a worker."""
+        self._latest = -1
+        """The number of the latest trial."""
+        self._left_over: set[int] = set()
+        """The numbers of the trials that were under way when the study was taken up, and come first."""
+
+    def take_up(self) -> list[int]:
+        """Let the trials that were under way come first; return their numbers."""
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            requeue(self.study, trial)
+        self._latest = len(self.study.get_trials(deepcopy=False)) - 1
+        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        self._left_over = {trial.number for trial in waiting}
+        return sorted(self._left_over)
+
+    def begin_with(self, references: Mapping[str, Tricks]) -> None:
+        """Let some records come first, by their roles; of equal ones the first."""
+        seen = []
+        for role, tricks in references.items():
+            if tricks not in seen:
+                seen.append(tricks)
+                self.study.enqueue_trial(self.space.params(tricks), user_attrs={outcomes.ROLE: role})
+
+    def ask(self, first: OpenTrial | None = None, sampler: BaseSampler | None = None) -> bool:
+        """Ask for one trial; return whether there is anything to train about it.
+
+        Args:
+            first: of the group that it is for, if it is for one.
+            sampler: instead of the study's.
+        """
+        group = None if first is None else first.group
+        noted = {} if group is None else {outcomes.GROUP: list(group)}
+        trial, tricks = ask(self.study, sampler or self.study.sampler, self.space.suggest, noted)
+        self._latest = max(self._latest, trial.number)
+        self._left_over.discard(trial.number)
+        given = trial.user_attrs.get(outcomes.SEED)
+        seed = derive(self.seed, trial.number) if given is None else int(given)
+        reported = last_reported(self.study, trial) if prunes(self.study) else -1
+        job = Job(trial.number, tricks, seed, self.folder.checkpoint(trial.number))
+        asked = OpenTrial.of(trial, job, reported)
+        if group is not None and asked.group is None:
+            asked.join(*group)
+        self.open[trial.number] = asked
+        earlier = self.history.outcome_of(tricks) if given is None else None
+        if earlier is None:
+            self.queue.append(asked)
+            return True
+        self.repeats(asked, *earlier)
+        return False
+
+    def group(self, wanted: int, workers: int, leaves: Callable[[], bool]) -> list[OpenTrial]:
+        """Take the next trial out of the queue, and those that can be trained with it.
+
+        Args:
+            wanted: finished trials, beside those there are.
+            workers: how many share in them.
+            leaves: tells whether all is to be dropped.
+        """
+        first = self.queue.popleft()
+        if first.losses:  # it may be the cause: others are not to be lost with it
+            return [first]
+        left = wanted - len(self.open) + len(self.queue) + 1
+        share = -(-left // workers)  # or other workers would have none
+        drawn = self.grouping.drawn(first, share, self.history.counted, leaves)
+        if drawn == 1:
+            return [first]
+        fixed = PartialFixed(shape_in(first.trial.params), self.study.sampler)
+        while len(alike := self._alike(first)) + 1 < drawn:
+            if len(self.open) >= wanted or not self._may_ask(first):
+                break
+            self.ask(first, fixed)
+        others = alike[: self.grouping.together(leaves) - 1]
+        for other in others:
+            self.queue.remove(other)
+        return [first, *others]
+
+    def put_back(self, one: OpenTrial) -> None:
+        """Let a trial wait in the storage, for a later run."""
+        del self.open[one.job.number]
+        if one in self.queue:
+            self.queue.remove(one)
+        requeue(self.study, one.trial)
+
+    def _alike(self, first: OpenTrial) -> list[OpenTrial]:
+        """Return those of the queue that can be trained with a trial."""
+        shape = shape_of(first.job.tricks)
+        return [one for one in self.queue if shape_of(one.job.tricks) == shape and not one.losses]
+
+    def _may_ask(self, first: OpenTrial) -> bool:
+        """Tell whether further trials may be drawn for a group.
+
+        A number of a search's is planned; what is left over of it was drawn before the study died.
+        """
+        next_one = min(self._left_over, default=self._latest + 1)
+        return not self.grouping.planned or next_one <= first.group_end
