@@ -2,7 +2,6 @@
 
 import ast
 import inspect
-import re
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -108,17 +107,23 @@ def _gather(node: ast.AST, parts: dict[str, ast.stmt], test: Test, seen: set[str
 
 @dataclass(frozen=True)
 class Worth:
-    """What a trick alone was worth, as `worth.md` has it."""
+    """What a trick alone was worth with some budget, as `worth.md` has it."""
 
+    epochs: int
     accuracy: str
     points: str
 
 
-def read_worth(page: Path) -> dict[tuple[str, str], Worth]:
-    """Return the rows of the table by stage and kind."""
-    cells = r"([^|]+) \| ([^|]+) \|"  # accuracy and worth, behind the paper and the learning rate
-    rows = re.findall(rf"^\| `(\w+)` \| (\w+) \|[^|]*\|[^|]*\| {cells}$", page.read_text(), re.M)
-    return {(stage, kind): Worth(accuracy, points) for stage, kind, accuracy, points in rows}
+def read_worth(page: Path) -> dict[tuple[str, str], list[Worth]]:
+    """Return the rows of the table by stage and kind, budget by budget."""
+    lines = [line.strip("|").split("|") for line in page.read_text().splitlines() if line[:1] == "|"]
+    (head, _, *rows) = ([cell.strip(" `") for cell in line] for line in lines)
+    budgets = [int(cell.split()[0]) for cell in head if cell.endswith("epochs: rate")]
+    found = {}
+    for stage, kind, _, *cells in rows:
+        pairs = zip(cells[1::3], cells[2::3], strict=True)  # each behind a learning rate
+        found[stage, kind] = [Worth(b, *pair) for b, pair in zip(budgets, pairs, strict=True)]
+    return found
 
 
 @dataclass(frozen=True)
@@ -163,7 +168,7 @@ class Known:
     """All that pages are made of beside the classes."""
 
     tests: list[Test]
-    worth: dict[tuple[str, str], Worth]
+    worth: dict[tuple[str, str], list[Worth]]
     acts: dict[str, list[Act]]
     types: list[type[Tricks]]
 

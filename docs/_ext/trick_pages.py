@@ -83,16 +83,22 @@ def _stage_page(stage: str, options: dict[str, type[Trick]], known: Known) -> st
     if len({trick.__module__ for trick in options.values()}) == 1:
         lines += [_html(part) for part in paragraphs(inspect.getmodule(base))[1:]]
     lines += ["## When it acts\n", *acts(base, stage, known)]
-    lines += ["## Its kinds\n", "| kind | what it does | searched by default in | alone, points |"]
+    lines += ["## Its kinds\n", f"| kind | what it does | searched by default in | {_budgets(known)} |"]
     lines += ["| --- | --- | --- | --- |"]
     for kind, trick in options.items():
         worth = known.worth.get((stage, kind))
-        points = worth.points.replace(" ", NO_BREAK) if worth else "—"
+        points = "; ".join(one.points.replace(" ", NO_BREAK) for one in worth or ()) or "—"
         searching = known.named(known.searching(stage, kind))
         about = inline(paragraphs(trick)[0]).replace("|", "&#124;")
         lines += [f"| [{kind}]({kind}.md) | {about} | {searching} | {points} |"]
     note = "\nWhat each was worth alone on one network is explained in [its table](../../worth.md).\n"
     return "\n".join([*lines, note, _toctree([f"{kind} <{kind}>" for kind in options])])
+
+
+def _budgets(known: Known) -> str:
+    """Return what heads the column of points."""
+    some = next(iter(known.worth.values()))
+    return f"alone, points in {' and '.join(str(one.epochs) for one in some)} epochs"
 
 
 def trick_page(stage: str, kind: str, trick: type[Trick], known: Known) -> str:
@@ -118,11 +124,9 @@ def trick_page(stage: str, kind: str, trick: type[Trick], known: Known) -> str:
     lines += ["## When it acts\n", *acts(trick, stage, known)]
     lines += ["## Example\n", example(stage, kind, trick)]
     if worth := known.worth.get((stage, kind)):
-        lines += [
-            "## What it was worth\n",
-            f"{worth.points} points of test accuracy, alone, to {worth.accuracy} %.",
-        ]
-        lines += ["[How that was measured](../../worth.md), on one small network, in five epochs.\n"]
+        lines += ["## What it was worth\n", "Alone, in test accuracy:\n"]
+        lines += [f"- in {w.epochs} epochs {w.points} points, to {w.accuracy} %" for w in worth]
+        lines += ["\n[How that was measured](../../worth.md), on one small network.\n"]
     lines += ["## How it is tested\n", *_tested(stage, kind, trick, known)]
     for paper in papers_of(trick):
         link = escape(paper.text().removesuffix(paper.url))
