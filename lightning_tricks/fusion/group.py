@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from lightning_tricks.fusion.member import Member
+from lightning_tricks.fusion.rehearsal import rehearse
 from lightning_tricks.fusion.rows import RowOptimizer, by_factor, factors, order_of, rows_of
 from lightning_tricks.fusion.stack import Stack, Unfusible
 from lightning_tricks.fusion.validation import measured
@@ -42,6 +43,7 @@ class Group:
         """By what members ended before their time."""
         self.ends = self._ends(self.members[0].module)
         self._arrange()
+        rehearse(self.stack, self.members)
 
     def _arrange(self) -> None:
         """Find out what can be done for many members at once."""

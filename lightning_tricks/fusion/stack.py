@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn import functional
 from torch.nn.utils.parametrize import type_before_parametrizations
 
-from lightning_tricks.errors import one_line
 from lightning_tricks.fusion.noise import NOISES, Noise
 from lightning_tricks.module.tricks_module import TricksModule
 from lightning_tricks.surgery.torch_internals import WeightNormFormula
@@ -37,20 +37,22 @@ class Stack:
 
     def __init__(self, modules: Sequence[TricksModule], draws: Sequence[torch.Generator]) -> None:
         _check_alike(modules)
-        self.network = _network(modules[0], copied=True)
+        self.network = network_of(modules[0], copied=True)
         for name, layer in list(self.network.named_modules()):
             if type(layer) in NOISES:
                 noise = Noise([module.get_submodule(name) for module in modules], draws)
                 self.network.set_submodule(name, noise)
             elif isinstance(layer, WeightNormFormula):
                 self.network.set_submodule(name, _WeightNorm(layer.dim))
+            elif type(layer) is nn.Embedding and layer.padding_idx is not None and not layer.max_norm:
+                layer.__class__ = _Embedding
         self.columns = _columns(modules[0])
         """Where the numbers of each trainable parameter stand in a row, by its name."""
         self._gather(modules)
 
     def _gather(self, modules: Sequence[TricksModule]) -> None:
         """Stack the tensors of networks, and make theirs views of the stack."""
-        found = [dict(_tensors(module)) for module in modules]
+        found = [dict(tensors_of(module)) for module in modules]
         rows = [torch.cat([own[name].detach().flatten() for name in self.columns]) for own in found]
         self.weights = torch.stack(rows)
         """(K, P), all that is trained."""
@@ -61,14 +63,14 @@ class Stack:
             name: self.weights[:, place].view(len(modules), *shapes[name]).requires_grad_()
             for name, place in self.columns.items()
         }
-        self._held = {
+        self.held = {
             name: torch.stack([own[name].detach() for own in found])
             for name in found[0]
             if name not in self.columns
         }
         for number, own in enumerate(found):
             for name, tensor in own.items():
-                whole = self._leaves[name] if name in self.columns else self._held[name]
+                whole = self._leaves[name] if name in self.columns else self.held[name]
                 tensor.data = whole.detach()[number]
 
     def keep(self, places: Sequence[int], modules: Sequence[TricksModule]) -> None:
@@ -80,7 +82,7 @@ class Stack:
         """
         for place, module in enumerate(modules):
             if place not in places:
-                for _, tensor in _tensors(module):
+                for _, tensor in tensors_of(module):
                     tensor.data = tensor.detach().clone()
         for layer in self.network.modules():
             if isinstance(layer, Noise):
@@ -104,7 +106,7 @@ class Stack:
         Returns:
             What a network puts out, with the networks before the samples.
         """
-        tensors = {**self._leaves, **self._held}
+        tensors = {**self._leaves, **self.held}
         dims = (0, None if shared else 0)
         return torch.vmap(self._one, in_dims=dims, randomness="error")(tensors, inputs)
 
@@ -129,11 +131,11 @@ class Stack:
 
     def state(self) -> dict[str, Tensor]:
         """Return a copy of what a forward pass may change beside the weights."""
-        return {name: held.clone() for name, held in self._held.items()}
+        return {name: held.clone() for name, held in self.held.items()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Undo what forward passes changed since `state()`."""
-        for name, held in self._held.items():
+        for name, held in self.held.items():
             held.copy_(state[name])
 
 
@@ -150,7 +152,17 @@ class _WeightNorm(nn.Module):
         return directions * (lengths / norms)
 
 
-def _network(module: TricksModule, copied: bool = False) -> nn.Module:
+class _Embedding(nn.Embedding):
+    """Leaves the padding without a gradient: torch's own forgets about it inside of `vmap`."""
+
+    def forward(self, indices: Tensor) -> Tensor:
+        assert self.padding_idx is not None  # else torch's own serves
+        learns = torch.arange(self.num_embeddings, device=indices.device).ne(self.padding_idx)
+        weight = torch.where(learns[:, None], self.weight, self.weight.detach())
+        return functional.embedding(indices, weight)
+
+
+def network_of(module: TricksModule, copied: bool = False) -> nn.Module:
     """Return all of a module that a forward pass goes through, by the names that it has there."""
     parts = {"cast": module.cast, "scaling": module.scaling, "backbone": module.backbone}
     held = nn.Sequential()
@@ -160,8 +172,9 @@ def _network(module: TricksModule, copied: bool = False) -> nn.Module:
     return held
 
 
-def _tensors(module: TricksModule) -> list[tuple[str, Tensor]]:
-    network = _network(module)
+def tensors_of(module: TricksModule) -> list[tuple[str, Tensor]]:
+    """Return the parameters and buffers of that network."""
+    network = network_of(module)
     return [*network.named_parameters(), *network.named_buffers()]
 
 
@@ -172,7 +185,7 @@ def _columns(module: TricksModule) -> dict[str, slice]:
     their own.
     """
     last = norms_and_biases(module.tricks_subject)
-    named = [(n, p) for n, p in _network(module).named_parameters() if p.requires_grad]
+    named = [(n, p) for n, p in network_of(module).named_parameters() if p.requires_grad]
     found: dict[str, slice] = {}
     at = 0
     for name, parameter in sorted(named, key=lambda pair: id(pair[1]) in last):
@@ -191,7 +204,7 @@ def _check_alike(modules: Sequence[TricksModule]) -> None:
     Raises:
         Unfusible: if they may not.
     """
-    first, *others = [dict(_network(module).named_modules()) for module in modules]
+    first, *others = [dict(network_of(module).named_modules()) for module in modules]
     for layer in first.values():
         if layer._forward_hooks or layer._forward_pre_hooks:
             raise Unfusible(f"a layer {type(layer).__name__} has hooks")
@@ -201,7 +214,7 @@ def _check_alike(modules: Sequence[TricksModule]) -> None:
         for name, layer in first.items():
             if difference := _difference(layer, other[name]):
                 raise Unfusible(f"the networks differ in {name or 'their'} {difference}")
-    shapes = [[(n, t.shape, t.dtype, t.requires_grad) for n, t in _tensors(m)] for m in modules]
+    shapes = [[(n, t.shape, t.dtype, t.requires_grad) for n, t in tensors_of(m)] for m in modules]
     if any(own != shapes[0] for own in shapes):
         raise Unfusible("the networks have tensors of different shapes")
 
@@ -211,7 +224,7 @@ def _difference(one: nn.Module, other: nn.Module) -> str:
     if type_before_parametrizations(one) is not type_before_parametrizations(other):
         return f"({type(one).__name__}, {type(other).__name__})"
     names = (vars(one).keys() | vars(other).keys()) - _OF_TORCH
-    if type(one) not in NOISES and hasattr(one, "p"):
+    if type(one) not in NOISES and "p" in vars(one):
         names |= {"p"}
     for name in sorted(names):
         if not _same(getattr(one, name, None), getattr(other, name, None)):
@@ -224,5 +237,5 @@ def _same(one: Any, other: Any) -> bool:
         return one is other or (one.__code__ == other.__code__ and not one.__closure__)
     try:
         return one is other or bool(one == other)
-    except Exception as error:  # tensors, arrays, whatever users have: nothing is known of these
-        raise Unfusible(f"a layer holds {type(one).__name__}: {one_line(error)}") from None
+    except Exception:  # tensors, arrays, whatever users have: nothing is known of these
+        raise Unfusible(f"a layer holds a {type(one).__name__} that cannot be compared") from None
