@@ -5,15 +5,16 @@ from collections import OrderedDict
 
 import pytest
 import torch
-from conftest import VARIANTS, convnet, mlp, variant
+from conftest import VARIANTS, convnet, mlp, small_data, variant
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from lightning_tricks import MLP, ConvNet, InputError, Tricks, TricksModule
+from lightning_tricks import MLP, ConvNet, InputError, Space, Task, Tricks, TricksModule
 from lightning_tricks.surgery.layers import channels
 from lightning_tricks.surgery.norm_places import beside
 from lightning_tricks.surgery.norms import NORMS, declare_norm
+from lightning_tricks.task.checks import check
 
 LAYER_NORMS = ["batch", "layer", "group"]
 
@@ -192,6 +193,24 @@ def test_a_norm_outside_of_a_sequential_is_taken_out():
     module = Own()
     variant("normalization", "none").apply(module)
     assert isinstance(module.norm, nn.Identity)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
+@pytest.mark.parametrize(
+    ("layer", "what"),
+    [
+        (nn.LazyLinear, r"'0' \(LazyLinear\) does not know its sizes yet: pass a batch through"),
+        (lambda out: nn.utils.weight_norm(nn.Linear(4, out)), "use torch.nn.utils.parametrizations"),
+    ],
+)
+def test_a_network_that_no_trick_can_act_on_is_refused_in_a_line(layer, what):
+    def backbone(tricks):
+        return nn.Sequential(layer(8), nn.ReLU(), nn.Linear(8, 3))
+
+    with pytest.raises(InputError, match=what):
+        TricksModule(backbone(None), Tricks())
+    with pytest.raises(InputError, match=what):
+        check(Task("unfit", small_data(), backbone, epochs=1), Space(Tricks))
 
 
 def test_the_users_network_is_left_as_it_was():

@@ -17,6 +17,7 @@ from lightning_tricks.errors import InputError, one_line, other_package
 from lightning_tricks.module.hooks import SAVED, TricksHooks
 from lightning_tricks.module.tricks_module import TricksModule
 from lightning_tricks.scores import Mode
+from lightning_tricks.surgery.unfit import check_fit
 from lightning_tricks.tricks.record import LEARNING, ModuleTricks, Tricks, record_of
 
 _OURS = ("tricks", "tricks_subject", "take_tricks", "pass_batch", "epoch_metrics", "logs_training")
@@ -67,6 +68,7 @@ def with_tricks(
         raise InputError(
             f"the module must be a LightningModule (got {type(module).__name__}{other_package(module)})"
         )
+    check_fit(module)
     record = tricks if isinstance(tricks, Tricks) else ModuleTricks.parse(tricks)
     for stage in (*LEARNING, "scaling"):
         if not getattr(record, stage).neutral:

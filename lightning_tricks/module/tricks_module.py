@@ -13,6 +13,7 @@ from lightning_tricks.errors import InputError, other_package
 from lightning_tricks.module.hooks import TricksHooks
 from lightning_tricks.scores import Mode
 from lightning_tricks.surgery.layers import channels, weighted_layers
+from lightning_tricks.surgery.unfit import check_fit
 from lightning_tricks.tricks.record import Tricks, record_of, type_name
 from lightning_tricks.tricks.scaling import Cast
 
@@ -72,6 +73,7 @@ class TricksModule(TricksHooks):
             raise InputError(f"the backbone is a LightningModule{other}")
         if not isinstance(backbone, nn.Module):
             raise InputError(f"the backbone must be an nn.Module (got {type(backbone).__name__})")
+        check_fit(backbone)
         record = record_of(tricks, record_type)
         self.save_hyperparameters({"tricks": record.model_dump(), "record_type": type_name(record)})
         self.loss, self.metrics = loss, dict(metrics)

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ BatchNormLayer = nn.modules.batchnorm._BatchNorm
 BatchOrInstanceNorm = nn.modules.batchnorm._NormBase
 DropoutLayer = nn.modules.dropout._DropoutNd
 WeightNormFormula = nn.utils.parametrizations._WeightNorm
+FormerWeightNorm = import_module("torch.nn.utils.weight_norm").WeightNorm
+"""A function of that name hides the module."""
 
 # One kernel for many tensors; torch.optim is written with them.
 foreach_add = torch._foreach_add

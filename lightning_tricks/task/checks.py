@@ -20,6 +20,7 @@ from lightning_tricks.scores import monitored
 from lightning_tricks.space.space import Space
 from lightning_tricks.space.trick import stages
 from lightning_tricks.surgery.pretrained import same_weights
+from lightning_tricks.surgery.unfit import check_fit
 from lightning_tricks.task.quiet import SILENT, quiet
 from lightning_tricks.task.task import Task, words
 from lightning_tricks.tricks.record import LEARNING, SURGERY, Tricks
@@ -128,6 +129,7 @@ class _Checks:
                 torch.manual_seed(seed)
                 try:
                     made.append(self.task.backbone(self.baseline))
+                    check_fit(made[-1])
                     states = [network.state_dict() for network in made]
                 except InputError:
                     raise

@@ -1,0 +1,28 @@
+"""Networks that no trick can act on, and what to do about them."""
+
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from lightning_tricks.errors import InputError
+from lightning_tricks.surgery.torch_internals import FormerWeightNorm
+
+
+def check_fit(network: nn.Module) -> None:
+    """Check that a network is whole, and can be copied.
+
+    Raises:
+        InputError: if it is not, or cannot be.
+    """
+    for name, layer in network.named_modules():
+        what = f"the layer {name or 'itself'!r} ({type(layer).__name__})"
+        tensors = [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]
+        if any(is_lazy(tensor) for tensor in tensors):
+            raise InputError(
+                f"{what} does not know its sizes yet: pass a batch through the network where it is "
+                "made, as in network(torch.zeros(1, 3, 32, 32))"
+            )
+        if any(isinstance(hook, FormerWeightNorm) for hook in layer._forward_pre_hooks.values()):
+            raise InputError(
+                f"{what} has torch.nn.utils.weight_norm, with which it cannot be copied: use "
+                "torch.nn.utils.parametrizations.weight_norm"
+            )
