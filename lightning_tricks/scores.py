@@ -1,6 +1,7 @@
 """Scores: which of two is better, said once for all that rank them, and where one is read."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -23,6 +24,13 @@ Rank = tuple[float, float, int]
 def without_split(name: str) -> str:
     """Return the name of a metric without its split: `accuracy` of `val/accuracy`, or all of it."""
     return name.partition("/")[2] or name
+
+
+def test_name(monitor: str) -> str:
+    """Return what the test split's metric is called: `test_loss` for `val_loss`, `test/f1` for `f1`."""
+    if re.match(r"val[/_]", monitor):
+        return f"test{monitor[3:]}"
+    return f"test/{without_split(monitor)}"
 
 
 def is_better(score: float, other: float, mode: Mode) -> bool:

@@ -38,6 +38,8 @@ from lightning_tricks.search.outcomes import (
 )
 from lightning_tricks.selection.ablation import (
     Ablation,
+    Effect,
+    Speed,
     level_for,
     speed,
     target,
@@ -45,6 +47,7 @@ from lightning_tricks.selection.ablation import (
     worth,
 )
 from lightning_tricks.selection.arms import arms, pairs, rates, steadiest
+from lightning_tricks.selection.intervals import Interval
 from lightning_tricks.selection.result import Verdict
 from lightning_tricks.tracking.agreement import differences
 from lightning_tricks.tracking.holdings import NUMBER, PARENT
@@ -164,6 +167,19 @@ def test_how_soon_a_score_is_reached():
     assert str(speed(curves, 0.9, 1)) == "never"
     assert speed([[0.9, 0.4]], 0.5, -1).epochs == 2.0
     assert target([]) is None
+
+
+def test_a_headline_tells_what_was_found_and_of_what_nothing_was():
+    def effect(family, stage, low):
+        slow = Speed(None, 0, 3)
+        return Effect(family, (stage,), stage, None, None, Interval(0.2, low, 0.4), slow)
+
+    taken = effect("leave one out", "dropout", -0.1)
+    alone = [effect("add one in", "dropout", 0.1), effect("add one in", "schedule", -0.1)]
+    said = Ablation(3, 5, 6, 0.99, (), (taken, *alone)).headline()
+    assert "Taken out one by one, no effect was found of dropout." in said
+    found = "what makes a difference is dropout (0.2000 ± 0.1500)"
+    assert f"Added to plain, {found}; no effect was found of schedule." in said
 
 
 # The study as a whole.

@@ -250,6 +250,17 @@ def test_what_was_measured_once_holds_for_the_study(monkeypatch):
 
 
 @pytest.mark.usefixtures("eager")
+def test_what_was_measured_holds_for_a_verdict_that_comes_later(monkeypatch):
+    measured = iter([(2, ""), (8, "")])
+    monkeypatch.setattr(width, "_measured", lambda *unused: next(measured))
+    study = create_study("tiny", storage="optuna.journal", pruner="none")
+    search(study, n_trials=20, fuse="auto")
+    search(study, n_trials=20, fuse="auto", finalists=1, seeds=3)
+    own = optuna.load_study(study_name="tiny.verdict", storage=study._storage)
+    assert own.user_attrs["fuse"] == study.user_attrs["fuse"] == 2
+
+
+@pytest.mark.usefixtures("eager")
 def test_a_study_is_the_same_whatever_was_measured(monkeypatch):
     """But for whether anything is fused at all: that decides how far a search looks ahead."""
     found = []

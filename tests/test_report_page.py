@@ -2,6 +2,7 @@
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -83,6 +84,11 @@ def test_a_report_is_kept_with_the_study_and_written_again_without_training(repo
     assert again.startswith("# Study tiny")
     assert again == report.markdown()  # the command that made the study, not the one that wrote this
     assert len(create_study("tiny").trials) == trials
+    assert tiny_study.main(tiny_study.task, ["--report", "again.md"]) == 2
+    assert "--report names the HTML file" in capsys.readouterr().err
+    shorter = replace(tiny_study.task(), epochs=99)  # which the command need not say again
+    verdict = Verdict.read(create_study("tiny").user_attrs[VERDICT])
+    assert report_of(create_study("tiny"), shorter, verdict).markdown() == again
 
 
 def test_a_report_names_every_command_that_made_the_study(with_store, monkeypatch):

@@ -9,11 +9,19 @@ import torch
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
-from lightning_tricks import Tricks
+from lightning_tricks import Tricks, scores
 from lightning_tricks.search.outcomes import Outcome, best_of, with_weights
 from lightning_tricks.search.samplers import SAMPLERS
 from lightning_tricks.study.folder import StudyFolder
 from lightning_tricks.trial.result import Epoch, Result
+
+
+@pytest.mark.parametrize(
+    ("monitor", "tested"),
+    [("val/loss", "test/loss"), ("val_loss", "test_loss"), ("f1", "test/f1"), ("value", "test/value")],
+)
+def test_the_test_splits_metric_is_called_as_the_validation_splits(monitor, tested):
+    assert scores.test_name(monitor) == tested
 
 
 def outcome(score, *losses, name="val/loss"):

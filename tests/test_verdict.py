@@ -31,6 +31,7 @@ from lightning_tricks.selection.champion import choose, simplicity
 from lightning_tricks.selection.intervals import Interval, bootstrap, chance, difference, mean_interval
 from lightning_tricks.selection.race import ERROR, FIRST, Race
 from lightning_tricks.selection.result import Verdict
+from lightning_tricks.study.conclusion import report_of
 from lightning_tricks.tracking.agreement import differences
 from lightning_tricks.tracking.holdings import NUMBER, PARENT
 from lightning_tricks.tracking.registry import _tracking_uri
@@ -397,6 +398,40 @@ def test_a_budget_is_spent_on_those_that_tie_and_a_larger_one_goes_on(study, cap
     assert 30 < chosen_with().total() <= 40
     assert Verdict.read(study.user_attrs[VERDICT]).before == 1
     assert not differences(verdict_study(), task(), store())
+
+
+class Jumps(nn.Module):
+    """Looks at its data, so that no export follows it."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = mlp()
+
+    def forward(self, inputs):
+        return self.network(inputs if inputs.sum() > 0 else inputs + 0.01)
+
+
+def test_a_verdict_stands_whose_champion_cannot_be_exported(study, capsys):
+    jumps = task(backbone=lambda tricks: Jumps())
+    search(study, jumps, progress=True)
+    assert "no champion was registered" in capsys.readouterr().err
+    first, before = study.user_attrs[VERDICT], len(verdict_study().trials)
+    assert report_of(study, jumps, Verdict.read(first)).html()
+    search(study, jumps)
+    assert study.user_attrs[VERDICT] == first  # the test split was looked at once
+    assert len(verdict_study().trials) == before
+
+
+def test_a_budget_that_leaves_nothing_says_so(study, capsys):
+    search(study, task(), verdict_budget=5, progress=True)
+    assert "5 trainings leave none for a second round, the first takes" in capsys.readouterr().err
+    with pytest.raises(InputError, match="a verdict's budget wants a verdict"):
+        search(study, task(), verdict_budget=5, finalists=0)
+
+
+def test_a_baseline_that_is_alone_is_compared_with_nothing(study):
+    search(study, task(), n_trials=1, finalists=1)
+    assert "clearly better" not in Verdict.read(study.user_attrs[VERDICT]).champion.why
 
 
 def test_less_is_better_where_the_task_says_so(study):

@@ -14,8 +14,8 @@ from lightning_tricks.report import figures
 from lightning_tricks.report.blocks import Block, Table, html_of, markdown
 from lightning_tricks.report.importance import ENOUGH, importances
 from lightning_tricks.report.worth import worth
-from lightning_tricks.scores import without_split
-from lightning_tricks.search.outcomes import FUSE, Outcome, is_repeat
+from lightning_tricks.scores import test_name
+from lightning_tricks.search.outcomes import FUSE, IDENTITY, Outcome, is_repeat
 from lightning_tricks.selection.ablation import Ablation
 from lightning_tricks.selection.result import Verdict
 from lightning_tricks.task.task import Task
@@ -58,6 +58,8 @@ class Report:
     ) -> None:
         self.search, self.reruns, self.task = search, reruns, task
         self.verdict, self.commands, self.ablation = verdict, commands, ablation
+        self.epochs = search.user_attrs.get(IDENTITY, {}).get("epochs", task.epochs)
+        """Of the study: a report asked for later need not say them again."""
         self.trials = [t for t in search.get_trials(deepcopy=False) if t.state.is_finished()]
         chosen = next(t for t in self.trials if t.number == verdict.trial)
         outcome = Outcome.read(chosen)
@@ -126,7 +128,7 @@ class Report:
         return (
             f"Which training tricks does {self.task.name!r} need? Scored by {self.task.monitor} "
             f"({'more' if self.task.mode == 'max' else 'less'} is better), trials of up to "
-            f"{self.task.epochs} epochs, {len(self.trials)} trials in the search."
+            f"{self.epochs} epochs, {len(self.trials)} trials in the search."
         )
 
     def _scores(self) -> Table:
@@ -134,7 +136,7 @@ class Report:
             (name, str(row.validation), str(row.test) if row.test else "—")
             for name, row in self.verdict.rows.items()
         ]
-        test = f"test/{without_split(self.task.monitor)}"
+        test = test_name(self.task.monitor)
         return Table(("", self.task.monitor, test), rows)
 
     def _tricks(self) -> Table:
@@ -189,8 +191,9 @@ class Report:
     def _cost(self) -> Table:
         spent = [(o, t) for t in [*self.trials, *self.reruns] if (o := Outcome.read(t)) is not None]
         seconds = sum(o.seconds for o, _ in spent if o.duplicate_of is None)
-        pruned = [o for o, t in spent if t.state == TrialState.PRUNED]
-        full = [o.seconds for o, t in spent if t.state == TrialState.COMPLETE and o.duplicate_of is None]
+        ended = [(o, t) for t in self.trials if (o := Outcome.read(t)) is not None]
+        pruned = [o for o, t in ended if t.state == TrialState.PRUNED]
+        full = [o.seconds for o, t in ended if t.state == TrialState.COMPLETE and o.duplicate_of is None]
         usual = sum(full) / len(full) if full else 0.0
         saved = sum(max(usual - o.seconds, 0.0) for o in pruned)
         states = [t.state for t in self.trials]
@@ -208,10 +211,11 @@ class Report:
         rows = [
             *(("command", command) for command in self.commands),
             ("seeds", f"{self.verdict.seeds} to choose, as many to report"),
-            ("trainings to choose with", str(self.verdict.budget or "as many as the seeds take")),
         ]
+        if self.verdict.budget:
+            rows.append(("trainings to choose with", f"up to {self.verdict.budget}"))
         if (fuse := self.search.user_attrs.get(FUSE)) is not None:
-            rows.append(("trainings done as one", f"up to {fuse}, as --fuse {fuse} says"))
+            rows.append(("trainings done as one", f"up to {fuse}, which was measured"))
         rows += [(name, version(name)) for name in packages]
         return Table(("what", "which"), [*rows, ("python", platform.python_version())])
 

@@ -80,12 +80,19 @@ class Ablation(Kept):
         own = [effect for effect in self.effects if effect.family == "leave one out"]
         if not own:
             return "Ablation: the champion is plain, and has no trick to take out."
-        told = [f"{effect.stages[0]} ({effect.worth})" for effect in own if effect.found]
-        rest = [effect.stages[0] for effect in own if not effect.found]
+        added = [effect for effect in self.effects if effect.family == "add one in"]
         of = f"of the champion's {len(own)} tricks, each at its own best learning rate"
-        worth = f"taking out {', '.join(told)} changes the score" if told else "none has an effect"
-        none = f"; no effect was found of {', '.join(rest)}" if told and rest else ""
-        return f"Ablation {of}: {worth}{none}."
+        out, alone = _sentence("Taken out one by one", own), _sentence("Added to plain", added)
+        return f"Ablation {of}. {out} {alone} A worth above 0 is for the better."
+
+
+def _sentence(doing: str, effects: Sequence[Effect]) -> str:
+    """Say of which tricks an effect was found."""
+    found = [f"{effect.stages[0]} ({effect.worth})" for effect in effects if effect.found]
+    rest = [effect.stages[0] for effect in effects if not effect.found]
+    told = [f"what makes a difference is {', '.join(found)}"] if found else []
+    told += [f"no effect was found of {', '.join(rest)}"] if rest else []
+    return f"{doing}, {'; '.join(told)}."
 
 
 def level_for(comparisons: int) -> float:

@@ -36,7 +36,7 @@ def choose(race: Race, records: Mapping[str, Tricks], seconds: Mapping[str, floa
     tied, best = tuple(race.tied()), race.best
     by = f"by the {len(race.scores[best])} seeds that choose"
     if race.beats_reference():
-        best_of = f"the best of {len(race.names)} and clearly better than the baseline"
+        best_of = f"the best of {len(race.names)} records and clearly better than the baseline"
         why = f"{by}, {best_of}"
         return Champion(best, True, tied, why)
 
@@ -49,8 +49,9 @@ def choose(race: Race, records: Mapping[str, Tricks], seconds: Mapping[str, floa
         if simplest == best
         else f"the simplest of {len(tied)} that tie with the best"
     )
-    none = f"none of {len(race.names)} is clearly better than the baseline"
-    why += f"; {by}, {none}"
+    if others := len(race.names) - 1:
+        none = "the other is not" if others == 1 else f"none of the other {others} is"
+        why += f"; {by}, {none} clearly better than the baseline"
     return Champion(simplest, False, tied, why)
 
 

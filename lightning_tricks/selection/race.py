@@ -47,6 +47,11 @@ class Race:
         return [name for name in self.names if name not in self.dropped]
 
     @property
+    def spent(self) -> int:
+        """How many trainings it took so far."""
+        return sum(len(scores) for scores in self.scores.values())
+
+    @property
     def best(self) -> str:
         """The record of the best mean among those that run."""
         return max(self.running, key=lambda name: sum(self._signed(name)))
@@ -76,10 +81,9 @@ class Race:
         Args:
             budget: so many trainings the race may take, those of the first round included.
         """
-        spent = sum(len(scores) for scores in self.scores.values())
         tied = self.tied()
         contenders = [n for n in self.running if n in tied or n == self.reference]
-        seeds = max(budget - spent, 0) // len(contenders) if len(tied) > 1 else 0
+        seeds = max(budget - self.spent, 0) // len(contenders) if len(tied) > 1 else 0
         if seeds:
             self.once_more = True
             self.dropped += [name for name in self.running if name not in contenders]

@@ -36,8 +36,13 @@ def report_of(study: optuna.Study, task: Task, verdict: Verdict) -> Report:
             study_name=outcomes.part_name(study.study_name, part), storage=storage_of(study)
         ).get_trials(deepcopy=False)
     ]
-    commands = study.user_attrs.get(outcomes.COMMANDS, [trial_updates.command()])
-    return Report(study, reruns, task, verdict, commands, ablation_of(study))
+    return Report(study, reruns, task, verdict, commands_of(study), ablation_of(study))
+
+
+def commands_of(study: optuna.Study) -> list[str]:
+    """Return the commands that made a study, in their order."""
+    commands: list[str] = study.user_attrs.get(outcomes.COMMANDS, [trial_updates.command()])
+    return commands
 
 
 class Conclusion:
@@ -133,6 +138,6 @@ class Conclusion:
         text = (
             f"Study of the training tricks of `{self.task.name}`: {self.task.monitor} of trials of up "
             f"to {self.task.epochs} epochs. {links}\n\n{summary.markdown()}\n\n"
-            f"Reproduce it with `{trial_updates.command()}`."
+            f"Reproduce it with {', then '.join(f'`{command}`' for command in commands_of(self.study))}."
         )
         self.recorded &= self.tracker.attempt(lambda: self.tracker.describe(text, metrics))

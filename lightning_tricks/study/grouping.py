@@ -74,8 +74,7 @@ class Grouping:
                 found = width.of(self.task, self.placement.processes, interrupted)
             except Interrupted:
                 return 1  # whoever trains is told to leave as well
-            if self.planned:
-                self.study.set_user_attr(outcomes.FUSE, found)
+            self.study.set_user_attr(outcomes.FUSE, found)
             times = "one by one" if found == 1 else f"up to {found} at a time, as one"
             self.progress.print(f"trainings are done {times}: {width.why}")
         return width.of(self.task)

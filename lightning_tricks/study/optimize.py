@@ -177,6 +177,7 @@ def _conclude(
     else:
         judged = verdict.again(search)
     if ablate and judged is not None:
+        search.conclude(judged)  # which is not to wait for what may take hours
         ablation.ablate(search, judged.trial, seeds)
     return search.conclude(judged)
 
@@ -221,6 +222,8 @@ def _check_numbers(**numbers: int) -> None:
     for name, value in numbers.items():
         if not isinstance(value, int) or value < _LEAST[name]:
             raise InputError(f"{name} must be a whole number of at least {_LEAST[name]} (got {value!r})")
+    if numbers["verdict_budget"] and not numbers["finalists"]:
+        raise InputError("a verdict's budget wants a verdict: leave finalists above 0")
 
 
 def _check(name: str, task: Task, space: Space[Any], timeout: float | None, at_timeout: str) -> None:

@@ -126,6 +126,8 @@ def _report(name: str, given: argparse.Namespace, task: Task) -> int:
     if (verdict := verdict_of(study)) is None:
         raise InputError(f"study {name!r} has no verdict yet: run it with --finalists first")
     path = Path(given.report)
+    if path.suffix == ".md":
+        raise InputError(f"--report names the HTML file, beside which Markdown is written (got {path})")
     report = report_of(study, task, verdict)
     try:
         path.write_text(report.html(), encoding="utf-8")

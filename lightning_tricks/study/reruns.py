@@ -68,10 +68,8 @@ def _study(search: Coordinator, part: str) -> optuna.Study:
             load_if_exists=True,
         )
     held = search.study.user_attrs
-    for name, value in (
-        (outcomes.PART_OF, search.study.study_name),
-        (outcomes.BASELINE, held[outcomes.BASELINE]),
-    ):
+    passed_on = {name: held[name] for name in (outcomes.BASELINE, outcomes.FUSE) if name in held}
+    for name, value in {outcomes.PART_OF: search.study.study_name, **passed_on}.items():
         if study.user_attrs.get(name) != value:
             study.set_user_attr(name, value)
     return study

@@ -8,7 +8,7 @@ from torch import Tensor
 from lightning_tricks.module.conversion import without_tricks
 from lightning_tricks.module.ensemble import Ensemble
 from lightning_tricks.module.tricks_module import TricksModule
-from lightning_tricks.scores import without_split
+from lightning_tricks.scores import test_name
 from lightning_tricks.selection.intervals import Interval, mean_interval
 from lightning_tricks.selection.result import Row
 from lightning_tricks.study import evaluation
@@ -45,9 +45,10 @@ class Rows:
         held = [answer for answer in answers if answer is not None]
         if measure is not None and held:
             return evaluation.interval(measure, [outputs for outputs, _ in held], held[0][1])
-        name = f"test/{without_split(self.task.monitor)}"
-        tests = self.trained.standing.tests
+        name, tests = test_name(self.task.monitor), self.trained.standing.tests
         found = [tests[t.number][name] for t in trials if name in tests[t.number]]
+        if not found:
+            self.trained.progress.warn(f"the test split is left out: its metrics have no {name}")
         return mean_interval(found) if found else None
 
     def ensemble_row(self, trials: Sequence[FrozenTrial]) -> Row | None:

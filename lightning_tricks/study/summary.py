@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_tricks.notebook import html_table
-from lightning_tricks.scores import without_split
+from lightning_tricks.scores import test_name
 from lightning_tricks.search.outcomes import Outcome, best_of, is_repeat, trial_of
 from lightning_tricks.search.standing import Standing
 from lightning_tricks.search.studies import finished
@@ -157,7 +157,7 @@ def summarize_verdict(
     rows = [[task.monitor, *(str(row.validation) for row in verdict.rows.values())]]
     if any(row.test for row in verdict.rows.values()):
         tests = [str(row.test or "") for row in verdict.rows.values()]
-        rows.append([f"test/{without_split(task.monitor)}", *tests])
+        rows.append([test_name(task.monitor), *tests])
     trials = [own.get(role) for role in verdict.rows]
     known = [trial for trial in trials if trial is not None]
     tricks = [[*row, *[""] * (len(trials) - len(known))] for row in _tricks(task, known)]

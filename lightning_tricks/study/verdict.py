@@ -91,8 +91,7 @@ def _judge(
         means = {f"{row}/validation": scored.validation.mean for row, scored in rows.items()}
         means |= {f"{row}/test": scored.test.mean for row, scored in rows.items() if scored.test}
         own.recorded &= own.tracker.attempt(lambda: own.tracker.describe(words, means))
-        if judgement.registered:
-            search.study.set_user_attr(VERDICT, verdict.plain())
+        search.study.set_user_attr(VERDICT, verdict.plain())
     return verdict
 
 
@@ -119,8 +118,6 @@ class _Judgement:
         self.search, self.own, self.records = search, own, records
         self.seeds, self.budget = seeds, budget
         self.task, self.reruns, self.rows = search.task, Reruns(own), Rows(own)
-        self.registered = False
-        """Whether MLflow holds the champion."""
         self.reports: dict[str, list[FrozenTrial]] = {}
         """The trials of the report, by the names of their records."""
 
@@ -148,8 +145,12 @@ class _Judgement:
             yield from self._train(race.running, [draw])
         if further := race.second_round(self.budget):
             tied = len(race.running)
-            self.own.progress.print(f"verdict: {tied} records go on, over {further} seeds more")
+            more = "one seed more" if further == 1 else f"{further} seeds more"
+            self.own.progress.print(f"verdict: {tied} records go on, over {more}")
             yield from self._train(race.running, range(self.seeds, self.seeds + further))
+        elif self.budget and len(race.tied()) > 1:
+            what = f"{self.budget} trainings leave none for a second round"
+            self.own.progress.print(f"verdict: {what}, the first takes {race.spent}")
 
     def _train(self, names: Sequence[str], draws: Sequence[int]) -> list[dict[str, FrozenTrial]]:
         return self.reruns.run(SELECTION, {name: self.records[name] for name in names}, draws)
@@ -202,7 +203,6 @@ class _Judgement:
             remember_champion(self.search.study, number, tracker.run_of(middle.number), version)
             if (together := self.rows.ensemble(trials)) is not None:
                 models.register_ensemble(self.task, together, tracker, middle.number, len(trials))
-            self.registered = True
         except Exception as error:  # of the export or MLflow: the study stands
             self.own.progress.warn(
                 f"no champion was registered: {type(error).__name__}: {one_line(error)}"
