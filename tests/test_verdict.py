@@ -460,6 +460,7 @@ def test_a_champion_of_a_verdict_stays_where_a_search_goes_on_without_one(study)
     search(study, task())
     before = study.user_attrs[CHAMPION]
     summary = search(study, task(), n_trials=5, finalists=0)
+    assert "of the first 4 trials: 1 came after it" in summary.text()
     assert study.user_attrs[CHAMPION] == before
     assert "champion (trial" in " ".join(summary.header)
 

@@ -36,6 +36,8 @@ class Verdict(Kept):
     budget: int = 0
     """So many trainings were to be had for choosing; of those that the first round left, those that tied
     had a second one."""
+    searched: int = 0
+    """How many trials the search had then."""
     before: int = 0
     """How many verdicts of the study have looked at its test split before."""
 

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from lightning_tricks.notebook import html_table
 from lightning_tricks.scores import test_name
-from lightning_tricks.search.outcomes import Outcome, best_of, is_repeat, trial_of
+from lightning_tricks.search.outcomes import Outcome, best_of, counted, is_repeat, trial_of
 from lightning_tricks.search.standing import Standing
 from lightning_tricks.search.studies import finished
 from lightning_tricks.selection.ablation import Ablation
@@ -169,6 +169,8 @@ def summarize_verdict(
     header = ["", *(titles.get(role, role) for role in verdict.rows)]
     meaning = "±: 95 % intervals; of validation over seeds, of test over seeds and samples"
     told = [meaning, verdict.headline(task.monitor, task.mode)]
+    if (later := counted(ended) - verdict.searched) > 0 < verdict.searched:
+        told.append(f"This verdict is of the first {verdict.searched} trials: {later} came after it.")
     told += [ablation.headline()] if ablation is not None and ablation.trial == verdict.trial else []
     return Summary(header, rows + tricks, "\n".join([*told, count(ended)]), marked=marked)
 

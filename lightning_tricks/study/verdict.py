@@ -62,11 +62,16 @@ def again(search: Coordinator) -> Verdict | None:
         return before
     known = finalists(search, len(search.history))
     trials = {name: known[name] for name in before.names}
-    return _judge(search, trials, before.seeds, before.budget, before.before)
+    return _judge(search, trials, before.seeds, before.budget, before.before, before.searched)
 
 
 def _judge(
-    search: Coordinator, trials: Mapping[str, FrozenTrial], seeds: int, budget: int, looks: int
+    search: Coordinator,
+    trials: Mapping[str, FrozenTrial],
+    seeds: int,
+    budget: int,
+    looks: int,
+    searched: int | None = None,
 ) -> Verdict:
     """Run what of a verdict was not run yet, and register its champion.
 
@@ -76,6 +81,7 @@ def _judge(
         seeds: to choose with, and as many again to report.
         budget: of trainings for choosing.
         looks: that earlier verdicts had at the test split.
+        searched: how many trials the search had, if it went on since.
     """
     records = {name: record_of(search, trial) for name, trial in trials.items()}
     with beside(search, VERDICT) as own:
@@ -85,7 +91,8 @@ def _judge(
         champion = judgement.select()
         rows = judgement.report(champion.name)
         number, gain = trials[champion.name].number, judgement.gain(champion.name)
-        verdict = Verdict(tuple(trials), seeds, champion, number, rows, gain, budget, looks)
+        held = (budget, search.history.counted if searched is None else searched, looks)
+        verdict = Verdict(tuple(trials), seeds, champion, number, rows, gain, *held)
         words = verdict.headline(search.task.monitor, search.task.mode)
         judgement.register(champion.name, number, words)
         means = {f"{row}/validation": scored.validation.mean for row, scored in rows.items()}
