@@ -1,6 +1,5 @@
 """Is a trial in a group what it is alone?"""
 
-import copy
 import dataclasses
 
 import pytest
@@ -12,9 +11,6 @@ from torchmetrics import MeanAbsoluteError
 from lightning_tricks import InMemoryData, Split, Task, Tricks, train
 from lightning_tricks.fusion import rows
 from lightning_tricks.fusion.fuser import Fuser
-from lightning_tricks.fusion.member import Member, Trainee
-from lightning_tricks.fusion.rehearsal import rehearse
-from lightning_tricks.fusion.stack import Stack
 from lightning_tricks.trial import callback
 from lightning_tricks.trial.job import Job
 from lightning_tricks.trial.result import Interrupted
@@ -176,86 +172,6 @@ def test_what_cannot_be_fused_is_trained_alone_and_says_why_once():
     assert results[0].trouble == f"trials are trained one by one: {fuser.refusal}"
     for number, result in results.items():
         assert result.score == train(task, Tricks(), number).score
-
-
-class Follows(nn.Module):
-    """Keeps a mean of its inputs, in a new tensor each time."""
-
-    def __init__(self):
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(6))
-
-    def forward(self, inputs):
-        if self.training:
-            self.mean = 0.9 * self.mean + 0.1 * inputs.detach().mean(0)
-        return inputs - self.mean
-
-
-class Counts(nn.Module):
-    """Counts its passes."""
-
-    passes = 0
-
-    def forward(self, inputs):
-        self.passes += 1
-        return inputs / self.passes
-
-
-class Scores(nn.Module):
-    """Looks tokens up, of which one is padding; and has a parameter of a short name."""
-
-    def __init__(self):
-        super().__init__()
-        self.words = nn.Embedding(4, 3, padding_idx=1)
-        self.p = nn.Parameter(torch.ones(18))
-
-    def forward(self, inputs):
-        return self.words(inputs.abs().long().clamp(max=3)).flatten(1) * self.p
-
-
-def encoder():
-    layer = nn.TransformerEncoderLayer(6, 2, 8, dropout=0.0, batch_first=True)
-    return nn.Sequential(nn.Unflatten(1, (1, 6)), layer, nn.Flatten())
-
-
-@pytest.mark.usefixtures("doubles")
-@pytest.mark.parametrize(
-    ("network", "why"),
-    [
-        (Follows, "the backbone.0.mean of a step would be other numbers than alone"),
-        (Counts, "a layer changes its passes as it goes"),
-        (Scores, ""),
-        (encoder, None),  # its masks may be drawn in another order: in which depends on torch
-    ],
-)
-def test_what_would_be_other_numbers_in_silence_is_found_by_a_rehearsal(network, why):
-    width = {Scores: 18}.get(network, 6)
-
-    def backbone(tricks):
-        return nn.Sequential(network(), nn.Linear(width, 8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 3))
-
-    task = Task("rehearsed", small_data(), backbone, epochs=2)
-    record = Tricks(normalization="own", dropout="dropout")
-    found, refusal = together(task, [record] * 3, [3, 4, 5])
-    assert why in (refusal, None)
-    for result, seed in zip(found, (3, 4, 5), strict=True):
-        assert_same(result, train(task, record, seed))
-
-
-def test_a_rehearsal_leaves_everything_as_it_was():
-    task = Task("rehearsed", small_data(), lambda tricks: mlp(), epochs=1)
-    record = Tricks(normalization="batch", dropout="dropout")
-    trainees = [Trainee(task, record, seed) for seed in (1, 2)]
-    members = [Member(trainee, lambda: False, torch.device("cpu")) for trainee in trainees]
-    for member in members:
-        member.random.manual_seed(7)
-    before = [copy.deepcopy(member.module.state_dict()) for member in members]
-    stack = Stack([m.module for m in members], [m.random for m in members])
-    rehearse(stack, members)
-    for member, state in zip(members, before, strict=True):
-        torch.testing.assert_close(member.module.state_dict(), state, rtol=0, atol=0)
-        fresh = torch.Generator().manual_seed(7)
-        assert torch.equal(member.random.get_state(), fresh.get_state())
 
 
 @pytest.mark.parametrize(

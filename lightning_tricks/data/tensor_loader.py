@@ -75,7 +75,8 @@ class TensorLoader:
             # Of even sizes, so that the last one too has samples for every process.
             pieces = (torch.tensor_split(part, len(self)) for part in (inputs, targets))
             for some_inputs, some_targets in zip(*pieces, strict=True):
-                yield some_inputs[first::step], some_targets[first::step]
+                # Copies, for a network may change its inputs in place.
+                yield some_inputs[first::step].clone(), some_targets[first::step].clone()
             return
         # Once an epoch: to ask takes as long as to slice a small batch.
         pinned = inputs.device.type == "cpu" and torch.cuda.is_available()

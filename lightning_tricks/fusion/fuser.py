@@ -20,6 +20,14 @@ from lightning_tricks.trial.job import Job
 from lightning_tricks.trial.repeats import tasks_of
 from lightning_tricks.trial.result import Interrupted, Result
 
+_OF_DATA = (
+    "train_dataloader",
+    "val_dataloader",
+    "on_before_batch_transfer",
+    "transfer_batch_to_device",
+    "on_after_batch_transfer",
+)
+"""What of InMemoryData a group does for it."""
 Tell = Callable[[Job, Result | RankDied], None]
 """Takes a trial, and what became of it; `RankDied` if a process that trained it did."""
 
@@ -30,6 +38,10 @@ def refusal(task: Task, devices: int = 1) -> str:
         return "several devices train a trial"
     if not isinstance(task.data, InMemoryData):
         return "the data are not InMemoryData"
+    if own := [
+        name for name in _OF_DATA if getattr(type(task.data), name) is not getattr(InMemoryData, name)
+    ]:
+        return f"the data have their own {own[0]}"
     if others := sorted(set(task.trainer) - {"accelerator"}):
         return f"the trainer sets {', '.join(others)}"
     if task.compiled or task.channels_last:

@@ -225,4 +225,6 @@ class Group:
         except Exception as error:  # the user's code may raise anything
             if isinstance(error, Interrupted) or self.interrupted():
                 raise Interrupted from None
+            if isinstance(error, Unfusible):
+                raise
             self.errors[member] = error

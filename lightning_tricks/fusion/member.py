@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_tricks.data.in_memory import InMemoryData
-from lightning_tricks.fusion.rows import Penalty, RowOptimizer
+from lightning_tricks.fusion.rows import Penalty, RowOptimizer, is_elementwise
 from lightning_tricks.fusion.stack import Stack, Unfusible
 from lightning_tricks.fusion.trainer import MemberTrainer
 from lightning_tricks.module.tricks_module import TricksModule
@@ -98,7 +98,7 @@ class Member:
         groups = self.module.parameter_groups()
         penalties = self._penalties(groups, stack)
         trick = self.tricks.optimizer
-        if penalties and isinstance(trick, FormulaTrick) and trick.elementwise:
+        if penalties and isinstance(trick, FormulaTrick) and is_elementwise(trick):
             row = stack.weights[place].detach()
             self.trainer.optimizers = [RowOptimizer(row, trick, penalties)]
         else:
@@ -185,12 +185,15 @@ class Member:
             norm: of all of them.
         """
         self._show_gradients()
-        return self.tricks.clipping.clip(self.module.tricks_subject, [self._gradient], norm)
+        gradients = [gradient for _, gradient in self._gradients]
+        with self.drawing():
+            return self.tricks.clipping.clip(self.module.tricks_subject, gradients, norm)
 
     def step(self) -> None:
         """Take a step with an optimizer of its own."""
         self._show_gradients()
-        self.optimizer.step()
+        with self.drawing():
+            self.optimizer.step()
 
     def _show_gradients(self) -> None:
         for parameter, gradient in self._gradients:

@@ -20,6 +20,10 @@ def _each_sample(inputs: Tensor) -> tuple[int, ...]:
     return (len(inputs), *(1 for _ in inputs.shape[1:]))
 
 
+def _each_batch(inputs: Tensor) -> tuple[int, ...]:
+    return tuple(1 for _ in inputs.shape)
+
+
 NOISES: Mapping[type[nn.Module], Callable[[Tensor], tuple[int, ...]]] = {
     nn.Dropout: _each_number,
     nn.Dropout2d: _each_channel,
@@ -40,6 +44,8 @@ class Noise(nn.Module):
     def __init__(self, layers: Sequence[Any], draws: Sequence[torch.Generator]) -> None:
         super().__init__()
         self.shape = NOISES[type(layers[0])]
+        if getattr(layers[0], "mode", "row") == "batch":
+            self.shape = _each_batch
         self.rates = [float(layer.p) for layer in layers]
         self.draws = list(draws)
 

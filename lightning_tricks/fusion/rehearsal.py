@@ -1,25 +1,34 @@
 """Does a group compute what its members would alone? Tried on one batch before anything is trained.
 
 `vmap` knows most of what networks do, and refuses most of what it does not know; some it computes
-otherwise, in silence. So one member passes a batch forward and back by itself too.
+otherwise, in silence. So one member passes a batch by itself too, in training and in evaluation, at
+weights a little beside its own, for a layer that begins as nothing would hide what comes before it.
 """
 
-from collections.abc import Sequence
-from itertools import chain
+import copy
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils._pytree import tree_leaves
 
 from lightning_tricks.fusion.member import Member
 from lightning_tricks.fusion.stack import Stack, Unfusible, network_of, tensors_of
 
 TOLERANCE = 0.01
-"""By so much of its length a loss, a gradient or a buffer may differ: sums have another order."""
+"""By so much of its length a number may differ: sums are taken in another order."""
+NUDGE = 0.02
+"""The standard deviation of what is added to the weights."""
+Numbers = Mapping[str, Tensor]
+"""What a pass gives, by name."""
 
 
 def rehearse(stack: Stack, members: Sequence[Member]) -> None:
-    """Pass a batch through all networks as one, and through the last of them alone.
+    """Pass a batch through the last of the networks alone, and through all as one.
 
     Weights, buffers and random states are afterwards what they were.
 
@@ -28,68 +37,149 @@ def rehearse(stack: Stack, members: Sequence[Member]) -> None:
         members: whose they are.
 
     Raises:
-        Unfusible: if the results differ, or layers keep something beside tensors.
+        Unfusible: if the results differ, or something beside tensors changes.
         Exception: what a pass through the networks raised.
     """
-    last, place = members[-1], len(members) - 1
-    last.module.train()
+    weights, last = stack.weights.detach().clone(), members[-1]
+    drawn = _drawn()
+    with torch.no_grad():
+        nudges = torch.randn(weights.shape[1], generator=torch.Generator().manual_seed(0))
+        stack.weights += NUDGE * nudges.to(weights)
+    try:
+        for training in (True, False):
+            _compare(stack, members, training)
+    finally:
+        last.module.train()
+        with torch.no_grad():
+            stack.weights.copy_(weights)
+    if _drawn() != drawn:
+        raise Unfusible("a network draws with NumPy's or Python's random numbers")
+
+
+def _compare(stack: Stack, members: Sequence[Member], training: bool) -> None:
+    last, held = members[-1], stack.state()
+    states = [member.random.get_state() for member in members]
+    last.module.train(training)
     stack.follow(last.module)
-    inputs, targets = _example(last)
-    held, random = stack.state(), [member.random.get_state() for member in members]
-    attributes = _attributes(stack.network)
-    outputs = stack.outputs(torch.stack([inputs] * len(members)))
-    loss_of = torch.vmap(last.module.loss_of, in_dims=(0, None), randomness="error")
-    losses = loss_of(outputs, targets)
-    stack.backward(losses)
-    for name, value in _attributes(stack.network).items():
-        if attributes.get(name) is not value:
-            raise Unfusible(f"a layer changes its {name.rpartition('.')[2]} as it goes")
-    buffers = {name: tensor[place].clone() for name, tensor in stack.held.items()}
-    mine = {"loss": losses[place].detach(), "gradients": stack.gradients[place], **buffers}
-    stack.restore(held)
-    for member, state in zip(members, random, strict=True):
-        member.random.set_state(state)
-    theirs = _alone(last, inputs, targets, stack.columns)
-    last.random.set_state(random[-1])
-    for name, tensor in theirs.items():
-        if not _close(mine[name].float(), tensor.float()):
+    loss, layers = last.module.loss, _attributes(stack.network)
+    last.module.loss = copy.deepcopy(loss)  # which may keep something, too
+    kept = _attributes(last.module.loss)
+    try:
+        # Alone first, so that what is kept for later is an ordinary tensor.
+        alone = _alone(last, stack.columns)
+        _set(members, states)
+        together = _together(stack, members)
+        changed = _changed(layers, _attributes(stack.network)) or _changed(
+            kept, _attributes(last.module.loss)
+        )
+    finally:
+        last.module.loss = loss
+        stack.restore(held)
+        _set(members, states)
+    if changed:
+        raise Unfusible(f"a layer or the loss changes its {changed} as it goes")
+    length = sum(float(tensor.norm()) for name, tensor in alone.items() if name in stack.columns)
+    for name, expected in alone.items():
+        floor = 1e-4 * length if name in stack.columns else 1e-6
+        if not _close(together[name], expected, floor):
             raise Unfusible(f"the {name} of a step would be other numbers than alone")
 
 
+def _set(members: Sequence[Member], states: Sequence[Tensor]) -> None:
+    for member, state in zip(members, states, strict=True):
+        member.random.set_state(state)
+
+
 def _example(member: Member) -> tuple[Tensor, Tensor]:
-    """Return the first samples, as the network takes them, and their targets."""
-    inputs, targets = (part[: member.loader.batch_size] for part in member.loader.split)
-    return member.module.cast(inputs.to(member.random.device)), targets.to(member.random.device)
+    """Return copies of the first samples, as the network takes them, and of their targets."""
+    device = member.random.device
+    inputs, targets = (part[: member.loader.batch_size].clone() for part in member.loader.split)
+    return member.module.cast(inputs.to(device)), targets.to(device)
 
 
-def _alone(
-    member: Member, inputs: Tensor, targets: Tensor, columns: dict[str, slice]
-) -> dict[str, Tensor]:
-    """Return the loss of a member, its gradients and what becomes of its buffers, by itself."""
+def _alone(member: Member, columns: Mapping[str, slice]) -> Numbers:
+    """Return what a pass of a member gives by itself."""
     module = member.module
-    tensors = {name: tensor.detach().clone() for name, tensor in tensors_of(module)}
-    leaves = [tensors[name].requires_grad_() for name in columns]
-    with member.drawing():
+    before = {name: tensor.detach().clone() for name, tensor in tensors_of(module)}
+    tensors = {name: tensor.clone() for name, tensor in before.items()}
+    leaves = {name: tensors[name].requires_grad_(module.training) for name in columns}
+    inputs, targets = _example(member)
+    with member.drawing(), torch.set_grad_enabled(module.training):
         outputs = functional_call(network_of(module), tensors, (inputs,))
-        loss = module.loss_of(outputs, targets)
-    gradients = torch.autograd.grad(loss, leaves)
-    buffers = {name: tensors[name].detach() for name in tensors if name not in columns}
-    whole = torch.cat([gradient.flatten() for gradient in gradients])
-    return {"loss": loss.detach(), "gradients": whole, **buffers}
+        numbers = _numbers(outputs)
+        if module.training:
+            loss = module.loss_of(outputs, targets)
+            numbers |= dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
+    return numbers | _changes(before, tensors, columns)
 
 
-def _close(one: Tensor, other: Tensor) -> bool:
+def _together(stack: Stack, members: Sequence[Member]) -> Numbers:
+    """Return what a pass of all gives the last of them."""
+    last, place = members[-1], len(members) - 1
+    before = {name: tensor[place] for name, tensor in stack.state().items()}
+    inputs, targets = _example(last)
+    with torch.set_grad_enabled(last.module.training):
+        outputs = stack.outputs(torch.stack([inputs] * len(members)))
+        numbers = _numbers([whole[place] for whole in tree_leaves(outputs)])
+        if last.module.training:
+            loss_of = torch.vmap(last.module.loss_of, in_dims=(0, None), randomness="error")
+            stack.backward(loss_of(outputs, targets))
+            row = stack.gradients[place].clone()
+            numbers |= {name: row[columns] for name, columns in stack.columns.items()}
+    now = {name: tensor[place] for name, tensor in stack.held.items()}
+    return numbers | _changes(before, now, stack.columns)
+
+
+def _numbers(outputs: Any) -> dict[str, Tensor]:
+    return {f"output {at}": some.detach().clone() for at, some in enumerate(tree_leaves(outputs))}
+
+
+def _changes(before: Numbers, now: Numbers, columns: Mapping[str, slice]) -> dict[str, Tensor]:
+    """Return by how much buffers are other than before."""
+    return {
+        name: _double(now[name].detach()) - _double(before[name])
+        for name in before
+        if name not in columns
+    }
+
+
+def _double(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
+
+
+def _close(one: Tensor, other: Tensor, floor: float) -> bool:
     """Tell whether two tensors are equal but for rounding; where they are not finite, all is alike."""
+    one, other = _double(one.flatten()), _double(other.flatten())
     if not (torch.isfinite(one).all() and torch.isfinite(other).all()):
         return True
-    length = torch.linalg.vector_norm(other)
-    return bool(torch.linalg.vector_norm(one - other) <= TOLERANCE * length + 1e-6)
+    return bool(torch.linalg.vector_norm(one - other) <= TOLERANCE * other.norm() + floor)
 
 
-def _attributes(network: nn.Module) -> dict[str, object]:
-    """Return what layers hold beside parameters and buffers, as far as one sees whether it changes."""
-    layers = chain.from_iterable(
-        ((f"{name}.{key}", value) for key, value in vars(layer).items())
-        for name, layer in network.named_modules()
-    )
-    return {name: value for name, value in layers if isinstance(value, (bool, int, float, str, Tensor))}
+def _attributes(whole: Any) -> dict[str, Any]:
+    """Return what layers, or a loss, hold beside their tensors, as far as it can be compared."""
+    layers = dict(whole.named_modules()) if isinstance(whole, nn.Module) else {"": whole}
+    return {
+        f"{name}.{key}": repr(value) if isinstance(value, (dict, list, set)) else value
+        for name, layer in layers.items()
+        for key, value in getattr(layer, "__dict__", {}).items()
+        if isinstance(value, (bool, int, float, str, Tensor, list, dict, set))
+        and key not in ("_parameters", "_modules", "training")
+        and not (key == "_buffers" and layer is not whole)
+    }
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return the name of an attribute that is another one; empty if none is."""
+    for name, value in now.items():
+        same = before.get(name) is value or (
+            not isinstance(value, Tensor) and name in before and before[name] == value
+        )
+        if not same:
+            return name.rpartition(".")[2]
+    return ""
+
+
+def _drawn() -> tuple[Any, ...]:
+    """Return the states of random numbers that no member has for itself."""
+    kind, numbers, *rest = np.random.get_state()  # noqa: NPY002  # it is the old one that has a state
+    return random.getstate(), kind, np.asarray(numbers).tobytes(), *rest

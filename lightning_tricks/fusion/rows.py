@@ -161,6 +161,12 @@ def order_of(trick: Trick) -> str:
     return repr(_form(trick))
 
 
+def is_elementwise(trick: FormulaTrick) -> bool:
+    """Tell whether a formula says that it is; one of the user's by itself, not by what it inherits."""
+    ours = type(trick).__module__.partition(".")[0] == __name__.partition(".")[0]
+    return trick.elementwise and (ours or "elementwise" in vars(type(trick)))
+
+
 def factors(clippings: Sequence[Trick], norms: Tensor) -> Tensor:
     """Return what to multiply the gradients of each member with, 1 where it clips in another way.
 
@@ -170,7 +176,7 @@ def factors(clippings: Sequence[Trick], norms: Tensor) -> Tensor:
     """
     found = torch.ones_like(norms)
     for kind, factor in ((NormClipping, norm_factor), (UnitClipping, unit_factor)):
-        own = [isinstance(clipping, kind) for clipping in clippings]
+        own = [type(clipping) is kind for clipping in clippings]
         if any(own):
             theta = norms.new_tensor([getattr(clipping, "theta", 1.0) for clipping in clippings])
             found = torch.where(torch.tensor(own, device=norms.device), factor(norms, theta), found)

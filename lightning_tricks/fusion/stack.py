@@ -44,7 +44,7 @@ class Stack:
                 self.network.set_submodule(name, noise)
             elif isinstance(layer, WeightNormFormula):
                 self.network.set_submodule(name, _WeightNorm(layer.dim))
-            elif type(layer) is nn.Embedding and layer.padding_idx is not None and not layer.max_norm:
+            elif getattr(layer, "padding_idx", None) is not None and _is_plain_embedding(layer):
                 layer.__class__ = _Embedding
         self.columns = _columns(modules[0])
         """Where the numbers of each trainable parameter stand in a row, by its name."""
@@ -152,6 +152,10 @@ class _WeightNorm(nn.Module):
         return directions * (lengths / norms)
 
 
+def _is_plain_embedding(layer: nn.Module) -> bool:
+    return type(layer).forward is nn.Embedding.forward and not layer.max_norm
+
+
 class _Embedding(nn.Embedding):
     """Leaves the padding without a gradient: torch's own forgets about it inside of `vmap`."""
 
@@ -205,6 +209,8 @@ def _check_alike(modules: Sequence[TricksModule]) -> None:
         Unfusible: if they may not.
     """
     first, *others = [dict(network_of(module).named_modules()) for module in modules]
+    if len(first) < len(list(network_of(modules[0]).named_modules(remove_duplicate=False))):
+        raise Unfusible("a layer has two names")  # of which `functional_call` puts back one
     for layer in first.values():
         if layer._forward_hooks or layer._forward_pre_hooks:
             raise Unfusible(f"a layer {type(layer).__name__} has hooks")
@@ -217,6 +223,8 @@ def _check_alike(modules: Sequence[TricksModule]) -> None:
     shapes = [[(n, t.shape, t.dtype, t.requires_grad) for n, t in tensors_of(m)] for m in modules]
     if any(own != shapes[0] for own in shapes):
         raise Unfusible("the networks have tensors of different shapes")
+    if len({dtype for _, _, dtype, learns in shapes[0] if learns}) > 1:
+        raise Unfusible("the parameters are of several dtypes")
 
 
 def _difference(one: nn.Module, other: nn.Module) -> str:
@@ -234,7 +242,8 @@ def _difference(one: nn.Module, other: nn.Module) -> str:
 
 def _same(one: Any, other: Any) -> bool:
     if isinstance(one, FunctionType) and isinstance(other, FunctionType):
-        return one is other or (one.__code__ == other.__code__ and not one.__closure__)
+        alike = one.__code__ == other.__code__ and one.__defaults__ == other.__defaults__
+        return one is other or (alike and not one.__closure__)
     try:
         return one is other or bool(one == other)
     except Exception:  # tensors, arrays, whatever users have: nothing is known of these

@@ -10,7 +10,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_tricks.data.tensor_loader import TensorLoader
+from lightning_tricks.fusion.stack import Unfusible
 from lightning_tricks.surgery.torch_internals import cloned
+
+
+class _Missing(Unfusible, AttributeError):
+    """That Lightning's Trainer has something that this one lacks."""
 
 
 class _Strategy:
@@ -62,6 +67,9 @@ class MemberTrainer:
         self.precision_plugin = SimpleNamespace(train_step_context=torch.enable_grad)
         self.fit_loop = SimpleNamespace(state_dict=self.progress, _data_fetcher=None)
         module.trainer = cast("pl.Trainer", self)
+
+    def __getattr__(self, name: str) -> Any:
+        raise _Missing(f"a callback asks the Trainer for its {name}")
 
     def progress(self) -> dict[str, int]:
         """Return how far the member is, at the end of an epoch."""

@@ -1,0 +1,342 @@
+"""Is what a group would compute otherwise than alone found, and trained alone?"""
+
+import copy
+import random
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import mlp, small_data
+from pydantic import Field
+from test_fusion import assert_same, doubles, together
+from torch import nn
+from torchvision.ops import StochasticDepth
+
+from lightning_tricks import InMemoryData, Task, Tricks, train
+from lightning_tricks.fusion.member import Member, Trainee
+from lightning_tricks.fusion.rehearsal import rehearse
+from lightning_tricks.fusion.stack import Stack
+from lightning_tricks.tricks.clipping import ClippingTrick, NoClipping, NormClipping
+from lightning_tricks.tricks.optimizers.adam import Adam
+
+__all__ = ["doubles"]
+SEEDS = (3, 4, 5)
+OWN = Tricks(normalization="own", initialization="keep")
+BARE = OWN.model_copy(update={"scaling": Tricks(scaling="none").scaling})
+"""Its inputs are those of the data."""
+
+
+def is_as_alone(task, record=OWN):
+    """Train a record alone and in a group; return why it was not fused."""
+    alone = [train(task, record, seed) for seed in SEEDS]
+    found, refusal = together(task, [record] * 3, SEEDS)
+    assert {result.state for result in alone} == {"complete"}, alone[0].traceback
+    for mine, other in zip(found, alone, strict=True):
+        assert_same(mine, other)
+    return refusal
+
+
+class Layer(nn.Module):
+    """Six numbers in, six out."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(6, 6)
+        self.register_buffer("kept", torch.ones(6))
+        self.steps, self.counts = 0, {"passes": 0}
+
+
+class Follows(Layer):
+    def forward(self, inputs):
+        if self.training:
+            self.kept = 0.9 * self.kept + 0.1 * inputs.detach().mean(0)
+        return self.inner(inputs - self.kept)
+
+
+class FollowsSlowly(Layer):
+    def forward(self, inputs):
+        if self.training:
+            self.kept = 0.999 * self.kept + 0.001 * inputs.detach().mean(0)
+        return self.inner(inputs / self.kept)
+
+
+class FollowsInValidation(Layer):
+    def forward(self, inputs):
+        if not self.training:
+            self.kept = self.kept + inputs.mean(0)
+        return self.inner(inputs) + self.kept
+
+
+class Counts(Layer):
+    def forward(self, inputs):
+        self.steps += 1
+        return self.inner(inputs) / self.steps
+
+
+class CountsInside(Layer):
+    def forward(self, inputs):
+        self.counts["passes"] += 1
+        return self.inner(inputs) / self.counts["passes"]
+
+
+class Reverses(Layer):
+    """Before a head that begins as nothing, so that its gradients do."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(6, 6)
+        nn.init.zeros_(self.head.weight)
+
+    def forward(self, inputs):
+        inner = self.inner(inputs)
+        if inner.requires_grad:
+            inner.register_hook(lambda gradient: -gradient)
+        return self.head(torch.tanh(inner))
+
+
+class DrawsWithNumPy(Layer):
+    def forward(self, inputs):
+        seldom = self.training and np.random.rand() < 1e-9  # noqa: NPY002  # as people do
+        return self.inner(inputs.flip(1) if seldom else inputs)
+
+
+class DrawsWithPython(Layer):
+    def forward(self, inputs):
+        return self.inner(inputs * random.uniform(0.999, 1.001))
+
+
+class SwitchesBySelf(Layer):
+    def train(self, mode=True):
+        self.steps = 1 if mode else 2
+        return super().train(mode)
+
+    def forward(self, inputs):
+        return self.inner(inputs * self.steps)
+
+
+class HasTwoNames(Layer):
+    def __init__(self):
+        super().__init__()
+        self.same = nn.Sequential(self.inner, nn.ReLU())
+
+    def forward(self, inputs):
+        return self.same(inputs)
+
+
+MASKS = {}
+
+
+class KeepsForAll(Layer):
+    def forward(self, inputs):
+        if inputs.shape[1] not in MASKS:
+            MASKS[inputs.shape[1]] = inputs.new_ones(inputs.shape[1])
+        return self.inner(inputs * MASKS[inputs.shape[1]])
+
+
+class Scores(Layer):
+    """Looks tokens up, of which one is padding; and has a parameter of a short name."""
+
+    def __init__(self):
+        super().__init__()
+        self.words = Words(4, 1, padding_idx=1)
+        self.p = nn.Parameter(torch.ones(6))
+
+    def forward(self, inputs):
+        words = self.words(inputs.abs().long().clamp(max=3)).flatten(1)
+        return self.inner(words * self.p)
+
+
+class Words(nn.Embedding):
+    pass
+
+
+class Encodes(nn.Sequential):
+    """Draws masks in an order of its own."""
+
+    def __init__(self):
+        layer = nn.TransformerEncoderLayer(6, 2, 8, dropout=0.0, batch_first=True)
+        super().__init__(nn.Unflatten(1, (1, 6)), layer, nn.Flatten())
+
+
+@pytest.mark.usefixtures("doubles")
+@pytest.mark.parametrize(
+    ("layer", "why"),
+    [
+        (Follows, "the backbone.0.kept of a step would be other numbers than alone"),
+        (FollowsSlowly, "the backbone.0.kept of a step would be"),
+        (FollowsInValidation, "the backbone.0.kept of a step would be"),
+        (Counts, "a layer or the loss changes its steps"),
+        (CountsInside, "a layer or the loss changes its counts"),
+        (Reverses, "the backbone.0.inner.weight of a step would be"),
+        (HasTwoNames, "a layer has two names"),
+        (KeepsForAll, ""),
+        (Scores, ""),
+        (Encodes, None),  # that depends on torch
+    ],
+)
+def test_what_would_be_other_numbers_in_silence_is_trained_alone(layer, why):
+    def backbone(tricks):
+        return nn.Sequential(layer(), nn.Linear(6, 8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 3))
+
+    MASKS.clear()
+    task = Task("rehearsed", small_data(), backbone, epochs=2)
+    refusal = is_as_alone(task, OWN.model_copy(update={"dropout": Tricks(dropout="dropout").dropout}))
+    assert why is None or (why and refusal.startswith(why)) or refusal == why, refusal
+
+
+@pytest.mark.parametrize(
+    ("layer", "why"),
+    [
+        (DrawsWithNumPy, "a network draws with NumPy's or Python's"),
+        (DrawsWithPython, "a network draws with NumPy's or Python's"),
+        (SwitchesBySelf, "the output 0 of a step would be"),
+    ],
+)
+def test_what_a_seed_does_not_fix_is_not_fused(layer, why):
+    """Alone, too, it is not the same twice."""
+    task = Task("drawn", small_data(), lambda t: nn.Sequential(layer(), nn.Linear(6, 3)), epochs=1)
+    assert together(task, [OWN] * 3, SEEDS)[1].startswith(why)
+
+
+class KeepsAverage(nn.Module):
+    """A loss beside its own average."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("average", torch.ones(()))
+
+    def forward(self, outputs, targets):
+        loss = F.cross_entropy(outputs, targets)
+        self.average = 0.9 * self.average + 0.1 * loss.detach()
+        return loss / self.average
+
+
+def test_a_loss_that_keeps_something_is_left_as_it_was():
+    loss = KeepsAverage()
+    task = Task("kept", small_data(), lambda tricks: nn.Linear(6, 3), epochs=1, loss=loss)
+    found, refusal = together(task, [OWN] * 3, SEEDS)
+    assert "changes its _buffers as it goes" in refusal
+    assert [result.state for result in found] == ["complete"] * 3
+    assert loss.average.shape == ()
+
+
+class Halves(nn.Module):
+    """Changes its inputs in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, inputs):
+        inputs[:, :3] *= 0.5
+        return self.head(inputs)
+
+
+def test_data_stay_as_they_are_where_a_network_changes_its_inputs():
+    data = small_data()
+    before = copy.deepcopy(data.splits)
+    task = Task("halves", data, lambda tricks: Halves(), epochs=2)
+    together(task, [BARE] * 2, (1, 2))
+    train(task, BARE, 1)
+    for name, split in data.splits.items():
+        assert torch.equal(split.inputs, before[name].inputs), name
+
+
+class Skips(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner, self.drop, self.head = (
+            nn.Linear(6, 6),
+            StochasticDepth(0.3, "batch"),
+            nn.Linear(6, 3),
+        )
+
+    def forward(self, inputs):
+        return self.head(inputs + self.drop(self.inner(inputs)))
+
+
+@pytest.mark.usefixtures("doubles")
+def test_a_branch_is_skipped_for_a_batch_where_its_layer_says_so():
+    task = Task("skips", small_data(), lambda tricks: Skips(), epochs=3)
+    record = Tricks.parse({**OWN.model_dump(), "stochastic_depth": {"kind": "linear", "p": 0.3}})
+    assert is_as_alone(task, record) == ""
+
+
+class EachClipping(ClippingTrick):
+    """Each tensor's gradient has at most the norm θ."""
+
+    kind: Literal["each"] = "each"
+    theta: float = 0.05
+
+    def clip(self, module, gradients, norm):
+        for gradient in gradients:
+            gradient.mul_((self.theta / gradient.norm()).clamp(max=1.0))
+        return norm > self.theta
+
+
+class NoisyClipping(NormClipping):
+    """Adds noise to what is clipped."""
+
+    kind: Literal["noisy"] = "noisy"
+
+    def clip(self, module, gradients, norm):
+        for gradient in gradients:
+            gradient.add_(0.1 * torch.randn_like(gradient))
+        return super().clip(module, gradients, norm)
+
+
+class UnitAdam(Adam):
+    """Adam, whose step has the length η: no formula of single numbers any more."""
+
+    kind: Literal["unit_adam"] = "unit_adam"
+
+    def update(self, gradient, state, lr):
+        step = super().update(gradient, state, lr)
+        return step / step.norm() * lr
+
+
+class OwnTricks(Tricks):
+    """With tricks of the user's."""
+
+    clipping: NoClipping | EachClipping | NoisyClipping = Field(NoClipping(), discriminator="kind")
+    optimizer: Adam | UnitAdam = Field(Adam(), discriminator="kind")
+
+
+@pytest.mark.usefixtures("doubles")
+@pytest.mark.parametrize(
+    ("stage", "kind"), [("clipping", "each"), ("clipping", "noisy"), ("optimizer", "unit_adam")]
+)
+def test_tricks_of_ones_own_are_the_same_in_a_group(stage, kind):
+    task = Task("own", small_data(), lambda tricks: mlp(), OwnTricks, epochs=2)
+    assert is_as_alone(task, OwnTricks.parse({**OwnTricks().model_dump(), stage: {"kind": kind}})) == ""
+
+
+class HalvedData(InMemoryData):
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        return batch[0] * 0.5, batch[1]
+
+
+def test_data_with_hooks_of_their_own_are_lightnings_affair():
+    splits = small_data().splits
+    data = HalvedData(splits["train"], splits["validation"], batch_size=8)
+    task = Task("halved", data, lambda tricks: mlp(), epochs=1)
+    assert is_as_alone(task) == "the data have their own on_after_batch_transfer"
+
+
+def test_a_rehearsal_leaves_everything_as_it_was():
+    task = Task("rehearsed", small_data(), lambda tricks: mlp(), epochs=1)
+    record = Tricks(normalization="batch", dropout="dropout")
+    trainees = [Trainee(task, record, seed) for seed in (1, 2)]
+    members = [Member(trainee, lambda: False, torch.device("cpu")) for trainee in trainees]
+    for member in members:
+        member.random.manual_seed(7)
+    before = [copy.deepcopy(member.module.state_dict()) for member in members]
+    stack = Stack([m.module for m in members], [m.random for m in members])
+    rehearse(stack, members)
+    for member, state in zip(members, before, strict=True):
+        torch.testing.assert_close(dict(member.module.state_dict()), dict(state), rtol=0, atol=0)
+        fresh = torch.Generator().manual_seed(7)
+        assert torch.equal(member.random.get_state(), fresh.get_state())
+        assert member.module.training
