@@ -129,9 +129,9 @@ class Member:
 
     def move(self, stack: Stack, place: int) -> None:
         """Take another place in a stack."""
-        self._gradient = stack.gradients[place]
+        row = stack.gradients[place]
         self._gradients = [
-            (parameter, self._gradient[stack.columns[name]].view(parameter.shape))
+            (parameter, row[stack.columns[name]].view(parameter.shape))
             for name, parameter in self.module.named_parameters()
             if name in stack.columns
         ]

@@ -68,7 +68,7 @@ def _compare(stack: Stack, members: Sequence[Member], training: bool) -> None:
         # Alone first, so that what is kept for later is an ordinary tensor.
         alone = _alone(last, stack.columns)
         _set(members, states)
-        together = _together(stack, members)
+        together = _together(stack, members, held)
         changed = _changed(layers, _attributes(stack.network)) or _changed(
             kept, _attributes(last.module.loss)
         )
@@ -100,7 +100,7 @@ def _example(member: Member) -> tuple[Tensor, Tensor]:
 def _alone(member: Member, columns: Mapping[str, slice]) -> Numbers:
     """Return what a pass of a member gives by itself."""
     module = member.module
-    before = {name: tensor.detach().clone() for name, tensor in tensors_of(module)}
+    before = {name: tensor.detach() for name, tensor in tensors_of(module)}
     tensors = {name: tensor.clone() for name, tensor in before.items()}
     leaves = {name: tensors[name].requires_grad_(module.training) for name in columns}
     inputs, targets = _example(member)
@@ -113,10 +113,10 @@ def _alone(member: Member, columns: Mapping[str, slice]) -> Numbers:
     return numbers | _changes(before, tensors, columns)
 
 
-def _together(stack: Stack, members: Sequence[Member]) -> Numbers:
-    """Return what a pass of all gives the last of them."""
+def _together(stack: Stack, members: Sequence[Member], held: Numbers) -> Numbers:
+    """Return what a pass of all gives the last of them, whose buffers were `held` before."""
     last, place = members[-1], len(members) - 1
-    before = {name: tensor[place] for name, tensor in stack.state().items()}
+    before = {name: tensor[place] for name, tensor in held.items()}
     inputs, targets = _example(last)
     with torch.set_grad_enabled(last.module.training):
         outputs = stack.outputs(torch.stack([inputs] * len(members)))

@@ -189,9 +189,10 @@ class Report:
         return Table(header, rows)
 
     def _cost(self) -> Table:
-        spent = [(o, t) for t in [*self.trials, *self.reruns] if (o := Outcome.read(t)) is not None]
-        seconds = sum(o.seconds for o, _ in spent if o.duplicate_of is None)
         ended = [(o, t) for t in self.trials if (o := Outcome.read(t)) is not None]
+        again = [o for t in self.reruns if (o := Outcome.read(t)) is not None]
+        spent = [*(o for o, _ in ended), *again]
+        seconds = sum(o.seconds for o in spent if o.duplicate_of is None)
         pruned = [o for o, t in ended if t.state == TrialState.PRUNED]
         full = [o.seconds for o, t in ended if t.state == TrialState.COMPLETE and o.duplicate_of is None]
         usual = sum(full) / len(full) if full else 0.0
