@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_tricks import MLP, ConvNet, InMemoryData, Split, Task, Torchvision, Tricks, train
 from lightning_tricks.fusion.fuser import Fuser, device_of
-from lightning_tricks.fusion.width import Width
+from lightning_tricks.fusion.width import MOST, Width
 from lightning_tricks.trial.job import Job
 
 TURNS = 3
@@ -158,7 +158,7 @@ def measure(name, most, processes):
             flush=True,
         )
         count *= 2
-    print(f"{name:9}auto chooses K = {Width('auto').of(task)}", flush=True)
+    print(f"{name:9}auto chooses K = {Width().grown(MOST, Fuser(task).seconds).best}", flush=True)
 
 
 if __name__ == "__main__":

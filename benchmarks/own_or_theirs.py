@@ -5,6 +5,7 @@
 - step: one step of Adam with decoupled decay by `FlatOptimizer` beside `torch.optim.AdamW` with
   `foreach=True` and with `fused=True`, for a two-layer MLP, a convnet and a ResNet-18, whose group of
   parameters is too large to be put together
+- dropout: a batch there and back through `UniformDropout` beside `nn.Dropout`
 
 Each round measures all sides one after another, by the processor's time of one thread; the ratio is that
 of each round.
@@ -21,6 +22,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 
 from lightning_tricks import MLP, ConvNet, Split, Torchvision
 from lightning_tricks.data.tensor_loader import TensorLoader
+from lightning_tricks.surgery.dropout import UniformDropout
 from lightning_tricks.tricks.optimizers.adam import Adam
 from lightning_tricks.tricks.optimizers.flat import FlatOptimizer
 from lightning_tricks.tricks.weight_decay import DecoupledWeightDecay
@@ -83,6 +85,16 @@ def steps(name):
     return calls
 
 
+def dropouts(shape):
+    """Return a call for each side that drops, there and back, some times."""
+    inputs, gradient = torch.randn(shape, requires_grad=True), torch.randn(shape)
+    layers = {"ours": UniformDropout(0.3), "torch's": torch.nn.Dropout(0.3)}
+    return {
+        side: lambda d=layer: [torch.autograd.grad(d(inputs), inputs, gradient) for _ in range(100)]
+        for side, layer in layers.items()
+    }
+
+
 def compare(title, calls, rounds):
     """Print how many times as long as ours the others take."""
     taken = {side: [] for side in calls}
@@ -108,6 +120,8 @@ def main():
         compare(title, loaders(samples, width, batch), rounds)
     for name in NETWORKS:
         compare(f"step, {name}", steps(name), rounds)
+    for shape in ((64, 128), (256, 2048)):
+        compare(f"dropout, {shape[0]} × {shape[1]}", dropouts(shape), rounds)
 
 
 if __name__ == "__main__":

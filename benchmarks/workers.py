@@ -27,6 +27,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from lightning_tricks import MLP, InMemoryData, Space, Split, Task, Tricks, create_study, optimize
+from lightning_tricks.fusion.width import Width
 from lightning_tricks.search.identity import claim
 from lightning_tricks.search.storage import retrying
 from lightning_tricks.study.coordinator import Coordinator
@@ -45,14 +46,19 @@ class Simulated(Workers):
     """Workers that report without training: a score for each epoch, from a formula."""
 
     def __init__(self, count):
-        self.count, self.jobs = count, {}
+        self.many, self.jobs = count, {}
         self.reports = 0
 
     @property
-    def free(self):
-        return self.count - len(self.jobs)
+    def count(self):
+        return self.many
 
-    def submit(self, job):
+    @property
+    def free(self):
+        return self.many - len(self.jobs)
+
+    def submit(self, jobs, width):
+        (job,) = jobs
         self.jobs[job.number] = (job, [])
 
     def wait(self, callback, seconds):
@@ -107,7 +113,7 @@ class Capacity:
         )
         tracker = Tracker(f"sqlite:///{folder}/mlflow.db", study.study_name, bar.warn)
         claim(study, task, space, 0)
-        placement = SimulatedPlacement(workers)
+        placement = SimulatedPlacement(workers, width=Width.of("off"))
         self.coordinator = Coordinator(study, task, space, 0, placement, tracker, bar, kept, Signals())
 
 

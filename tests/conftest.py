@@ -18,13 +18,16 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from lightning_tricks import InMemoryData, Split, Tricks, TricksModule
-from lightning_tricks.fusion import width
+from lightning_tricks.fusion.width import Width
 from lightning_tricks.space.trick import stages
 from lightning_tricks.task.backbones import Residual
 
 # How long an example takes says something of the machine only.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+MEASURING = Width.of
+"""What `nothing_is_fused_unless_asked_for` replaces."""
 
 VARIANTS = [(stage, kind) for stage, options in stages(Tricks).items() for kind in options]
 STAGE_PAIRS = list(itertools.combinations(stages(Tricks), 2))
@@ -154,7 +157,7 @@ def trainer(epochs: int, **options: Any) -> pl.Trainer:
 @pytest.fixture(autouse=True)
 def nothing_is_fused_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is measured depends on what else runs, and the last bits of a score on what is measured."""
-    monkeypatch.setattr(width, "_measured", lambda task, interrupted: (1, ""))
+    monkeypatch.setattr(Width, "of", lambda fuse: MEASURING("off" if fuse == "auto" else fuse))
 
 
 @pytest.fixture(autouse=True)

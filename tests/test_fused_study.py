@@ -7,14 +7,13 @@ import signal
 import optuna
 import pytest
 import torch
-from conftest import mlp, small_data
+from conftest import MEASURING, mlp, small_data
 from optuna.trial import TrialState
 from test_fusion import Choosy
 from test_repeats import whole
 from test_study import load, run, start, store, values, wait_for
 
 from lightning_tricks import InputError, Space, Task, Tricks, create_study, optimize, train
-from lightning_tricks.fusion import width
 from lightning_tricks.fusion.fuser import Fuser
 from lightning_tricks.fusion.shape import shape_of
 from lightning_tricks.fusion.width import Width
@@ -27,8 +26,6 @@ from lightning_tricks.trial.repeats import SPREAD, tasks_of, train_together
 from lightning_tricks.trial.result import Interrupted
 
 pytestmark = pytest.mark.usefixtures("with_store")
-MEASURED = width._measured
-"""Which is replaced in tests."""
 
 
 def task(**changes):
@@ -187,44 +184,92 @@ def test_a_wrong_number_is_told_in_a_line(wrong, capsys):
     assert run("--fuse", wrong) == 2
     assert "must be auto, off or a number" in capsys.readouterr().err
     with pytest.raises(InputError, match="fuse must be auto, off or a number"):
-        Width(wrong)
+        Width.of(wrong)
+
+
+@pytest.fixture
+def taking(monkeypatch):
+    """Return what lets `auto` measure, of so many trainings at a time, given seconds for each."""
+    monkeypatch.setattr(Width, "of", MEASURING)
+
+    def take(seconds):
+        found = seconds if callable(seconds) else seconds.__getitem__
+        monkeypatch.setattr(Fuser, "seconds", lambda self, count: (found(count), ""))
+
+    return take
+
+
+def faster_up_to(most):
+    """Return seconds that fall up to some number at a time, and rise from there on."""
+    return lambda count: 1 + abs(count - most)
 
 
 @pytest.mark.parametrize(
     ("seconds", "best"),
     [
         ({1: 1.0, 2: 1.2}, 1),
-        ({1: 1.0, 2: 0.9, 4: 0.85}, 2),
-        ({1: 1.0, 2: 0.7, 4: 0.5, 8: 0.4, 16: 0.39}, 8),
+        ({1: 1.0, 2: 0.9, 4: 0.95}, 2),
+        ({1: 1.0, 2: 0.7, 4: 0.5, 8: 0.4, 16: 0.41}, 8),
         ({1: 1.0, 2: 1.0, 4: 0.8, 8: 0.9}, 4),
     ],
 )
-def test_auto_takes_as_many_as_the_time_for_each_falls_with(seconds, best, monkeypatch):
-    monkeypatch.setattr(width, "_measured", MEASURED)
-    monkeypatch.setattr(width, "_seconds", lambda task, count, interrupted: (seconds[count], ""))
-    chosen = Width("auto")
-    assert chosen.of(task()) == best
-    monkeypatch.setattr(width, "_seconds", None)  # measured once
-    assert chosen.of(task()) == best
+def test_auto_takes_as_many_as_the_time_for_each_falls_with(seconds, best):
+    found = MEASURING("auto").grown(64, lambda count: (seconds[count], ""))
+    assert (found.best, found.final) == (best, True)
+    assert found.grown(64, pytest.fail) == found
+
+
+def test_no_more_are_tried_than_are_wanted():
+    asked = []
+
+    def measure(count):
+        asked.append(count)
+        return 1 / count, ""
+
+    some = MEASURING("auto").grown(3, measure)
+    assert (some.best, some.final, max(asked)) == (4, False, 4)
+    asked.clear()
+    assert some.grown(4, measure) == some
+    assert some.grown(9, measure).best == 16
+    assert asked == [8, 16]  # what is known is not measured again
+
+
+def test_what_was_disturbed_once_is_tried_again():
+    slow = iter([1.0, 1.0, 0.6, 9.0, 0.3, 0.4, 0.5])  # 1 twice, 2, 4 disturbed, 4, 8 twice
+    assert MEASURING("auto").grown(64, lambda count: (next(slow), "")).best == 4
 
 
 def test_auto_says_why_nothing_is_fused(capsys, monkeypatch):
-    monkeypatch.setattr(width, "_measured", MEASURED)
+    monkeypatch.setattr(Width, "of", MEASURING)
     its_task = Task("tiny", small_data(), lambda tricks: Choosy(), epochs=1)
-    chosen = Width("auto")
-    assert chosen.of(its_task) == 1
-    assert "data-dependent" in chosen.why
+    found = Width().grown(2, Fuser(its_task).seconds)
+    assert found.alone
+    assert "data-dependent" in found.why
     study = create_study("tiny", storage=None)
     search(study, its_task, n_trials=2, finalists=1, seeds=3, fuse="auto", progress=True)
     assert "trainings are done one by one: vmap" in capsys.readouterr().err
 
 
-def test_auto_measures_what_is_there_and_off_is_one(monkeypatch):
-    monkeypatch.setattr(width, "_measured", MEASURED)
-    assert Width("auto").of(task()) in (1, 2, 4, 8, 16, 32, 64)
-    assert Width("off").of(task()) == 1
-    assert Width(5).of(task()) == 5
-    assert Width("auto").of(task(trainer={"precision": "bf16-mixed"})) == 1
+def test_auto_says_what_of_a_task_cannot_be_fused(capsys, monkeypatch):
+    monkeypatch.setattr(Width, "of", MEASURING)
+    its_task = task(trainer={"precision": "bf16-mixed"})
+    search(
+        create_study("tiny", storage=None),
+        its_task,
+        n_trials=2,
+        finalists=1,
+        seeds=3,
+        fuse="auto",
+        progress=True,
+    )
+    told = capsys.readouterr().err
+    assert told.count("trainings are done one by one: the trainer sets precision") == 1
+
+
+def test_auto_measures_what_is_there_and_off_is_one():
+    assert Width().grown(64, Fuser(task()).seconds).best in (1, 2, 4, 8, 16, 32, 64)
+    assert MEASURING("off").alone
+    assert MEASURING(5) == Width(5, final=True)
 
 
 @pytest.mark.usefixtures("eager")
@@ -236,37 +281,48 @@ def test_a_space_that_pins_the_shape_is_searched_in_groups():
 
 
 @pytest.mark.usefixtures("eager")
-def test_what_was_measured_once_holds_for_the_study(monkeypatch):
-    measured, sizes, trained = iter([(2, ""), (8, "")]), [], Fuser.train
-    monkeypatch.setattr(width, "_measured", lambda *unused: next(measured))
+def test_what_was_measured_once_holds_for_the_study(monkeypatch, taking):
+    sizes, trained = [], Fuser._train
     monkeypatch.setattr(
-        Fuser, "train", lambda self, jobs, *rest: sizes.append(len(jobs)) or trained(self, jobs, *rest)
+        Fuser, "_train", lambda self, jobs, *rest: sizes.append(len(jobs)) or trained(self, jobs, *rest)
     )
     study = create_study("tiny", storage="optuna.journal", pruner="none")
-    search(study, n_trials=6, fuse="auto")
-    search(study, n_trials=12, fuse="auto")
-    assert study.user_attrs[FUSE] == 2
+    taking(faster_up_to(2))
+    search(study, n_trials=10, fuse="auto")
+    taking(faster_up_to(8))
+    search(study, n_trials=16, fuse="auto")
+    assert study.user_attrs[FUSE]["best"] == 2
     assert max(sizes) == 2
 
 
 @pytest.mark.usefixtures("eager")
-def test_what_was_measured_holds_for_a_verdict_that_comes_later(monkeypatch):
-    measured = iter([(2, ""), (8, "")])
-    monkeypatch.setattr(width, "_measured", lambda *unused: next(measured))
+def test_more_are_tried_as_a_study_grows(taking):
     study = create_study("tiny", storage="optuna.journal", pruner="none")
-    search(study, n_trials=20, fuse="auto")
-    search(study, n_trials=20, fuse="auto", finalists=1, seeds=3)
-    own = optuna.load_study(study_name="tiny.verdict", storage=study._storage)
-    assert own.user_attrs["fuse"] == study.user_attrs["fuse"] == 2
+    taking(faster_up_to(64))
+    search(study, n_trials=6, fuse="auto")
+    first = study.user_attrs[FUSE]["best"]
+    search(study, n_trials=30, fuse="auto")
+    assert 2 <= first < study.user_attrs[FUSE]["best"] <= 16
 
 
 @pytest.mark.usefixtures("eager")
-def test_a_study_is_the_same_whatever_was_measured(monkeypatch):
+def test_what_was_measured_holds_for_a_verdict_that_comes_later(taking):
+    taking(faster_up_to(2))
+    study = create_study("tiny", storage="optuna.journal", pruner="none")
+    search(study, n_trials=20, fuse="auto")
+    taking(faster_up_to(8))
+    search(study, n_trials=20, fuse="auto", finalists=1, seeds=3)
+    own = optuna.load_study(study_name="tiny.verdict", storage=study._storage)
+    assert own.user_attrs[FUSE]["best"] == study.user_attrs[FUSE]["best"] == 2
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_study_is_the_same_whatever_was_measured(taking):
     """But for whether anything is fused at all: that decides how far a search looks ahead."""
     found = []
-    for measured in (2, 3, 64):
-        monkeypatch.setattr(width, "_measured", lambda *unused, number=measured: (number, ""))
-        study = create_study(f"by {measured}", storage="optuna.journal", pruner="none")
+    for most in (2, 4, 64):
+        taking(faster_up_to(most))
+        study = create_study(f"by {most}", storage="optuna.journal", pruner="none")
         search(study, n_trials=14, fuse="auto")
         assert max(map(len, groups(study).values())) > 3
         found.append((values(study), [trial.params for trial in study.trials]))
@@ -286,11 +342,13 @@ def test_who_leaves_while_it_is_measured_loses_nothing(monkeypatch):
         signal.raise_signal(signal.SIGTERM)
         raise Interrupted
 
+    monkeypatch.setattr(Width, "of", MEASURING)
     with monkeypatch.context() as patch:
-        patch.setattr(width, "_measured", leave)
+        patch.setattr(Fuser, "seconds", leave)
         study = create_study("tiny", storage="optuna.journal")
         with pytest.raises(KeyboardInterrupt):
             search(study, n_trials=2, finalists=1, seeds=3, fuse="auto")
     assert FUSE not in study.user_attrs
+    monkeypatch.setattr(Fuser, "seconds", lambda self, count: (1 / count, ""))
     search(study, n_trials=2, finalists=1, seeds=3, fuse="auto")
     assert VERDICT in study.user_attrs

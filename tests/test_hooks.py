@@ -77,7 +77,7 @@ def test_a_users_module_is_copied_and_keeps_what_it_is():
     changed = with_tricks(own, ModuleTricks(dropout={"kind": "dropout"}), monitor="own_loss")
     assert isinstance(changed, Own)
     assert [type(m).__name__ for m in changed.encoder] == ["Linear", "LastBatchNorm"]
-    assert [type(m).__name__ for m in changed.head] == ["Dropout", "Linear"]
+    assert [type(m).__name__ for m in changed.head] == ["UniformDropout", "Linear"]
     assert isinstance(own.encoder, nn.Linear)
     assert type(own) is Own
     assert changed.mode == own.mode

@@ -211,7 +211,7 @@ def test_a_users_network_with_functional_calls_takes_norms_and_dropout(kind):
     changed = TricksModule(kind(), tricks)
     assert [type(m).__name__ for m in changed.backbone.first] == ["Conv2d", "GroupNorm"]
     assert changed.backbone.first[0].bias is not None  # group norm does not cancel it
-    assert [type(m).__name__ for m in changed.backbone.head] == ["Dropout", "Linear"]
+    assert [type(m).__name__ for m in changed.backbone.head] == ["UniformDropout", "Linear"]
     assert torch.isfinite(changed(torch.randn(2, 3, 8, 8))).all()
 
 

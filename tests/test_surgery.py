@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lightning_tricks import MLP, ConvNet, InputError, Space, Task, Tricks, TricksModule
+from lightning_tricks.surgery.dropout import UniformDropout
 from lightning_tricks.surgery.layers import channels
 from lightning_tricks.surgery.norm_places import beside
 from lightning_tricks.surgery.norms import NORMS, declare_norm
@@ -258,15 +259,23 @@ def test_weight_norm_has_a_length_for_each_output_of_a_transposed_convolution():
 def test_dropout_stands_before_each_linear_layer_but_the_first():
     module = mlp()
     variant("dropout", "dropout", p=0.3).apply(module)
-    assert kinds(module) == ["Linear", "ReLU", "Dropout", "Linear", "ReLU", "Dropout", "Linear"]
+    assert kinds(module) == [
+        "Linear",
+        "ReLU",
+        "UniformDropout",
+        "Linear",
+        "ReLU",
+        "UniformDropout",
+        "Linear",
+    ]
     assert {m.p for m in module if isinstance(m, nn.Dropout)} == {0.3}
 
 
 def test_dropout_beside_batch_norm_stands_after_the_last_norm_only():
     module = normalized(mlp(), "batch")
     variant("dropout", "dropout").apply(module)
-    assert kinds(module)[-2:] == ["Dropout", "Linear"]
-    assert kinds(module).count("Dropout") == 1
+    assert kinds(module)[-2:] == ["UniformDropout", "Linear"]
+    assert kinds(module).count("UniformDropout") == 1
 
 
 def test_dropout_layers_that_are_there_get_the_rate_or_none():
@@ -285,6 +294,21 @@ def test_dropout_removes_the_share_p_and_keeps_the_mean():
     dropped = layer(torch.ones(100_000))
     assert float((dropped == 0).float().mean()) == pytest.approx(0.25, abs=0.01)
     assert float(dropped.mean()) == pytest.approx(1.0, abs=0.02)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_our_dropout_is_that_of_torch_but_for_its_masks(dtype):
+    ours, theirs = UniformDropout(0.1), nn.Dropout(0.1)
+    inputs = torch.full((1000, 1000), 3.0, dtype=dtype, requires_grad=True)
+    for layer in (ours, theirs):
+        dropped = layer(inputs)
+        (gradient,) = torch.autograd.grad(dropped.sum(), inputs)
+        assert dropped.dtype == dtype
+        assert set(dropped.unique().tolist()) == set(theirs(inputs).unique().tolist())
+        torch.testing.assert_close(gradient * 3, dropped.detach())
+        # 0.1 within five standard deviations of a mean of a million: bfloat16 alone is coarser.
+        assert float((dropped == 0).double().mean()) == pytest.approx(0.1, abs=5 * 3e-4)
+    assert ours.eval()(inputs) is inputs
 
 
 def test_dropout_that_finds_nothing_is_an_error():

@@ -12,11 +12,15 @@ import troubled
 from conftest import mlp, small_data
 
 from lightning_tricks import InputError, Task, create_study, optimize, train
+from lightning_tricks.fusion.width import Width
 from lightning_tricks.search.studies import finished
-from lightning_tricks.workers.base import Ended, Job, Lost, Reported
+from lightning_tricks.trial.job import Job
+from lightning_tricks.workers.base import Ended, Lost, Measured, Reported
 from lightning_tricks.workers.inline import Inline
 from lightning_tricks.workers.placement import Placement
 from lightning_tricks.workers.ray_workers import RayWorkers
+
+TWO = Width(2, final=True)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +60,7 @@ def run(workers, work, until, answer=lambda event: False):
 
     while not workers.free:
         workers.wait(callback, 1)
-    workers.submit([work])
+    workers.submit([work], Width())
     while not any(until(event) for event in events):
         workers.wait(callback, 1)
     return events
@@ -90,12 +94,25 @@ def test_a_worker_trains_what_this_process_would(workers, folder):
     assert troubled.steps(folder)[0].endswith(" 0")  # the device that Ray gave it
 
 
+def test_a_worker_finds_out_how_many_it_does_best_at_a_time(workers, folder):
+    jobs, events = [job(folder, number, "none") for number in (31, 32)], []
+    while not workers.free:
+        workers.wait(lambda event: False, 1)
+    workers.submit(jobs, Width())
+    while sum(map(ended, events)) < 2:
+        workers.wait(events.append, 1)
+    (measured,) = [event.width for event in events if isinstance(event, Measured)]
+    assert measured.seconds > 0
+    assert measured.best == (1 if measured.final else 2)
+    assert isinstance(events[0], Measured)  # before anything is trained
+
+
 def test_a_worker_trains_a_group_and_its_death_loses_all_of_it(workers, folder):
     jobs = [job(folder, number, "none") for number in (21, 22)]
     events = []
     while not workers.free:
         workers.wait(lambda event: False, 1)
-    workers.submit(jobs)
+    workers.submit(jobs, TWO)
     while sum(map(ended, events)) < 2:
         workers.wait(events.append, 1)
     ends = {event.number: event for event in events if isinstance(event, Ended)}
@@ -111,7 +128,7 @@ def test_a_worker_trains_a_group_and_its_death_loses_all_of_it(workers, folder):
     slow, events = [job(folder, number, "slow") for number in (23, 24)], []
     while not workers.free:
         workers.wait(lambda event: False, 1)
-    workers.submit(slow)
+    workers.submit(slow, TWO)
     while not any(isinstance(event, Reported) for event in events):
         workers.wait(events.append, 1)
     os.kill(int(troubled.steps(folder)[-1].split()[1]), signal.SIGKILL)

@@ -1,9 +1,11 @@
 """Trains given trials as one where that can be done, and each by itself where it cannot."""
 
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -13,6 +15,7 @@ from lightning_tricks.fusion.group import Group
 from lightning_tricks.fusion.member import Member, Trainee
 from lightning_tricks.fusion.part import Hear, Part
 from lightning_tricks.fusion.stack import Unfusible
+from lightning_tricks.fusion.width import EVERYTHING, Width, short
 from lightning_tricks.task.quiet import quiet
 from lightning_tricks.task.task import Task
 from lightning_tricks.trial.ddp import RankDied, Ranks
@@ -30,6 +33,8 @@ _OF_DATA = (
 """What of InMemoryData a group does for it."""
 Tell = Callable[[Job, Result | RankDied], None]
 """Takes a trial, and what became of it; `RankDied` if a process that trained it did."""
+Learn = Callable[[Width], Any]
+"""Takes what was found of how many trainings are worth being done as one."""
 
 
 def refusal(task: Task, devices: int = 1) -> str:
@@ -71,7 +76,14 @@ class Fuser:
         self._told = False
         self._tasks: list[Task] = []
 
-    def train(self, jobs: Sequence[Job], hear: Hear, tell: Tell) -> None:
+    def train(
+        self,
+        jobs: Sequence[Job],
+        hear: Hear,
+        tell: Tell,
+        width: Width = EVERYTHING,
+        learn: Learn = lambda width: None,
+    ) -> None:
         """Train trials; tell of each as soon as it ends.
 
         What cannot be trained as one is trained one by one, and the first result says why.
@@ -80,18 +92,42 @@ class Fuser:
             jobs: the trials, with networks of one structure as far as one knows.
             hear: is told of each epoch.
             tell: is told of each end.
+            width: what is known of how many trainings are worth being done as one.
+            learn: is told what was found of that.
 
         Raises:
             Interrupted: soon after `interrupted()` becomes true.
         """
+        known, width = width, self._grown(width, len(jobs) * self.task.repeats)
+        if width != known:
+            learn(width)
+        size = max(width.best // self.task.repeats, 1)
+        for start in range(0, len(jobs), size):
+            self._train(jobs[start : start + size], hear, tell, width)
+
+    def seconds(self, count: int) -> tuple[float, str]:
+        """Return the seconds that each of some trainings takes, and why they were not done as one."""
+        fuser = Fuser(short(self.task), interrupted=self.interrupted)
+        jobs = [Job(number, self.task.reference(), number) for number in range(count)]
+        start = time.perf_counter()
+        fuser.train(jobs, lambda job, epoch: False, lambda job, result: None)
+        return (time.perf_counter() - start) / count, fuser.refusal
+
+    def _grown(self, width: Width, wanted: int) -> Width:
+        """Find out whether so many trainings are worth being done as one, if that is not known."""
+        if width.final or wanted == 1:
+            return width
+        return width.refused(self.refusal) if self.refusal else width.grown(wanted, self.seconds)
+
+    def _train(self, jobs: Sequence[Job], hear: Hear, tell: Tell, width: Width) -> None:
+        """Train trials as one, or one by one if that is to be or cannot be otherwise."""
         left = {job.number: job for job in jobs}
 
         def ended(job: Job, result: Result | RankDied) -> None:
             del left[job.number]
             tell(job, result)
 
-        several = len(jobs) > 1 or (self.task.repeats > 1 and jobs[0].fused)
-        if several and not self.refusal:
+        if len(jobs) * self.task.repeats > 1 and width.best > 1 and not self.refusal:
             self._tasks = self._tasks or tasks_of(self.task)
             for task in self._tasks:
                 task.data.move(device_of(task))

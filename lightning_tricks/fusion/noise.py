@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
+from lightning_tricks.surgery.dropout import UniformDropout, drop_
+
 
 def _each_number(inputs: Tensor) -> tuple[int, ...]:
     return tuple(inputs.shape)
@@ -25,6 +27,7 @@ def _each_batch(inputs: Tensor) -> tuple[int, ...]:
 
 
 NOISES: Mapping[type[nn.Module], Callable[[Tensor], tuple[int, ...]]] = {
+    UniformDropout: _each_number,
     nn.Dropout: _each_number,
     nn.Dropout2d: _each_channel,
     nn.Dropout3d: _each_channel,
@@ -46,6 +49,7 @@ class Noise(nn.Module):
         self.shape = NOISES[type(layers[0])]
         if getattr(layers[0], "mode", "row") == "batch":
             self.shape = _each_batch
+        self.uniform = type(layers[0]) is UniformDropout
         self.rates = [float(layer.p) for layer in layers]
         self.draws = list(draws)
 
@@ -61,17 +65,20 @@ class Noise(nn.Module):
         return inputs * masks
 
     def masks(self, inputs: Tensor) -> Tensor:
-        """Draw the masks of all members, of zeros and 1/(1 − p).
+        """Draw the masks of all members, of zeros and 1/(1 − p), each as its layer would alone.
 
         Args:
             inputs: of all members, (K, N, …).
         """
-        masks = inputs.new_ones((len(inputs), *self.shape(inputs[0])))
+        dtype = torch.float32 if self.uniform else inputs.dtype
+        masks = inputs.new_ones((len(inputs), *self.shape(inputs[0])), dtype=dtype)
         for mask, rate, generator in zip(masks, self.rates, self.draws, strict=True):
-            if rate:  # with the very call of torch's own layer, so that the numbers are the same
+            if rate and self.uniform:
+                drop_(mask, rate, generator)
+            elif rate:
                 mask.bernoulli_(1 - rate, generator=generator)
-        kept = masks.new_tensor([1 - rate or 1 for rate in self.rates])
-        return masks.div_(kept.view(-1, *(1 for _ in masks.shape[1:])))
+        kept = inputs.new_tensor([1 - rate or 1 for rate in self.rates])
+        return masks.to(inputs.dtype).div_(kept.view(-1, *(1 for _ in masks.shape[1:])))
 
 
 class _Masks(torch.autograd.Function):

@@ -1,95 +1,98 @@
-"""How many trainings are worth being fused: what is measured, or what the user says."""
+"""How many trainings are worth being done as one: what is measured, or what the user says."""
 
 import copy
-import time
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
+
+from pydantic import PositiveInt
 
 from lightning_tricks.data.in_memory import InMemoryData
 from lightning_tricks.data.tensor_loader import Split
 from lightning_tricks.errors import InputError
-from lightning_tricks.fusion.fuser import Fuser, refusal
 from lightning_tricks.task.task import Task
-from lightning_tricks.trial.job import Job
 
 MOST = 64
 """So many at the most are tried: by then little is left to gain."""
 BATCHES = 8
 """Of how many batches an epoch of the measurement is."""
-GAIN = 0.9
-"""Twice as many must take less than this share of the time each, or it is not worth it."""
 
 Fuse = int | Literal["auto", "off"]
+Measure = Callable[[int], tuple[float, str]]
+"""Trains so many at a time; returns the seconds that each took, and why they were not done as one."""
 
 
+@dataclass(frozen=True)
 class Width:
-    """How many trainings of a task a worker does at a time.
+    """What is known of how many trainings a worker does best at a time.
 
-    Args:
-        fuse: a number, `off` for one, or `auto`: as many as the time for each still falls with.
-
-    Raises:
-        InputError: if it is none of these.
+    Whoever trains finds out more as more are wanted, so that a short study spends little on it.
     """
 
-    def __init__(self, fuse: Fuse = "auto") -> None:
-        if fuse not in ("auto", "off") and not (isinstance(fuse, int) and 1 <= fuse <= 2**16):
-            raise InputError(f"fuse must be auto, off or a number from 1 to {2**16} (got {fuse!r})")
-        self.fuse = fuse
-        self.found = None if fuse == "auto" else 1 if fuse == "off" else fuse
-        """The number, once it is known."""
-        self.why = "more at a time are not faster"
-        """Why it is not more, once it is measured."""
+    best: PositiveInt = 1
+    """So many, of those that were tried."""
+    final: bool = False
+    """Whether more are not to be tried."""
+    why: str = "more at a time are not faster"
+    """Why there are no more."""
+    seconds: float | None = None
+    """What each took; None if nothing was measured."""
 
-    @property
-    def measures(self) -> bool:
-        """Whether the number is to be measured."""
-        return self.fuse == "auto"
-
-    def of(self, task: Task, devices: int = 1, interrupted: Callable[[], bool] = lambda: False) -> int:
-        """Return the number; measured once, where it is to be.
+    @classmethod
+    def of(cls, fuse: Fuse) -> Self:
+        """Return what the user says: a number, `off` for one, or `auto` for what is to be measured.
 
         Raises:
-            Interrupted: soon after `interrupted()` becomes true.
+            InputError: if it is none of these.
         """
-        if self.found is None:
-            why = refusal(task, devices)
-            self.found, why = (1, why) if why else _measured(task, interrupted)
-            self.why = why or self.why
-        return self.found
+        if fuse == "auto":
+            return cls()
+        best = 1 if fuse == "off" else fuse
+        if not (isinstance(best, int) and 1 <= best <= 2**16):
+            raise InputError(f"fuse must be auto, off or a number from 1 to {2**16} (got {fuse!r})")
+        return cls(best, final=True)
+
+    @property
+    def alone(self) -> bool:
+        """Whether it is known that trainings are best done one by one."""
+        return self.final and self.best == 1
+
+    def refused(self, why: str) -> Self:
+        """Return that they cannot be done as one."""
+        return replace(self, best=1, final=True, why=why)
+
+    def grown(self, wanted: int, measure: Measure) -> Self:
+        """Return what is known once so many were tried, or as many as the time for each falls with.
+
+        Args:
+            wanted: how many there are to train.
+            measure: trains some.
+        """
+        found = self
+        while not found.final and found.best < min(wanted, MOST):
+            found = found._doubled(measure)
+        return found
+
+    def _doubled(self, measure: Measure) -> Self:
+        """Try twice as many; what is slow at first may have been disturbed, and is tried again."""
+        seconds = self.seconds or min(measure(self.best)[0] for _ in range(2))
+        each, why = measure(2 * self.best)
+        if not why and each > seconds:
+            each = min(each, measure(2 * self.best)[0])
+        if why or each > seconds:
+            return replace(self, final=True, why=why or self.why, seconds=seconds)
+        return replace(self, best=2 * self.best, seconds=each)
 
 
-def _measured(task: Task, interrupted: Callable[[], bool]) -> tuple[int, str]:
-    """Return how many trainings at a time take least time each, and why none are done as one.
-
-    1, 2, 4, and so on are tried.
-    """
-    short = _short(task)
-    best, seconds = 1, min(_seconds(short, 1, interrupted)[0] for _ in range(2))
-    while best < MOST:
-        (each, why), (again, _) = (_seconds(short, 2 * best, interrupted) for _ in range(2))
-        each = min(each, again)
-        if why or each > (seconds if best == 1 else GAIN * seconds):
-            return best, why
-        best, seconds = 2 * best, each
-    return best, ""
+EVERYTHING = Width(2**16, final=True)
+"""All that there are."""
 
 
-def _short(task: Task) -> Task:
-    """Return the task with a few batches."""
+def short(task: Task) -> Task:
+    """Return a task with a few batches, to measure with."""
     data = task.data
     assert isinstance(data, InMemoryData)
     some = copy.copy(data)
     size = BATCHES * data.batch_size
     some.splits = {name: Split(*(part[:size] for part in split)) for name, split in data.splits.items()}
     return replace(task, data=some, epochs=2, repeats=1)
-
-
-def _seconds(task: Task, count: int, interrupted: Callable[[], bool]) -> tuple[float, str]:
-    """Return the seconds that each of some trainings takes, and why they were not done as one."""
-    fuser = Fuser(task, interrupted=interrupted)
-    jobs = [Job(number, task.reference(), number) for number in range(count)]
-    start = time.perf_counter()
-    fuser.train(jobs, lambda job, epoch: False, lambda job, result: None)
-    return (time.perf_counter() - start) / count, fuser.refusal

@@ -215,8 +215,8 @@ class Report:
         ]
         if self.verdict.budget:
             rows.append(("trainings to choose with", f"up to {self.verdict.budget}"))
-        if (fuse := self.search.user_attrs.get(FUSE)) is not None:
-            rows.append(("trainings done as one", f"up to {fuse}, which was measured"))
+        if (found := self.search.user_attrs.get(FUSE)) is not None:
+            rows.append(("trainings done as one", f"up to {found['best']}, which was measured"))
         rows += [(name, version(name)) for name in packages]
         return Table(("what", "which"), [*rows, ("python", platform.python_version())])
 

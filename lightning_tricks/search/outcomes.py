@@ -11,11 +11,12 @@ from typing import Any, Literal, Required, Self
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-from pydantic import FiniteFloat, PositiveInt, TypeAdapter, ValidationError
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from lightning_tricks import scores
 from lightning_tricks.errors import damaged, shown
+from lightning_tricks.fusion.width import Width
 from lightning_tricks.scores import Mode
 from lightning_tricks.trial.result import Epoch, Result
 from lightning_tricks.tricks.record import Tricks
@@ -126,7 +127,7 @@ _KEPT: dict[str, TypeAdapter[Any]] = {
     PART_OF: TypeAdapter(str),
     PART_RUNS: TypeAdapter(dict[str, str]),
     COMMANDS: TypeAdapter(list[str]),
-    FUSE: TypeAdapter(PositiveInt),
+    FUSE: TypeAdapter(Width),
     VERDICT: TypeAdapter(dict[str, Any]),
     ABLATION: TypeAdapter(dict[str, Any]),
 }

@@ -37,7 +37,7 @@ from lightning_tricks.tracking.format import milliseconds
 from lightning_tricks.tracking.run_update import Update
 from lightning_tricks.tracking.tracker import Tracker
 from lightning_tricks.trial.result import Epoch, Interrupted
-from lightning_tricks.workers.base import Ended, Event, Lost, Reported, Workers
+from lightning_tricks.workers.base import Ended, Event, Lost, Measured, Reported, Workers
 from lightning_tricks.workers.placement import Placement
 
 FIRST_FAILURES = 5
@@ -75,7 +75,7 @@ class Coordinator:
         """The seconds of each trial that was trained in this run."""
         self.searches = tracker.kind == "study"
         """Whether a sampler draws the trials: those of a verdict and an ablation are given."""
-        self.grouping = Grouping(study, task, placement, progress, planned=self.searches)
+        self.grouping = Grouping(study, task, placement.width, progress, planned=self.searches)
         self.proposals = Proposals(study, space, seed, folder, self.history, self.grouping, self._repeat)
         self.recorded = True
         """Whether MLflow holds all of the study; certain once this is left."""
@@ -143,7 +143,6 @@ class Coordinator:
         def interrupted() -> bool:
             return self.signals.leaving or (at_timeout == "requeue" and late())
 
-        self._leaves = interrupted
         with self.signals.handled(self.progress.print):
             if self.history.counted < n_trials and self.workers is None:
                 self.workers = self.placement.create(self.task, interrupted, self.progress.warn)
@@ -237,7 +236,7 @@ class Coordinator:
                 break
             if not proposals.queue and not proposals.ask():
                 return True  # it took over an earlier outcome: look around before the next
-            self._submit(proposals.group(wanted, workers.count, self._leaves))
+            self._submit(proposals.group(wanted, workers.count))
         if not proposals.queue and len(proposals.open) < wanted and workers.count > 1:
             proposals.ask()  # the next one, so that no worker waits for it
         try:
@@ -263,8 +262,7 @@ class Coordinator:
             if not running.submitted:
                 self._began(running)
                 running.submitted = True
-        fused = self.task.repeats == 1 or self.grouping.trainings(self._leaves) > 1
-        self.workers.submit([replace(running.job, fused=fused) for running in group])
+        self.workers.submit([running.job for running in group], self.grouping.width)
 
     def _began(self, running: OpenTrial) -> None:
         job = running.job
@@ -273,7 +271,10 @@ class Coordinator:
         )
 
     def _on_event(self, event: Event) -> bool:
-        """Handle an event of a trial; return whether the trial is to stop."""
+        """Handle an event; return whether the trial that it is of is to stop."""
+        if isinstance(event, Measured):
+            self.grouping.learn(event.width)
+            return False
         running = self.proposals.open[event.number]
         match event:
             case Reported(epoch=epoch):

@@ -117,7 +117,7 @@ def optimize(
         KeyboardInterrupt: after Ctrl-C; what was under way is finished, or put back in the queue.
     """
     space = Space(task.tricks) if space is None else space
-    placement = Placement(workers, devices_per_trial, ray_address, stall_minutes, Width(fuse))
+    placement = Placement(workers, devices_per_trial, ray_address, stall_minutes, Width.of(fuse))
     _check(study.study_name, task, space, timeout, at_timeout)
     choosing = {"finalists": finalists, "seeds": seeds, "verdict_budget": verdict_budget}
     _check_numbers(n_trials=n_trials, seed=seed, keep=keep, **choosing)

@@ -105,20 +105,19 @@ class Proposals:
         self.repeats(asked, *earlier)
         return False
 
-    def group(self, wanted: int, workers: int, leaves: Callable[[], bool]) -> list[OpenTrial]:
+    def group(self, wanted: int, workers: int) -> list[OpenTrial]:
         """Take the next trial out of the queue, and those that can be trained with it.
 
         Args:
             wanted: finished trials, beside those there are.
             workers: how many share in them.
-            leaves: tells whether all is to be dropped.
         """
         first = self.queue.popleft()
         if first.losses:  # it may be the cause: others are not to be lost with it
             return [first]
         left = wanted - len(self.open) + len(self.queue) + 1
         share = -(-left // workers)  # or other workers would have none
-        drawn = self.grouping.drawn(first, share, self.history.counted, leaves)
+        drawn = self.grouping.drawn(first, share, self.history.counted)
         if drawn == 1:
             return [first]
         fixed = PartialFixed(shape_in(first.trial.params), self.study.sampler)
@@ -126,7 +125,7 @@ class Proposals:
             if len(self.open) >= wanted or not self._may_ask(first):
                 break
             self.ask(first, fixed)
-        others = alike[: self.grouping.together(leaves) - 1]
+        others = alike[: self.grouping.together - 1]
         for other in others:
             self.queue.remove(other)
         return [first, *others]

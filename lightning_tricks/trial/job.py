@@ -15,5 +15,3 @@ class Job:
     seed: int
     checkpoint: Path | None = None
     """Where its checkpoints go, and from where it goes on."""
-    fused: bool = True
-    """Whether its repeats are to be trained as one."""

@@ -9,6 +9,7 @@ from torch import nn
 from lightning_tricks.errors import InputError
 from lightning_tricks.space.domains import Float
 from lightning_tricks.space.trick import Trick
+from lightning_tricks.surgery.dropout import UniformDropout
 from lightning_tricks.surgery.layers import DROPOUTS, Weighted, called_layers
 from lightning_tricks.surgery.replace import put_beside
 from lightning_tricks.surgery.torch_internals import BatchNormLayer
@@ -76,7 +77,7 @@ def insert_dropout(module: nn.Module, p: float) -> int:
     """Put a dropout layer before each linear layer where it does no harm; return how many."""
     places = _places(module)
     for layer in places:
-        put_beside(module, layer, before=nn.Dropout(p))
+        put_beside(module, layer, before=UniformDropout(p))
     return len(places)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from lightning_tricks.fusion.width import Width
 from lightning_tricks.trial.job import Job
 from lightning_tricks.trial.result import Epoch, Result
 
@@ -42,9 +43,16 @@ class Lost:
     """Whether the trial may be the cause; Ray's own death is no trial's fault."""
 
 
-Event = Reported | Ended | Lost
+@dataclass(frozen=True)
+class Measured:
+    """A worker found out how many trainings are worth being done as one."""
+
+    width: Width
+
+
+Event = Reported | Ended | Lost | Measured
 Callback = Callable[[Event], bool]
-"""Takes an event; returns whether its trial is to stop."""
+"""Takes an event; returns whether its trial, if it is of one, is to stop."""
 
 
 class Workers(ABC):
@@ -61,8 +69,13 @@ class Workers(ABC):
         """How many workers wait for a job."""
 
     @abstractmethod
-    def submit(self, jobs: Sequence[Job]) -> None:
-        """Give jobs to a free worker, which trains them as a group where it can."""
+    def submit(self, jobs: Sequence[Job], width: Width) -> None:
+        """Give jobs to a free worker, which trains them in groups where it can.
+
+        Args:
+            jobs: with networks of one structure as far as one knows.
+            width: what is known of how many trainings are worth being done as one.
+        """
 
     @abstractmethod
     def wait(self, callback: Callback, seconds: float) -> None:

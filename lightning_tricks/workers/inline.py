@@ -3,11 +3,12 @@
 from collections.abc import Callable, Sequence
 
 from lightning_tricks.fusion.fuser import Fuser
+from lightning_tricks.fusion.width import Width
 from lightning_tricks.task.task import Task
 from lightning_tricks.trial.ddp import RankDied
 from lightning_tricks.trial.job import Job
 from lightning_tricks.trial.result import Epoch, Result
-from lightning_tricks.workers.base import Callback, Ended, Lost, Reported, Workers
+from lightning_tricks.workers.base import Callback, Ended, Lost, Measured, Reported, Workers
 
 
 class Inline(Workers):
@@ -22,6 +23,7 @@ class Inline(Workers):
     def __init__(self, task: Task, devices: int, interrupted: Callable[[], bool]) -> None:
         self.fuser = Fuser(task, devices, interrupted)
         self._jobs: Sequence[Job] = ()
+        self._width = Width()
 
     @property
     def count(self) -> int:
@@ -31,8 +33,8 @@ class Inline(Workers):
     def free(self) -> int:
         return int(not self._jobs)
 
-    def submit(self, jobs: Sequence[Job]) -> None:
-        self._jobs = jobs
+    def submit(self, jobs: Sequence[Job], width: Width) -> None:
+        self._jobs, self._width = jobs, width
 
     def wait(self, callback: Callback, seconds: float) -> None:
         """Train the trials.
@@ -52,7 +54,7 @@ class Inline(Workers):
             else:
                 callback(Ended(job.number, result, lambda: result.weights))
 
-        self.fuser.train(jobs, hear, tell)
+        self.fuser.train(jobs, hear, tell, self._width, lambda width: callback(Measured(width)))
 
     def close(self) -> None:
         self.fuser.close()

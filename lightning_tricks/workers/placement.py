@@ -31,7 +31,7 @@ class Placement:
         devices: for each trial: a fraction shares one, and two or more train a trial together.
         ray_address: of a Ray cluster that runs, `HOST:PORT` or `auto`; None for this machine.
         stall_minutes: a worker that gives no sign of life for so long is killed.
-        width: how many trainings a worker does at a time.
+        width: what the user says of how many trainings a worker does at a time.
 
     Raises:
         InputError: if a value breaks these rules.

@@ -1,5 +1,6 @@
 """What trains in a Ray actor."""
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ from torch.utils._pytree import tree_map_only
 
 from lightning_tricks.errors import one_line
 from lightning_tricks.fusion.fuser import Fuser
+from lightning_tricks.fusion.width import Width
 from lightning_tricks.trial.ddp import RankDied
 from lightning_tricks.trial.job import Job
 from lightning_tricks.trial.result import Epoch, Result
@@ -48,31 +50,29 @@ class TrialRunner:
         return False
 
     def train(self, pickled_jobs: bytes) -> Iterator[Any]:
-        """Train trials; tell of each its epochs, its result without weights, and then its weights."""
-        jobs: Sequence[Job] = cloudpickle.loads(pickled_jobs)
+        """Train trials; tell of each its epochs and its result, and then the weights of each result.
+
+        What comes at a time is told at a time: a word of its own to Ray takes a millisecond or more.
+        """
+        jobs, width = cloudpickle.loads(pickled_jobs)
         inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        threading.Thread(target=self._train, args=(jobs, inbox.put), daemon=True).start()
+        threading.Thread(target=self._train, args=(jobs, width, inbox.put), daemon=True).start()
         left = {job.number for job in jobs}
         while left:
-            try:
-                number, item = inbox.get(timeout=BEAT_SECONDS)
-            except queue.Empty:
+            if not (news := list(_what_came(inbox))):
                 if self.advanced:
                     self.advanced = False
-                    yield "alive", 0, None
+                    yield [("alive", 0, None)]
                 continue
-            if isinstance(item, Result):
-                yield "result", number, cloudpickle.dumps(replace(item, weights={}))
-                yield cloudpickle.dumps(tree_map_only(Tensor, Tensor.cpu, dict(item.weights)))
-                left.remove(number)
-            elif isinstance(item, str):
-                yield "lost", number, item
-                left.remove(number)
-            else:
-                yield "epoch", number, cloudpickle.dumps(item)
-        yield "done", 0, None
+            yield [_told(number, item) for number, item in news]
+            for number, item in news:
+                if isinstance(item, Result):
+                    yield cloudpickle.dumps(tree_map_only(Tensor, Tensor.cpu, dict(item.weights)))
+                if isinstance(item, Result | str):
+                    left.remove(number)
+        yield [("done", 0, None)]
 
-    def _train(self, jobs: Sequence[Job], put: Callable[[tuple[int, Any]], None]) -> None:
+    def _train(self, jobs: Sequence[Job], width: Width, put: Callable[[tuple[int, Any]], None]) -> None:
         torch.set_num_threads(self.threads)  # it holds for the thread that sets it
         left = {job.number for job in jobs}
 
@@ -85,7 +85,28 @@ class TrialRunner:
             put((job.number, str(result) if isinstance(result, RankDied) else result))
 
         try:
-            self.fuser.train(jobs, hear, tell)
+            self.fuser.train(jobs, hear, tell, width, lambda found: put((jobs[0].number, found)))
         except BaseException as error:  # else the actor would wait for ever
             for number in left:
                 put((number, f"{type(error).__name__}: {one_line(error)}"))
+
+
+def _what_came(inbox: "queue.SimpleQueue[Any]") -> Iterator[Any]:
+    """Take what there is; wait for it if there is nothing, but not for long."""
+    with contextlib.suppress(queue.Empty):
+        yield inbox.get(timeout=BEAT_SECONDS)
+        while True:
+            yield inbox.get_nowait()
+
+
+def _told(number: int, item: Result | str | Width | Epoch) -> tuple[str, int, Any]:
+    """Return how something is told of: as bytes, for who passes it on does not know the package."""
+    match item:
+        case Result():
+            return "result", number, cloudpickle.dumps(replace(item, weights={}))
+        case str():
+            return "lost", number, item
+        case Width():
+            return "width", number, cloudpickle.dumps(item)
+        case Epoch():
+            return "epoch", number, cloudpickle.dumps(item)

@@ -52,7 +52,7 @@ class Actor:
         self.runner.stop(number)
 
     def train(self, job: bytes) -> Iterator[Any]:
-        """Train trials and tell of them; after each result come its weights."""
+        """Train trials and tell of them; after some results come their weights."""
         yield from self.runner.train(job)
 
 
@@ -162,10 +162,10 @@ class _ActorSlot:
             stream = self.actor.train.options(num_returns="streaming").remote(job)
             word, self.last = "", {}
             while word != "done":
-                word, number, content = ray.get(next(stream))
-                if word == "result":
-                    self.last[number] = next(stream)
-                self.driver.tell(self.index, word, (number, content))
+                for word, number, content in ray.get(next(stream)):
+                    if word == "result":
+                        self.last[number] = next(stream)
+                    self.driver.tell(self.index, word, (number, content))
 
 
 def _reach(address: str) -> None:
