@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from lightning_tricks import InMemoryData, Split, Tricks, TricksModule
-from lightning_tricks.fusion.width import Width
+from lightning_tricks.fusion.width import Fuse, Width
 from lightning_tricks.space.trick import stages
 from lightning_tricks.task.backbones import Residual
 
@@ -28,6 +28,12 @@ settings.load_profile("any machine")
 
 MEASURING = Width.of
 """What `nothing_is_fused_unless_asked_for` replaces."""
+
+
+def as_asked(fuse: Fuse) -> Width:
+    """Return a width that is not measured: `auto` is one at a time."""
+    return MEASURING("off" if fuse == "auto" else fuse)
+
 
 VARIANTS = [(stage, kind) for stage, options in stages(Tricks).items() for kind in options]
 STAGE_PAIRS = list(itertools.combinations(stages(Tricks), 2))
@@ -157,7 +163,7 @@ def trainer(epochs: int, **options: Any) -> pl.Trainer:
 @pytest.fixture(autouse=True)
 def nothing_is_fused_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is measured depends on what else runs, and the last bits of a score on what is measured."""
-    monkeypatch.setattr(Width, "of", lambda fuse: MEASURING("off" if fuse == "auto" else fuse))
+    monkeypatch.setattr(Width, "of", as_asked)
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ import os
 import sys
 import time
 
-from conftest import mlp, small_data
+from conftest import as_asked, mlp, small_data
 
 import lightning_tricks
 from lightning_tricks import Task
@@ -32,13 +32,8 @@ def be_another_machine(name):
     lock.BEAT_SECONDS, lock.WATCH_SECONDS = 0.5, 4.0
 
 
-def as_asked(fuse, of=Width.of):
-    """Fuse nothing by itself: what is measured depends on what else runs, and last bits on that."""
-    return of("off" if fuse == "auto" else fuse)
-
-
 if __name__ == "__main__":
-    Width.of = as_asked
+    Width.of = as_asked  # what is measured depends on what else runs, and last bits on that
     if "MACHINE" in os.environ:
         be_another_machine(os.environ["MACHINE"])
     sys.exit(main(task, n_trials=6))
