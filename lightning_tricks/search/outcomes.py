@@ -38,7 +38,7 @@ PARTS = (VERDICT, ABLATION)
 """What follows a search: each is a study beside it, and what it found is kept with the search."""
 PART_OF, PART_RUNS = "part_of", "part_runs"
 """What a part holds: whose it is; and a search, of its parts: their runs in MLflow."""
-COMMANDS, FUSE = "commands", "fuse"
+COMMANDS, FUSE = "commands", "width"
 """That made the study, in their order, and how many trainings it does as one, if that was measured."""
 STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
