@@ -179,6 +179,7 @@ def test_what_cannot_be_fused_is_trained_alone_and_says_why_once():
     [
         ({"trainer": {"precision": "bf16-mixed"}}, "the trainer sets precision"),
         ({"channels_last": True}, "images are channels_last"),
+        ({"compiled": True}, "the network is compiled"),
     ],
 )
 def test_what_is_lightnings_affair_is_left_to_it(changes, why):
@@ -252,3 +253,49 @@ def test_metrics_of_torchmetrics_and_numbers_to_predict():
         alone = train(task, tricks, seed)
         scores = [epoch.score for epoch in alone.epochs]
         assert [epoch.score for epoch in result.epochs] == pytest.approx(scores, rel=1e-4)
+
+
+def accuracy(outputs, targets):
+    """Return a number of Python's; fail where a network is too sure."""
+    if outputs.max() > 1000:
+        raise ValueError("too sure")
+    return (outputs.argmax(-1) == targets).float().mean().item()
+
+
+def test_a_metric_that_cannot_be_taken_of_one_fails_that_one_as_alone():
+    def network(tricks):
+        backbone = mlp()
+        if isinstance(tricks.optimizer, Lion):
+            nn.init.constant_(backbone[-1].bias, 2000.0)
+        return backbone
+
+    metrics = {"accuracy": accuracy, "first": lambda outputs, targets: (outputs.argmax(-1) == 0).sum()}
+    task = Task("sure", small_data(), network, epochs=2, metrics=metrics)
+    records = [Tricks(), Tricks(optimizer="lion", initialization="keep"), Tricks()]
+    mine, refusal = together(task, records, (1, 2, 3))
+    assert not refusal
+    assert [result.state for result in mine] == ["complete", "failed", "complete"]
+    assert mine[1].reason == "ValueError: too sure"
+    for seed, record, result in zip((1, 2, 3), records, mine, strict=True):
+        alone = train(task, record, seed)
+        assert (result.state, result.reason) == (alone.state, alone.reason)
+        for one, other in zip(result.epochs, alone.epochs, strict=True):
+            assert one.metrics == pytest.approx(other.metrics, rel=1e-4)
+
+
+def test_a_metric_of_many_numbers_is_lightnings_affair():
+    metrics = {"accuracy": lambda outputs, targets: outputs.mean(0)}
+    task = Task("many", small_data(), lambda tricks: mlp(), epochs=1, metrics=metrics)
+    mine, refusal = together(task, [Tricks()] * 2, (1, 2))
+    assert refusal == "a metric is not one number"
+    assert {result.state for result in mine} == {"failed"}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
+@pytest.mark.parametrize(("accelerator", "why"), [("gpu", "No supported gpu backend"), ("mps", "MPS")])
+def test_who_asks_for_a_device_that_is_not_there_is_told_so_as_alone(accelerator, why):
+    task = Task("small", small_data(), lambda t: mlp(), epochs=1, trainer={"accelerator": accelerator})
+    mine, refusal = together(task, [Tricks()] * 2, (1, 2))
+    assert why in refusal
+    assert [result.reason for result in mine] == [train(task, Tricks(), 1).reason] * 2
+    assert all("MisconfigurationException" in result.reason for result in mine)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import mlp, small_data
+from conftest import mlp, residual_convnet, small_data
 from pydantic import Field
-from test_fusion import assert_same, doubles, together
+from test_fusion import assert_same, doubles, pictures, together
 from torch import nn
 from torchvision.ops import StochasticDepth
 
@@ -18,6 +18,7 @@ from lightning_tricks import InMemoryData, Task, Tricks, train
 from lightning_tricks.fusion.member import Member, Trainee
 from lightning_tricks.fusion.rehearsal import rehearse
 from lightning_tricks.fusion.stack import Stack
+from lightning_tricks.tricks.augmentation import AugmentationTrick, NoErasing
 from lightning_tricks.tricks.clipping import ClippingTrick, NoClipping, NormClipping
 from lightning_tricks.tricks.optimizers.adam import Adam
 
@@ -297,8 +298,19 @@ class UnitAdam(Adam):
         return step / step.norm() * lr
 
 
+class ShiftedErasing(AugmentationTrick):
+    """Shifts each batch by a number of NumPy's."""
+
+    kind: Literal["shifted"] = "shifted"
+
+    def change(self, images):
+        return images + np.random.normal()  # noqa: NPY002  # what many have
+
+
 class OwnTricks(Tricks):
     """With tricks of the user's."""
+
+    erasing: NoErasing | ShiftedErasing = Field(NoErasing(), discriminator="kind")
 
     clipping: NoClipping | EachClipping | NoisyClipping = Field(NoClipping(), discriminator="kind")
     optimizer: Adam | UnitAdam = Field(Adam(), discriminator="kind")
@@ -311,6 +323,43 @@ class OwnTricks(Tricks):
 def test_tricks_of_ones_own_are_the_same_in_a_group(stage, kind):
     task = Task("own", small_data(), lambda tricks: mlp(), OwnTricks, epochs=2)
     assert is_as_alone(task, OwnTricks.parse({**OwnTricks().model_dump(), stage: {"kind": kind}})) == ""
+
+
+def test_a_trick_that_draws_where_no_member_has_its_own_is_not_fused():
+    task = Task("own", pictures(), lambda tricks: residual_convnet(), OwnTricks, epochs=1)
+    record = OwnTricks.parse({**OwnTricks().model_dump(), "erasing": {"kind": "shifted"}})
+    assert "a trick draws with NumPy's" in together(task, [record] * 3, SEEDS)[1]
+
+
+def test_a_trick_that_cannot_change_the_batches_of_one_fails_that_one():
+    task = Task("own", small_data(), lambda tricks: mlp(), OwnTricks, epochs=1)
+    wrong = OwnTricks.parse({**OwnTricks().model_dump(), "erasing": {"kind": "shifted"}})
+    found, refusal = together(task, [OwnTricks(), wrong, OwnTricks()], SEEDS)
+    assert not refusal
+    assert [result.state for result in found] == ["complete", "failed", "complete"]
+    assert "changes images of shape" in found[1].reason
+
+
+class Asks(nn.Module):
+    """Attention as timm's, which hands the rate of its dropout to torch."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.drop = nn.Linear(6, 18), nn.Dropout(0.1)
+
+    def forward(self, inputs):
+        queries, keys, values = self.inner(inputs).view(-1, 3, 1, 2, 3).unbind(1)
+        p = self.drop.p if self.training else 0.0
+        return F.scaled_dot_product_attention(queries, keys, values, dropout_p=p).flatten(1)
+
+
+@pytest.mark.usefixtures("doubles")
+@pytest.mark.parametrize(
+    ("dropout", "why"), [("none", ""), ("dropout", "a network asks a layer that draws for its p")]
+)
+def test_a_network_that_asks_a_layer_for_its_rate_is_told_it_where_it_is_zero(dropout, why):
+    task = Task("asks", small_data(), lambda t: nn.Sequential(Asks(), nn.Linear(6, 3)), epochs=2)
+    assert is_as_alone(task, OWN.model_copy(update={"dropout": Tricks(dropout=dropout).dropout})) == why
 
 
 class HalvedData(InMemoryData):

@@ -4,7 +4,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -14,7 +14,8 @@ from lightning_tricks.errors import one_line
 from lightning_tricks.fusion.group import Group
 from lightning_tricks.fusion.member import Member, Trainee
 from lightning_tricks.fusion.part import Hear, Part
-from lightning_tricks.fusion.stack import Unfusible
+from lightning_tricks.fusion.rehearsal import rehearse_batch
+from lightning_tricks.fusion.unfusible import Unfusible
 from lightning_tricks.fusion.width import EVERYTHING, Width, short
 from lightning_tricks.task.quiet import quiet
 from lightning_tricks.task.task import Task
@@ -22,6 +23,7 @@ from lightning_tricks.trial.ddp import RankDied, Ranks
 from lightning_tricks.trial.job import Job
 from lightning_tricks.trial.repeats import tasks_of
 from lightning_tricks.trial.result import Interrupted, Result
+from lightning_tricks.trial.train import trainer_of
 
 _OF_DATA = (
     "train_dataloader",
@@ -39,19 +41,30 @@ Learn = Callable[[Width], Any]
 
 def refusal(task: Task, devices: int = 1) -> str:
     """Say why the trials of a task are trained one by one; empty if they need not be."""
+    return next(_refusals(task, devices), "")
+
+
+def _refusals(task: Task, devices: int) -> Iterator[str]:
     if devices > 1:
-        return "several devices train a trial"
+        yield "several devices train a trial"
     if not isinstance(task.data, InMemoryData):
-        return "the data are not InMemoryData"
-    if own := [
-        name for name in _OF_DATA if getattr(type(task.data), name) is not getattr(InMemoryData, name)
-    ]:
-        return f"the data have their own {own[0]}"
+        yield "the data are not InMemoryData"
+    for name in _OF_DATA:
+        if getattr(type(task.data), name, None) is not getattr(InMemoryData, name):
+            yield f"the data have their own {name}"
     if others := sorted(set(task.trainer) - {"accelerator"}):
-        return f"the trainer sets {', '.join(others)}"
-    if task.compiled or task.channels_last:
-        return "the network is compiled" if task.compiled else "images are channels_last"
-    return ""
+        yield f"the trainer sets {', '.join(others)}"
+    if task.compiled:
+        yield "the network is compiled"
+    if task.channels_last:
+        yield "images are channels_last"
+    try:
+        device = device_of(task)
+    except Exception as error:  # it is not there: a trial that is trained alone says so
+        yield one_line(error)
+    else:
+        if device.type not in ("cpu", "cuda"):
+            yield f"the device is {device}"
 
 
 class Fuser:
@@ -130,7 +143,7 @@ class Fuser:
         if len(jobs) * self.task.repeats > 1 and width.best > 1 and not self.refusal:
             self._tasks = self._tasks or tasks_of(self.task)
             for task in self._tasks:
-                task.data.move(device_of(task))
+                task.data.move(self.device)
             parts = [Part(job, self._tasks, hear) for job in jobs]
             for fused, whole in self._together(parts):
                 ended(fused, whole)
@@ -141,6 +154,11 @@ class Fuser:
                 trouble = "; ".join(filter(None, (result.trouble, news)))
                 result, self._told = replace(result, trouble=trouble), True
             ended(job, result)
+
+    @cached_property
+    def device(self) -> torch.device:
+        """What trains a group."""
+        return device_of(self.task)
 
     def close(self) -> None:
         """End the processes that train."""
@@ -187,7 +205,9 @@ class Fuser:
         return members
 
     def _member(self, trainee: Trainee) -> Member:
-        return Member(trainee, self.interrupted, device_of(self.task))
+        member = Member(trainee, self.interrupted, self.device)
+        rehearse_batch(member)
+        return member
 
     def _run(self, members: dict[Member, Part]) -> Iterator[tuple[Job, Result]]:
         group = Group(list(members), self.interrupted)
@@ -211,7 +231,10 @@ class Fuser:
 
 
 def device_of(task: Task) -> torch.device:
-    """Return the device that a trial of a task is trained on."""
-    if task.trainer.get("accelerator", "auto") != "cpu" and torch.cuda.is_available():
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("cpu")
+    """Return the device that Lightning trains a trial of a task on.
+
+    Raises:
+        MisconfigurationException: if it is not there.
+    """
+    with quiet():
+        return trainer_of(task).strategy.root_device

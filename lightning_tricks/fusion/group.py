@@ -12,7 +12,8 @@ from torch.utils._pytree import tree_map
 from lightning_tricks.fusion.member import Member
 from lightning_tricks.fusion.rehearsal import rehearse
 from lightning_tricks.fusion.rows import RowOptimizer, by_factor, factors, order_of, rows_of
-from lightning_tricks.fusion.stack import Stack, Unfusible
+from lightning_tricks.fusion.stack import Stack
+from lightning_tricks.fusion.unfusible import Unfusible
 from lightning_tricks.fusion.validation import measured
 from lightning_tricks.module import health
 from lightning_tricks.module.tricks_module import TricksModule
@@ -214,17 +215,19 @@ class Group:
         if not self._running:
             return
         with torch.no_grad():
-            metrics = measured(self.stack, self.members, self._running, self.interrupted)
+            metrics = measured(self.stack, self.members, self._running, self._attempt, self.interrupted)
         for place, member in self._running:
             self._attempt(member, partial(member.end_validation, metrics[place]))
 
     def _attempt(self, member: Member, action: Callable[[], None]) -> None:
         """Do what concerns one member only; an error is its end, not that of the group."""
+        if member in self.errors:
+            return
         try:
             action()
         except Exception as error:  # the user's code may raise anything
             if isinstance(error, Interrupted) or self.interrupted():
                 raise Interrupted from None
-            if isinstance(error, Unfusible):
-                raise
+            if isinstance(error, (Unfusible, torch.OutOfMemoryError)):
+                raise  # of memory a smaller group needs less
             self.errors[member] = error

@@ -14,8 +14,9 @@ from torch.optim import Optimizer
 
 from lightning_tricks.data.in_memory import InMemoryData
 from lightning_tricks.fusion.rows import Penalty, RowOptimizer, is_elementwise
-from lightning_tricks.fusion.stack import Stack, Unfusible
+from lightning_tricks.fusion.stack import Stack
 from lightning_tricks.fusion.trainer import MemberTrainer
+from lightning_tricks.fusion.unfusible import Unfusible
 from lightning_tricks.module.tricks_module import TricksModule
 from lightning_tricks.task.task import Task
 from lightning_tricks.trial.callback import TrialCallback

@@ -1,12 +1,14 @@
 """Dropout in a group: each member draws its own masks, the ones that it would draw alone."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
+from lightning_tricks.fusion.unfusible import Unfusible
 from lightning_tricks.surgery.dropout import UniformDropout, drop_
 
 
@@ -26,14 +28,30 @@ def _each_batch(inputs: Tensor) -> tuple[int, ...]:
     return tuple(1 for _ in inputs.shape)
 
 
-NOISES: Mapping[type[nn.Module], Callable[[Tensor], tuple[int, ...]]] = {
-    UniformDropout: _each_number,
-    nn.Dropout: _each_number,
-    nn.Dropout2d: _each_channel,
-    nn.Dropout3d: _each_channel,
-    StochasticDepth: _each_sample,
+def _bernoulli(mask: Tensor, p: float, generator: torch.Generator) -> None:
+    mask.bernoulli_(1 - p, generator=generator)
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How a layer draws."""
+
+    shape: Callable[[Tensor], tuple[int, ...]]
+    """Of what shape its masks are, by its inputs."""
+    draw: Callable[[Tensor, float, torch.Generator], object] = _bernoulli
+    """Fills a mask with zeros, with a probability, and ones."""
+    dtype: torch.dtype | None = None
+    """Of its masks; None if it is that of its inputs."""
+
+
+NOISES: Mapping[type[nn.Module], _Kind] = {
+    UniformDropout: _Kind(_each_number, drop_, torch.float32),
+    nn.Dropout: _Kind(_each_number),
+    nn.Dropout2d: _Kind(_each_channel),
+    nn.Dropout3d: _Kind(_each_channel),
+    StochasticDepth: _Kind(_each_sample),
 }
-"""The layers that draw, and of what shape their masks are."""
+"""The layers that draw."""
 
 
 class Noise(nn.Module):
@@ -46,12 +64,22 @@ class Noise(nn.Module):
 
     def __init__(self, layers: Sequence[Any], draws: Sequence[torch.Generator]) -> None:
         super().__init__()
-        self.shape = NOISES[type(layers[0])]
+        self.kind = NOISES[type(layers[0])]
         if getattr(layers[0], "mode", "row") == "batch":
-            self.shape = _each_batch
-        self.uniform = type(layers[0]) is UniformDropout
+            self.kind = replace(self.kind, shape=_each_batch)
         self.rates = [float(layer.p) for layer in layers]
         self.draws = list(draws)
+
+    @property
+    def p(self) -> float:
+        """The rate, for a network that asks its layer: timm's attention does.
+
+        Raises:
+            Unfusible: if it is not zero for all: whatever draws with it does so for all alike.
+        """
+        if any(self.rates):
+            raise Unfusible("a network asks a layer that draws for its p")
+        return 0.0
 
     def keep(self, places: Sequence[int]) -> None:
         """Keep some of the members."""
@@ -70,13 +98,11 @@ class Noise(nn.Module):
         Args:
             inputs: of all members, (K, N, …).
         """
-        dtype = torch.float32 if self.uniform else inputs.dtype
-        masks = inputs.new_ones((len(inputs), *self.shape(inputs[0])), dtype=dtype)
+        shape, dtype = self.kind.shape(inputs[0]), self.kind.dtype or inputs.dtype
+        masks = inputs.new_ones((len(inputs), *shape), dtype=dtype)
         for mask, rate, generator in zip(masks, self.rates, self.draws, strict=True):
-            if rate and self.uniform:
-                drop_(mask, rate, generator)
-            elif rate:
-                mask.bernoulli_(1 - rate, generator=generator)
+            if rate:
+                self.kind.draw(mask, rate, generator)
         kept = inputs.new_tensor([1 - rate or 1 for rate in self.rates])
         return masks.to(inputs.dtype).div_(kept.view(-1, *(1 for _ in masks.shape[1:])))
 

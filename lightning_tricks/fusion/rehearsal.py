@@ -3,11 +3,13 @@
 `vmap` knows most of what networks do, and refuses most of what it does not know; some it computes
 otherwise, in silence. So one member passes a batch by itself too, in training and in evaluation, at
 weights a little beside its own, for a layer that begins as nothing would hide what comes before it.
+A trick of the user's may draw where no member has random numbers of its own: it is tried before.
 """
 
 import copy
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,8 @@ from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
 from lightning_tricks.fusion.member import Member
-from lightning_tricks.fusion.stack import Stack, Unfusible, network_of, tensors_of
+from lightning_tricks.fusion.stack import Stack, network_of, tensors_of
+from lightning_tricks.fusion.unfusible import Unfusible
 
 TOLERANCE = 0.01
 """By so much of its length a number may differ: sums are taken in another order."""
@@ -41,19 +44,38 @@ def rehearse(stack: Stack, members: Sequence[Member]) -> None:
         Exception: what a pass through the networks raised.
     """
     weights, last = stack.weights.detach().clone(), members[-1]
-    drawn = _drawn()
     with torch.no_grad():
         nudges = torch.randn(weights.shape[1], generator=torch.Generator().manual_seed(0))
         stack.weights += NUDGE * nudges.to(weights)
     try:
-        for training in (True, False):
-            _compare(stack, members, training)
+        with _own_draws("a network"):
+            for training in (True, False):
+                _compare(stack, members, training)
     finally:
         last.module.train()
         with torch.no_grad():
             stack.weights.copy_(weights)
+
+
+def rehearse_batch(member: Member) -> None:
+    """Change a batch as a member does to learn from it.
+
+    Raises:
+        Unfusible: if that draws where no member has random numbers of its own.
+        Exception: what a trick raised.
+    """
+    if member.changes_batches:
+        with _own_draws("a trick"), member.drawing():
+            member.module.learned(_batch(member))
+
+
+@contextmanager
+def _own_draws(who: str) -> Iterator[None]:
+    """Raise `Unfusible` if something is drawn with other random numbers than torch's."""
+    drawn = _drawn()
+    yield
     if _drawn() != drawn:
-        raise Unfusible("a network draws with NumPy's or Python's random numbers")
+        raise Unfusible(f"{who} draws with NumPy's or Python's random numbers")
 
 
 def _compare(stack: Stack, members: Sequence[Member], training: bool) -> None:
@@ -90,11 +112,17 @@ def _set(members: Sequence[Member], states: Sequence[Tensor]) -> None:
         member.random.set_state(state)
 
 
+def _batch(member: Member) -> tuple[Tensor, Tensor]:
+    """Return copies of the first samples, and of their targets."""
+    size, device = member.loader.batch_size, member.random.device
+    inputs, targets = (part[:size].clone().to(device) for part in member.loader.split)
+    return inputs, targets
+
+
 def _example(member: Member) -> tuple[Tensor, Tensor]:
-    """Return copies of the first samples, as the network takes them, and of their targets."""
-    device = member.random.device
-    inputs, targets = (part[: member.loader.batch_size].clone() for part in member.loader.split)
-    return member.module.cast(inputs.to(device)), targets.to(device)
+    """Return those, as the network takes them."""
+    inputs, targets = _batch(member)
+    return member.module.cast(inputs), targets
 
 
 def _alone(member: Member, columns: Mapping[str, slice]) -> Numbers:

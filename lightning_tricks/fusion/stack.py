@@ -12,13 +12,10 @@ from torch.nn import functional
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from lightning_tricks.fusion.noise import NOISES, Noise
+from lightning_tricks.fusion.unfusible import Unfusible
 from lightning_tricks.module.tricks_module import TricksModule
 from lightning_tricks.surgery.torch_internals import WeightNormFormula
 from lightning_tricks.tricks.weight_decay import norms_and_biases
-
-
-class Unfusible(Exception):
-    """What is to be trained as one cannot be; says why, in a line."""
 
 
 class Stack:

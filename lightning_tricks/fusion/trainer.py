@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_tricks.data.tensor_loader import TensorLoader
-from lightning_tricks.fusion.stack import Unfusible
+from lightning_tricks.fusion.unfusible import Unfusible
 from lightning_tricks.surgery.torch_internals import cloned
 
 

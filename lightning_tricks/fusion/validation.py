@@ -1,6 +1,8 @@
 """The metrics of the members of a group over their validation splits, each as Lightning takes them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from numbers import Number
 from typing import Any
 
 import torch
@@ -10,21 +12,27 @@ from torchmetrics import Metric
 
 from lightning_tricks.fusion.member import Member
 from lightning_tricks.fusion.stack import Stack
+from lightning_tricks.fusion.unfusible import Unfusible
 from lightning_tricks.trial.result import Interrupted
+
+Attempt = Callable[[Member, Callable[[], None]], None]
+"""Does something for a member, unless it has ended; an error is its end."""
 
 
 def measured(
     stack: Stack,
     members: Sequence[Member],
     running: Sequence[tuple[int, Member]],
+    attempt: Attempt,
     interrupted: Callable[[], bool],
 ) -> dict[int, dict[str, Tensor]]:
-    """Return the metrics of members by their places.
+    """Return the metrics of members by their places, but for those that end by an error of their own.
 
     Args:
         stack: of all members.
         members: all.
         running: those that are asked about, with their places.
+        attempt: does what concerns one of them only.
         interrupted: tells whether all is to be dropped.
 
     Raises:
@@ -33,7 +41,7 @@ def measured(
     stack.follow(running[0][1].module)
     loaders = [member.validation for member in members]
     shared = all(loader.split.inputs is loaders[0].split.inputs for loader in loaders)
-    means = {place: _Means() for place, _ in running}
+    means = {member: _Means(member) for _, member in running}
     device = stack.weights.device
     for batches in zip(*(loaders[:1] if shared else loaders), strict=True):
         if interrupted():
@@ -41,35 +49,52 @@ def measured(
         inputs = batches[0][0] if shared else torch.stack([some for some, _ in batches])
         outputs = stack.outputs(inputs.to(device), shared=shared)
         for place, member in running:
-            own = tree_map(lambda whole, at=place: whole[at], outputs)
+            one = tree_map(lambda whole, at=place: whole[at], outputs)
             targets = batches[0 if shared else place][1].to(device)
-            means[place].add(member.module.measured("val", own, targets), len(targets))
-    return {place: found.values() for place, found in means.items()}
+            attempt(member, partial(means[member].add, one, targets))
+    for member, own in means.items():
+        attempt(member, own.compute)
+    return {place: means[member].values for place, member in running}
 
 
 class _Means:
-    """The means of metrics over batches, by samples, as Lightning takes them."""
+    """The means of a member's metrics over batches, by samples, as Lightning takes them."""
 
-    def __init__(self) -> None:
+    def __init__(self, member: Member) -> None:
+        self._module = member.module
         self._sums: dict[str, Any] = {}
         self._samples = 0
+        self.values: dict[str, Tensor] = {}
+        """Empty until they are computed."""
 
-    def add(self, measured: Mapping[str, Any], samples: int) -> None:
-        for name, value in measured.items():
+    def add(self, outputs: Any, targets: Tensor) -> None:
+        """Measure a batch."""
+        for name, value in self._module.measured("val", outputs, targets).items():
             if isinstance(value, Metric):
                 self._sums[name] = value
             else:
-                number = value if value.is_floating_point() else value.to(torch.get_default_dtype())
-                self._sums[name] = self._sums.get(name, 0) + number * samples
-        self._samples += samples
+                self._sums[name] = self._sums.get(name, 0) + _number(value) * len(targets)
+        self._samples += len(targets)
 
-    def values(self) -> dict[str, Tensor]:
-        """Return the means; metrics of torchmetrics begin anew."""
-        found = {}
+    def compute(self) -> None:
+        """Take the means; metrics of torchmetrics begin anew."""
         for name, value in self._sums.items():
             if isinstance(value, Metric):
-                found[name] = value.compute()
+                self.values[name] = value.compute()
                 value.reset()
             else:
-                found[name] = value / self._samples
-        return found
+                self.values[name] = value / self._samples
+
+
+def _number(value: Any) -> Tensor:
+    """Return what is measured in a dtype of which sums can be taken.
+
+    Raises:
+        Unfusible: if it is not one number: it is for Lightning to say what becomes of it.
+    """
+    wide = torch.promote_types(torch.get_default_dtype(), torch.float32)
+    if isinstance(value, Number):
+        value = torch.tensor(value, dtype=wide)
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        raise Unfusible("a metric is not one number")
+    return value.detach().squeeze().to(torch.promote_types(value.dtype, wide))

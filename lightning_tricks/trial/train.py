@@ -5,7 +5,7 @@ goes on from the checkpoint of any epoch therefore ends with the score that it w
 """
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,7 +76,7 @@ def _fit(watcher: TrialCallback, devices: int) -> Result:
         try:
             module = watcher.task.module(watcher.tricks)
             module.logs_training = False  # the watcher reads it from the module
-            _trainer(watcher.task, watcher, devices).fit(
+            trainer_of(watcher.task, devices, [watcher]).fit(
                 module, datamodule=watcher.task.data, ckpt_path=saved, weights_only=True
             )
             return result_of(watcher, module)
@@ -127,7 +127,12 @@ def _ending(watcher: TrialCallback, error: BaseException | None = None) -> Resul
     return Result("complete")
 
 
-def _trainer(task: Task, watcher: TrialCallback, devices: int) -> pl.Trainer:
+def trainer_of(task: Task, devices: int = 1, callbacks: Sequence[pl.Callback] = ()) -> pl.Trainer:
+    """Return the Trainer of a trial.
+
+    Raises:
+        MisconfigurationException: if the task asks for a device that is not there.
+    """
     defaults = {
         **SILENT,
         "devices": devices,
@@ -138,7 +143,7 @@ def _trainer(task: Task, watcher: TrialCallback, devices: int) -> pl.Trainer:
         # On a GPU, the same seed gives the same bits only if torch is asked for it.
         "deterministic": "warn" if torch.cuda.is_available() else None,
     }
-    return pl.Trainer(**{**defaults, **task.trainer}, max_epochs=task.epochs, callbacks=[watcher])
+    return pl.Trainer(**{**defaults, **task.trainer}, max_epochs=task.epochs, callbacks=[*callbacks])
 
 
 def _size(module: pl.LightningModule) -> int:
