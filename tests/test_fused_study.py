@@ -52,12 +52,18 @@ def eager(monkeypatch):
     monkeypatch.setattr(grouping, "LEARNED_A_MEMBER", 1)
 
 
-@pytest.mark.usefixtures("eager")
-def test_a_group_is_of_one_shape_and_its_trials_are_told_as_any(monkeypatch):
-    sizes, trained = [], Fuser.train
+@pytest.fixture
+def sizes(monkeypatch):
+    """How many trials are trained as one, or one by one because they are few."""
+    found, trained = [], Fuser._train
     monkeypatch.setattr(
-        Fuser, "train", lambda self, jobs, *rest: sizes.append(len(jobs)) or trained(self, jobs, *rest)
+        Fuser, "_train", lambda self, jobs, *rest: found.append(len(jobs)) or trained(self, jobs, *rest)
     )
+    return found
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_group_is_of_one_shape_and_its_trials_are_told_as_any(sizes):
     study = create_study("tiny", storage="optuna.journal", pruner="none", epochs=3)
     search(study)
     assert max(sizes) > 1
@@ -91,7 +97,7 @@ def test_killed_in_a_group_it_goes_on_to_the_same_trials(tmp_path):
 
 
 @pytest.mark.usefixtures("eager")
-def test_who_dies_while_a_group_is_drawn_goes_on_to_the_same_trials(monkeypatch):
+def test_who_dies_while_a_group_is_drawn_goes_on_to_the_same_trials(monkeypatch, sizes):
     study = create_study("undisturbed", storage="optuna.journal", pruner="none")
     search(study, seed=1)
     last = next(members[-1].number for members in groups(study).values() if len(members) > 2)
@@ -110,10 +116,7 @@ def test_who_dies_while_a_group_is_drawn_goes_on_to_the_same_trials(monkeypatch)
         with pytest.raises(KeyboardInterrupt):
             search(again, seed=1)
     assert len(again.trials) == last  # and nothing of the one that was drawn
-    sizes, trained = [], Fuser.train
-    monkeypatch.setattr(
-        Fuser, "train", lambda self, jobs, *rest: sizes.append(len(jobs)) or trained(self, jobs, *rest)
-    )
+    sizes.clear()
     search(again, seed=1)
     assert sizes[0] == len(next(m for m in groups(again).values() if m[-1].number == last))
     assert [t.params for t in again.trials] == [t.params for t in study.trials]
@@ -281,11 +284,7 @@ def test_a_space_that_pins_the_shape_is_searched_in_groups():
 
 
 @pytest.mark.usefixtures("eager")
-def test_what_was_measured_once_holds_for_the_study(monkeypatch, taking):
-    sizes, trained = [], Fuser._train
-    monkeypatch.setattr(
-        Fuser, "_train", lambda self, jobs, *rest: sizes.append(len(jobs)) or trained(self, jobs, *rest)
-    )
+def test_what_was_measured_once_holds_for_the_study(taking, sizes):
     study = create_study("tiny", storage="optuna.journal", pruner="none")
     taking(faster_up_to(2))
     search(study, n_trials=10, fuse="auto")

@@ -19,7 +19,7 @@ STUDIES = Path(__file__).parents[1] / "studies"
 DEBIAN = pytest.mark.skipif(
     not image_data.DEBIAN.is_dir(), reason="needs Debian's package dataset-fashion-mnist"
 )
-SMALL = ("--n-trials", "2", "--epochs", "1", "--workers", "inline", "--finalists", "0")
+SMALL = ("--n-trials", "2", "--epochs", "1", "--repeats", "1", "--workers", "inline", "--finalists", "0")
 
 
 def run(script, *arguments):
