@@ -185,8 +185,8 @@ def test_several_seeds_in_one_call():
 @pytest.mark.parametrize("wrong", ["0", "some", "-1", "1.5"])
 def test_a_wrong_number_is_told_in_a_line(wrong, capsys):
     assert run("--fuse", wrong) == 2
-    assert "must be auto, off or a number" in capsys.readouterr().err
-    with pytest.raises(InputError, match="fuse must be auto, off or a number"):
+    assert "must be auto, off or a whole number from 1 to 10⁹ (got" in capsys.readouterr().err
+    with pytest.raises(InputError, match="fuse must be auto, off or a whole number"):
         Width.of(wrong)
 
 

@@ -14,6 +14,8 @@ from lightning_tricks.task.task import Task
 
 MOST = 64
 """So many at the most are tried: by then little is left to gain."""
+ALL = 10**9
+"""More than anybody has."""
 BATCHES = 8
 """Of how many batches an epoch of the measurement is."""
 
@@ -48,8 +50,8 @@ class Width:
         if fuse == "auto":
             return cls()
         best = 1 if fuse == "off" else fuse
-        if not (isinstance(best, int) and 1 <= best <= 2**16):
-            raise InputError(f"fuse must be auto, off or a number from 1 to {2**16} (got {fuse!r})")
+        if not (isinstance(best, int) and 1 <= best <= ALL):
+            raise InputError(f"fuse must be auto, off or a whole number from 1 to 10⁹ (got {fuse!r})")
         return cls(best, final=True)
 
     @property
@@ -84,7 +86,7 @@ class Width:
         return replace(self, best=2 * self.best, seconds=each)
 
 
-EVERYTHING = Width(2**16, final=True)
+EVERYTHING = Width(ALL, final=True)
 """All that there are."""
 
 

@@ -180,10 +180,25 @@ def _parser(n_trials: int, finalists: int, repeats: int | None = None) -> _Parse
     return parser
 
 
-def _count(text: str) -> int:
-    if not re.fullmatch(r"0*[1-9][0-9]{0,8}", text):
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to 10⁹ (got {quoted(text)})")
-    return int(text)
+def _count_or(*words: str) -> Callable[[str], int | str]:
+    """Return what reads a number, or one of some words."""
+    known = f"{', '.join(words)} or a" if words else "a"
+
+    def read(text: str) -> int | str:
+        if text in words:
+            return text
+        if re.fullmatch(r"0*[1-9][0-9]{0,8}", text):
+            return int(text)
+        rule = f"must be {known} whole number from 1 to 10⁹"
+        raise argparse.ArgumentTypeError(f"{rule} (got {quoted(text)})")
+
+    return read
+
+
+_count = _count_or()
+_workers = _count_or("auto", "inline")
+_fuse = _count_or("auto", "off")
+_repeats = _count_or("auto")
 
 
 def _number(text: str) -> int:
@@ -203,24 +218,6 @@ def _name(text: str) -> str:
         return check_name(text)
     except InputError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _count_or(*words: str) -> Callable[[str], int | str]:
-    """Return what reads a number, or one of some words."""
-
-    def read(text: str) -> int | str:
-        try:
-            return text if text in words else _count(text)
-        except argparse.ArgumentTypeError as error:
-            known = ", ".join(words)
-            raise argparse.ArgumentTypeError(f"must be {known} or a number: {error}") from None
-
-    return read
-
-
-_workers = _count_or("auto", "inline")
-_fuse = _count_or("auto", "off")
-_repeats = _count_or("auto")
 
 
 def _positive(text: str) -> float:
