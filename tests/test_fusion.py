@@ -179,7 +179,6 @@ def test_what_cannot_be_fused_is_trained_alone_and_says_why_once():
     [
         ({"trainer": {"precision": "bf16-mixed"}}, "the trainer sets precision"),
         ({"channels_last": True}, "images are channels_last"),
-        ({"compiled": True}, "the network is compiled"),
     ],
 )
 def test_what_is_lightnings_affair_is_left_to_it(changes, why):

@@ -15,9 +15,10 @@ from torch import nn
 from torchvision.ops import StochasticDepth
 
 from lightning_tricks import InMemoryData, Task, Tricks, train
-from lightning_tricks.fusion.member import Member, Trainee
+from lightning_tricks.fusion.member import Member
 from lightning_tricks.fusion.rehearsal import rehearse
 from lightning_tricks.fusion.stack import Stack
+from lightning_tricks.fusion.trainee import Trainee
 from lightning_tricks.tricks.augmentation import AugmentationTrick, NoErasing
 from lightning_tricks.tricks.clipping import ClippingTrick, NoClipping, NormClipping
 from lightning_tricks.tricks.optimizers.adam import Adam

@@ -86,6 +86,13 @@ def test_a_bootstrap_over_seeds_and_samples_covers_the_true_score():
     assert 180 <= covered <= 200
 
 
+def test_models_that_are_right_about_all_of_a_few_samples_have_a_score_without_bounds():
+    targets = np.arange(36) % 3
+    found = bootstrap(lambda some, true: float((some == true).mean()), [targets] * 5, targets)
+    assert str(found) == "1.0000"
+    assert not found.excludes_zero
+
+
 def race(means, seeds, noise, generator, shared=1.0):
     """Run a race of records with some true means; noise that a seed has for all is shared."""
     names = ["baseline", *(f"trial {n}" for n in range(1, len(means)))]

@@ -12,9 +12,10 @@ import torch
 from lightning_tricks.data.in_memory import InMemoryData
 from lightning_tricks.errors import one_line
 from lightning_tricks.fusion.group import Group
-from lightning_tricks.fusion.member import Member, Trainee
+from lightning_tricks.fusion.member import Member
 from lightning_tricks.fusion.part import Hear, Part
 from lightning_tricks.fusion.rehearsal import rehearse_batch
+from lightning_tricks.fusion.trainee import Trainee
 from lightning_tricks.fusion.unfusible import Unfusible
 from lightning_tricks.fusion.width import EVERYTHING, Width, short
 from lightning_tricks.task.quiet import quiet

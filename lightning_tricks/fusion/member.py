@@ -3,8 +3,6 @@
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -15,31 +13,18 @@ from torch.optim import Optimizer
 from lightning_tricks.data.in_memory import InMemoryData
 from lightning_tricks.fusion.rows import Penalty, RowOptimizer, is_elementwise
 from lightning_tricks.fusion.stack import Stack
+from lightning_tricks.fusion.trainee import Trainee
 from lightning_tricks.fusion.trainer import MemberTrainer
 from lightning_tricks.fusion.unfusible import Unfusible
 from lightning_tricks.module.tricks_module import TricksModule
-from lightning_tricks.task.task import Task
 from lightning_tricks.trial.callback import TrialCallback
 from lightning_tricks.trial.checkpoints import read
-from lightning_tricks.trial.result import Report, Result
+from lightning_tricks.trial.result import Result
 from lightning_tricks.trial.train import result_of
 from lightning_tricks.tricks.optimizers.formula import FormulaTrick
 from lightning_tricks.tricks.optimizers.kernels import DECAYS
-from lightning_tricks.tricks.record import LEARNING, Tricks
+from lightning_tricks.tricks.record import LEARNING
 from lightning_tricks.tricks.schedules import FactorSchedule
-
-
-@dataclass(frozen=True)
-class Trainee:
-    """A trial that is to be trained with others; see `trial.train`."""
-
-    task: Task
-    tricks: Tricks
-    seed: int
-    report: Report = lambda epoch: False
-    checkpoint: Path | None = None
-    stops: Callable[[], bool] = lambda: False
-    """Tells whether it is to stop, once all trainings of the group have reported an epoch."""
 
 
 class Member:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from lightning_tricks.fusion.member import Trainee
+from lightning_tricks.fusion.trainee import Trainee
 from lightning_tricks.task.task import Task
 from lightning_tricks.trial.job import Job
 from lightning_tricks.trial.repeats import joined, mean_of, path_of, seed_of, spoils

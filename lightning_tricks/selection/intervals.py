@@ -73,7 +73,9 @@ def bootstrap(
 ) -> Interval:
     """Return the mean score of some models with an interval for another test set and other seeds.
 
-    Models and samples are drawn again with replacement, both at once (Owen, 2007).
+    Models and samples are drawn again with replacement, both at once (Owen, 2007). Where that makes no
+    difference, as for models that are right about each of a few samples, the bounds are unknown: of
+    others nothing was seen.
 
     Args:
         measure: the score of outputs and targets.
@@ -91,5 +93,7 @@ def bootstrap(
         some = targets[places]
         scores = {int(model): measure(outputs[model][places], some) for model in set(chosen)}
         draws.append(np.mean([scores[int(model)] for model in chosen]))
+    if min(draws) == max(draws):
+        return Interval(mean, None, None)
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(mean, float(low), float(high))
