@@ -312,9 +312,13 @@ class OwnTricks(Tricks):
     """With tricks of the user's."""
 
     erasing: NoErasing | ShiftedErasing = Field(NoErasing(), discriminator="kind")
-
     clipping: NoClipping | EachClipping | NoisyClipping = Field(NoClipping(), discriminator="kind")
     optimizer: Adam | UnitAdam = Field(Adam(), discriminator="kind")
+
+
+def own(stage, kind):
+    """Return a record with one trick of the user's."""
+    return OwnTricks.parse({**OwnTricks().model_dump(), stage: {"kind": kind}})
 
 
 @pytest.mark.usefixtures("doubles")
@@ -323,19 +327,18 @@ class OwnTricks(Tricks):
 )
 def test_tricks_of_ones_own_are_the_same_in_a_group(stage, kind):
     task = Task("own", small_data(), lambda tricks: mlp(), OwnTricks, epochs=2)
-    assert is_as_alone(task, OwnTricks.parse({**OwnTricks().model_dump(), stage: {"kind": kind}})) == ""
+    assert is_as_alone(task, own(stage, kind)) == ""
 
 
 def test_a_trick_that_draws_where_no_member_has_its_own_is_not_fused():
     task = Task("own", pictures(), lambda tricks: residual_convnet(), OwnTricks, epochs=1)
-    record = OwnTricks.parse({**OwnTricks().model_dump(), "erasing": {"kind": "shifted"}})
-    assert "a trick draws with NumPy's" in together(task, [record] * 3, SEEDS)[1]
+    assert "a trick draws with NumPy's" in together(task, [own("erasing", "shifted")] * 3, SEEDS)[1]
 
 
 def test_a_trick_that_cannot_change_the_batches_of_one_fails_that_one():
     task = Task("own", small_data(), lambda tricks: mlp(), OwnTricks, epochs=1)
-    wrong = OwnTricks.parse({**OwnTricks().model_dump(), "erasing": {"kind": "shifted"}})
-    found, refusal = together(task, [OwnTricks(), wrong, OwnTricks()], SEEDS)
+    records = [OwnTricks(), own("erasing", "shifted"), OwnTricks()]
+    found, refusal = together(task, records, SEEDS)
     assert not refusal
     assert [result.state for result in found] == ["complete", "failed", "complete"]
     assert "changes images of shape" in found[1].reason

@@ -40,34 +40,6 @@ Learn = Callable[[Width], Any]
 """Takes what was found of how many trainings are worth being done as one."""
 
 
-def refusal(task: Task, devices: int = 1) -> str:
-    """Say why the trials of a task are trained one by one; empty if they need not be."""
-    return next(_refusals(task, devices), "")
-
-
-def _refusals(task: Task, devices: int) -> Iterator[str]:
-    if devices > 1:
-        yield "several devices train a trial"
-    if not isinstance(task.data, InMemoryData):
-        yield "the data are not InMemoryData"
-    for name in _OF_DATA:
-        if getattr(type(task.data), name, None) is not getattr(InMemoryData, name):
-            yield f"the data have their own {name}"
-    if others := sorted(set(task.trainer) - {"accelerator"}):
-        yield f"the trainer sets {', '.join(others)}"
-    if task.compiled:
-        yield "the network is compiled"
-    if task.channels_last:
-        yield "images are channels_last"
-    try:
-        device = device_of(task)
-    except Exception as error:  # it is not there: a trial that is trained alone says so
-        yield one_line(error)
-    else:
-        if device.type not in ("cpu", "cuda"):
-            yield f"the device is {device}"
-
-
 class Fuser:
     """What trains the trials of a task, several at a time.
 
@@ -85,10 +57,38 @@ class Fuser:
     ) -> None:
         self.task, self.interrupted = task, interrupted
         self.ranks = Ranks(task, devices)
-        self.refusal = refusal(task, devices)
+        self.refusal = next(self._refusals(devices), "")
         """Why trials are trained one by one; empty as long as they are not."""
         self._told = False
         self._tasks: list[Task] = []
+
+    @cached_property
+    def device(self) -> torch.device:
+        """What trains a group."""
+        return device_of(self.task)
+
+    def _refusals(self, devices: int) -> Iterator[str]:
+        """Say why trials are trained one by one."""
+        if devices > 1:
+            yield "several devices train a trial"
+        if not isinstance(self.task.data, InMemoryData):
+            yield "the data are not InMemoryData"
+        for name in _OF_DATA:
+            if getattr(type(self.task.data), name) is not getattr(InMemoryData, name):
+                yield f"the data have their own {name}"
+        if others := sorted(set(self.task.trainer) - {"accelerator"}):
+            yield f"the trainer sets {', '.join(others)}"
+        if self.task.compiled:
+            yield "the network is compiled"
+        if self.task.channels_last:
+            yield "images are channels_last"
+        try:
+            device = self.device
+        except Exception as error:  # it is not there: a trial that is trained alone says so
+            yield one_line(error)
+        else:
+            if device.type not in ("cpu", "cuda"):
+                yield f"the device is {device}"
 
     def train(
         self,
@@ -155,11 +155,6 @@ class Fuser:
                 trouble = "; ".join(filter(None, (result.trouble, news)))
                 result, self._told = replace(result, trouble=trouble), True
             ended(job, result)
-
-    @cached_property
-    def device(self) -> torch.device:
-        """What trains a group."""
-        return device_of(self.task)
 
     def close(self) -> None:
         """End the processes that train."""

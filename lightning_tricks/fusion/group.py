@@ -216,8 +216,8 @@ class Group:
             return
         with torch.no_grad():
             metrics = measured(self.stack, self.members, self._running, self._attempt, self.interrupted)
-        for place, member in self._running:
-            self._attempt(member, partial(member.end_validation, metrics[place]))
+        for _, member in self._running:
+            self._attempt(member, partial(member.end_validation, metrics[member]))
 
     def _attempt(self, member: Member, action: Callable[[], None]) -> None:
         """Do what concerns one member only; an error is its end, not that of the group."""

@@ -25,8 +25,8 @@ def measured(
     running: Sequence[tuple[int, Member]],
     attempt: Attempt,
     interrupted: Callable[[], bool],
-) -> dict[int, dict[str, Tensor]]:
-    """Return the metrics of members by their places, but for those that end by an error of their own.
+) -> dict[Member, dict[str, Tensor]]:
+    """Return the metrics of members; those of one that ends by an error of its own are not whole.
 
     Args:
         stack: of all members.
@@ -54,7 +54,7 @@ def measured(
             attempt(member, partial(means[member].add, one, targets))
     for member, own in means.items():
         attempt(member, own.compute)
-    return {place: means[member].values for place, member in running}
+    return {member: own.values for member, own in means.items()}
 
 
 class _Means:
