@@ -1,68 +1,150 @@
 """Are the numbers of a verdict true? On tasks whose truth is known: nothing is trained.
 
-The tasks are those of `surfaces.py`; a training adds noise: what all records have of a seed, what each
-has of its own, and the grain of a validation split. A study is 40 records drawn from `Space(Tricks)`, of
-which the best six by one score each enter a verdict of five seeds with the baseline and plain, as with
-the flags `--finalists 6 --seeds 5`.
+The tasks are those of `surfaces.py`. A training adds the noise of its seed, some of which all recipes
+have in common, and a set of samples is finite: on 600 samples a recipe is better or worse than its truth
+by an amount that all of its seeds share. A study is 40 recipes drawn from `Space(Tricks)`, scored once
+each on one validation set, and a verdict of as many trainings as the search.
 
-- coverage: in how many studies the champion's 95 % interval has its true score
-- claims: where all effects are zero, how often the champion is called better than the baseline, by the
-  seeds that chose it or by those of the report
-- ablation: in how many studies all intervals of what the champion's tricks are worth are true together,
-  each arm at its own learning rate; and, where all effects are zero, in how many any trick is called
-  effective
-- luck: by how much the best score of the search is above the truth of its record, and how much better
-  the verdict's champion truly is than the baseline
+For each size of the effects it prints, of the studies,
+
+- gain: the champion's true score minus the baseline's, in points
+- wrong: how many confirm a gain where there is none
+- worse: how many crown a recipe that is truly worse than the baseline
+- held: in how many the 95% interval of the candidate's gain holds the truth
+- found: how many confirm a gain where the best finalist is truly better by 0.3 points or more
+
+beside the same for the rule that is often used: the finalists and the baseline over equally many seeds
+each, on the validation set; the best mean if a paired t-test calls it better (Bonferroni), else the
+simplest of those that it does not call worse. And for what the search alone says: how far the true
+scores of the six finalists are above the mean, taken by their scores or by all evidence.
 
     python benchmarks/calibration.py [--studies 200]
 """
 
 import argparse
+from dataclasses import dataclass, field
 
 import numpy as np
 import optuna
-from surfaces import Surface
+from scipy import stats
+from surfaces import GRAIN, OWN, Surface, kinds_of
 
 from lightning_tricks import Space, Tricks
 from lightning_tricks.selection.ablation import level_for, worth
 from lightning_tricks.selection.arms import AGAIN, arms, rates, steadiest
-from lightning_tricks.selection.champion import choose
-from lightning_tricks.selection.intervals import difference, mean_interval
-from lightning_tricks.selection.race import Race
+from lightning_tricks.selection.crossed import crossed_interval
+from lightning_tricks.selection.evidence import shrunk
+from lightning_tricks.selection.halving import Halving
+from lightning_tricks.selection.looks import error_of, levels, looks_up_to
+from lightning_tricks.selection.result import Gain, simplicity
 
-TRIALS, FINALISTS, SEEDS = 40, 6, 5
+TRIALS, FINALISTS, SEEDS, ABLATION_SEEDS = 40, 6, 5, 5
+CHOOSING = 0.4
 SHARED = 0.3
-"""Points: the noise of a seed for all records; a training's own is in `surfaces.py`."""
+"""Points: the noise of a seed for all recipes; a training's own is in `surfaces.py`."""
+SAMPLE = 0.5
+"""Points: how much two recipes differ on one set of 600 samples, beyond the truth, for all seeds."""
+BLOCKS = 30
 
 
-def search(surface, seed):
-    """Return the baseline, plain and the best records of a search, with their scores."""
+@dataclass
+class Samples:
+    """A set of samples, which likes some kinds of tricks more than the truth does."""
+
+    generator: np.random.Generator
+    spread: float
+    effects: dict = field(default_factory=dict)
+
+    def of(self, record):
+        """Return by how much each block of samples scores a recipe above its truth."""
+        places = kinds_of(record)
+        scale = self.spread * np.sqrt(BLOCKS / len(places))
+        for place in places:
+            if place not in self.effects:
+                self.effects[place] = self.generator.normal(0, scale, BLOCKS)
+        return np.sum([self.effects[place] for place in places], axis=0)
+
+
+class Trainings:
+    """Trains recipes of a surface: scores by seed, on blocks of samples."""
+
+    def __init__(self, surface, spread=SAMPLE):
+        self.surface, self.generator = surface, surface.generator
+        self.validation, self.unseen = (Samples(self.generator, spread) for _ in range(2))
+        self.shared = {}
+
+    def blocks(self, record, seed, samples):
+        """Return the score of a training on each block."""
+        shared = self.shared.setdefault(seed, self.generator.normal(0, SHARED))
+        own = self.generator.normal(0, 0.8 * OWN)
+        noise = self.generator.normal(0, 0.6 * OWN * np.sqrt(BLOCKS), BLOCKS)
+        return self.surface.truth(record) + shared + own + noise + samples.of(record)
+
+    def score(self, record, seed):
+        """Return the score of a training on the validation set."""
+        return round(self.blocks(record, seed, self.validation).mean() / GRAIN) * GRAIN
+
+
+def search(trainings, number):
+    """Return the recipes of a search with their scores, the baseline first."""
     space = Space(Tricks)
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
-    records = [space.suggest(study.ask()) for _ in range(TRIALS - 2)]
-    found = sorted(((surface.train(r), n, r) for n, r in enumerate(records)), reverse=True)
-    best = {f"trial {n}": (score, record) for score, n, record in found[:FINALISTS]}
-    return {"baseline": (0.0, Tricks()), "plain": (0.0, Tricks.plain()), **best}
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=number))
+    records = [Tricks(), Tricks.plain(), *(space.suggest(study.ask()) for _ in range(TRIALS - 2))]
+    return records, [trainings.score(record, ("search", at)) for at, record in enumerate(records)]
 
 
-def verdict(surface, records):
-    """Return the champion's name, whether it was called better, its interval and its gain."""
-    race = Race(list(records), SEEDS)
-    for _ in range(SEEDS):
-        shared = surface.generator.normal(0, SHARED)
-        race.add({name: surface.train(records[name], shared) for name in race.running})
-    choice = choose(race, records, dict.fromkeys(records, 1.0))
-    scores = {"champion": [], "baseline": []}
-    for _ in range(SEEDS):
-        shared = surface.generator.normal(0, SHARED)
-        for row, name in (("champion", choice.name), ("baseline", "baseline")):
-            scores[row].append(surface.train(records[name], shared))
-    gain = difference(scores["champion"], scores["baseline"])
-    return choice, mean_interval(scores["champion"]), gain
+def best(records, worth_of):
+    """Return the places of the finalists."""
+    ranked = sorted(range(1, len(records)), key=lambda at: -worth_of[at])
+    return ranked[:FINALISTS]
+
+
+def verdict(trainings, records, finalists, budget, samples, tried):
+    """Return the candidate and its gain, as the product finds them."""
+    halving = Halving([str(at) for at in finalists], int(CHOOSING * budget))
+    while seeds := halving.seeds():
+        for _ in range(seeds):
+            seed = ("choose", halving.spent)
+            halving.add({n: trainings.score(records[int(n)], seed) for n in halving.running})
+        halving.drop()
+    candidate = int(halving.best)
+    looks = looks_up_to(SEEDS, max((budget - halving.spent - 3) // 2, SEEDS))
+    margin, gain = None, None
+    pairs = []
+    for look, level in zip(looks, levels(looks, error_of(0) / tried), strict=True):
+        for seed in range(len(pairs), look):
+            both = (records[candidate], records[0])
+            pairs.append([trainings.blocks(record, ("compare", seed), samples) for record in both])
+        values = np.array(pairs)
+        margin = margin or 0.5 * values[:, 1].mean(1).std(ddof=1)
+        found = crossed_interval(values[:, 0] - values[:, 1], level)
+        gain = Gain(found, "accuracy", look, 600, chose=tried > 1)
+        if found.half_width <= margin:
+            break
+    return candidate, gain, gain.label(margin)
+
+
+def former(trainings, records, finalists, budget):
+    """Return the champion, and whether it is called better, by the rule that is often used."""
+    names = [0, *finalists]
+    seeds = budget // len(names)
+    scores = {
+        at: np.array([trainings.score(records[at], ("former", s)) for s in range(seeds)]) for at in names
+    }
+    top = max(names, key=lambda at: scores[at].mean())
+
+    def p(other):
+        gaps = scores[top] - scores[other]
+        return 1.0 if not gaps.std() else float(stats.ttest_1samp(gaps, 0, alternative="greater").pvalue)
+
+    if top and p(0) < 0.05 / len(finalists):
+        return top, True
+    tied = [at for at in names if at == top or p(at) >= 0.05]
+    return min(tied, key=lambda at: simplicity(records[at])), False
 
 
 def tune(surface, tried):
-    """Return the record at its best learning rate, as an ablation finds it."""
+    """Return the recipe at its best learning rate, as an ablation finds it."""
     known = {str(record.optimizer.lr): record for record in tried}
     once = {lr: surface.train(record) for lr, record in known.items()}
     short = sorted(once, key=once.get, reverse=True)[:AGAIN]
@@ -76,7 +158,7 @@ def ablation(surface, champion):
     records = {"champion": champion, "plain": plain, **{arm.name: arm.record for arm in compared}}
     tuned = {name: tune(surface, rates(space, record)) for name, record in records.items()}
     scores = {name: {} for name in tuned}
-    for seed in range(SEEDS):
+    for seed in range(ABLATION_SEEDS):
         shared = surface.generator.normal(0, SHARED)
         for name, record in tuned.items():
             scores[name][seed] = surface.train(record, shared)
@@ -89,48 +171,77 @@ def ablation(surface, champion):
     return found
 
 
-def repeat(studies, size, seed=0):
-    """Return what is to be counted, of some studies on surfaces of one kind."""
+def study(number, size, *, unseen=True, seed=0):
+    """Return what is to be counted of one study.
+
+    Args:
+        number: of the study.
+        size: of the effects, in points.
+        unseen: whether there are samples that chose nothing to compare on.
+        seed: of everything that is drawn.
+    """
+    surface = Surface(np.random.default_rng([seed, number]), size)
+    trainings = Trainings(surface)
+    records, scores = search(trainings, number)
+    truths = np.array([surface.truth(record) for record in records])
+    lucky, likely = best(records, scores), best(records, shrunk(records, scores, Space(Tricks), "max"))
+    samples, tried = (trainings.unseen, 1) if unseen else (trainings.validation, TRIALS)
+    candidate, gain, label = verdict(trainings, records, likely, TRIALS, samples, tried)
+    champion = candidate if label == "Confirmed gain" else 0
+    other, claimed = former(trainings, records, lucky, TRIALS)
+    arms_found = ablation(surface, records[lucky[0]])
+    true = truths[candidate] - truths[0]
+    there = truths[likely].max() - truths[0] >= 0.3
+    return {
+        "gain": truths[champion] - truths[0],
+        "wrong": label == "Confirmed gain" and true <= 0,
+        "worse": truths[champion] < truths[0],
+        "held": gain.interval.low <= true <= gain.interval.high,
+        "there": there,
+        "found": there and label == "Confirmed gain",
+        "former gain": truths[other] - truths[0],
+        "former wrong": claimed and truths[other] <= truths[0],
+        "former worse": truths[other] < truths[0],
+        "former found": there and claimed,
+        "by score": truths[lucky].mean() - truths.mean(),
+        "by evidence": truths[likely].mean() - truths.mean(),
+        "together": all(held.low <= true <= held.high for held, true in arms_found),
+        "effective": any(held.excludes_zero for held, _ in arms_found),
+    }
+
+
+def repeat(studies, size, *, unseen=True, seed=0):
+    """Return the counts and means over some studies on surfaces of one kind."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    counts = dict.fromkeys(("covered", "chosen", "reported", "together", "effective"), 0)
-    luck, gains = [], []
-    for number in range(studies):
-        surface = Surface(np.random.default_rng([seed, number]), size)
-        found = search(surface, number)
-        records = {name: record for name, (_, record) in found.items()}
-        choice, interval, gain = verdict(surface, records)
-        truth = surface.truth(records[choice.name])
-        counts["covered"] += interval.low <= truth <= interval.high
-        counts["chosen"] += choice.better_than_baseline
-        counts["reported"] += choice.name != "baseline" and gain.low > 0
-        effects = ablation(surface, records[list(records)[2]])
-        counts["together"] += all(held.low <= true <= held.high for held, true in effects)
-        counts["effective"] += any(held.excludes_zero for held, _ in effects)
-        score, record = found[list(found)[2]]
-        luck.append(score - surface.truth(record))
-        gains.append(truth - surface.truth(records["baseline"]))
-    return counts, luck, gains
+    rows = [study(number, size, unseen=unseen, seed=seed) for number in range(studies)]
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
 
 def main():
-    """Print the counts for surfaces with and without effects."""
+    """Print the figures for surfaces with and without effects."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--studies", type=int, default=200)
     studies = parser.parse_args().studies
-    for title, size in (("no effect", 0.0), ("small effects", 0.3), ("large effects", 1.0)):
-        counts, luck, gains = repeat(studies, size)
-        print(f"{title}: {studies} studies")
-        covered = 100 * counts["covered"] / studies
-        print(f"  the champion's interval has its true score in {covered:.1f} of 100")
-        print(
-            f"  it is called better than the baseline by the seeds that chose it in {counts['chosen']}"
-        )
-        print(f"  and by those of the report in {counts['reported']}")
-        together = 100 * counts["together"] / studies
-        print(f"  all intervals of its ablation are true together in {together:.1f} of 100")
-        print(f"  any of its tricks is called effective in {counts['effective']}")
-        print(f"  the best score of the search is {np.mean(luck):+.2f} points above its record's truth")
-        print(f"  the champion's true gain over the baseline is {np.mean(gains):+.2f} points")
+    for unseen in (True, False):
+        where = "samples that chose nothing" if unseen else "the validation set that chose"
+        print(f"compared on {where}, {studies} studies each; in brackets the rule that is often used")
+        print("effects    gain            wrong      worse      held    found")
+        for size in (0.0, 0.05, 0.15, 0.5):
+            found = repeat(studies, size, unseen=unseen)
+            sums = {name: values.sum() for name, values in found.items()}
+            print(
+                f"{size:4} pt  {found['gain'].mean():+.2f} ({found['former gain'].mean():+.2f})"
+                f"  {sums['wrong']:4} ({sums['former wrong']:3})  {sums['worse']:4} "
+                f"({sums['former worse']:3})  {100 * found['held'].mean():5.1f}%"
+                f"  {sums['found']:4} ({sums['former found']:3}) of {sums['there']}"
+            )
+            if unseen:
+                print(
+                    f"         finalists above the mean: {found['by evidence'].mean():+.2f} points by "
+                    f"evidence, {found['by score'].mean():+.2f} by score\n"
+                    f"         ablations with all intervals true: {100 * found['together'].mean():.1f}%"
+                    f"; that call any trick effective: {sums['effective']}"
+                )
 
 
 if __name__ == "__main__":

@@ -144,12 +144,12 @@ def test_the_record_of_a_champion_comes_back_in_another_project(with_store, monk
     study = create_study("tiny", storage=None)
     optimize(study, tiny_task(), n_trials=3, progress=False, workers="inline")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
-    record = record_of_champion("tiny", "sqlite:///mlflow.db")
+    record = record_of_champion("tiny", "sqlite:///mlflow.db", alias="best")
     best = max(study.trials, key=lambda trial: trial.value or 0.0)
     assert record.model_dump() in [t.user_attrs["outcome"]["record"] for t in study.trials]
     assert best.user_attrs["outcome"]["epochs"]
     client = MlflowClient(store())
-    run_id = client.get_model_version_by_alias("tiny", "champion").run_id
+    run_id = client.get_model_version_by_alias("tiny", "best").run_id
     assert record_of_run(run_id, "sqlite:///mlflow.db") == record
     assert isinstance(TricksModule(mlp(), record), TricksModule)
     with pytest.raises(InputError, match="no model none@champion is registered"):

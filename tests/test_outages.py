@@ -367,14 +367,14 @@ def test_what_an_earlier_write_left_behind_is_told_and_mended(capsys):
     client = MlflowClient(store())
     found = {int(r.data.tags.get("trial.number", -1)): r.info.run_id for r in client.search_runs(["1"])}
     client.delete_run(create_study("tiny").user_attrs["mlflow_run"])
-    client.delete_model_version("tiny", client.get_model_version_by_alias("tiny", "champion").version)
+    client.delete_model_version("tiny", client.get_model_version_by_alias("tiny", "best").version)
     client.set_tag(found[2], "trial.state", "FAIL")
     code, said = check(capsys)
     assert code == 1
     for words in (
         "the study's own run is not there",
         "trial 2: tag trial.state is COMPLETE by Optuna, FAIL in MLflow",
-        "the champion is version 2 by Optuna, none in MLflow",
+        "the best is version 2 by Optuna, none in MLflow",
     ):
         assert words in said
     code, said = check(capsys, "--repair")
@@ -383,7 +383,7 @@ def test_what_an_earlier_write_left_behind_is_told_and_mended(capsys):
     assert_agreement(create_study("tiny"))
     assert check(capsys)[0] == 0
     (only,) = client.search_model_versions("name='tiny'")
-    assert client.get_model_version_by_alias("tiny", "champion").version == only.version
+    assert client.get_model_version_by_alias("tiny", "best").version == only.version
 
 
 def test_the_run_of_a_study_that_was_deleted_is_written_anew_without_orphans(capsys):

@@ -33,21 +33,25 @@ def report(with_store):
 
 def test_a_report_says_what_was_found_and_how_to_find_it_again(report):
     text = report.markdown()
-    assert text.startswith("# Study tiny\n\n> Champion: ")
-    for row in ("plain", "baseline", "champion", "ensemble"):
-        assert f"| {row} | " in text
+    label = report.verdict.label
+    assert text.startswith(f"# Study tiny\n\n> {label}: ")
+    for row in ("plain", "baseline", report.verdict.candidate, "baseline ensemble"):
+        assert f"| {row} | " in text or f"| {row} (champion) | " in text
+    assert "| baseline (champion) | " in text or label == "Confirmed gain"
+    assert f"Smallest difference that matters: {report.verdict.margin:.4f}" in text
+    assert "complete, and fewer than 30 tell little" in text  # of importances
     for title in ("How good it is", "The champion's tricks", "Gradient health", "What it cost"):
         assert f"## {title}" in text
     assert "| optuna | " in text
     page = report.html()
-    assert page.count("<svg") == 5
+    assert page.count("<svg") == 4
     assert not re.search(r'(src|href)="(?!#)', re.sub(r'xlink:href="#[^"]*"', "", page))
     assert "@import" not in page
     assert len(page) < 300_000
     assert len(set(re.findall(r'id="([^"]+)"', page))) > 20
     images = report.images()
     assert list(images)[:2] == ["figures/1_how_good_it_is.svg", "figures/2_learning_curves.svg"]
-    assert len(images) == 5
+    assert len(images) == 4
     for image in images.values():
         assert ElementTree.fromstring(image).tag == "{http://www.w3.org/2000/svg}svg"
 
@@ -78,7 +82,7 @@ def test_a_report_is_kept_with_the_study_and_written_again_without_training(repo
     assert {"report.html", "report.md"} <= {f.path for f in client.list_artifacts(run.info.run_id)}
     trials = len(create_study("tiny").trials)
     assert tiny_study.main(tiny_study.task, ["--report", "again.html"]) == 0
-    assert "Champion: " in capsys.readouterr().out
+    assert f"{report.verdict.label}: " in capsys.readouterr().out
     assert Path("again.html").read_text().startswith("<!doctype html>")
     again = Path("again.md").read_text()
     assert again.startswith("# Study tiny")
@@ -126,6 +130,21 @@ def test_importance_finds_the_stage_that_decides(caplog):
     mean, low, high = found["optimizer"]
     assert low <= mean <= high
     assert low > found["dropout"][2]
+
+
+def test_an_importance_lies_in_its_interval():
+    """Also where hardly anything decides, and resamples differ much."""
+    study = create_study("noise", storage=None, sampler="random")
+    for number in range(30):
+        trial = study.ask()
+        for stage in ("optimizer", "dropout", "normalization", "schedule"):
+            trial.suggest_categorical(stage, ["one", "two", "three"])
+        study.tell(trial, float(number * 7 % 11))
+    found = importances(study)
+    assert len(found) == 4
+    assert all(low <= value <= high for value, low, high in found.values())
+    values = [value for value, _, _ in found.values()]
+    assert values == sorted(values, reverse=True)
 
 
 def test_parallel_coordinates_have_a_line_a_trial_and_the_champions_is_red(with_store):

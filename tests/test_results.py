@@ -95,11 +95,13 @@ def test_from_the_printed_link_one_click_leads_to_the_champion_two_to_its_model_
     judged, page
 ):
     standing, champion = judged.standing()
-    headline = standing.verdict.headline("val/accuracy", "max")
+    headline, role = standing.verdict.headline(), standing.role(champion)
     page.goto(judged.link)
-    page.get_by_role("link", name=f"{champion.number:03d} · champion").click()
+    page.get_by_role("link", name=f"{champion.number:03d} · {role}").click()
     page.get_by_text("Parent run", exact=True).wait_for()
-    assert f"Champion. val/accuracy {champion.value:.4f} after 8 epochs." in page.inner_text("body")
+    assert f"{role.capitalize()}. val/accuracy {champion.value:.4f} after 8 epochs." in page.inner_text(
+        "body"
+    )
     assert headline in page.inner_text("body")
 
     model = follow(page, "Its model of the median seed")

@@ -333,24 +333,24 @@ def test_the_champion_is_registered_once_and_answers_on_raw_inputs():
     optimize(study, chosen, n_trials=3, progress=False)
     client = MlflowClient(store())
     (version,) = client.search_model_versions("name='tiny'")
-    assert client.get_model_version_by_alias("tiny", "champion").version == version.version
+    assert client.get_model_version_by_alias("tiny", "best").version == version.version
     _, nested = children()
     best = study.best_trial.number
     assert version.run_id == nested[best].info.run_id
     mlflow.set_tracking_uri(store())
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     try:
-        model = mlflow.pytorch.load_model("models:/tiny@champion")
+        model = mlflow.pytorch.load_model("models:/tiny@best")
     finally:
         del os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"]
     split = data.splits["test"]
     accuracy = float((model(split.inputs).argmax(1) == split.targets).float().mean())
     assert nested[best].data.metrics["test/accuracy"] == pytest.approx(accuracy, rel=1e-4)
     assert model(split.inputs[:5]).shape == (5, 3)
-    scored = mlflow.pyfunc.load_model("models:/tiny@champion").predict(split.inputs[:7].numpy())
+    scored = mlflow.pyfunc.load_model("models:/tiny@best").predict(split.inputs[:7].numpy())
     np.testing.assert_allclose(scored, model(split.inputs[:7]).detach().numpy(), rtol=1e-5)
 
-    uri = f"{nested[best].info.artifact_uri}/champion"
+    uri = f"{nested[best].info.artifact_uri}/best"
     record = json.loads(mlflow.artifacts.load_text(f"{uri}/tricks.json"))
     path = mlflow.artifacts.download_artifacts(f"{uri}/state_dict.pt")
     module = chosen.module(Tricks.parse(record))
@@ -365,7 +365,7 @@ def test_the_champion_keeps_what_its_network_has_beside_tensors():
     optimize(study, chosen, n_trials=2, progress=False, workers=1)  # its state comes from a worker
     client = MlflowClient(store())
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 2
-    assert client.get_model_version_by_alias("tiny", "champion")
+    assert client.get_model_version_by_alias("tiny", "best")
 
 
 @pytest.mark.parametrize(
@@ -378,7 +378,7 @@ def test_lost_weights_of_the_champion_are_trained_again(damage):
         damage(path)
     optimize(study, task(), n_trials=2, progress=False, tracking_uri="sqlite:///other.db")
     client = MlflowClient(store("other.db"))
-    assert client.get_model_version_by_alias("tiny", "champion")
+    assert client.get_model_version_by_alias("tiny", "best")
     assert_agreement(study, store("other.db"))
 
 

@@ -58,7 +58,7 @@ def test_a_server_that_goes_down_and_comes_back_misses_nothing(server, capsys):
     assert "does not answer" in errors
     assert "is back" in errors
     assert_agreement(study, server.uri)
-    assert MlflowClient(server.uri).get_model_version_by_alias("tiny", "champion")
+    assert MlflowClient(server.uri).get_model_version_by_alias("tiny", "best")
 
 
 def test_a_server_that_stays_down_stops_nothing_and_the_next_run_writes_what_is_missing(server, capsys):
@@ -163,17 +163,17 @@ def test_the_printed_link_shows_roles_and_tricks_the_champion_first_and_each_pag
     assert link.startswith(server.uri)
     best = best_of(study.trials, "max").number
     repeat = next(t for t in study.trials if Outcome.read(t).duplicate_of is not None)
-    version = MlflowClient(server.uri).get_model_version_by_alias("tiny", "champion")
+    version = MlflowClient(server.uri).get_model_version_by_alias("tiny", "best")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=BROWSER)
         page = browser.new_page(viewport={"width": 1920, "height": 900})
         page.goto(link)
-        page.wait_for_selector("text=· champion", timeout=120_000)
+        page.wait_for_selector("text=· best", timeout=120_000)
         page.wait_for_selector("text=first_to_last", timeout=60_000)
         headers = page.eval_on_selector_all(".ag-header-cell[col-id]", LEFT_TO_RIGHT)
         rows = page.eval_on_selector_all(".ag-row [col-id='attributes.`Run Name`']", TOP_TO_BOTTOM)
         page.goto(f"{link.partition('?')[0]}/{version.run_id}")
-        page.wait_for_selector("text=Champion", timeout=60_000)
+        page.wait_for_selector("text=Best", timeout=60_000)
         trial_page = page.inner_text("body")
         page.goto(f"{server.uri}/#/models/tiny/versions/{version.version}")
         page.wait_for_selector("text=of the study", timeout=60_000)
@@ -187,7 +187,7 @@ def test_the_printed_link_shows_roles_and_tricks_the_champion_first_and_each_pag
         "metrics.`objective`",
         "metrics.`gradient/first_to_last`",
     ]
-    assert "· champion" in rows[0]
+    assert "· best" in rows[0]
     assert rows[0].startswith(f"{best:03d} ·")
     assert f"{repeat.number:03d} · repeat of {Outcome.read(repeat).duplicate_of}" in rows
     assert "No description" not in trial_page
@@ -238,25 +238,23 @@ def test_another_champion_takes_the_place_of_the_old_one_and_all_can_be_written_
 
     old = train(3)
     role = {0: " · baseline", 1: " · plain"}.get(old, "")
-    assert told(old)[1:3] == (f"{old:03d} · champion{role}", f"champion{role}")
+    assert told(old)[1:3] == (f"{old:03d} · best{role}", f"best{role}")
     chosen["level"] = 0.9
     new = train(4)
     assert new == 3
     assert told(old)[1] == f"{old:03d}{role}"
     assert "hampion" not in told(old)[2] + told(old)[3]
-    assert told(3)[1:3] == ("003 · champion", "champion")
-    assert told(3)[3].startswith(
-        "Champion. val/level 0.9000 after 2 epochs. Differs from the baseline in: "
-    )
+    assert told(3)[1:3] == ("003 · best", "best")
+    assert told(3)[3].startswith("Best. val/level 0.9000 after 2 epochs. Differs from the baseline in: ")
     assert differences(study, of_level, "sqlite:///mlflow.db") == []
     client = MlflowClient(store())
     versions = {v.run_id: v for v in client.search_model_versions("name='tiny'")}
     version = versions[told(3)[0].info.run_id]
-    assert client.get_model_version_by_alias("tiny", "champion").version == version.version
+    assert client.get_model_version_by_alias("tiny", "best").version == version.version
     assert f"models:/tiny/{version.version}" in version.description
     assert "test/level 0.9000" in version.description
     assert "| optimizer | " in version.description
-    assert "models:/tiny@champion" in client.get_registered_model("tiny").description
+    assert "models:/tiny@best" in client.get_registered_model("tiny").description
     parent = children()[0][0]
     assert parent.data.tags["role"] == "study"
     assert "best (trial 3)" in parent.data.tags["mlflow.note.content"]

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from lightning_tricks.data.arrays import read_split
 from lightning_tricks.data.tensor_loader import Split, TensorLoader
@@ -43,6 +45,8 @@ class InMemoryData(pl.LightningDataModule):
 
     split_seed: int | None = None
     """Of the split, if the data were given whole."""
+    validation_samples: Tensor | None = None
+    """Numbers of the validation samples among all that are not tested on, of a split that was drawn."""
 
     def __init__(
         self,
@@ -131,31 +135,38 @@ class InMemoryData(pl.LightningDataModule):
         return data
 
     def split_anew(self, number: int) -> "InMemoryData":
-        """Return the same data with training and validation samples drawn anew; the test split stays.
+        """Return the same data with other training and validation samples; the test split stays.
+
+        Half of the samples that are not tested on belong to the search, and validate its trials. The
+        other half validates nothing that chooses: it tells how good what was chosen is.
 
         Args:
-            number: the how many-th split; 0 is the one that stands. Data that were given as splits
+            number: of the split. 0 is the one that stands. Other even numbers draw validation samples
+                from the half of the search, odd ones from the other half. Data that were given as splits
                 have no other.
         """
         alike = copy.copy(self)
         if not number or self.split_seed is None:
             return alike
-        # Slow to import, and rarely needed.
-        from sklearn.model_selection import train_test_split  # noqa: PLC0415
-
         parts = [self.splits[name] for name in ("train", "validation")]
         inputs, targets = (torch.cat([p[at].cpu() for p in parts]) for at in (0, 1))
-        train, compared = train_test_split(
-            np.arange(len(targets)),
-            test_size=len(parts[1].targets),
-            random_state=derive(self.split_seed, number, "split"),
-            stratify=targets if targets.dim() == 1 else None,
-        )
+        count, validating = len(targets), len(parts[1].targets)
+        index = np.arange(count)
+        trained = index[: count - validating]
+        more = max(count // 2 - validating, 0)
+        seed = derive(self.split_seed, 0, "halves")
+        _, others = _part(trained, targets, len(trained) - more, seed) if more else (None, trained)
+        half = others if number % 2 else np.setdiff1d(index, others)
+        size = min(validating, len(half))
+        seed = derive(self.split_seed, number, "split")
+        compared = _part(half, targets, size, seed)[1] if size < len(half) else half
+        train = np.setdiff1d(index, compared)
         drawn = {"train": train, "validation": compared}
         alike.splits = {
             **self.splits,
             **{name: Split(inputs[at], targets[at]) for name, at in drawn.items()},
         }
+        alike.validation_samples = torch.from_numpy(compared)
         return alike
 
     @property
@@ -212,6 +223,22 @@ class InMemoryData(pl.LightningDataModule):
 
     def _share(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+
+def _part(
+    samples: NDArray[np.intp], targets: Tensor, size: int, seed: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the rest of some samples and a part of them, each with its share of every class."""
+    # Slow to import, and rarely needed.
+    from sklearn.model_selection import train_test_split  # noqa: PLC0415
+
+    own = targets[torch.from_numpy(samples)]
+    counts = own.unique(return_counts=True)[1] if own.dim() == 1 else torch.zeros(1)  # type: ignore[no-untyped-call]
+    fits = int(counts.min()) > 1 and len(counts) <= min(size, len(samples) - size)
+    rest, part = train_test_split(
+        samples, test_size=size, random_state=seed, stratify=own if fits else None
+    )
+    return np.sort(rest), np.sort(part)
 
 
 def _fits(splits: Iterable[Split], device: torch.device) -> bool:

@@ -143,8 +143,6 @@ class Fuser:
 
         if len(jobs) * self.task.repeats > 1 and width.best > 1 and not self.refusal:
             self._tasks = self._tasks or tasks_of(self.task)
-            for task in self._tasks:
-                task.data.move(self.device)
             parts = [Part(job, self._tasks, hear) for job in jobs]
             for fused, whole in self._together(parts):
                 ended(fused, whole)
@@ -201,6 +199,7 @@ class Fuser:
         return members
 
     def _member(self, trainee: Trainee) -> Member:
+        trainee.task.data.move(self.device)
         member = Member(trainee, self.interrupted, self.device)
         rehearse_batch(member)
         return member

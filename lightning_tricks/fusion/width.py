@@ -97,4 +97,4 @@ def short(task: Task) -> Task:
     some = copy.copy(data)
     size = BATCHES * data.batch_size
     some.splits = {name: Split(*(part[:size] for part in split)) for name, split in data.splits.items()}
-    return replace(task, data=some, epochs=2, repeats=1)
+    return replace(task, data=some, epochs=2, repeats=1, own_splits=False)

@@ -13,12 +13,12 @@ from lightning_tricks.scores import Mode, best, without_split
 from lightning_tricks.search.outcomes import DRAW, ENTRY, PHASE, REPORT, ROLE, Outcome
 from lightning_tricks.selection.ablation import Ablation
 from lightning_tricks.selection.intervals import mean_interval
-from lightning_tricks.selection.result import Verdict
+from lightning_tricks.selection.result import ENSEMBLE, Verdict
 
 WIDTH, HEIGHT = 7.0, 3.2
 """Inches."""
-COLORS = {"plain": "#888888", "baseline": "#1f6fb4", "champion": "#c23b22", "ensemble": "#7a3b9a"}
-
+COLORS = {"plain": "#888888", "baseline": "#1f6fb4", f"baseline{ENSEMBLE}": "#7fb2dd"}
+"""Of the rows that every verdict has; the candidate is red, and its ensemble purple."""
 
 FAMILIES = {"leave one out": "#c23b22", "add one in": "#1f6fb4", "pair": "#7a3b9a"}
 
@@ -47,6 +47,10 @@ def _axes(xlabel: str, ylabel: str, height: float = HEIGHT) -> tuple[Figure, "mp
     return figure, axes
 
 
+def _color(row: str) -> str:
+    return COLORS.get(row, "#7a3b9a" if row.endswith(ENSEMBLE) else "#c23b22")
+
+
 def history(trials: Iterable[FrozenTrial], monitor: str, mode: Mode) -> Figure:
     """Show the score of each trial in the order of the search, and the best so far."""
     figure, axes = _axes("trial", monitor)
@@ -66,21 +70,20 @@ def history(trials: Iterable[FrozenTrial], monitor: str, mode: Mode) -> Figure:
 def curves(reports: Iterable[FrozenTrial], verdict: Verdict, monitor: str) -> Figure:
     """Show the learning curves of the report's records: mean and 95 % interval over seeds."""
     figure, axes = _axes("epoch", monitor)
-    of_row = {"champion": verdict.champion.name, "baseline": "baseline", "plain": "plain"}
     found: dict[str, list[Sequence[float]]] = {}
     for trial in sorted(reports, key=lambda t: int(t.user_attrs.get(DRAW, 0))):
         outcome = Outcome.read(trial)
         if outcome is not None and trial.user_attrs.get(PHASE) == REPORT and outcome.epochs:
             found.setdefault(trial.user_attrs[ENTRY], []).append(outcome.curve(monitor))
-    for row, entry in of_row.items():
-        runs = [run for run in found.get(entry, []) if len(run) == max(map(len, found[entry]))]
+    for row in verdict.rows:
+        runs = [run for run in found.get(row, []) if len(run) == max(map(len, found[row]))]
         if runs:
             steps = [mean_interval([run[at] for run in runs]) for at in range(len(runs[0]))]
             epochs = np.arange(1, len(steps) + 1)
-            axes.plot(epochs, [step.mean for step in steps], color=COLORS[row], label=row)
+            axes.plot(epochs, [step.mean for step in steps], color=_color(row), label=row)
             low = [step.mean if step.low is None else step.low for step in steps]
             high = [step.mean if step.high is None else step.high for step in steps]
-            axes.fill_between(epochs, low, high, color=COLORS[row], alpha=0.15)
+            axes.fill_between(epochs, low, high, color=_color(row), alpha=0.15)
     axes.legend(frameon=False)
     return figure
 
@@ -95,8 +98,8 @@ def intervals(verdict: Verdict, monitor: str) -> Figure:
                 continue
             low = found.mean if found.low is None else found.low
             high = found.mean if found.high is None else found.high
-            axes.plot([low, high], [at + shift] * 2, color=COLORS[row])
-            axes.plot([found.mean], [at + shift], mark, color=COLORS[row])
+            axes.plot([low, high], [at + shift] * 2, color=_color(row))
+            axes.plot([found.mean], [at + shift], mark, color=_color(row))
     axes.set_yticks(range(len(verdict.rows)), list(verdict.rows)[::-1])
     axes.set_ylim(-0.6, len(verdict.rows) - 0.4)
     return figure

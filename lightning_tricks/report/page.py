@@ -69,7 +69,7 @@ class Report:
     @property
     def answer(self) -> str:
         """The result in a sentence or two."""
-        return self.verdict.headline(self.task.monitor, self.task.mode)
+        return self.verdict.headline()
 
     def markdown(self) -> str:
         """Return the report in Markdown, without the figures."""
@@ -109,7 +109,7 @@ class Report:
         monitor, mode = self.task.monitor, self.task.mode
         yield (
             "How good it is",
-            [self._scores(), figures.intervals(self.verdict, monitor), _NOTE],
+            [self._scores(), figures.intervals(self.verdict, monitor), _NOTE, self._method()],
         )
         yield "Learning curves", [figures.curves(self.reruns, self.verdict, monitor)]
         yield "The champion's tricks", [self._tricks()]
@@ -131,9 +131,22 @@ class Report:
             f"{self.epochs} epochs, {len(self.trials)} trials in the search."
         )
 
+    def _method(self) -> str:
+        held = self.verdict
+        return (
+            f"Smallest difference that matters: {held.margin:.4f}. Sequential halving chose one of the "
+            "finalists by seeds of its own. Other seeds compared it with the baseline, on samples that "
+            "chose nothing. The interval of the gain holds for all looks of all verdicts of this study "
+            "together, with a probability of 95%."
+        )
+
     def _scores(self) -> Table:
         rows = [
-            (name, str(row.validation), str(row.test) if row.test else "—")
+            (
+                f"{name} (champion)" if name == self.verdict.champion else name,
+                str(row.validation or "—"),
+                str(row.test or "—"),
+            )
             for name, row in self.verdict.rows.items()
         ]
         test = test_name(self.task.monitor)
@@ -159,14 +172,14 @@ class Report:
             yield figures.coordinates(complete, stages, self.task.mode, self.verdict.trial)
 
     def _importance(self) -> Iterator[Block]:
-        found = importances(self.search)
         complete = sum(trial.state == TrialState.COMPLETE for trial in self.trials)
         if complete < ENOUGH:
-            yield f"Only {complete} trials were complete: with fewer than {ENOUGH} these mean little."
-        if found:
+            yield f"Left out: {complete} trials were complete, and fewer than {ENOUGH} tell little."
+            return
+        if found := importances(self.search):
             yield figures.importance(found)
             rows = [(n, f"{m:.2f}", f"{low:.2f} to {high:.2f}") for n, (m, low, high) in found.items()]
-            yield Table(("stage", "importance", "95 % of resamples"), rows)
+            yield Table(("stage", "importance", "95% of resamples"), rows)
         else:
             yield "All complete trials have one score: nothing made a difference."
 
@@ -211,10 +224,8 @@ class Report:
         packages = ("lightning_tricks", "torch", "pytorch-lightning", "optuna", "mlflow")
         rows = [
             *(("command", command) for command in self.commands),
-            ("seeds", f"{self.verdict.seeds} to choose, as many to report"),
+            ("trainings of the verdict", f"up to {self.verdict.budget}"),
         ]
-        if self.verdict.budget:
-            rows.append(("trainings to choose with", f"up to {self.verdict.budget}"))
         if (found := self.search.user_attrs.get(FUSE)) is not None:
             rows.append(("trainings done as one", f"up to {found['best']}, which was measured"))
         rows += [(name, version(name)) for name in packages]
@@ -222,8 +233,8 @@ class Report:
 
 
 _NOTE = (
-    "Intervals of 95 %: of validation over seeds, of test over seeds and samples. No seed of these took "
-    "part in choosing. The ensemble is all models of the champion together."
+    "Intervals of 95%: of validation over seeds, of test over seeds and samples. None of these seeds "
+    "took part in choosing. An ensemble averages the models of the first few seeds."
 )
 
 

@@ -110,8 +110,9 @@ class Outcome:
 
 
 class Champion(TypedDict, total=False):
-    """What a study keeps of its champion."""
+    """What a study keeps of its registered model: the champion's, or the best of a search alone."""
 
+    alias: Required[str]
     trial: Required[int]
     run_id: Required[str | None]
     version: Required[str]
@@ -172,6 +173,16 @@ def best_of(trials: Iterable[FrozenTrial], mode: Mode) -> FrozenTrial | None:
 def trial_of(trials: Iterable[FrozenTrial], role: str) -> FrozenTrial | None:
     """Return the finished trial that is the baseline, or the plain one."""
     return next((t for t in trials if t.user_attrs.get(ROLE) == role), None)
+
+
+def name_of(trial: FrozenTrial) -> str:
+    """Return the name of a trial of a search: `baseline`, `plain`, or `trial 7`."""
+    return str(trial.user_attrs.get(ROLE, f"trial {trial.number}"))
+
+
+def trial_named(trials: Iterable[FrozenTrial], name: str) -> FrozenTrial | None:
+    """Return the trial of a search that has a name."""
+    return next((trial for trial in trials if name_of(trial) == name), None)
 
 
 def is_repeat(trial: FrozenTrial) -> bool:

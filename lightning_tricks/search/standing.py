@@ -33,7 +33,9 @@ class Standing:
     baseline: Tricks
     """The record of the first trial, which the others are compared with."""
     champion: int | None = None
-    """The number of the trial that is registered as the best."""
+    """Number of the trial whose recipe is registered as the one to use."""
+    alias: str = ""
+    """Alias of the registered model: `champion` by a verdict, `best` of a search alone."""
     former: Sequence[int] = ()
     """The numbers of those that were, before others were better."""
     tests: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
@@ -55,6 +57,7 @@ class Standing:
         return cls(
             baseline=task.reference() if record is None else task.tricks.parse(record),
             champion=champion.get("trial"),
+            alias=champion.get("alias", ""),
             former=champion.get("former", ()),
             tests={int(number): metrics for number, metrics in held.get(TESTS, {}).items()},
             verdict=verdict_of(study),
@@ -72,7 +75,8 @@ class Standing:
         outcome = Outcome.read(trial)
         repeated = None if outcome is None else outcome.duplicate_of
         roles = [
-            "champion" if trial.number == self.champion else "",
+            self.alias if trial.number == self.champion else "",
+            "candidate" if self.verdict is not None and trial.number == self.verdict.rival else "",
             trial.user_attrs.get(ROLE, ""),
             "" if repeated is None else f"repeat of {repeated}",
         ]
@@ -108,9 +112,17 @@ def remember_test(study: optuna.Study, number: int, metrics: Mapping[str, float]
     study.set_user_attr(TESTS, {**study.user_attrs.get(TESTS, {}), str(number): dict(metrics)})
 
 
-def remember_champion(study: optuna.Study, number: int, run_id: str | None, version: str) -> None:
-    """Keep which trial is registered as the best, and which were."""
+def remember_champion(
+    study: optuna.Study, alias: str, number: int, run_id: str | None, version: str
+) -> None:
+    """Keep which trial is registered under an alias, and which were."""
     before = study.user_attrs.get(CHAMPION, {})
     former = {*before.get("former", ()), before.get("trial")} - {number, None}
-    held = {"trial": number, "run_id": run_id, "version": version, "former": sorted(former)}
+    held = {
+        "alias": alias,
+        "trial": number,
+        "run_id": run_id,
+        "version": version,
+        "former": sorted(former),
+    }
     study.set_user_attr(CHAMPION, held)

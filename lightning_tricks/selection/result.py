@@ -2,67 +2,153 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
-from lightning_tricks.selection.champion import Champion
 from lightning_tricks.selection.intervals import Interval
 from lightning_tricks.selection.kept import Kept
+from lightning_tricks.selection.terms import Terms
+from lightning_tricks.tricks.record import Tricks
+
+BASELINE = "baseline"
+"""Name of the incumbent: what the user has."""
+ENSEMBLE = " ensemble"
+"""What the name of a row ends in that is of several models together."""
+Label = Literal["Confirmed gain", "Not confirmed", "No gain found"]
 
 
 @dataclass(frozen=True)
 class Row:
-    """How good one record is, or several models together."""
+    """How good one recipe is, or an ensemble of its models."""
 
-    validation: Interval
+    validation: Interval | None
+    """None for an ensemble whose members each had a validation split of their own."""
     test: Interval | None
     """None where there is no test split, or it cannot be measured."""
 
 
 @dataclass(frozen=True)
+class Gain:
+    """By how much the candidate is better than the baseline, over fresh seeds."""
+
+    interval: Interval
+    """In the unit of the score; above 0 is better, whatever the mode."""
+    metric: str
+    """Name of the score, such as `test/accuracy`."""
+    seeds: int
+    """Number of fresh seeds, none of which took part in choosing."""
+    samples: int | None
+    """Number of samples that the interval allows for; None if it is over seeds only."""
+    chose: bool
+    """Whether these samples took part in choosing. Then the interval is wider, to allow for that."""
+    more: int | None = None
+    """Number of further seeds that would confirm a gain of this size; None if no number would."""
+
+    def label(self, margin: float) -> Label:
+        """Return what the interval says of a gain.
+
+        Args:
+            margin: the smallest difference that matters.
+        """
+        found = self.interval
+        if found.low is not None and found.low > 0:
+            return "Confirmed gain"
+        matters = found.high is None or found.high > margin
+        return "Not confirmed" if found.mean > 0 and matters else "No gain found"
+
+    def __str__(self) -> str:
+        half = self.interval.half_width
+        spread = "" if half is None else f" ± {half:.4f}"
+        over = f"{self.seeds} fresh seeds"
+        if self.samples is not None:
+            over += f" and {self.samples} samples"
+        note = "; these samples chose it, too" if self.chose else ""
+        only = "" if self.samples is not None else "; the interval is over seeds only"
+        return f"{self.interval.mean:+.4f}{spread} ({self.metric}, {over}{note}{only})"
+
+
+def simplicity(record: Tricks) -> int:
+    """Return the number of stages that are on: fewer is simpler."""
+    return len(record.differences(type(record).plain()))
+
+
+@dataclass(frozen=True)
 class Verdict(Kept):
-    """Which record is the champion, and how good it is over seeds that took no part in choosing."""
+    """Which recipe is the champion, and whether it is known to be better than the baseline.
+
+    Example:
+        summary = optimize(study, task, n_trials=40, finalists=6)
+        print(summary.verdict.label, summary.verdict.gain.interval)
+    """
 
     WHAT = "verdict"
-    names: tuple[str, ...]
-    """Of the records that were compared."""
-    seeds: int
-    """To choose with, in the first round, and as many again to report."""
-    champion: Champion
+    label: Label
+    champion: str
+    """Name of the recipe to use: the baseline, unless a gain was confirmed."""
     trial: int
-    """The number of the champion's trial in the search."""
+    """Number of the champion's trial in the search."""
+    candidate: str | None
+    """Name of the recipe that was compared with the baseline; None if there was none to compare."""
+    candidate_trial: int | None
+    """Number of the candidate's trial in the search."""
+    gain: Gain | None
+    """The candidate's; None if one of the two was not trained to its end."""
+    margin: float
+    """Smallest difference that matters, in the unit of the score."""
+    why: str
+    """What else there is to say of the champion, in sentences."""
+    names: tuple[str, ...]
+    """Names of the recipes that ran again: finalists, the best by evidence first; then references."""
+    terms: Terms
+    """What the user asked for."""
+    budget: int
+    """Number of trainings that the verdict could take."""
     rows: Mapping[str, Row]
-    """Of `plain`, `baseline`, `champion` and `ensemble`, as far as they are there."""
-    gain: Interval | None
-    """The champion's score less the baseline's, paired by seed; None where that is the champion."""
-    budget: int = 0
-    """So many trainings were to be had for choosing; of those that the first round left, those that tied
-    had a second one."""
+    """How good the recipes are, and their ensembles: `plain`, `baseline`, the candidate."""
     searched: int = 0
-    """How many trials the search had then."""
+    """Number of trials that the search had."""
     before: int = 0
-    """How many verdicts of the study have looked at its test split before."""
+    """Number of verdicts of the study that looked at its test split before."""
 
-    def headline(self, monitor: str, mode: str) -> str:
-        """Say in a sentence what was found."""
-        score = self.rows["champion"].validation if "champion" in self.rows else None
-        name = "the baseline" if self.champion.name == "baseline" else self.champion.name
-        if score is None:
-            return f"Champion: {name} ({self.champion.why}); it was never trained to its end since."
-        return (
-            f"Champion: {name} ({self.champion.why}). Over {self.seeds} other seeds: {monitor} {score}."
-            f"{self._beside(mode)}{self._used()}"
-        )
+    @property
+    def confirmed(self) -> bool:
+        """Whether the candidate is known to be better than the baseline."""
+        return self.label == "Confirmed gain"
 
-    def _beside(self, mode: str) -> str:
-        if self.gain is None:
+    @property
+    def rival(self) -> int | None:
+        """Number of the candidate's trial, if the candidate is not the champion."""
+        return None if self.champion == self.candidate else self.candidate_trial
+
+    def headline(self) -> str:
+        """Say in a sentence or two what was found."""
+        told = [f"{self.label}: {self._found()}", self._more(), self.why, self._used()]
+        return " ".join(sentence for sentence in told if sentence)
+
+    def _found(self) -> str:
+        keep = "keep what you have, the baseline."
+        if self.candidate is None or self.gain is None:
+            return f"{self.candidate} is the champion." if self.confirmed else keep
+        if self.confirmed:
+            return f"{self.candidate} is better than the baseline by {self.gain}."
+        name = self.candidate[0].upper() + self.candidate[1:]
+        if self.label == "Not confirmed":
+            return f"{keep} {name} may be better, by {self.gain}."
+        return f"{keep} {name}, the best other recipe, differs by {self.gain}."
+
+    def _more(self) -> str:
+        """Say what it would take to confirm a gain that is not."""
+        if self.gain is None or self.label != "Not confirmed":
             return ""
-        sign = 1 if mode == "max" else -1
-        if self.gain.excludes_zero:
-            word = "better" if sign * self.gain.mean > 0 else "worse"
-            return f" By these it is {word} than the baseline ({self.gain})."
-        return f" By these alone it cannot be told apart from the baseline ({self.gain})."
+        half = self.gain.interval.half_width
+        if self.terms.margin is not None and half is not None and half <= self.margin:
+            return "The interval is as narrow as --margin asks for."
+        if self.gain.more is None:
+            return "No number of seeds would tell: the samples are too few for a gain of this size."
+        budget = self.budget + 2 * self.gain.more
+        return f"About {self.gain.more} more seeds would tell: --verdict-budget {budget}."
 
     def _used(self) -> str:
         if not self.before:
             return ""
         times = "once" if self.before == 1 else f"{self.before} times"
-        return f" The test split was looked at {times} before: it is no longer fresh."
+        return f"Earlier verdicts looked at these samples {times}; the interval allows for that."

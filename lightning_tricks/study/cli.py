@@ -156,22 +156,17 @@ def _parser(n_trials: int, finalists: int, repeats: int | None = None) -> _Parse
     add("--at-timeout", choices=["finish", "requeue"], default="finish", help="trials under way then")
     add("--checkpoints", metavar="FOLDER", default="checkpoints", help="a shared one on a cluster")
     add("--keep", type=_count, default=3, help="of how many of the best trials weights are kept")
-    add(
-        "--finalists", type=_number, default=finalists, help="best records run over fresh seeds; 0: none"
-    )
-    add(
-        "--seeds",
-        type=_number,
-        default=5,
-        help="3 or more to choose the champion with, and again to report",
-    )
+    add("--finalists", type=_number, default=finalists, help="best recipes that run again; 0: none")
+    add("--seeds", type=_number, default=5, help="fewest fresh seeds that compare with the baseline")
     add(
         "--verdict-budget",
         metavar="N",
-        type=_number,
+        type=_trainings,
         default=0,
-        help="trainings to choose with; what --seeds leave of them is for records that tie",
+        help="most trainings of the verdict; 0: as many as the search took",
     )
+    add("--margin", type=_positive, help="smallest difference that matters, in the unit of the score")
+    add("--prefer-simple", action="store_true", help="take a simpler recipe if it is within the margin")
     add("--ablate", action="store_true", help="tell what each of the champion's tricks is worth, too")
     add("--same-task", action="store_true", help="go on although the task looks changed")
     add("--report", metavar="FILE.html", help="only write the report of a study that has its verdict")
@@ -204,6 +199,12 @@ _repeats = _count_or("auto")
 def _number(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,3}", text):
         raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 999 (got {quoted(text)})")
+    return int(text)
+
+
+def _trainings(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,6}", text):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 999999 (got {quoted(text)})")
     return int(text)
 
 

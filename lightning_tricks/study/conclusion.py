@@ -20,6 +20,7 @@ from lightning_tricks.study.summary import Summary, summarize, summarize_verdict
 from lightning_tricks.study.trained import Trained
 from lightning_tricks.task.task import Task
 from lightning_tricks.tracking import trial_updates, view
+from lightning_tricks.tracking.registry import BEST
 from lightning_tricks.tracking.tracker import Tracker
 
 REPORT = "report.html"
@@ -65,14 +66,16 @@ class Conclusion:
 
     def write_verdict(self, verdict: Verdict) -> Summary:
         """Return what the study found by its verdict, once MLflow knows it."""
-        former = (self.history[number] for number in self.trained.standing.former)
-        self.trained.tell([self.history[verdict.trial], *former])
+        placed = {verdict.trial, verdict.rival, *self.trained.standing.former} - {None}
+        self.trained.tell(trial for trial in self.history if trial.number in placed)
         summary = summarize_verdict(self.study, self.task, verdict, ablation_of(self.study))
         if self.tracker.flush(timeout=5):
-            row = verdict.rows.get("champion")
-            metrics = {} if row is None else {"champion": row.validation.mean}
-            metrics |= {} if row is None or row.test is None else {"champion_test": row.test.mean}
-            self._describe(summary, metrics, self._where_to_look(self.trained.standing))
+            row = verdict.rows.get(verdict.champion)
+            means = {} if row is None else {"champion": row.validation, "champion_test": row.test}
+            means |= {} if verdict.gain is None else {"gain": verdict.gain.interval}
+            metrics = {name: found.mean for name, found in means.items() if found is not None}
+            links, tags = self._where_to_look(self.trained.standing), {"verdict": verdict.label}
+            self._describe(summary, metrics, f"{verdict.headline()} {links}", tags)
             self.recorded &= self.tracker.attempt(lambda: self._log_report(verdict))
         return replace(summary, look=view.how_to_look(self.tracker.uri, self.tracker.link))
 
@@ -97,7 +100,7 @@ class Conclusion:
         for trial in compared:
             self._test(trial)
         if best is None:
-            self.progress.warn("no trial used its whole budget, so there is no champion")
+            self.progress.warn("no trial used its whole budget, so there is no best one")
         elif self.tracker.flush(timeout=5 if self.tracker.writer.down else 60):
             self._register(best)
         standing = self.trained.standing
@@ -119,25 +122,33 @@ class Conclusion:
             )
 
     def _register(self, best: FrozenTrial) -> None:
-        """Register the best trial as the champion, unless it is."""
+        """Register the best trial as such, unless it is: without a verdict it is no champion."""
         held = self.study.user_attrs.get(outcomes.CHAMPION)
         run_id = self.tracker.run_of(best.number)
         registered = held and held["trial"] == best.number and held["run_id"] == run_id
-        if held and registered and self.tracker.champion() == held["version"]:
+        if held and registered and self.tracker.version_of(held["alias"]) == held["version"]:
             return
         try:
             module, standing = self.trained.restore(best), self.trained.standing
-            version = models.register(self.task, module, self.tracker, best.number, standing)
+            version = models.register(self.task, module, self.tracker, best.number, standing, BEST)
         except Exception as error:  # of the export or MLflow: the study stands
-            self.progress.warn(f"no champion was registered: {type(error).__name__}: {one_line(error)}")
+            self.progress.warn(
+                f"the best model was not registered: {type(error).__name__}: {one_line(error)}"
+            )
             self.recorded &= self.tracker.answers()
             return
-        remember_champion(self.study, best.number, run_id, version)
+        remember_champion(self.study, BEST, best.number, run_id, version)
 
-    def _describe(self, summary: Summary, metrics: Mapping[str, float], links: str = "") -> None:
+    def _describe(
+        self,
+        summary: Summary,
+        metrics: Mapping[str, float],
+        answer: str = "",
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
         text = (
-            f"Study of the training tricks of `{self.task.name}`: {self.task.monitor} of trials of up "
-            f"to {self.task.epochs} epochs. {links}\n\n{summary.markdown()}\n\n"
+            f"{answer}\n\nStudy of the training tricks of `{self.task.name}`: {self.task.monitor} of "
+            f"trials of up to {self.task.epochs} epochs.\n\n{summary.markdown()}\n\n"
             f"Reproduce it with {', then '.join(f'`{command}`' for command in commands_of(self.study))}."
         )
-        self.recorded &= self.tracker.attempt(lambda: self.tracker.describe(text, metrics))
+        self.recorded &= self.tracker.attempt(lambda: self.tracker.describe(text.strip(), metrics, tags))

@@ -1,4 +1,4 @@
-"""What models answer on a split, and how good that is, over seeds and samples."""
+"""What models answer on a split, and how good that is, block of samples by block of samples."""
 
 import copy
 from collections.abc import Sequence
@@ -8,15 +8,19 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lightning_tricks.module.ensemble import averaged
 from lightning_tricks.scores import without_split
-from lightning_tricks.selection.intervals import Interval, bootstrap
 from lightning_tricks.task.task import Task
 
+BLOCKS = 100
+"""Number of blocks that the samples of a split are put into; fewer where there are fewer samples."""
 
+
+@isolate_rng()
 @torch.no_grad()
 def answers(network: nn.Module, batches: Any) -> tuple[Tensor, Tensor]:
     """Return the outputs of a network for batches of raw inputs and targets, with the targets.
@@ -26,6 +30,7 @@ def answers(network: nn.Module, batches: Any) -> tuple[Tensor, Tensor]:
         batches: of a validation or test split.
     """
     outputs, targets = [], []
+    torch.manual_seed(0)  # a loader that shuffles gives every network the same order
     for inputs, some in batches:
         outputs.append(network.to(inputs.device)(inputs).float().cpu())
         targets.append(some.cpu())
@@ -61,10 +66,33 @@ def score(measure: Any, outputs: Tensor, targets: Tensor) -> float:
     return float(measure(outputs, targets))
 
 
-def interval(measure: Any, outputs: Sequence[Tensor], targets: Tensor) -> Interval:
-    """Return the mean of a metric over models, for other seeds and another split of this size."""
+def blocks(
+    measure: Any, outputs: Tensor, targets: Tensor, samples: Tensor | None = None
+) -> NDArray[np.float64]:
+    """Return what each block of samples says of a metric; the mean of all is its value.
 
-    def of_arrays(some: NDArray[Any], true: NDArray[Any]) -> float:
-        return score(measure, torch.from_numpy(some), torch.from_numpy(true))
+    These are the pseudo-values of the jackknife (Tukey, 1958): how the metric changes when a block is
+    left out. For a mean over samples they are the means of the blocks; metrics such as F1, which are no
+    mean, have an interval by them too. The same samples make the same blocks for every model.
 
-    return bootstrap(of_arrays, [np.asarray(output) for output in outputs], np.asarray(targets))
+    Args:
+        measure: the metric.
+        outputs: of a model, of shape (N, …).
+        targets: of shape (N, …).
+        samples: numbers of the samples, of shape (N); by default their places.
+
+    Returns:
+        An array with up to `BLOCKS` values. Where the metric cannot be taken of fewer samples, its value
+        for the whole split alone.
+    """
+    whole = score(measure, outputs, targets)
+    count = min(len(targets), BLOCKS)
+    block_of = (torch.arange(len(targets)) if samples is None else samples) % count
+    left = [
+        (outputs[block_of != at], targets[block_of != at]) for at in range(count if count > 2 else 0)
+    ]
+    found = np.array([count * whole - (count - 1) * score(measure, *some) for some in left])
+    if not len(found) or not np.isfinite(found).all():
+        return np.array([whole])
+    shifted: NDArray[np.float64] = found - found.mean() + whole  # where blocks are not of one size
+    return shifted

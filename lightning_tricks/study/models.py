@@ -18,6 +18,7 @@ from lightning_tricks.study.folder import StudyFolder
 from lightning_tricks.surgery.replace import load_state
 from lightning_tricks.task.quiet import SILENT, quiet
 from lightning_tricks.task.task import Task
+from lightning_tricks.tracking.registry import ENSEMBLE
 from lightning_tricks.tracking.tracker import Tracker
 from lightning_tricks.trial.train import train
 from lightning_tricks.tricks.record import Tricks, describe
@@ -50,9 +51,10 @@ def register(
     tracker: Tracker,
     number: int,
     standing: Standing,
+    alias: str,
     what: str = "",
 ) -> str:
-    """Log and register the best trial's module in MLflow; return the version of the registered model.
+    """Log and register a trial's module in MLflow; return the version of the registered model.
 
     Args:
         task: of the study.
@@ -60,6 +62,7 @@ def register(
         tracker: of the study.
         number: of the trial.
         standing: of the study, with the trial's metrics on the test split.
+        alias: of the version.
         what: the model is, in a sentence; by default that it is of this trial.
     """
     name = tracker.name
@@ -69,16 +72,26 @@ def register(
         weights, record = Path(place, "state_dict.pt"), Path(place, "tricks.json")
         torch.save(module.state_dict(), weights)
         record.write_text(json.dumps(module.tricks.model_dump(), indent=2), encoding="utf-8")
-        version = tracker.register(number, without_tricks(module), example.numpy(), [weights, record])
+        version = tracker.register(
+            number, without_tricks(module), example.numpy(), [weights, record], alias
+        )
     shape = ", ".join(map(str, ("N", *example.shape[1:])))
     model = (
-        f"The best model of the study `{name}` is its version with the alias `champion`.\n\n"
-        f"{_snippet(f'{name}@champion', shape)}"
+        f"The model of the study `{name}` to use is its version with the alias `{alias}`.\n\n"
+        f"{_snippet(f'{name}@{alias}', shape)}"
     )
     tracker.describe_model(
         version,
         model,
-        _page(name, version, shape, what or _of_trial(name, number, standing), module.tricks, standing),
+        _page(
+            name,
+            version,
+            shape,
+            alias,
+            what or _of_trial(name, number, standing),
+            module.tricks,
+            standing,
+        ),
     )
     return version
 
@@ -88,11 +101,11 @@ def register_ensemble(
 ) -> str:
     """Register the champion's models over several seeds as one, under the alias `ensemble`."""
     inputs, _ = task.example()
-    version = tracker.register(number, ensemble, inputs[:2].cpu().numpy(), [], alias="ensemble")
+    version = tracker.register(number, ensemble, inputs[:2].cpu().numpy(), [], ENSEMBLE)
     tracker.client.update_model_version(
         tracker.name,
         version,
-        f"{members} models of the champion's record, each of another seed, whose outputs are averaged: "
+        f"{members} models of the champion's recipe, each of another seed, whose outputs are averaged: "
         f"a prediction costs {members} times one of the champion.",
     )
     return version
@@ -103,8 +116,10 @@ def _of_trial(name: str, number: int, standing: Standing) -> str:
     return f"Trial {number} of the study `{name}`" + (f": {', '.join(test)}." if test else ".")
 
 
-def _page(name: str, version: str, shape: str, what: str, tricks: Tricks, standing: Standing) -> str:
-    """Write the page of a champion: what it is, how to load it, its record."""
+def _page(
+    name: str, version: str, shape: str, alias: str, what: str, tricks: Tricks, standing: Standing
+) -> str:
+    """Write the page of a model version: what it is, how to load it, its recipe."""
     stages = [(stage, describe(getattr(tricks, stage))) for stage in type(tricks).model_fields]
     changed = tricks.differences(standing.baseline)
     rows = [f"| {stage} | {mine} | {changed.get(stage, ('', ''))[1]} |" for stage, mine in stages]
@@ -118,7 +133,7 @@ def _page(name: str, version: str, shape: str, what: str, tricks: Tricks, standi
             "|---|---|---|",
             *rows,
             "",
-            "The record as JSON and a `state_dict` for training on are in the run's folder `champion`.",
+            f"The recipe as JSON and a `state_dict` for training on are in the run's folder `{alias}`.",
         ]
     )
 

@@ -14,8 +14,8 @@ from lightning_tricks.search.optuna_internals import storage_of
 from lightning_tricks.search.storage import retrying
 from lightning_tricks.search.studies import StudyMaker, finished
 from lightning_tricks.selection.ablation import Ablation
-from lightning_tricks.selection.race import FIRST
 from lightning_tricks.selection.result import Verdict
+from lightning_tricks.selection.terms import Terms
 from lightning_tricks.space.space import Space
 from lightning_tricks.study import ablation, verdict
 from lightning_tricks.study.coordinator import AtTimeout, Coordinator
@@ -60,6 +60,8 @@ def optimize(
     finalists: int = 0,
     seeds: int = 5,
     verdict_budget: int = 0,
+    margin: float | None = None,
+    prefer_simple: bool = False,
     ablate: bool = False,
     same_task: bool = False,
     progress: bool = True,
@@ -94,12 +96,17 @@ def optimize(
         checkpoints: the folder for the checkpoints of running trials and the weights of the best;
             on a cluster, one that all nodes see.
         keep: of how many of the best trials the weights are kept.
-        finalists: how many of the best records are run again over fresh seeds, beside the baseline and
-            plain, until one is the champion; with 0 the champion is the trial of the best score, which
-            is the luckiest of many.
-        seeds: to choose the champion with, and as many again to say how good it is.
-        verdict_budget: so many trainings may be spent on choosing the champion; where `seeds` leave some
-            of them, those that tie with the best run over more seeds, until they are spent.
+        finalists: number of the best recipes that run again over fresh seeds, until one is left to be
+            compared with the baseline. The baseline stays the champion unless that one is confirmed to
+            be better. With 0 there is no verdict and no champion; the model of the best score, which is
+            partly luck, is registered as `best`.
+        seeds: fewest fresh seeds that compare the two, 3 or more.
+        verdict_budget: most trainings that the verdict takes; 0 for as many as the search took. It is
+            spent to the end unless a margin is given.
+        margin: smallest difference that matters, in the unit of the score. Seeds are added until the
+            interval is narrower. None for half the standard deviation of the baseline's seeds.
+        prefer_simple: whether a recipe with fewer tricks becomes the champion if it is not worse by more
+            than the margin.
         ablate: whether to train the champion without each of its tricks too, and plain with each alone,
             over so many seeds: what each trick is worth. For this there must be a verdict.
         same_task: whether to go on although data, functions or settings of the task look changed.
@@ -119,8 +126,8 @@ def optimize(
     space = Space(task.tricks) if space is None else space
     placement = Placement(workers, devices_per_trial, ray_address, stall_minutes, Width.of(fuse))
     _check(study.study_name, task, space, timeout, at_timeout)
-    choosing = {"finalists": finalists, "seeds": seeds, "verdict_budget": verdict_budget}
-    _check_numbers(n_trials=n_trials, seed=seed, keep=keep, **choosing)
+    terms = Terms(finalists, seeds, verdict_budget, margin, prefer_simple)
+    _check_numbers(n_trials=n_trials, seed=seed, keep=keep)
     checked = check(task, space, placement.processes)
     folder = _folder(checkpoints, study.study_name, keep, task)
     placement.check()
@@ -142,7 +149,7 @@ def optimize(
                 study, task, checked.space, seed, placement, tracker, display, folder, signals, repair
             ) as coordinator:
                 coordinator.run(n_trials, timeout, at_timeout)
-                summary = _conclude(coordinator, finalists, seeds, verdict_budget, ablate)
+                summary = _conclude(coordinator, terms, ablate)
             if coordinator.missing:
                 display.warn(coordinator.missing)
             return replace(summary, missing=coordinator.missing)
@@ -165,20 +172,18 @@ def ablate(study: optuna.Study, task: Task, *, seeds: int = 5, **options: Any) -
     return Ablation.read(study.user_attrs[outcomes.ABLATION])
 
 
-def _conclude(
-    search: Coordinator, finalists: int, seeds: int, verdict_budget: int, ablate: bool
-) -> Summary:
+def _conclude(search: Coordinator, terms: Terms, ablate: bool) -> Summary:
     """Run what is to follow a search, and return what was found: by the verdict, if there is one."""
     for part in search.study.user_attrs.get(outcomes.PART_RUNS, {}) if search.repair else ():
         with beside(search, part):
             pass  # its runs in MLflow are set right when it is taken up
-    if finalists:
-        judged: Verdict | None = verdict.judge(search, finalists, seeds, verdict_budget)
+    if terms.finalists:
+        judged: Verdict | None = verdict.judge(search, terms)
     else:
         judged = verdict.again(search)
     if ablate and judged is not None:
         search.conclude(judged)  # which is not to wait for what may take hours
-        ablation.ablate(search, judged.trial, seeds)
+        ablation.ablate(search, judged.trial, terms.seeds)
     return search.conclude(judged)
 
 
@@ -215,15 +220,13 @@ def _check_study(
         raise InputError("an ablation is of a verdict's champion: leave finalists above 0")
 
 
-_LEAST = {"n_trials": 1, "seed": 0, "keep": 1, "finalists": 0, "seeds": FIRST, "verdict_budget": 0}
+_LEAST = {"n_trials": 1, "seed": 0, "keep": 1}
 
 
 def _check_numbers(**numbers: int) -> None:
     for name, value in numbers.items():
         if not isinstance(value, int) or value < _LEAST[name]:
             raise InputError(f"{name} must be a whole number of at least {_LEAST[name]} (got {value!r})")
-    if numbers["verdict_budget"] and not numbers["finalists"]:
-        raise InputError("a verdict's budget wants a verdict: leave finalists above 0")
 
 
 def _check(name: str, task: Task, space: Space[Any], timeout: float | None, at_timeout: str) -> None:

@@ -112,6 +112,8 @@ def _train(name: str, given: argparse.Namespace, task: Task, space: Space[Any]) 
         finalists=given.finalists,
         seeds=given.seeds,
         verdict_budget=given.verdict_budget,
+        margin=given.margin,
+        prefer_simple=given.prefer_simple,
         ablate=given.ablate,
         same_task=given.same_task,
     )

@@ -9,7 +9,6 @@ from optuna.pruners import NopPruner
 from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_tricks.scores import rank_of
 from lightning_tricks.search import outcomes
 from lightning_tricks.search.optuna_internals import storage_of
 from lightning_tricks.search.outcomes import Outcome
@@ -44,7 +43,7 @@ def _coordinator(search: Coordinator, part: str) -> Coordinator:
     folder.create()
     return Coordinator(
         study,
-        search.task.once(),
+        search.task.rerun(),
         search.space,
         search.seed,
         search.placement,
@@ -93,7 +92,7 @@ class Reruns:
         Args:
             phase: what for, from which the seeds follow.
             records: by the names of their entries.
-            draws: the how many-th seeds of that phase.
+            draws: numbers of the seeds of that phase, from 0 on.
 
         Raises:
             KeyboardInterrupt: if the user asked for it.
@@ -115,7 +114,7 @@ class Reruns:
         own.study.enqueue_trial(
             own.space.params(record),
             user_attrs={
-                outcomes.SEED: derive(own.seed, draw, phase),
+                outcomes.SEED: _seed(own.seed, draw, phase),
                 outcomes.ENTRY: name,
                 outcomes.PHASE: phase,
                 outcomes.DRAW: draw,
@@ -132,28 +131,18 @@ class Reruns:
         }
 
 
+def _seed(seed: int, draw: int, phase: str) -> int:
+    """Return the seed of a rerun, from which its split follows.
+
+    It is odd for what compares the champion, so that validation samples are those that chose nothing;
+    see `InMemoryData.split_anew`.
+    """
+    return derive(seed, draw, phase) // 2 * 2 + (phase == outcomes.REPORT)
+
+
 def record_of(coordinator: Coordinator, trial: FrozenTrial) -> Tricks:
     """Return the record of a finished trial."""
     outcome = Outcome.read(trial)
     assert outcome is not None  # it was trained
     record: Tricks = coordinator.task.tricks.parse(outcome.record)
     return record
-
-
-def finalists(search: Coordinator, count: int) -> dict[str, FrozenTrial]:
-    """Return the trials of a search that a verdict compares, by name: references first, the best then.
-
-    Args:
-        search: which has been run.
-        count: how many, beside the baseline and plain.
-    """
-    trials = [t for t in search.history if _has_own_record(t)]
-    named = {t.user_attrs[outcomes.ROLE]: t for t in trials if outcomes.ROLE in t.user_attrs}
-    rest = [t for t in trials if t.state == TrialState.COMPLETE and outcomes.ROLE not in t.user_attrs]
-    best = sorted(rest, key=lambda trial: rank_of(trial, search.task.mode))[:count]
-    return {**named, **{f"trial {trial.number}": trial for trial in best}}
-
-
-def _has_own_record(trial: FrozenTrial) -> bool:
-    outcome = Outcome.read(trial)
-    return outcome is not None and outcome.duplicate_of is None

@@ -1,23 +1,46 @@
-"""The rows of a verdict: how good the models of a record are, one by one and together."""
+"""The rows of a verdict: how good the models of a recipe are, one by one and together."""
 
 from collections.abc import Sequence
+from typing import NamedTuple, TypeGuard
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 from torch import Tensor
 
+from lightning_tricks.errors import one_line
 from lightning_tricks.module.conversion import without_tricks
 from lightning_tricks.module.ensemble import Ensemble
+from lightning_tricks.module.hooks import TricksHooks
 from lightning_tricks.module.tricks_module import TricksModule
-from lightning_tricks.scores import test_name
+from lightning_tricks.scores import test_name, without_split
+from lightning_tricks.search.outcomes import SEED
+from lightning_tricks.selection.crossed import crossed_interval
 from lightning_tricks.selection.intervals import Interval, mean_interval
 from lightning_tricks.selection.result import Row
 from lightning_tricks.study import evaluation
+from lightning_tricks.study.batch_scores import batch_scores
 from lightning_tricks.study.coordinator import Coordinator
 from lightning_tricks.study.trained import Trained
+
+Values = NDArray[np.float64]
+
+
+class Answers(NamedTuple):
+    """What a model answers on samples."""
+
+    outputs: Tensor
+    targets: Tensor
+    samples: Tensor
+    """Numbers of the samples, the same for every model."""
 
 
 class Rows:
     """Score the models of a verdict's trials; each is looked at once.
+
+    Recipes are compared on samples that chose nothing: the test split, and the validation samples of
+    the comparison where each seed has its own. Where there is neither, on the validation split.
 
     Args:
         own: the coordinator of the verdict's study.
@@ -26,61 +49,151 @@ class Rows:
     def __init__(self, own: Coordinator) -> None:
         self.task = own.task
         self.trained = Trained(own.study, own.task, own.folder, own.tracker, own.progress)
-        self._outputs: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
-        """What a trial's model answers on a split, and the targets."""
+        self.measure = evaluation.measure_of(self.task, self.task.monitor)
+        self.tests = self.task.tests()
+        """Whether models are scored on a test split."""
+        self.validates = self.task.splits_vary
+        """Whether recipes are compared on the validation samples of their own splits."""
+        self._compared: dict[int, Values] = {}
+        self._tested: dict[int, Values] = {}
+        self._seen: set[int] = set()
+        self._marks: Tensor | None = None
+        """What tells whether samples are the same: their targets, or numbers of their batches."""
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the samples that compare took no part in choosing."""
+        return self.tests or self.validates
+
+    @property
+    def metric(self) -> str:
+        """Name of the score that recipes are compared by."""
+        if self.validates:
+            return without_split(self.task.monitor)
+        return test_name(self.task.monitor) if self.tests else self.task.monitor
+
+    @property
+    def samples(self) -> int:
+        """Number of samples that models were compared on."""
+        return len(self._seen)
+
+    def compared(self, trials: Sequence[FrozenTrial]) -> Values:
+        """Return the scores that a recipe is compared by, of shape (seeds, blocks of samples)."""
+        for trial in trials:
+            if trial.number not in self._compared:
+                self._score(trial)
+        return _stacked([self._compared[trial.number] for trial in trials])
+
+    def _tests_of(self, trials: Sequence[FrozenTrial]) -> Interval | None:
+        if not self.tests:
+            return None
+        self.compared(trials)
+        return crossed_interval(_stacked([self._tested[trial.number] for trial in trials]))
+
+    def _score(self, trial: FrozenTrial) -> None:
+        """Score a trial's model, on the test split and on all samples that it is compared on."""
+        module, number = self.trained.restore(trial), trial.number
+        score = np.array([float(trial.value or 0.0)])
+        if self.tests:
+            self.trained.test(trial)
+            score = np.array([self.trained.standing.tests[number][test_name(self.task.monitor)]])
+        if not isinstance(module, TricksModule) or self.measure is None:
+            scored = self._by_batch(module, score)
+            self._tested[number] = self._compared[number] = scored
+            return
+        parts = [self._answers("test", trial, module)] if self.tests else []
+        self._tested[number] = self._blocks(parts, score)
+        if self.validates or not self.tests:
+            parts.append(self._answers("val", trial, module))
+        self._compared[number] = self._blocks(parts, score)
+
+    def _by_batch(self, module: TricksHooks, score: Values) -> Values:
+        """Return the score of a module with steps of its own, batch by batch where it logs that."""
+        name = test_name(self.task.monitor) if self.tests else self.task.monitor
+        found = batch_scores(self.task, module, "test" if self.tests else "val", name)
+        if found is None or self._differs(found.marks):
+            return score
+        self._seen |= set(range(found.samples))
+        return found.scores
+
+    def _blocks(self, parts: Sequence[Answers], score: Values) -> Values:
+        """Return the score of some answers block by block; a given score where there are no answers."""
+        if not parts or (self._fixed and self._differs(parts[0].targets)):
+            return score
+        found = Answers(*(torch.cat(part) for part in zip(*parts, strict=True)))
+        self._seen |= set(found.samples.tolist())
+        return evaluation.blocks(self.measure, *found)
+
+    @property
+    def _fixed(self) -> bool:
+        """Whether the first samples that are compared are the same for every model."""
+        return self.tests or not self.task.splits_vary
+
+    def _differs(self, marks: Tensor) -> bool:
+        """Tell whether a model saw other samples than those before: a loader may shuffle."""
+        if self._marks is None:
+            self._marks = marks
+        return not torch.equal(self._marks, marks)
+
+    def check_test_split(self, trials: Sequence[FrozenTrial]) -> None:
+        """Leave the test split out from now on, and say why, if models cannot be scored there."""
+        try:
+            self.compared(trials)
+        except Exception as error:  # of the user's data or metric: the verdict stands without
+            if not self.tests:
+                raise
+            why = f"its metrics have no {error}" if isinstance(error, KeyError) else one_line(error)
+            self.trained.progress.warn(f"the test split is left out: {type(error).__name__}: {why}")
+            self.tests, self._compared, self._marks = False, {}, None
+            self._seen.clear()
 
     def row(self, trials: Sequence[FrozenTrial]) -> Row:
-        """Return how good the models of one record are, each of another seed."""
+        """Return how good the models of one recipe are, each of another seed."""
         validation = mean_interval([float(trial.value or 0.0) for trial in trials])
-        return Row(validation, self._test(trials))
-
-    def _test(self, trials: Sequence[FrozenTrial]) -> Interval | None:
-        """Return the test score of some models, over seeds and samples; over seeds if it must be."""
-        if not self.task.tests():
-            return None
-        for trial in trials:
-            self.trained.test(trial)
-        measure = evaluation.measure_of(self.task, self.task.monitor)
-        answers = [self._answers("test", trial) for trial in trials]
-        held = [answer for answer in answers if answer is not None]
-        if measure is not None and held:
-            return evaluation.interval(measure, [outputs for outputs, _ in held], held[0][1])
-        name, tests = test_name(self.task.monitor), self.trained.standing.tests
-        found = [tests[t.number][name] for t in trials if name in tests[t.number]]
-        if not found:
-            self.trained.progress.warn(f"the test split is left out: its metrics have no {name}")
-        return mean_interval(found) if found else None
+        return Row(validation, self._tests_of(trials))
 
     def ensemble_row(self, trials: Sequence[FrozenTrial]) -> Row | None:
         """Return how good models are together; None for one alone, or for modules of the user's."""
-        measure = evaluation.measure_of(self.task, self.task.monitor)
-        if len(trials) < 2 or measure is None:
+        validation = None if self.task.splits_vary else self._together("val", trials)
+        test = self._together("test", trials) if self.tests else None
+        if validation is not None:  # it is the one number there is: its seeds are all in it
+            validation = Interval(validation.mean, None, None)
+        return None if validation is test is None else Row(validation, test)
+
+    def _together(self, split: str, trials: Sequence[FrozenTrial]) -> Interval | None:
+        """Return the score of an ensemble on a split, with an interval over samples."""
+        modules = [self.trained.restore(trial) for trial in trials]
+        if len(modules) < 2 or self.measure is None or not _ours(modules):
             return None
-        intervals: dict[str, Interval] = {}
-        for split in ("val", "test") if self.task.tests() else ("val",):
-            answers = [self._answers(split, trial) for trial in trials]
-            held = [answer for answer in answers if answer is not None]
-            if len(held) < len(trials):
-                return None
-            together = evaluation.average(self.task, [outputs for outputs, _ in held])
-            intervals[split] = evaluation.interval(measure, [together], held[0][1])
-        # The others' validation intervals are over seeds, of which an ensemble has taken all.
-        return Row(Interval(intervals["val"].mean, None, None), intervals.get("test"))
+        answers = [self._answers(split, *pair) for pair in zip(trials, modules, strict=True)]
+        together = evaluation.average(self.task, [answer.outputs for answer in answers])
+        return crossed_interval(evaluation.blocks(self.measure, together, answers[0].targets)[None])
 
     def ensemble(self, trials: Sequence[FrozenTrial]) -> Ensemble | None:
         """Return models as one; None for one alone, or for modules of the user's."""
         modules = [self.trained.restore(trial) for trial in trials]
-        if len(modules) < 2 or not all(isinstance(module, TricksModule) for module in modules):
+        if len(modules) < 2 or not _ours(modules):
             return None
         probabilities = evaluation.averages_probabilities(self.task)
         return Ensemble([without_tricks(m) for m in modules], probabilities=probabilities).eval()
 
-    def _answers(self, split: str, trial: FrozenTrial) -> tuple[Tensor, Tensor] | None:
-        """Return what a trial's model answers; None if it is a user's module, which has no outputs."""
-        if (split, trial.number) not in self._outputs:
-            module = self.trained.restore(trial)
-            if not isinstance(module, TricksModule):
-                return None
-            loader = getattr(self.task.data, f"{split}_dataloader")()
-            self._outputs[split, trial.number] = evaluation.answers(module.network(), loader)
-        return self._outputs[split, trial.number]
+    def _answers(self, split: str, trial: FrozenTrial, module: TricksModule) -> Answers:
+        """Return what a trial's model answers on a split."""
+        data = self.task.of_seed(trial.user_attrs[SEED]).data
+        outputs, targets = evaluation.answers(module.network(), getattr(data, f"{split}_dataloader")())
+        samples = torch.arange(len(targets))
+        if split == "val" and self.task.splits_vary:  # numbers that no test sample has
+            samples = data.validation_samples + len(data.splits["test"].targets)
+        return Answers(outputs, targets, samples)
+
+
+def _ours(modules: Sequence[TricksHooks]) -> TypeGuard[Sequence[TricksModule]]:
+    """Tell whether modules have outputs: those with steps of the user's own have none to average."""
+    return all(isinstance(module, TricksModule) for module in modules)
+
+
+def _stacked(rows: Sequence[Values]) -> Values:
+    """Return scores of several models, of shape (seeds, blocks); (seeds, 1) if one has no blocks."""
+    if len({len(row) for row in rows}) > 1:
+        rows = [row.mean(keepdims=True) for row in rows]
+    return np.stack(rows)

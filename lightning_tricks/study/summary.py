@@ -16,11 +16,11 @@ from rich.text import Text
 
 from lightning_tricks.notebook import html_table
 from lightning_tricks.scores import test_name
-from lightning_tricks.search.outcomes import Outcome, best_of, counted, is_repeat, trial_of
+from lightning_tricks.search.outcomes import Outcome, best_of, counted, is_repeat, trial_named, trial_of
 from lightning_tricks.search.standing import Standing
 from lightning_tricks.search.studies import finished
 from lightning_tricks.selection.ablation import Ablation
-from lightning_tricks.selection.result import Verdict
+from lightning_tricks.selection.result import ENSEMBLE, Verdict
 from lightning_tricks.task.task import Task
 from lightning_tricks.tricks.record import describe
 
@@ -30,6 +30,8 @@ NARROWEST = 60
 _GAP = 2
 _MARK = "* "
 _NO_BREAK = "\u00a0"
+VALIDATED = "±: 95% intervals over seeds."
+TESTED = "±: 95% intervals; of validation over seeds, of test over seeds and samples."
 _RULE = Box("    \n    \n -- \n    \n    \n    \n    \n    \n")
 
 
@@ -47,6 +49,8 @@ class Summary:
     """Row and column of each cell that differs from the baseline."""
     missing: str = ""
     """What MLflow lacks, and what to do; empty if it holds all of the study."""
+    verdict: Verdict | None = None
+    """What was found over fresh seeds; None for a search alone."""
 
     def text(self, width: int | None = None) -> str:
         """Return the table in aligned columns; what differs from the baseline has a star.
@@ -150,29 +154,33 @@ def summarize(study: optuna.Study, task: Task) -> Summary:
 def summarize_verdict(
     study: optuna.Study, task: Task, verdict: Verdict, ablation: Ablation | None = None
 ) -> Summary:
-    """Compare plain, baseline, champion and ensemble over fresh seeds, and their tricks."""
+    """Compare plain, baseline and candidate over fresh seeds, and their tricks; below, the ensembles."""
     ended, standing = finished(study), Standing.read(study, task)
-    own = {role: trial_of(ended, role) for role in ("plain", "baseline")}
-    own["champion"] = next(trial for trial in ended if trial.number == verdict.trial)
-    rows = [[task.monitor, *(str(row.validation) for row in verdict.rows.values())]]
-    if any(row.test for row in verdict.rows.values()):
-        tests = [str(row.test or "") for row in verdict.rows.values()]
+    single = {name: row for name, row in verdict.rows.items() if not name.endswith(ENSEMBLE)}
+    shown = {name: trial_named(ended, name) for name in single}
+    rows = [[task.monitor, *(str(row.validation or "") for row in single.values())]]
+    if tested := any(row.test for row in single.values()):
+        tests = [str(row.test or "") for row in single.values()]
         rows.append([test_name(task.monitor), *tests])
-    trials = [own.get(role) for role in verdict.rows]
-    known = [trial for trial in trials if trial is not None]
-    tricks = [[*row, *[""] * (len(trials) - len(known))] for row in _tricks(task, known)]
+    tricks = _tricks(task, [trial for trial in shown.values() if trial is not None])
     marked = _marked(task, standing, tricks, len(rows))
-    titles = {
-        "ensemble": f"ensemble of {verdict.seeds}",
-        "champion": f"champion (trial {verdict.trial})",
-    }
-    header = ["", *(titles.get(role, role) for role in verdict.rows)]
-    meaning = "±: 95 % intervals; of validation over seeds, of test over seeds and samples"
-    told = [meaning, verdict.headline(task.monitor, task.mode)]
+    header = ["", *(f"{name} (champion)" if name == verdict.champion else name for name in single)]
+    told = [verdict.headline(), *_ensembles(task, verdict), TESTED if tested else VALIDATED]
     if (later := counted(ended) - verdict.searched) > 0 < verdict.searched:
         told.append(f"This verdict is of the first {verdict.searched} trials: {later} came after it.")
     told += [ablation.headline()] if ablation is not None and ablation.trial == verdict.trial else []
-    return Summary(header, rows + tricks, "\n".join([*told, count(ended)]), marked=marked)
+    counts = "\n".join([*told, count(ended)])
+    return Summary(header, rows + tricks, counts, marked=marked, verdict=verdict)
+
+
+def _ensembles(task: Task, verdict: Verdict) -> list[str]:
+    """Say how good several models are together: the candidate's beside the baseline's."""
+    found = []
+    for name, row in verdict.rows.items():
+        if name.endswith(ENSEMBLE) and (score := row.test or row.validation) is not None:
+            found.append(f"{name.removesuffix(ENSEMBLE)} {score}")
+    metric = test_name(task.monitor) if any(row.test for row in verdict.rows.values()) else task.monitor
+    return [f"Ensembles of {verdict.terms.seeds} models, {metric}: {', '.join(found)}."] if found else []
 
 
 def _marked(

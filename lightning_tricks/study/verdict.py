@@ -1,217 +1,189 @@
-"""The second half of a study: the best records run again over fresh seeds, and one becomes the champion.
+"""The second half of a study: is any recipe known to be better than what the user has?
 
-The seeds that choose are not those that are reported, so that the choice does not flatter the report.
+The baseline is the incumbent. It stays the champion unless another recipe is better over seeds, and on
+samples, that took no part in choosing that recipe.
 """
 
-import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_tricks.errors import InputError, one_line
-from lightning_tricks.search.outcomes import (
-    CHAMPION,
-    DRAW,
-    REPORT,
-    SELECTION,
-    VERDICT,
-    Outcome,
-)
+from lightning_tricks.errors import one_line
+from lightning_tricks.search.outcomes import CHAMPION, VERDICT
 from lightning_tricks.search.standing import remember_champion, verdict_of
-from lightning_tricks.selection.champion import Champion, choose
-from lightning_tricks.selection.intervals import Interval, difference
-from lightning_tricks.selection.race import FIRST, Race
-from lightning_tricks.selection.result import Row, Verdict
+from lightning_tricks.selection.result import BASELINE, Gain, Label, Verdict
+from lightning_tricks.selection.terms import FEWEST, Terms
 from lightning_tricks.study import models
+from lightning_tricks.study.comparison import Comparison
 from lightning_tricks.study.coordinator import Coordinator
-from lightning_tricks.study.reruns import Reruns, beside, finalists, record_of
-from lightning_tricks.study.rows import Rows
-from lightning_tricks.tricks.record import Tricks
+from lightning_tricks.study.finalists import by_name, finalists, full_trainings
+from lightning_tricks.study.reruns import beside, record_of
+from lightning_tricks.tracking.registry import CHAMPION as ALIAS
+
+CHOOSING = 0.4
+"""Share of the budget that chooses the candidate; the rest compares it with the baseline."""
 
 
-def judge(search: Coordinator, count: int, seeds: int, budget: int) -> Verdict:
+def judge(search: Coordinator, terms: Terms) -> Verdict:
     """Run the verdict of a search that has its trials; register the champion and its ensemble.
 
     Args:
         search: whose coordinator is still entered.
-        count: of the best records that are compared, beside the baseline and plain.
-        seeds: to choose with, and as many again to report.
-        budget: of trainings for choosing; what `seeds` leave of it is for those that tie.
+        terms: what the user asks for.
 
     Raises:
-        InputError: if no record could be trained to its end.
         KeyboardInterrupt: if the user asked for it; the same command goes on.
     """
-    trials = finalists(search, count)
+    trials = finalists(search, terms.finalists)
     before = verdict_of(search.study)
-    asked = (tuple(trials), seeds, budget)
-    same = before is not None and (before.names, before.seeds, before.budget) == asked
+    same = before is not None and (before.names, before.terms) == (tuple(trials), terms)
     if before is not None and same and _is_registered(search):
         return before  # the test split is not looked at again
     looks = 0 if before is None else before.before + (not same)
-    return _judge(search, trials, seeds, budget, looks)
+    return _Judgement(search, trials, terms, looks, before if same else None).run()
 
 
 def again(search: Coordinator) -> Verdict | None:
-    """Return the verdict that a study holds, its champion registered anew if MLflow lost it.
+    """Return the verdict that a study holds; register its champion again if MLflow lost it.
 
     Nothing is trained, and the test split is not looked at: Optuna holds all of that.
     """
     before = verdict_of(search.study)
     if before is None or _is_registered(search):
         return before
-    known = finalists(search, len(search.history))
+    known = by_name(search)
     trials = {name: known[name] for name in before.names}
-    return _judge(search, trials, before.seeds, before.budget, before.before, before.searched)
-
-
-def _judge(
-    search: Coordinator,
-    trials: Mapping[str, FrozenTrial],
-    seeds: int,
-    budget: int,
-    looks: int,
-    searched: int | None = None,
-) -> Verdict:
-    """Run what of a verdict was not run yet, and register its champion.
-
-    Args:
-        search: of which the verdict is.
-        trials: those that are compared, by name.
-        seeds: to choose with, and as many again to report.
-        budget: of trainings for choosing.
-        looks: that earlier verdicts had at the test split.
-        searched: how many trials the search had, if it went on since.
-    """
-    records = {name: record_of(search, trial) for name, trial in trials.items()}
-    with beside(search, VERDICT) as own:
-        choosing = max(seeds * len(records), budget)
-        own.progress.start_stage("verdict", choosing + 3 * seeds, list(own.history))
-        judgement = _Judgement(search, own, records, seeds, budget)
-        champion = judgement.select()
-        rows = judgement.report(champion.name)
-        number, gain = trials[champion.name].number, judgement.gain(champion.name)
-        held = (budget, search.history.counted if searched is None else searched, looks)
-        verdict = Verdict(tuple(trials), seeds, champion, number, rows, gain, *held)
-        words = verdict.headline(search.task.monitor, search.task.mode)
-        judgement.register(champion.name, number, words)
-        means = {f"{row}/validation": scored.validation.mean for row, scored in rows.items()}
-        means |= {f"{row}/test": scored.test.mean for row, scored in rows.items() if scored.test}
-        own.recorded &= own.tracker.attempt(lambda: own.tracker.describe(words, means))
-        search.study.set_user_attr(VERDICT, verdict.plain())
-    return verdict
+    return _Judgement(search, trials, before.terms, before.before, before).run()
 
 
 def _is_registered(search: Coordinator) -> bool:
     """Tell whether MLflow has the champion that Optuna knows of."""
     known = search.study.user_attrs.get(CHAMPION)
     try:
-        return known is not None and search.tracker.champion() == known["version"]
+        return known is not None and search.tracker.version_of(ALIAS) == known["version"]
     except Exception:  # a server that went away: what it has is left as it is
         return True
 
 
 class _Judgement:
-    """One verdict, from the race to the registration."""
+    """One verdict, from the finalists to the registered champion.
+
+    Args:
+        search: of which the verdict is.
+        trials: those whose recipes run again, by name.
+        terms: what the user asks for.
+        looks: number of verdicts that looked at the test split before.
+        held: the verdict that this one repeats, if the search went on since.
+    """
 
     def __init__(
         self,
         search: Coordinator,
-        own: Coordinator,
-        records: Mapping[str, Tricks],
-        seeds: int,
-        budget: int,
+        trials: Mapping[str, FrozenTrial],
+        terms: Terms,
+        looks: int,
+        held: Verdict | None = None,
     ) -> None:
-        self.search, self.own, self.records = search, own, records
-        self.seeds, self.budget = seeds, budget
-        self.task, self.reruns, self.rows = search.task, Reruns(own), Rows(own)
-        self.reports: dict[str, list[FrozenTrial]] = {}
-        """The trials of the report, by the names of their records."""
+        self.search, self.trials, self.terms, self.looks = search, trials, terms, looks
+        self.searched = search.history.counted if held is None else held.searched
+        usual = full_trainings(search)
+        self.budget = held.budget if held else terms.budget or usual
+        self.choosing = int(CHOOSING * min(self.budget, usual))
+        """Trainings to choose the candidate with; a budget beyond the usual one is for comparing it."""
 
-    def select(self) -> Champion:
-        """Let the records race over the first seeds, and choose."""
-        race = Race(list(self.records), self.seeds, self.task.mode == "max")
-        seconds: dict[str, list[float]] = {name: [] for name in self.records}
-        for found in self._draws(race):
-            scores = {n: float(t.value) for n, t in found.items() if t.value is not None}
-            for name, trial in found.items():
-                outcome = Outcome.read(trial)
-                seconds[name].append(outcome.seconds if outcome else 0.0)
-            if not scores:
-                raise InputError("no record of the verdict could be trained to its end")
-            for name in race.add(scores):
-                self.own.progress.print(f"verdict: {name} is clearly worse, and runs no further")
-        means = {name: statistics.fmean(spent) for name, spent in seconds.items()}
-        return choose(race, self.records, means)
+    def run(self) -> Verdict:
+        """Train what of the verdict was not trained yet, and register its champion."""
+        search = self.search
+        records = {name: record_of(search, trial) for name, trial in self.trials.items()}
+        tried = sum(trial.state == TrialState.COMPLETE for trial in search.history)
+        with beside(search, VERDICT) as own:
+            own.progress.start_stage("verdict", self.budget, list(own.history))
+            comparison = Comparison(
+                own, records, self.terms, (self.choosing, self.budget), tried, self.looks
+            )
+            verdict = self._found(comparison)
+            means = {f"{n}/test": r.test.mean for n, r in verdict.rows.items() if r.test}
+            means |= {
+                f"{n}/validation": r.validation.mean for n, r in verdict.rows.items() if r.validation
+            }
+            words = verdict.headline()
+            self._register(comparison, verdict)
+            own.recorded &= own.tracker.attempt(
+                lambda: own.tracker.describe(words, means, {"verdict": verdict.label})
+            )
+            search.study.set_user_attr(VERDICT, verdict.plain())
+        return verdict
 
-    def _draws(self, race: Race) -> Iterator[dict[str, FrozenTrial]]:
-        """Train who runs, seed by seed; the first seeds and those of a second round all at once."""
-        first = range(min(FIRST, self.seeds))
-        yield from self._train(race.names, first)
-        for draw in range(len(first), self.seeds):
-            yield from self._train(race.running, [draw])
-        if further := race.second_round(self.budget):
-            tied = len(race.running)
-            more = "one seed more" if further == 1 else f"{further} seeds more"
-            self.own.progress.print(f"verdict: {tied} records go on, over {more}")
-            yield from self._train(race.running, range(self.seeds, self.seeds + further))
-        elif self.budget and len(race.tied()) > 1:
-            what = f"{self.budget} trainings leave none for a second round"
-            self.own.progress.print(f"verdict: {what}, the first takes {race.spent}")
-
-    def _train(self, names: Sequence[str], draws: Sequence[int]) -> list[dict[str, FrozenTrial]]:
-        return self.reruns.run(SELECTION, {name: self.records[name] for name in names}, draws)
-
-    def report(self, name: str) -> dict[str, Row]:
-        """Train champion, baseline and plain over further seeds; return how good they are."""
-        wanted = {"plain": "plain", "baseline": "baseline", "champion": name}
-        wanted = {row: entry for row, entry in wanted.items() if entry in self.records}
-        entries = {entry: self.records[entry] for entry in wanted.values()}
-        for found in self.reruns.run(REPORT, entries, range(self.seeds)):
-            for entry, trial in found.items():
-                if trial.state == TrialState.COMPLETE:
-                    self.reports.setdefault(entry, []).append(trial)
-        rows = {row: self.rows.row(self.reports[e]) for row, e in wanted.items() if e in self.reports}
-        if (together := self.rows.ensemble_row(self.reports.get(name, []))) is not None:
-            rows["ensemble"] = together
-        self.rows.trained.tell(trial for trials in self.reports.values() for trial in trials)
-        return rows
-
-    def gain(self, name: str) -> Interval | None:
-        """Return how much better the champion is than the baseline, seed by seed."""
-        if name == "baseline":
-            return None
-        mine, theirs = (
-            {t.user_attrs[DRAW]: float(t.value or 0.0) for t in self.reports.get(entry, [])}
-            for entry in (name, "baseline")
+    def _found(self, comparison: Comparison) -> Verdict:
+        """Choose the candidate, compare it with the baseline, and name the champion."""
+        candidate = comparison.choose()
+        gain, margin = (None, 0.0) if candidate is None else comparison.compare(candidate)
+        if candidate is None:
+            comparison.train([BASELINE], self.terms.seeds)
+        label, why = self._label(comparison, candidate, gain, margin)
+        champion = candidate if candidate and label == "Confirmed gain" else BASELINE
+        others = [champion]
+        if self.terms.prefer_simple and (simple := comparison.simpler(champion, margin)):
+            why = (
+                f"{simple} is simpler than {champion}, and not worse by more than the margin of "
+                f"{margin:.4f} (one-sided 95%): it is the champion."
+            )
+            champion, others = simple, [champion, simple]
+        comparison.train(["plain"], FEWEST)
+        together = dict.fromkeys([BASELINE, *([candidate] if candidate else []), *others])
+        rows = comparison.table(list(dict.fromkeys(["plain", *together])), list(together))
+        comparison.rows.trained.tell(t for name in comparison.reports for t in comparison.trials(name))
+        return Verdict(
+            label=label,
+            champion=champion,
+            trial=self.trials[champion].number,
+            candidate=candidate,
+            candidate_trial=None if candidate is None else self.trials[candidate].number,
+            gain=gain,
+            margin=margin,
+            why=why,
+            names=tuple(self.trials),
+            terms=self.terms,
+            budget=self.budget,
+            rows=rows,
+            searched=self.searched,
+            before=self.looks,
         )
-        both = sorted(mine.keys() & theirs.keys())
-        return difference([mine[d] for d in both], [theirs[d] for d in both]) if both else None
 
-    def register(self, name: str, number: int, words: str) -> None:
-        """Register the model of the champion's median seed, and all its seeds as an ensemble.
+    def _label(
+        self, comparison: Comparison, candidate: str | None, gain: Gain | None, margin: float
+    ) -> tuple[Label, str]:
+        """Return what was found of a gain, and why where no interval says it."""
+        if gain is not None:
+            return gain.label(margin), ""
+        if candidate is None:
+            return "No gain found", "No other recipe was trained to its end."
+        whole, lost = len(comparison.trials(candidate)), len(comparison.trials(BASELINE))
+        if whole == comparison.draws and not lost:
+            return "Confirmed gain", f"The baseline was trained to its end with none of {whole} seeds."
+        return "No gain found", (
+            f"Of {comparison.draws} fresh seeds {candidate} was trained to its end with {whole}, and "
+            f"the baseline with {lost}."
+        )
 
-        Args:
-            name: of the champion's record.
-            number: of its trial in the search.
-            words: how good it is.
-        """
-        trials = sorted(self.reports.get(name, []), key=lambda trial: trial.value or 0.0)
-        tracker = self.own.tracker
+    def _register(self, comparison: Comparison, verdict: Verdict) -> None:
+        """Register the model of the champion's median seed, and its models together as an ensemble."""
+        own, name = comparison.own, verdict.champion
+        trials = sorted(comparison.trials(name), key=lambda trial: trial.value or 0.0)
+        tracker, trained = own.tracker, comparison.rows.trained
         if not trials or not tracker.flush(timeout=60):
             return
         middle = trials[(len(trials) - 1) // 2]
         try:
-            module, standing = self.rows.trained.restore(middle), self.rows.trained.standing
-            what = (
-                f"{name.capitalize()}, trained again: the median of {len(trials)} fresh seeds. {words}"
-            )
-            version = models.register(self.task, module, tracker, middle.number, standing, what)
-            remember_champion(self.search.study, number, tracker.run_of(middle.number), version)
-            if (together := self.rows.ensemble(trials)) is not None:
-                models.register_ensemble(self.task, together, tracker, middle.number, len(trials))
+            module, standing = trained.restore(middle), trained.standing
+            what = f"{name.capitalize()}, trained again: the median of {len(trials)} fresh seeds."
+            words = f"{what} {verdict.headline()}"
+            version = models.register(own.task, module, tracker, middle.number, standing, ALIAS, words)
+            run_id = tracker.run_of(middle.number)
+            remember_champion(self.search.study, ALIAS, verdict.trial, run_id, version)
+            members = comparison.trials(name, self.terms.seeds)
+            if (together := comparison.rows.ensemble(members)) is not None:
+                models.register_ensemble(own.task, together, tracker, middle.number, len(members))
         except Exception as error:  # of the export or MLflow: the study stands
-            self.own.progress.warn(
-                f"no champion was registered: {type(error).__name__}: {one_line(error)}"
-            )
-            self.own.recorded &= tracker.answers()
+            own.progress.warn(f"no champion was registered: {type(error).__name__}: {one_line(error)}")
+            own.recorded &= tracker.answers()

@@ -48,6 +48,8 @@ class Task:
         compiled: whether the network is compiled by `torch.compile`.
         repeats: how often a trial trains its record at the same time, each time from another seed and,
             where the data were given whole, with another validation split: its score is the mean.
+        own_splits: whether each seed draws training and validation samples of its own, where the data
+            were given whole. The test split stays. The trials of a verdict do.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Task:
     channels_last: bool = False
     compiled: bool = False
     repeats: int = 1
+    own_splits: bool = False
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -124,6 +127,25 @@ class Task:
     def once(self) -> "Task":
         """Return the task whose trials train their record once: itself, if that is so."""
         return self if self.repeats == 1 else replace(self, repeats=1)
+
+    def rerun(self) -> "Task":
+        """Return the task of what follows a search: each training has a seed and a split of its own."""
+        return replace(self, repeats=1, own_splits=True)
+
+    @property
+    def splits_vary(self) -> bool:
+        """Whether each seed has training and validation samples of its own."""
+        return (
+            self.own_splits and isinstance(self.data, InMemoryData) and self.data.split_seed is not None
+        )
+
+    def of_seed(self, seed: int) -> "Task":
+        """Return the task with the data that a training with this seed has."""
+        if not self.splits_vary:
+            return self
+        alike = replace(self, data=self.data.split_anew(seed), own_splits=False)
+        vars(alike)["fingerprint"] = self.fingerprint  # it is the same data, which need no second look
+        return alike
 
     def module(self, tricks: Tricks) -> TricksHooks:
         """Return a new module; its weights come from torch's random state."""

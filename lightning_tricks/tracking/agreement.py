@@ -66,9 +66,9 @@ def _differences(study: optuna.Study, task: Task, tracking_uri: str) -> Iterator
     yield from _trials(study, task, held)
     yield from _strays(held)
     champion = study.user_attrs.get(outcomes.CHAMPION)
-    if champion and champion["version"] != held.champion:
-        theirs = "none" if held.champion is None else f"version {held.champion}"
-        yield f"the champion is version {champion['version']} by Optuna, {theirs} in MLflow"
+    if champion and champion["version"] != (found := held.aliases.get(champion["alias"])):
+        theirs = "none" if found is None else f"version {found}"
+        yield f"the {champion['alias']} is version {champion['version']} by Optuna, {theirs} in MLflow"
 
 
 def _held(study: optuna.Study, tracking_uri: str) -> Holdings:

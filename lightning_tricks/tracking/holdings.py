@@ -8,7 +8,7 @@ from mlflow.tracking import MlflowClient
 
 from lightning_tricks.errors import InputError
 from lightning_tricks.tracking.client import SQLITE, connect, file_of, one_line_errors, search_runs
-from lightning_tricks.tracking.registry import champion_version
+from lightning_tricks.tracking.registry import BEST, CHAMPION, version_of
 
 PARENT = "mlflow.parentRunId"
 NUMBER = "trial.number"
@@ -38,8 +38,8 @@ class Holdings:
     """The ids of runs of an earlier write: of another run of the study, or that one itself."""
     stray_versions: list[str]
     """The versions of the registered model whose run is not one of the study's."""
-    champion: str | None
-    """The version that has the alias `champion`."""
+    aliases: Mapping[str, str]
+    """Versions of the registered model, by the aliases `champion` and `best`."""
 
 
 def holdings(uri: str, name: str, run_id: str | None, beside: Collection[str] = ()) -> Holdings:
@@ -88,7 +88,11 @@ def _holdings(client: MlflowClient, name: str, run_id: str | None, beside: Colle
         trials=[_recorded(run) for run in ours if run.info.run_id in asked and NUMBER in run.data.tags],
         strays=[run.info.run_id for run in ours if run.info.run_id not in own],
         stray_versions=[str(v.version) for v in versions if v.run_id not in own],
-        champion=champion_version(client, name),
+        aliases={
+            alias: version
+            for alias in (CHAMPION, BEST)
+            if (version := version_of(client, name, alias)) is not None
+        },
     )
 
 

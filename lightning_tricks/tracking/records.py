@@ -32,12 +32,12 @@ def record_of_run(run_id: str, tracking_uri: str | None = None) -> Tricks:
 
 
 def record_of_champion(study: str, tracking_uri: str | None = None, alias: str = CHAMPION) -> Tricks:
-    """Return the record of the champion of a study.
+    """Return the record of the champion of a study: the baseline's, unless a gain was confirmed.
 
     Args:
         study: its name, which is that of the registered model.
         tracking_uri: anything MLflow takes; by default its own.
-        alias: of the version.
+        alias: of the version; `best` for the best score of a search without a verdict.
 
     Raises:
         InputError: as `record_of_run`, or if no such model is registered.
@@ -46,7 +46,8 @@ def record_of_champion(study: str, tracking_uri: str | None = None, alias: str =
     try:
         run_id = client.get_model_version_by_alias(study, alias).run_id
     except mlflow.MlflowException as error:
-        raise InputError(f"no model {study}@{alias} is registered: {one_line(error)}") from None
+        hint = "; a search without a verdict has the alias `best`" if alias == CHAMPION else ""
+        raise InputError(f"no model {study}@{alias} is registered: {one_line(error)}{hint}") from None
     return _read(client, str(run_id))
 
 

@@ -1,4 +1,4 @@
-"""Registered models: the champion of a study."""
+"""Registered models: the champion of a study, or the best of a search."""
 
 import contextlib
 import io
@@ -16,8 +16,9 @@ from mlflow.tracking import MlflowClient
 from numpy.typing import NDArray
 from torch import nn
 
-CHAMPION = "champion"
-"""The alias of the version that is the best model of a study."""
+CHAMPION, BEST, ENSEMBLE = "champion", "best", "ensemble"
+"""Aliases of versions: the recipe to use by a verdict, the best score of a search that has none, and the
+champion's models of several seeds as one."""
 _VARIABLE = "MLFLOW_TRACKING_URI"
 
 
@@ -28,7 +29,7 @@ def register(
     network: nn.Module,
     example: NDArray[Any],
     beside: Sequence[Path],
-    alias: str = CHAMPION,
+    alias: str,
 ) -> str:
     """Log a network under a run and register it with an alias.
 
@@ -70,10 +71,10 @@ def register(
     return registered
 
 
-def champion_version(client: MlflowClient, name: str) -> str | None:
-    """Return the version of a registered model that is the champion; None if there is none."""
+def version_of(client: MlflowClient, name: str, alias: str) -> str | None:
+    """Return the version of a registered model that has an alias; None if there is none."""
     try:
-        return str(client.get_model_version_by_alias(name, CHAMPION).version)
+        return str(client.get_model_version_by_alias(name, alias).version)
     except mlflow.MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None

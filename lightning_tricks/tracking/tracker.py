@@ -167,9 +167,13 @@ class Tracker:
             return False
         return True
 
-    def describe(self, markdown: str, metrics: Mapping[str, float]) -> None:
-        """Write the study run's description, its report and its metrics."""
+    def describe(
+        self, markdown: str, metrics: Mapping[str, float], tags: Mapping[str, str] | None = None
+    ) -> None:
+        """Write the study run's description, its report, its metrics and further tags."""
         markdown = redacted(markdown)
+        for name, value in (tags or {}).items():
+            self.client.set_tag(self.writer.run_id, name, value)
         self.client.set_tag(self.writer.run_id, DESCRIPTION, markdown)
         self.client.log_text(self.writer.run_id, markdown, "report.md")
         now = milliseconds()
@@ -193,7 +197,7 @@ class Tracker:
         network: nn.Module,
         example: NDArray[Any],
         beside: Sequence[Path],
-        alias: str = registry.CHAMPION,
+        alias: str,
     ) -> str:
         """Register a network under a trial's run; return the version. See `registry.register`."""
         self._guard()
@@ -205,9 +209,9 @@ class Tracker:
         self.client.update_registered_model(self.name, model)
         self.client.update_model_version(self.name, version, champion)
 
-    def champion(self) -> str | None:
-        """Return the version of the registered model that is the champion; None if there is none."""
-        return registry.champion_version(self.client, self.name)
+    def version_of(self, alias: str) -> str | None:
+        """Return the version of the registered model that has an alias; None if there is none."""
+        return registry.version_of(self.client, self.name, alias)
 
     def run_of(self, number: int) -> str | None:
         """Return the id of a trial's run."""

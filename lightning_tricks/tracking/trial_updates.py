@@ -122,7 +122,7 @@ def story(task: Task, trial: FrozenTrial, outcome: Outcome, standing: Standing) 
         _ending(task, trial, outcome),
         _where_to_look(trial, standing),
         f"Differs from the baseline in: {differs}." if differs else "",
-        _over_seeds(task, trial, standing),
+        _over_seeds(trial, standing),
     ]
     return " ".join(part for part in parts if part)
 
@@ -135,10 +135,10 @@ def _where_to_look(trial: FrozenTrial, standing: Standing) -> str:
     return f"[Its model of the median seed]({page}). The report is with the parent run."
 
 
-def _over_seeds(task: Task, trial: FrozenTrial, standing: Standing) -> str:
-    """Say how good a verdict's champion is over fresh seeds."""
+def _over_seeds(trial: FrozenTrial, standing: Standing) -> str:
+    """Say at a verdict's champion what was found."""
     verdict = standing.verdict if standing.is_of_verdict(trial) else None
-    return "" if verdict is None else verdict.headline(task.monitor, task.mode)
+    return "" if verdict is None else verdict.headline()
 
 
 def _ending(task: Task, trial: FrozenTrial, outcome: Outcome) -> str:

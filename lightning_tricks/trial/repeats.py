@@ -34,7 +34,7 @@ def tasks_of(task: Task) -> list[Task]:
     found = []
     for number in range(task.repeats):
         whole = isinstance(task.data, InMemoryData)
-        data = task.data.split_anew(number) if whole else copy.copy(task.data)
+        data = task.data.split_anew(2 * number) if whole else copy.copy(task.data)
         found.append(replace(task, data=data, repeats=1))
     return found
 

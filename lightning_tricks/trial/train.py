@@ -51,9 +51,10 @@ def train(
     Raises:
         Interrupted: soon after `interrupted()` becomes true.
     """
+    own = task.of_seed(seed)
 
     def watch() -> TrialCallback:
-        return TrialCallback(task, tricks, seed, report, interrupted, checkpoint)
+        return TrialCallback(own, tricks, seed, report, interrupted, checkpoint)
 
     watcher = watch()
     result = _fit(watcher, devices)

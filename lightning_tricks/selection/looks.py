@@ -1,0 +1,68 @@
+"""How often an interval may be looked at while seeds are added, and how wide it must be for that."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+ERROR = 0.05
+"""Probability that any interval of any verdict of a study misses the truth."""
+FIRST_SHARE = 0.75
+"""Share of that error which the first verdict of a study spends. Each further verdict spends this share
+of what is left, so all of them together keep to `ERROR`."""
+SIMULATIONS = 100_000
+
+
+def error_of(verdict: int) -> float:
+    """Return the probability of an error that one verdict of a study may spend.
+
+    Args:
+        verdict: number of verdicts that the study had before.
+    """
+    return ERROR * FIRST_SHARE * (1 - FIRST_SHARE) ** verdict
+
+
+def looks_up_to(first: int, most: int) -> list[int]:
+    """Return the numbers of seeds at which a verdict looks: the first, doubled, up to the most.
+
+    Example:
+        looks_up_to(5, 18)  # [5, 10, 18]
+    """
+    looks = [max(most, first)] if most < 2 * first else [first]
+    while 2 * looks[-1] <= most:
+        looks.append(2 * looks[-1])
+    if 2 * most < 3 * looks[-1] and len(looks) > 1:
+        looks.pop()  # right before the last look, it would cost more than it tells
+    return [*looks, most] if most > looks[-1] else looks
+
+
+def levels(looks: Sequence[int], error: float) -> list[float]:
+    """Return the level of the interval at each look, so that all of them hold together.
+
+    The error that a look may have grows with the square of its share of the seeds. The factor is found
+    by simulation of t-tests of pure noise, looked at again and again, so the error over all looks is
+    exact for normal differences (repeated confidence intervals, Jennison and Turnbull, 1989). Noise that
+    all seeds share, as that of a finite test split, makes it smaller.
+
+    Args:
+        looks: numbers of seeds, rising.
+        error: probability that any of the intervals misses the truth.
+
+    Returns:
+        The level of each look, such as 0.997 and 0.96.
+    """
+    shares = (np.array(looks) / looks[-1]) ** 2
+    generator = np.random.default_rng(0)
+    first = np.zeros(SIMULATIONS)
+    second, before, ratios = np.zeros(SIMULATIONS), 0, []
+    for look, share in zip(looks, shares, strict=True):
+        for _ in range(look - before):
+            drawn = generator.standard_normal(SIMULATIONS)
+            first += drawn
+            second += drawn**2
+        mean = first / look
+        spread = np.sqrt((second / look - mean**2) / (look - 1))
+        ratios.append(2 * stats.t.sf(np.abs(mean) / spread, look - 1) / share)
+        before = look
+    factor = float(np.quantile(np.min(ratios, axis=0), error))
+    return [1 - factor * float(share) for share in shares]

@@ -1,0 +1,51 @@
+"""What a user asks of a verdict."""
+
+import math
+from dataclasses import dataclass
+
+from lightning_tricks.errors import InputError
+
+FEWEST = 3
+"""Fewest seeds that say anything of a spread."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a user asks of a verdict.
+
+    Raises:
+        InputError: if a value is out of its range.
+    """
+
+    finalists: int = 6
+    """Number of the best recipes that run again, besides the baseline; 0 for no verdict."""
+    seeds: int = 5
+    """Fewest fresh seeds that compare the candidate with the baseline."""
+    budget: int = 0
+    """Most trainings that the verdict takes; 0 for as many as the search took. Without a margin all of
+    them are spent."""
+    margin: float | None = None
+    """Smallest difference that matters, in the unit of the score; None for half the spread of seeds."""
+    prefer_simple: bool = False
+    """Whether a simpler recipe becomes the champion if it is not worse by more than the margin."""
+
+    @property
+    def stops_by_width(self) -> bool:
+        """Whether an interval that is narrower than the margin is enough, with trainings left."""
+        return self.margin is not None or not self.budget
+
+    def __post_init__(self) -> None:
+        for name, least in {"finalists": 0, "seeds": FEWEST, "budget": 0}.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                shown = "verdict_budget" if name == "budget" else name
+                raise InputError(f"{shown} must be a whole number of at least {least} (got {value!r})")
+        if self.budget and not self.finalists:
+            raise InputError("a verdict's budget wants a verdict: leave finalists above 0")
+        margin = self.margin
+        if margin is not None and not (
+            isinstance(margin, (int, float)) and math.isfinite(margin) and margin > 0
+        ):
+            raise InputError(
+                f"margin must be a number above 0, in the unit of the score (got {margin!r})"
+            )

@@ -1,0 +1,185 @@
+"""The best of the finalists against the baseline, over fresh seeds."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from optuna.trial import FrozenTrial, TrialState
+
+from lightning_tricks.search.outcomes import DRAW, REPORT, SELECTION
+from lightning_tricks.selection.crossed import crossed_interval, seeds_to_tell
+from lightning_tricks.selection.halving import Halving
+from lightning_tricks.selection.looks import error_of, levels, looks_up_to
+from lightning_tricks.selection.result import BASELINE, ENSEMBLE, Gain, Row, simplicity
+from lightning_tricks.selection.terms import FEWEST, Terms
+from lightning_tricks.study.coordinator import Coordinator
+from lightning_tricks.study.reruns import Reruns
+from lightning_tricks.study.rows import Rows, Values
+from lightning_tricks.tricks.record import Tricks
+
+ONE_SIDED = 0.90
+"""Level of an interval whose lower bound alone holds in 95 of 100 cases."""
+
+
+class Comparison:
+    """Chooses the candidate by seeds of its own, and compares it with the baseline by others.
+
+    Args:
+        own: the coordinator of the verdict's study.
+        records: the recipes by name; those that may become the candidate first.
+        terms: what the user asks for.
+        budgets: number of trainings to choose the candidate with, and in all.
+        tried: number of recipes that the search trained to their end.
+        before: number of verdicts that the study had before.
+    """
+
+    def __init__(
+        self,
+        own: Coordinator,
+        records: Mapping[str, Tricks],
+        terms: Terms,
+        budgets: tuple[int, int],
+        tried: int,
+        before: int,
+    ) -> None:
+        self.own, self.records, self.terms = own, records, terms
+        self.tried, self.before = tried, before
+        self.rows, self.reruns = Rows(own), Reruns(own)
+        choosing, self.left = budgets
+        rivals = [name for name in list(records)[: terms.finalists] if name != BASELINE]
+        self.halving = Halving(rivals, choosing, own.task.mode == "max")
+        self.reports: dict[str, dict[int, FrozenTrial]] = {}
+        """Complete trials of the comparison, by the name of their recipe and the number of the seed."""
+        self.draws = 0
+        """Number of seeds that were compared."""
+
+    def choose(self) -> str | None:
+        """Train the finalists until one is left; return it, or None if none was trained to its end."""
+        done = 0
+        while seeds := self.halving.seeds():
+            running = {name: self.records[name] for name in self.halving.running}
+            for found in self.reruns.run(SELECTION, running, range(done, done + seeds)):
+                complete = {n: t for n, t in found.items() if t.state == TrialState.COMPLETE}
+                gone = self.halving.add({n: float(t.value or 0.0) for n, t in complete.items()})
+                self._tell(gone, "was not trained to its end")
+            self._tell(self.halving.drop(), "is behind")
+            done += seeds
+        self.left -= self.halving.spent
+        return self.halving.best
+
+    def _tell(self, names: Sequence[str], why: str) -> None:
+        for name in names:
+            self.own.progress.print(f"verdict: {name} {why}, and runs no further")
+
+    def train(self, names: Sequence[str], seeds: int) -> None:
+        """Train recipes over the first seeds of the comparison, except what was trained before."""
+        wanted = {name: self.records[name] for name in names if name in self.records}
+        for draw, found in enumerate(self.reruns.run(REPORT, wanted, range(seeds))):
+            for name, trial in found.items():
+                if trial.state == TrialState.COMPLETE:
+                    self.reports.setdefault(name, {})[draw] = trial
+
+    def trials(self, name: str, seeds: int | None = None) -> list[FrozenTrial]:
+        """Return the complete trials of a recipe, seed by seed.
+
+        Args:
+            name: of the recipe.
+            seeds: only those of the first seeds; None for all.
+        """
+        found = sorted(self.reports.get(name, {}).values(), key=lambda t: int(t.user_attrs[DRAW]))
+        return [t for t in found if seeds is None or t.user_attrs[DRAW] < seeds]
+
+    def compare(self, candidate: str) -> tuple[Gain | None, float]:
+        """Add seeds until the interval is narrower than the margin, or the budget is spent.
+
+        Only the width of the interval ends it, never where it lies: so the estimate has no bias.
+
+        Returns:
+            The candidate's gain, None if the two cannot be compared; and the margin.
+        """
+        most = self._most_seeds()
+        looks = looks_up_to(self.terms.seeds, most)
+        margin, gain = self.terms.margin or 0.0, None
+        for at, look in enumerate(looks):
+            self.train([BASELINE, candidate], look)
+            self.draws = look
+            if not at:
+                # What restores the best epoch has seen its validation samples.
+                ends = (
+                    self.records[name].stopping for name in (BASELINE, candidate) if name in self.records
+                )
+                self.rows.validates &= all(stopping.neutral for stopping in ends)
+                self.rows.check_test_split([*self.trials(BASELINE), *self.trials(candidate)])
+                error = error_of(self.before) / (1 if self.rows.fresh else max(self.tried, 1))
+                wanted = levels(looks, error)
+                margin = margin or self._default_margin()
+            if (values := self.differences(candidate, BASELINE)) is None:
+                return None, margin
+            gain = self._gain(values, wanted[at])
+            half = gain.interval.half_width
+            if self.terms.stops_by_width and half is not None and half <= margin:
+                break
+        return gain, margin
+
+    def _most_seeds(self) -> int:
+        """Return over how many seeds the comparison may go."""
+        recipes = 3 if self.terms.prefer_simple else 2
+        left = self.left - FEWEST * ("plain" in self.records)
+        return max(left // recipes, self.terms.seeds)
+
+    def _default_margin(self) -> float:
+        """Return half of what the baseline's score varies by from seed to seed."""
+        trials = self.trials(BASELINE)
+        if len(trials) < 2:
+            return 0.0
+        return 0.5 * float(self.rows.compared(trials).mean(1).std(ddof=1))
+
+    def differences(self, name: str, other: str) -> Values | None:
+        """Return how much better one recipe is than another, by seed and block of samples.
+
+        Returns:
+            An array of shape (seeds, blocks), more is better; None if a seed of the first was not
+            trained to its end, or too few of the other.
+        """
+        mine, theirs = self.reports.get(name, {}), self.reports.get(other, {})
+        both = sorted(mine.keys() & theirs.keys())
+        if len(mine) < self.draws or len(both) < FEWEST:
+            return None
+        values = self.rows.compared([*(mine[d] for d in both), *(theirs[d] for d in both)])
+        sign = 1 if self.own.task.mode == "max" else -1
+        found: Values = sign * (values[: len(both)] - values[len(both) :])
+        return found
+
+    def _gain(self, values: Values, level: float) -> Gain:
+        further = seeds_to_tell(values, 1 - error_of(self.before + 1))
+        more = None if further is None else max(further - len(values), 1)
+        samples = self.rows.samples if values.shape[1] > 1 else None
+        found = crossed_interval(values, level)
+        return Gain(found, self.rows.metric, len(values), samples, not self.rows.fresh, more)
+
+    def simpler(self, name: str, margin: float) -> str | None:
+        """Return a simpler recipe that is not worse than a given one by more than a margin.
+
+        The best of the finalists that have fewer tricks on is tried: over the same seeds, by the lower
+        bound of a one-sided interval of 95%.
+        """
+        least = simplicity(self.records[name])
+        rivals = [n for n in self.records if n != name and simplicity(self.records[n]) < least]
+        known = [n for n in rivals if self.halving.scores.get(n)]
+        if not known:
+            return None
+        sign = 1 if self.own.task.mode == "max" else -1
+        best = max(known, key=lambda n: sign * float(np.mean(self.halving.scores[n])))
+        self.train([best], self.draws)
+        if (values := self.differences(best, name)) is None:
+            return None
+        low = crossed_interval(values, ONE_SIDED).low
+        return best if low is not None and low > -margin else None
+
+    def table(self, names: Sequence[str], together: Sequence[str]) -> dict[str, Row]:
+        """Return how good some recipes are, and below them the ensembles of some."""
+        rows = {name: self.rows.row(self.trials(name)) for name in names if self.trials(name)}
+        for name in together:
+            row = self.rows.ensemble_row(self.trials(name, self.terms.seeds))
+            if row is not None:
+                rows[f"{name}{ENSEMBLE}"] = row
+        return rows

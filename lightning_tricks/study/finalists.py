@@ -1,0 +1,48 @@
+"""Which recipes of a search run again, and what that may cost."""
+
+import math
+
+from optuna.trial import FrozenTrial, TrialState
+
+from lightning_tricks.scores import rank_of
+from lightning_tricks.search.outcomes import Outcome, name_of
+from lightning_tricks.selection.evidence import shrunk
+from lightning_tricks.selection.result import BASELINE
+from lightning_tricks.study.coordinator import Coordinator
+from lightning_tricks.study.reruns import record_of
+
+
+def by_name(search: Coordinator) -> dict[str, FrozenTrial]:
+    """Return the trials of a search by name, except those that repeat a recipe."""
+    found = {}
+    for trial in search.history:
+        outcome = Outcome.read(trial)
+        if outcome is not None and outcome.duplicate_of is None:
+            found[name_of(trial)] = trial
+    return found
+
+
+def finalists(search: Coordinator, count: int) -> dict[str, FrozenTrial]:
+    """Return the best complete trials of a search by evidence, and the baseline and plain after them.
+
+    Args:
+        search: which has been run.
+        count: number of recipes besides the baseline.
+    """
+    known = by_name(search)
+    complete = {name: t for name, t in known.items() if t.state == TrialState.COMPLETE}
+    records = [record_of(search, trial) for trial in complete.values()]
+    scores = [float(trial.value or 0.0) for trial in complete.values()]
+    evidence = shrunk(records, scores, search.space, search.task.mode) if complete else []
+    worth = dict(zip(complete, evidence, strict=True))
+    rivals = [name for name in complete if name != BASELINE]
+    rivals.sort(key=lambda name: (-worth[name], rank_of(complete[name], search.task.mode)))
+    chosen = dict.fromkeys([*rivals[:count], BASELINE, "plain"])
+    return {name: known[name] for name in chosen if name in known}
+
+
+def full_trainings(search: Coordinator) -> int:
+    """Return how many trainings of the full budget a search took, pruned trials by their share."""
+    spent = [o for trial in search.history if (o := Outcome.read(trial)) is not None]
+    epochs = sum(len(outcome.epochs) for outcome in spent if outcome.duplicate_of is None)
+    return math.ceil(epochs * search.task.repeats / search.task.epochs)
