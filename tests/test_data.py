@@ -117,3 +117,28 @@ def test_tables_of_several_types_are_numbers_and_words_are_told_what_to_become()
         InMemoryData.from_arrays(table, [0, 1] * 10)
     with pytest.raises(InputError, match=r"targets must be numbers.*pandas.factorize"):
         InMemoryData.from_arrays(pd.get_dummies(table), table["colour"])
+
+
+@given(st.integers(40, 400), st.sampled_from([0.1, 0.2, 0.4]), st.integers(1, 10**6), st.booleans())
+def test_splits_of_one_half_never_validate_samples_of_the_other(count, share, number, regression):
+    """Whatever the sizes; the search validates in the first half."""
+    targets = torch.arange(count) % 3 if not regression else torch.randn(count)
+    inputs = torch.arange(count, dtype=torch.float32)[:, None]
+    data = InMemoryData.from_arrays(inputs, targets, validation=share, regression=regression)
+    trained, validated = (len(data.splits[name].targets) for name in ("train", "validation"))
+    stands = set(range(trained, trained + validated))
+    even, odd = data.split_anew(2 * number), data.split_anew(2 * number + 1)
+    chooses = set(data.split_anew(2 * number + 2).validation_samples.tolist())
+    for split, size in ((even, validated), (odd, min(validated, trained))):
+        own = split.splits
+        assert len(own["train"].targets) + len(own["validation"].targets) == trained + validated
+        assert len(own["validation"].targets) == size
+        both = torch.cat([own["train"].inputs, own["validation"].inputs])
+        assert len(both.unique()) == trained + validated  # each sample once
+        assert torch.equal(own["test"].inputs, data.splits["test"].inputs)
+    other = set(odd.validation_samples.tolist())
+    assert not other & (stands | chooses | set(even.validation_samples.tolist()))
+    again = data.split_anew(2 * number + 1)
+    assert torch.equal(again.validation_samples, odd.validation_samples)
+    pool = torch.cat([data.splits[name].inputs for name in ("train", "validation")])
+    assert torch.equal(pool[odd.validation_samples], odd.splits["validation"].inputs)

@@ -351,3 +351,20 @@ def test_who_leaves_while_it_is_measured_loses_nothing(monkeypatch):
     monkeypatch.setattr(Fuser, "seconds", lambda self, count: (1 / count, ""))
     search(study, n_trials=2, finalists=1, seeds=3, fuse="auto")
     assert VERDICT in study.user_attrs
+
+
+def test_trainings_with_splits_of_their_own_are_as_one_what_they_are_alone():
+    its_task = whole().rerun()
+    tricks = Tricks(dropout={"kind": "dropout", "p": 0.2})
+    together = train(its_task, tricks, seeds=[3, 5, 8])
+    assert len({result.score for result in together}) > 1
+    for seed, result in zip([3, 5, 8], together, strict=True):
+        alone = train(its_task, tricks, seed)
+        assert result.score == pytest.approx(alone.score, abs=1e-4)
+        expected = whole().data.split_anew(seed).splits["validation"]
+        assert not torch.equal(expected.inputs, whole().data.splits["validation"].inputs)
+        module = its_task.module(tricks)
+        module.load_state_dict(dict(alone.weights))
+        outputs = module.eval()(expected.inputs)
+        right = (outputs.argmax(1) == expected.targets).double().mean()
+        assert alone.score == pytest.approx(float(right))  # validated on the samples of its seed

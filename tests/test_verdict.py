@@ -3,6 +3,7 @@
 import functools
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import calibration
@@ -10,6 +11,7 @@ import mlflow
 import numpy as np
 import optuna
 import pytest
+import pytorch_lightning as pl
 import tiny_study
 import torch
 import torch.nn.functional as F
@@ -18,10 +20,20 @@ from mlflow.tracking import MlflowClient
 from sklearn.metrics import f1_score
 from test_study import store, task
 from torch import nn
+from torch.utils.data import DataLoader
 from torchmetrics.classification import MulticlassF1Score
 
 import lightning_tricks
-from lightning_tricks import InputError, Tricks, create_study, optimize, record_of_champion
+from lightning_tricks import (
+    InputError,
+    ModuleTricks,
+    Space,
+    Task,
+    Tricks,
+    create_study,
+    optimize,
+    record_of_champion,
+)
 from lightning_tricks.data.in_memory import InMemoryData
 from lightning_tricks.module.ensemble import Ensemble
 from lightning_tricks.search.outcomes import CHAMPION, DRAW, ENTRY, PHASE, SEED, VERDICT, Outcome
@@ -29,6 +41,7 @@ from lightning_tricks.selection.intervals import Interval, mean_interval
 from lightning_tricks.selection.result import Gain, Row, Verdict
 from lightning_tricks.selection.terms import Terms
 from lightning_tricks.study import evaluation
+from lightning_tricks.study.batch_scores import batch_scores
 from lightning_tricks.study.conclusion import report_of
 from lightning_tricks.tracking.agreement import differences
 from lightning_tricks.tracking.holdings import NUMBER, PARENT
@@ -77,7 +90,8 @@ def test_the_first_words_say_what_to_do():
     assert text.startswith("No gain found: keep what you have, the baseline. Trial 7, the best other")
     assert "--verdict-budget" not in text
     hopeless = Gain(Interval(0.004, -0.002, 0.01), "test/accuracy", 8, 60, chose=False)
-    assert "No number of seeds would tell" in verdict("Not confirmed", hopeless).headline()
+    assert "Seeds alone will not tell" in verdict("Not confirmed", hopeless).headline()
+    assert "Seeds alone" in verdict("Not confirmed", replace(hopeless, more=501)).headline()
     alone = verdict("No gain found", candidate=None, why="No other recipe was trained to its end.")
     assert alone.headline() == (
         "No gain found: keep what you have, the baseline. No other recipe was trained to its end."
@@ -413,6 +427,131 @@ def test_a_test_split_that_fails_costs_the_test_scores_and_not_the_verdict(study
     assert "the test split is left out: OSError: a corrupt sample" in capsys.readouterr().err
     assert held.gain is not None
     assert all(row.test is None for row in held.rows.values())
+
+
+class Fragile(nn.Module):
+    """A network that fails in its tenth training step, if it is to."""
+
+    def __init__(self, fails):
+        super().__init__()
+        self.network, self.fails, self.passes = mlp(classes=2), fails, 0
+
+    def forward(self, inputs):
+        self.passes += self.training
+        if self.fails and self.passes >= 10:
+            raise RuntimeError("bad luck")
+        return self.network(inputs)
+
+
+def fragile(fails):
+    """Return a task some of whose trainings fail: a function of the recipe and the seed tells which."""
+
+    def backbone(tricks):
+        return Fragile(fails(tricks == known, torch.initial_seed()))
+
+    steady = slow_baseline()
+    known = Space(Tricks).nearest(steady.baseline)
+    return replace(steady, backbone=backbone)
+
+
+def test_a_baseline_that_never_trains_is_replaced_and_the_verdict_says_why(study):
+    held = search(study, fragile(lambda baseline, seed: baseline), n_trials=6).verdict
+    assert study.trials[0].state.name == "FAIL"
+    assert held.label == "Confirmed gain"
+    assert held.champion == held.candidate != "baseline"
+    assert held.gain is None
+    assert "The baseline was trained to its end with none of 3 seeds" in held.headline()
+    record = Outcome.read(study.trials[held.trial]).record
+    assert record_of_champion("tiny", store()).model_dump() == record
+
+
+def test_a_candidate_that_fails_with_some_seed_is_no_champion(study):
+    """Seeds that compare are odd, so what was chosen by even ones meets its failure there."""
+    unlucky = fragile(lambda baseline, seed: not baseline and seed % 4 == 1)
+    held = search(study, unlucky, n_trials=6, verdict_budget=30).verdict
+    assert (held.label, held.champion, held.gain) == ("No gain found", "baseline", None)
+    assert f"{held.candidate} was trained to its end with" in held.headline()
+
+
+class Lit(pl.LightningModule):
+    """A module with steps of its own, batches that are dicts, and metrics of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = mlp(classes=2)
+
+    def forward(self, inputs):
+        return self.network(inputs)
+
+    def _step(self, batch, split):
+        outputs = self(batch["x"])
+        loss = F.cross_entropy(outputs, batch["y"])
+        self.log_dict(
+            {f"{split}_loss": loss, f"{split}_acc": (outputs.argmax(1) == batch["y"]).float().mean()}
+        )
+        return loss
+
+    def training_step(self, batch, number):
+        return self._step(batch, "train")
+
+    def validation_step(self, batch, number):
+        self._step(batch, "val")
+
+    def test_step(self, batch, number):
+        self._step(batch, "test")
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters())
+
+
+class Rows(torch.utils.data.Dataset):
+    def __init__(self, count, seed):
+        self.inputs = torch.randn(count, 6, generator=torch.Generator().manual_seed(seed))
+
+    def __len__(self):
+        return len(self.inputs)
+
+    def __getitem__(self, at):
+        return {"x": self.inputs[at], "y": int(self.inputs[at, 0] > 0)}
+
+
+def lit(*splits, **loader):
+    loaders = [
+        DataLoader(Rows(n, n), batch_size=16, **(loader if at else {})) for at, n in enumerate(splits)
+    ]
+    return Task(
+        "tiny", tuple(loaders), lambda tricks: Lit(), tricks=ModuleTricks, epochs=2, monitor="val_acc"
+    )
+
+
+def test_a_module_with_steps_of_its_own_is_compared_batch_by_batch(study):
+    held = search(study, lit(160, 150, 150)).verdict
+    assert held.gain.metric == "test_acc"
+    assert (held.gain.samples, held.gain.chose) == (150, False)
+    study = create_study("tiny", storage=None)
+    held = search(study, lit(160, 150), checkpoints="b").verdict
+    assert held.gain.metric == "val_acc"
+    assert (held.gain.samples, held.gain.chose) == (150, True)
+    study = create_study("tiny", storage=None)
+    held = search(study, lit(160, 150, 60), checkpoints="c").verdict  # of four batches
+    assert held.gain.samples is None
+    assert "the interval is over seeds only" in held.headline()
+
+
+def test_the_scores_of_batches_average_to_the_score_and_shuffling_changes_nothing():
+    module, its_task = Lit(), lit(160, 150, 150)
+    found = batch_scores(its_task, module, "test", "test_acc")
+    assert len(found.scores) == 10
+    rows = Rows(150, 150)
+    right = (module(rows.inputs).argmax(1) == (rows.inputs[:, 0] > 0).long()).double()
+    assert found.scores.mean() == pytest.approx(float(right.mean()))
+    assert found.scores[0] == pytest.approx(float(right[:16].mean()), abs=0.01)
+    assert "log" not in vars(module)
+    shuffled = lit(160, 150, 150, shuffle=True)
+    one, other = (batch_scores(shuffled, module, "test", "test_acc") for _ in range(2))
+    assert torch.equal(one.marks, other.marks)
+    assert not torch.equal(one.marks, found.marks)
+    assert batch_scores(its_task, module, "test", "test_f1") is None
 
 
 class Jumps(nn.Module):

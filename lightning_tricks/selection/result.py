@@ -13,6 +13,8 @@ BASELINE = "baseline"
 """Name of the incumbent: what the user has."""
 ENSEMBLE = " ensemble"
 """What the name of a row ends in that is of several models together."""
+MOST_SEEDS = 500
+"""More seeds than these are no way to tell."""
 Label = Literal["Confirmed gain", "Not confirmed", "No gain found"]
 
 
@@ -142,8 +144,8 @@ class Verdict(Kept):
         half = self.gain.interval.half_width
         if self.terms.margin is not None and half is not None and half <= self.margin:
             return "The interval is as narrow as --margin asks for."
-        if self.gain.more is None:
-            return "No number of seeds would tell: the samples are too few for a gain of this size."
+        if self.gain.more is None or self.gain.more > MOST_SEEDS:
+            return "Seeds alone will not tell: the samples are too few for a gain of this size."
         budget = self.budget + 2 * self.gain.more
         return f"About {self.gain.more} more seeds would tell: --verdict-budget {budget}."
 
