@@ -15,9 +15,10 @@ import ray
 import troubled
 from conftest import mlp, small_data
 from optuna.trial import TrialState
+from test_repeats import whole
 from test_study import children, load, start, under_way, wait_for
 
-from lightning_tricks import Space, Task, create_study, optimize
+from lightning_tricks import Space, Task, Tricks, create_study, optimize, train
 from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.studies import finished
 from lightning_tricks.tracking.agreement import differences
@@ -84,6 +85,20 @@ def test_auto_moves_to_several_workers_with_the_same_scores(monkeypatch, capsys)
     assert run("auto") == expected
     assert rays_environment() == before  # what Ray is told is not left behind
     assert "going on with 2 workers" in capsys.readouterr().err
+
+
+def test_a_verdict_on_two_workers_trains_each_seed_on_the_split_of_that_seed():
+    """What an actor trains is what this process trains, with the same recipe, seed and split."""
+    judged = whole()
+    study = create_study("whole", storage=None)
+    held = optimize(study, judged, n_trials=4, finalists=2, seeds=3, workers=2, progress=False).verdict
+    part = optuna.load_study(study_name="whole.verdict", storage=study._storage)
+    reports = [t for t in part.trials if t.user_attrs["phase"] == "report"]
+    assert {t.user_attrs["entry"] for t in reports} >= {"baseline", held.candidate}
+    for trial in reports:
+        outcome = Outcome.read(trial)
+        alone = train(judged.rerun(), Tricks.parse(outcome.record), outcome.seed)
+        assert trial.value == pytest.approx(alone.score, abs=1e-4)
 
 
 def rays():

@@ -149,6 +149,11 @@ def test_the_error_over_all_looks_is_the_one_that_is_asked_for(looks, error):
     assert wanted[-1] >= 1 - 1.05 * error
 
 
+def test_a_tiny_error_is_shared_out_without_simulation():
+    wanted = levels([5, 10, 20], 1e-4)
+    assert sum(1 - level for level in wanted) == pytest.approx(1e-4)
+
+
 def test_one_look_is_a_plain_interval():
     assert levels([7], 0.05) == pytest.approx([0.95], abs=0.002)
 

@@ -427,6 +427,8 @@ def test_a_test_split_that_fails_costs_the_test_scores_and_not_the_verdict(study
     assert "the test split is left out: OSError: a corrupt sample" in capsys.readouterr().err
     assert held.gain is not None
     assert all(row.test is None for row in held.rows.values())
+    alone = create_study("tiny", storage=None)
+    assert search(alone, task(data=data), n_trials=1, checkpoints="alone").verdict.candidate is None
 
 
 class Fragile(nn.Module):

@@ -41,7 +41,7 @@ class Halving:
     @property
     def best(self) -> str | None:
         """The recipe with the best mean of those that are left; None if all failed."""
-        return min(self.running, key=self._rank, default=None)
+        return min(self.running, key=self.rank, default=None)
 
     @property
     def spent(self) -> int:
@@ -65,13 +65,13 @@ class Halving:
 
     def drop(self) -> list[str]:
         """End a round: drop the worse half, and return it."""
-        ranked = sorted(self.running, key=self._rank)
+        ranked = sorted(self.running, key=self.rank)
         kept = ranked[: -(-len(ranked) // 2)]
         self.running = [name for name in self.running if name in kept]
         return [name for name in ranked if name not in kept]
 
-    def _rank(self, name: str) -> tuple[float, int]:
-        """Return what sorts the best first; of equals the one that was named first."""
+    def rank(self, name: str) -> tuple[float, int]:
+        """Return what sorts the best mean first; of equals the one that was named first."""
         scores = self.scores[name]
         mean = sum(scores) / len(scores) if scores else 0.0
         return (-mean if self.maximize else mean, list(self.names).index(name))

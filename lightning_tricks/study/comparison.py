@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.search.outcomes import DRAW, REPORT, SELECTION
@@ -163,12 +162,10 @@ class Comparison:
         bound of a one-sided interval of 95%.
         """
         least = simplicity(self.records[name])
-        rivals = [n for n in self.records if n != name and simplicity(self.records[n]) < least]
-        known = [n for n in rivals if self.halving.scores.get(n)]
-        if not known:
+        rivals = [n for n in self.halving.names if n != name and simplicity(self.records[n]) < least]
+        if not rivals or not self.draws:
             return None
-        sign = 1 if self.own.task.mode == "max" else -1
-        best = max(known, key=lambda n: sign * float(np.mean(self.halving.scores[n])))
+        best = min(rivals, key=self.halving.rank)
         self.train([best], self.draws)
         if (values := self.differences(best, name)) is None:
             return None

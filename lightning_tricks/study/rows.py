@@ -85,10 +85,20 @@ class Rows:
         return _stacked([self._compared[trial.number] for trial in trials])
 
     def _tests_of(self, trials: Sequence[FrozenTrial]) -> Interval | None:
+        """Return the test score of some models; None if there is no test split, or they fail on it."""
         if not self.tests:
             return None
-        self.compared(trials)
+        try:
+            self.compared(trials)
+        except Exception as error:  # of the user's data or metric: the verdict stands without
+            self._leave_tests_out(error)
+            return None
         return crossed_interval(_stacked([self._tested[trial.number] for trial in trials]))
+
+    def _leave_tests_out(self, error: Exception) -> None:
+        why = f"its metrics have no {error}" if isinstance(error, KeyError) else one_line(error)
+        self.trained.progress.warn(f"the test split is left out: {type(error).__name__}: {why}")
+        self.tests = False
 
     def _score(self, trial: FrozenTrial) -> None:
         """Score a trial's model, on the test split and on all samples that it is compared on."""
@@ -138,13 +148,13 @@ class Rows:
     def check_test_split(self, trials: Sequence[FrozenTrial]) -> None:
         """Leave the test split out from now on, and say why, if models cannot be scored there."""
         try:
-            self.compared(trials)
+            for trial in trials:
+                self.compared([trial])
         except Exception as error:  # of the user's data or metric: the verdict stands without
             if not self.tests:
                 raise
-            why = f"its metrics have no {error}" if isinstance(error, KeyError) else one_line(error)
-            self.trained.progress.warn(f"the test split is left out: {type(error).__name__}: {why}")
-            self.tests, self._compared, self._marks = False, {}, None
+            self._leave_tests_out(error)
+            self._compared, self._marks = {}, None
             self._seen.clear()
 
     def row(self, trials: Sequence[FrozenTrial]) -> Row:
