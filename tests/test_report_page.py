@@ -38,6 +38,7 @@ def test_a_report_says_what_was_found_and_how_to_find_it_again(report):
     for row in ("plain", "baseline", report.verdict.candidate, "baseline ensemble"):
         assert f"| {row} | " in text or f"| {row} (champion) | " in text
     assert "| baseline (champion) | " in text or label == "Confirmed gain"
+    assert (f"## The tricks of {report.verdict.candidate}" in text) == (label != "Confirmed gain")
     assert f"Smallest difference that matters: {report.verdict.margin:.4f}" in text
     assert "complete, and fewer than 30 tell little" in text  # of importances
     for title in ("How good it is", "The champion's tricks", "Gradient health", "What it cost"):

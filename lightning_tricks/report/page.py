@@ -61,10 +61,14 @@ class Report:
         self.epochs = search.user_attrs.get(IDENTITY, {}).get("epochs", task.epochs)
         """Of the study: a report asked for later need not say them again."""
         self.trials = [t for t in search.get_trials(deepcopy=False) if t.state.is_finished()]
-        chosen = next(t for t in self.trials if t.number == verdict.trial)
-        outcome = Outcome.read(chosen)
-        assert outcome is not None  # it is the champion
-        self.record: Tricks = task.tricks.parse(outcome.record)
+        self.record = self._record_of(verdict.trial)
+
+    def _record_of(self, number: int) -> Tricks:
+        """Return the recipe of a trial of the search."""
+        outcome = Outcome.read(next(t for t in self.trials if t.number == number))
+        assert outcome is not None  # it was trained
+        record: Tricks = self.task.tricks.parse(outcome.record)
+        return record
 
     @property
     def answer(self) -> str:
@@ -112,7 +116,9 @@ class Report:
             [self._scores(), figures.intervals(self.verdict, monitor), _NOTE, self._method()],
         )
         yield "Learning curves", [figures.curves(self.reruns, self.verdict, monitor)]
-        yield "The champion's tricks", [self._tricks()]
+        yield "The champion's tricks", [self._tricks(self.record)]
+        if (rival := self.verdict.rival) is not None:
+            yield f"The tricks of {self.verdict.candidate}", [self._tricks(self._record_of(rival))]
         if self.ablation is not None:
             yield (
                 "What each trick is worth",
@@ -152,11 +158,11 @@ class Report:
         test = test_name(self.task.monitor)
         return Table(("", self.task.monitor, test), rows)
 
-    def _tricks(self) -> Table:
-        changed = self.record.differences(self.task.reference())
+    def _tricks(self, record: Tricks) -> Table:
+        changed = record.differences(self.task.reference())
         rows = []
-        for stage in type(self.record).model_fields:
-            trick = getattr(self.record, stage)
+        for stage in type(record).model_fields:
+            trick = getattr(record, stage)
             known = hasattr(type(trick), "neutral") and not trick.neutral
             formula = (type(trick).__doc__ or "").strip().splitlines()[0] if known else ""
             papers = "; ".join(paper.text() for paper in papers_of(type(trick))) if known else ""
