@@ -58,6 +58,7 @@ def verdict(label="Not confirmed", gain=None, **changed):
         "candidate": "trial 7",
         "candidate_trial": 7,
         "gain": gain,
+        "ensemble_gain": None,
         "margin": 0.002,
         "why": "",
         "names": ("trial 7", "baseline"),
@@ -187,6 +188,9 @@ def test_a_study_with_a_verdict(study):
     assert f"{held.label}: " in shown
     assert "Ensembles of 3 models, test/accuracy: baseline " in shown
     assert f", {held.candidate} " in shown.partition("Ensembles")[2]
+    both = [held.rows[f"{name} ensemble"].test.mean for name in (held.candidate, "baseline")]
+    assert held.ensemble_gain.mean == pytest.approx(both[0] - both[1])
+    assert f"gain {held.ensemble_gain} over samples" in shown
     assert max(map(len, summary.text(80).splitlines())) <= 100
 
     # The trials: paired by seed, and the seeds that choose are not those that are reported.

@@ -139,7 +139,15 @@ class Report:
 
     def _method(self) -> str:
         held = self.verdict
-        return (
+        together = (
+            ""
+            if held.ensemble_gain is None
+            else (
+                f"The ensemble of {held.candidate} is better than the baseline's by {held.ensemble_gain}, over "
+                "samples. "
+            )
+        )
+        return together + (
             f"Smallest difference that matters: {held.margin:.4f}. Sequential halving chose one of the "
             "finalists by seeds of its own. Other seeds compared it with the baseline, on samples that "
             "chose nothing. The interval of the gain holds for all looks of all verdicts of this study "

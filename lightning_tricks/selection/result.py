@@ -94,6 +94,9 @@ class Verdict(Kept):
     """Number of the candidate's trial in the search."""
     gain: Gain | None
     """The candidate's; None if one of the two was not trained to its end."""
+    ensemble_gain: Interval | None
+    """By how much the candidate's ensemble is better than the baseline's, over samples; None if there are
+    no such ensembles."""
     margin: float
     """Smallest difference that matters, in the unit of the score."""
     why: str

@@ -7,6 +7,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lightning_tricks.search.outcomes import DRAW, REPORT, SELECTION
 from lightning_tricks.selection.crossed import crossed_interval, seeds_to_tell
 from lightning_tricks.selection.halving import Halving
+from lightning_tricks.selection.intervals import Interval
 from lightning_tricks.selection.looks import error_of, levels, looks_up_to
 from lightning_tricks.selection.result import BASELINE, ENSEMBLE, Gain, Row, simplicity
 from lightning_tricks.selection.terms import FEWEST, Terms
@@ -171,6 +172,21 @@ class Comparison:
             return None
         low = crossed_interval(values, ONE_SIDED).low
         return best if low is not None and low > -margin else None
+
+    def ensemble_gain(self, name: str) -> Interval | None:
+        """Return how much better the ensemble of a recipe is than the baseline's, over samples.
+
+        It is measured on the test split, or on a validation split that is the same for all seeds.
+        """
+        if not self.rows.tests and self.own.task.splits_vary:
+            return None
+        split = "test" if self.rows.tests else "val"
+        mine, theirs = (
+            self.rows.together(split, self.trials(each, self.terms.seeds)) for each in (name, BASELINE)
+        )
+        if mine is None or theirs is None or mine.shape != theirs.shape:
+            return None
+        return crossed_interval((1 if self.own.task.mode == "max" else -1) * (mine - theirs))
 
     def table(self, names: Sequence[str], together: Sequence[str]) -> dict[str, Row]:
         """Return how good some recipes are, and below them the ensembles of some."""

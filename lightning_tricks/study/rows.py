@@ -164,20 +164,22 @@ class Rows:
 
     def ensemble_row(self, trials: Sequence[FrozenTrial]) -> Row | None:
         """Return how good models are together; None for one alone, or for modules of the user's."""
-        validation = None if self.task.splits_vary else self._together("val", trials)
-        test = self._together("test", trials) if self.tests else None
-        if validation is not None:  # it is the one number there is: its seeds are all in it
-            validation = Interval(validation.mean, None, None)
-        return None if validation is test is None else Row(validation, test)
+        validation = None if self.task.splits_vary else self.together("val", trials)
+        test = self.together("test", trials) if self.tests else None
+        if validation is test is None:
+            return None
+        # One ensemble has one validation score: the intervals of the others are over seeds.
+        score = None if validation is None else Interval(float(validation.mean()), None, None)
+        return Row(score, None if test is None else crossed_interval(test))
 
-    def _together(self, split: str, trials: Sequence[FrozenTrial]) -> Interval | None:
-        """Return the score of an ensemble on a split, with an interval over samples."""
+    def together(self, split: str, trials: Sequence[FrozenTrial]) -> Values | None:
+        """Return the score of an ensemble on a split, of shape (1, blocks of samples)."""
         modules = [self.trained.restore(trial) for trial in trials]
         if len(modules) < 2 or self.measure is None or not _ours(modules):
             return None
         answers = [self._answers(split, *pair) for pair in zip(trials, modules, strict=True)]
         together = evaluation.average(self.task, [answer.outputs for answer in answers])
-        return crossed_interval(evaluation.blocks(self.measure, together, answers[0].targets)[None])
+        return evaluation.blocks(self.measure, together, answers[0].targets)[None]
 
     def ensemble(self, trials: Sequence[FrozenTrial]) -> Ensemble | None:
         """Return models as one; None for one alone, or for modules of the user's."""

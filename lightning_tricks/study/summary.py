@@ -180,6 +180,8 @@ def _ensembles(task: Task, verdict: Verdict) -> list[str]:
         if name.endswith(ENSEMBLE) and (score := row.test or row.validation) is not None:
             found.append(f"{name.removesuffix(ENSEMBLE)} {score}")
     metric = test_name(task.monitor) if any(row.test for row in verdict.rows.values()) else task.monitor
+    gain = verdict.ensemble_gain
+    found += [] if gain is None else [f"gain {gain} over samples"]
     return [f"Ensembles of {verdict.terms.seeds} models, {metric}: {', '.join(found)}."] if found else []
 
 

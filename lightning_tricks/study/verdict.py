@@ -140,6 +140,7 @@ class _Judgement:
             candidate=candidate,
             candidate_trial=None if candidate is None else self.trials[candidate].number,
             gain=gain,
+            ensemble_gain=None if candidate is None else comparison.ensemble_gain(candidate),
             margin=margin,
             why=why,
             names=tuple(self.trials),
