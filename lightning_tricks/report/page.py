@@ -139,19 +139,14 @@ class Report:
 
     def _method(self) -> str:
         held = self.verdict
-        together = (
-            ""
-            if held.ensemble_gain is None
-            else (
-                f"The ensemble of {held.candidate} is better than the baseline's by {held.ensemble_gain}, over "
-                "samples. "
-            )
-        )
-        return together + (
-            f"Smallest difference that matters: {held.margin:.4f}. Sequential halving chose one of the "
-            "finalists by seeds of its own. Other seeds compared it with the baseline, on samples that "
-            "chose nothing. The interval of the gain holds for all looks of all verdicts of this study "
-            "together, with a probability of 95%."
+        gain = held.ensemble_gain
+        together = "" if gain is None else f"Ensembles: the candidate's gain is {gain}, over samples. "
+        return (
+            f"{together}Smallest difference that matters: {held.margin:.4f}. Sequential halving chose one of "
+            "the finalists by seeds of its own. Other seeds compared it with the baseline, on samples that "
+            f"{'chose it, too' if held.gain is not None and held.gain.chose else 'chose nothing'}. The "
+            "interval of the gain holds for all looks of all verdicts of this study together, with a "
+            "probability of 95%."
         )
 
     def _scores(self) -> Table:
