@@ -141,12 +141,12 @@ class Report:
         held = self.verdict
         gain = held.ensemble_gain
         together = "" if gain is None else f"Ensembles: the candidate's gain is {gain}, over samples. "
+        samples = "chose it, too" if held.gain is not None and held.gain.chose else "chose nothing"
         return (
-            f"{together}Smallest difference that matters: {held.margin:.4f}. Sequential halving chose one of "
-            "the finalists by seeds of its own. Other seeds compared it with the baseline, on samples that "
-            f"{'chose it, too' if held.gain is not None and held.gain.chose else 'chose nothing'}. The "
-            "interval of the gain holds for all looks of all verdicts of this study together, with a "
-            "probability of 95%."
+            f"{together}Smallest difference that matters: {held.margin:.4f}. Sequential halving chose "
+            "one of the finalists by seeds of its own. Other seeds compared it with the baseline, on "
+            f"samples that {samples}. The interval of the gain holds for all looks of all verdicts of "
+            "this study together, with a probability of 95%."
         )
 
     def _scores(self) -> Table:
