@@ -233,8 +233,9 @@ def _part(
     from sklearn.model_selection import train_test_split  # noqa: PLC0415
 
     own = targets[torch.from_numpy(samples)]
-    counts = own.unique(return_counts=True)[1] if own.dim() == 1 else torch.zeros(1)  # type: ignore[no-untyped-call]
-    fits = int(counts.min()) > 1 and len(counts) <= min(size, len(samples) - size)
+    counts = torch.bincount(own) if own.dim() == 1 else torch.zeros(1, dtype=torch.long)
+    counts = counts[counts > 0]
+    fits = len(counts) and int(counts.min()) > 1 and len(counts) <= min(size, len(samples) - size)
     rest, part = train_test_split(
         samples, test_size=size, random_state=seed, stratify=own if fits else None
     )

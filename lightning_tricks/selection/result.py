@@ -95,8 +95,8 @@ class Verdict(Kept):
     gain: Gain | None
     """The candidate's; None if one of the two was not trained to its end."""
     ensemble_gain: Interval | None
-    """By how much the candidate's ensemble is better than the baseline's, over samples; None if there are
-    no such ensembles."""
+    """By how much the candidate's ensemble is better than the baseline's, over samples; None if there
+    are no ensembles."""
     margin: float
     """Smallest difference that matters, in the unit of the score."""
     why: str
