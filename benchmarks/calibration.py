@@ -44,6 +44,8 @@ SHARED = 0.3
 """Points: the noise of a seed for all recipes; a training's own is in `surfaces.py`."""
 SAMPLE = 0.5
 """Points: how much two recipes differ on one set of 600 samples, beyond the truth, for all seeds."""
+MORE = 3
+"""How many times as many samples compare as validate a trial, where data come whole."""
 BLOCKS = 30
 
 
@@ -70,7 +72,8 @@ class Trainings:
 
     def __init__(self, surface, spread=SAMPLE):
         self.surface, self.generator = surface, surface.generator
-        self.validation, self.unseen = (Samples(self.generator, spread) for _ in range(2))
+        self.validation = Samples(self.generator, spread)
+        self.unseen = Samples(self.generator, spread / np.sqrt(MORE))
         self.shared = {}
 
     def blocks(self, record, seed, samples):
