@@ -152,7 +152,7 @@ class Report:
     def _scores(self) -> Table:
         rows = [
             (
-                f"{name} (champion)" if name == self.verdict.champion else name,
+                self.verdict.title(name),
                 str(row.validation or "—"),
                 str(row.test or "—"),
             )

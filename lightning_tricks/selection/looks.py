@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 ERROR = 0.05
@@ -52,6 +53,15 @@ def levels(looks: Sequence[int], error: float) -> list[float]:
         The level of each look, such as 0.997 and 0.96.
     """
     shares = (np.array(looks) / looks[-1]) ** 2
+    if error * SIMULATIONS < 100:  # so few would decide: Bonferroni's bound holds without any
+        factor = error / float(shares.sum())
+    else:
+        factor = float(np.quantile(_ratios(looks, shares), error))
+    return [1 - factor * float(share) for share in shares]
+
+
+def _ratios(looks: Sequence[int], shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the least probability value, by the share of its look, of simulated t-tests of noise."""
     generator = np.random.default_rng(0)
     first = np.zeros(SIMULATIONS)
     second, before, ratios = np.zeros(SIMULATIONS), 0, []
@@ -64,7 +74,5 @@ def levels(looks: Sequence[int], error: float) -> list[float]:
         spread = np.sqrt((second / look - mean**2) / (look - 1))
         ratios.append(2 * stats.t.sf(np.abs(mean) / spread, look - 1) / share)
         before = look
-    factor = float(np.quantile(np.min(ratios, axis=0), error))
-    if error * SIMULATIONS < 100:  # so few would decide: Bonferroni's bound holds without any
-        factor = error / float(shares.sum())
-    return [1 - factor * float(share) for share in shares]
+    least: NDArray[np.float64] = np.min(ratios, axis=0)
+    return least

@@ -124,6 +124,10 @@ class Verdict(Kept):
         """Number of the candidate's trial, if the candidate is not the champion."""
         return None if self.champion == self.candidate else self.candidate_trial
 
+    def title(self, name: str) -> str:
+        """Return the name of a row as it is shown, with the champion's mark."""
+        return f"{name} (champion)" if name == self.champion else name
+
     def headline(self) -> str:
         """Say in a sentence or two what was found."""
         told = [f"{self.label}: {self._found()}", self._more(), self.why, self._used()]

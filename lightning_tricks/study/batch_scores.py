@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from lightning_tricks.module.hooks import TricksHooks
-from lightning_tricks.task.quiet import SILENT, quiet
+from lightning_tricks.study.evaluation import evaluator
+from lightning_tricks.task.quiet import quiet
 from lightning_tricks.task.task import Task
 
 FEWEST = 8
@@ -97,9 +98,8 @@ def batch_scores(
     """
     recorder = _Recorder(name)
     torch.manual_seed(0)  # a loader that shuffles gives every module the same order
-    settings = {k: v for k, v in task.trainer.items() if k in ("accelerator", "precision")}
     with quiet(), recorder.listening(module):
-        trainer = pl.Trainer(**SILENT, **settings, callbacks=[recorder])
+        trainer = evaluator(task, [recorder])
         run = trainer.test if split == "test" else trainer.validate
         run(module, datamodule=task.data, verbose=False)
         whole = trainer.callback_metrics.get(name)

@@ -196,22 +196,21 @@ _fuse = _count_or("auto", "off")
 _repeats = _count_or("auto")
 
 
-def _number(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,3}", text):
-        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 999 (got {quoted(text)})")
-    return int(text)
+def _from_zero(digits: int, most: str) -> Callable[[str], int]:
+    """Return a reader of whole numbers from 0 to the given maximum."""
+
+    def read(text: str) -> int:
+        if re.fullmatch(rf"[0-9]{{1,{digits}}}", text):
+            return int(text)
+        rule = f"must be a whole number from 0 to {most}"
+        raise argparse.ArgumentTypeError(f"{rule} (got {quoted(text)})")
+
+    return read
 
 
-def _trainings(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,6}", text):
-        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 999999 (got {quoted(text)})")
-    return int(text)
-
-
-def _seed(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,9}", text):
-        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 10⁹ (got {quoted(text)})")
-    return int(text)
+_number = _from_zero(3, "999")
+_trainings = _from_zero(6, "999999")
+_seed = _from_zero(9, "10⁹")
 
 
 def _name(text: str) -> str:

@@ -44,6 +44,7 @@ class Comparison:
         self.own, self.records, self.terms = own, records, terms
         self.tried, self.before = tried, before
         self.rows, self.reruns = Rows(own), Reruns(own)
+        self.sign = 1 if own.task.mode == "max" else -1
         choosing, self.left = budgets
         rivals = [name for name in list(records)[: terms.finalists] if name != BASELINE]
         self.halving = Halving(rivals, choosing, own.task.mode == "max")
@@ -96,29 +97,33 @@ class Comparison:
         Returns:
             The candidate's gain, None if the two cannot be compared; and the margin.
         """
-        most = self._most_seeds()
-        looks = looks_up_to(self.terms.seeds, most)
-        margin, gain = self.terms.margin or 0.0, None
-        for at, look in enumerate(looks):
-            self.train([BASELINE, candidate], look)
-            self.draws = look
-            if not at:
-                # What restores the best epoch has seen its validation samples.
-                ends = (
-                    self.records[name].stopping for name in (BASELINE, candidate) if name in self.records
-                )
-                self.rows.validates &= all(stopping.neutral for stopping in ends)
-                self.rows.check_test_split([*self.trials(BASELINE), *self.trials(candidate)])
-                error = error_of(self.before) / (1 if self.rows.fresh else max(self.tried, 1))
-                wanted = levels(looks, error)
-                margin = margin or self._default_margin()
+        looks = looks_up_to(self.terms.seeds, self._most_seeds())
+        self._look(candidate, looks[0])
+        self._settle_samples(candidate)
+        error = error_of(self.before) / (1 if self.rows.fresh else max(self.tried, 1))
+        margin, gain = self.terms.margin or self._default_margin(), None
+        for look, level in zip(looks, levels(looks, error), strict=True):
+            self._look(candidate, look)
             if (values := self.differences(candidate, BASELINE)) is None:
                 return None, margin
-            gain = self._gain(values, wanted[at])
+            gain = self._gain(values, level)
             half = gain.interval.half_width
             if self.terms.stops_by_width and half is not None and half <= margin:
                 break
         return gain, margin
+
+    def _look(self, candidate: str, seeds: int) -> None:
+        """Train both recipes over the first seeds."""
+        if seeds > self.draws:
+            self.train([BASELINE, candidate], seeds)
+            self.draws = seeds
+
+    def _settle_samples(self, candidate: str) -> None:
+        """Find out which samples can compare the two recipes, by their first models."""
+        # What restores the best epoch has seen its validation samples.
+        ends = (self.records[name].stopping for name in (BASELINE, candidate) if name in self.records)
+        self.rows.validates &= all(stopping.neutral for stopping in ends)
+        self.rows.check_test_split([*self.trials(BASELINE), *self.trials(candidate)])
 
     def _most_seeds(self) -> int:
         """Return over how many seeds the comparison may go."""
@@ -145,8 +150,7 @@ class Comparison:
         if len(mine) < self.draws or len(both) < FEWEST:
             return None
         values = self.rows.compared([*(mine[d] for d in both), *(theirs[d] for d in both)])
-        sign = 1 if self.own.task.mode == "max" else -1
-        found: Values = sign * (values[: len(both)] - values[len(both) :])
+        found: Values = self.sign * (values[: len(both)] - values[len(both) :])
         return found
 
     def _gain(self, values: Values, level: float) -> Gain:
@@ -186,7 +190,7 @@ class Comparison:
         )
         if mine is None or theirs is None or mine.shape != theirs.shape:
             return None
-        return crossed_interval((1 if self.own.task.mode == "max" else -1) * (mine - theirs))
+        return crossed_interval(self.sign * (mine - theirs))
 
     def table(self, names: Sequence[str], together: Sequence[str]) -> dict[str, Row]:
         """Return how good some recipes are, and below them the ensembles of some."""

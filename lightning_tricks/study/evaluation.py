@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -14,10 +15,17 @@ from torchmetrics import Metric
 
 from lightning_tricks.module.ensemble import averaged
 from lightning_tricks.scores import without_split
+from lightning_tricks.task.quiet import SILENT
 from lightning_tricks.task.task import Task
 
 BLOCKS = 100
 """Number of blocks that the samples of a split are put into; fewer where there are fewer samples."""
+
+
+def evaluator(task: Task, callbacks: Sequence[pl.Callback] = ()) -> pl.Trainer:
+    """Return a silent Trainer that tests or validates the modules of a task."""
+    settings = {k: v for k, v in task.trainer.items() if k in ("accelerator", "precision")}
+    return pl.Trainer(**SILENT, **settings, callbacks=[*callbacks])
 
 
 @isolate_rng()

@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import pytorch_lightning as pl
 import torch
 
 from lightning_tricks.module.conversion import without_tricks
@@ -14,9 +13,10 @@ from lightning_tricks.module.ensemble import Ensemble
 from lightning_tricks.module.hooks import TricksHooks
 from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.standing import Standing
+from lightning_tricks.study.evaluation import evaluator
 from lightning_tricks.study.folder import StudyFolder
 from lightning_tricks.surgery.replace import load_state
-from lightning_tricks.task.quiet import SILENT, quiet
+from lightning_tricks.task.quiet import quiet
 from lightning_tricks.task.task import Task
 from lightning_tricks.tracking.registry import ENSEMBLE
 from lightning_tricks.tracking.tracker import Tracker
@@ -153,9 +153,5 @@ def test(task: Task, module: TricksHooks) -> dict[str, float]:
     if not task.tests():
         return {}
     with quiet():
-        trainer = pl.Trainer(
-            **SILENT,
-            **{k: v for k, v in task.trainer.items() if k in ("accelerator", "precision")},
-        )
-        found = trainer.test(module, datamodule=task.data, verbose=False)[0]
+        found = evaluator(task).test(module, datamodule=task.data, verbose=False)[0]
     return {name: float(value) for name, value in found.items()}

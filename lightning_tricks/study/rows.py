@@ -56,6 +56,7 @@ class Rows:
         """Whether recipes are compared on the validation samples of their own splits."""
         self._compared: dict[int, Values] = {}
         self._tested: dict[int, Values] = {}
+        self._together: dict[tuple[str, tuple[int, ...]], Values | None] = {}
         self._seen: set[int] = set()
         self._marks: Tensor | None = None
         """What tells whether samples are the same: their targets, or numbers of their batches."""
@@ -174,6 +175,12 @@ class Rows:
 
     def together(self, split: str, trials: Sequence[FrozenTrial]) -> Values | None:
         """Return the score of an ensemble on a split, of shape (1, blocks of samples)."""
+        key = split, tuple(trial.number for trial in trials)
+        if key not in self._together:
+            self._together[key] = self._score_together(split, trials)
+        return self._together[key]
+
+    def _score_together(self, split: str, trials: Sequence[FrozenTrial]) -> Values | None:
         modules = [self.trained.restore(trial) for trial in trials]
         if len(modules) < 2 or self.measure is None or not _ours(modules):
             return None

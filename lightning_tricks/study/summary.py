@@ -164,7 +164,7 @@ def summarize_verdict(
         rows.append([test_name(task.monitor), *tests])
     tricks = _tricks(task, [trial for trial in shown.values() if trial is not None])
     marked = _marked(task, standing, tricks, len(rows))
-    header = ["", *(f"{name} (champion)" if name == verdict.champion else name for name in single)]
+    header = ["", *map(verdict.title, single)]
     told = [verdict.headline(), *_ensembles(task, verdict), TESTED if tested else VALIDATED]
     if (later := counted(ended) - verdict.searched) > 0 < verdict.searched:
         told.append(f"This verdict is of the first {verdict.searched} trials: {later} came after it.")
