@@ -124,4 +124,7 @@ def test_the_example_of_the_readme_runs(capsys):
     (example,) = re.findall(r"## Example\n\n```python\n(.*?)```", text, flags=re.DOTALL)
     assert len([line for line in example.splitlines() if line.strip()]) <= 12
     exec(compile(example, "README.md", "exec"), {"__name__": "readme"})
-    assert "best (trial" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    (header,) = re.findall(r"^ +plain.* baseline.*$", shown, re.M)
+    assert header.count("(champion)") == 1
+    assert re.search(r"^(Confirmed gain|Not confirmed|No gain found): ", shown, re.M)

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_tricks.data.arrays import read_split
+from lightning_tricks.data.halves import validating_samples
 from lightning_tricks.data.tensor_loader import Split, TensorLoader
 from lightning_tricks.errors import InputError, one_line
-from lightning_tricks.seeds import derive
 
 EVALUATION_BATCH = 4096
 """Samples in a batch where no gradient is kept; fewer if they are large."""
@@ -150,17 +149,8 @@ class InMemoryData(pl.LightningDataModule):
             return alike
         parts = [self.splits[name] for name in ("train", "validation")]
         inputs, targets = (torch.cat([p[at].cpu() for p in parts]) for at in (0, 1))
-        count, validating = len(targets), len(parts[1].targets)
-        index = np.arange(count)
-        trained = index[: count - validating]
-        more = max(count // 2 - validating, 0)
-        seed = derive(self.split_seed, 0, "halves")
-        _, others = _part(trained, targets, len(trained) - more, seed) if more else (None, trained)
-        half = others if number % 2 else np.setdiff1d(index, others)
-        size = min(validating, len(half))
-        seed = derive(self.split_seed, number, "split")
-        compared = _part(half, targets, size, seed)[1] if size < len(half) else half
-        train = np.setdiff1d(index, compared)
+        compared = validating_samples(targets, len(parts[1].targets), self.split_seed, number)
+        train = np.setdiff1d(np.arange(len(targets)), compared)
         drawn = {"train": train, "validation": compared}
         alike.splits = {
             **self.splits,
@@ -223,23 +213,6 @@ class InMemoryData(pl.LightningDataModule):
 
     def _share(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-
-
-def _part(
-    samples: NDArray[np.intp], targets: Tensor, size: int, seed: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the rest of some samples and a part of them, each with its share of every class."""
-    # Slow to import, and rarely needed.
-    from sklearn.model_selection import train_test_split  # noqa: PLC0415
-
-    own = targets[torch.from_numpy(samples)]
-    counts = torch.bincount(own) if own.dim() == 1 else torch.zeros(1, dtype=torch.long)
-    counts = counts[counts > 0]
-    fits = len(counts) and int(counts.min()) > 1 and len(counts) <= min(size, len(samples) - size)
-    rest, part = train_test_split(
-        samples, test_size=size, random_state=seed, stratify=own if fits else None
-    )
-    return np.sort(rest), np.sort(part)
 
 
 def _fits(splits: Iterable[Split], device: torch.device) -> bool:

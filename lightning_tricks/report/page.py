@@ -13,8 +13,8 @@ from optuna.trial import FrozenTrial, TrialState
 from lightning_tricks.report import figures
 from lightning_tricks.report.blocks import Block, Table, html_of, markdown
 from lightning_tricks.report.importance import ENOUGH, importances
+from lightning_tricks.report.scores import scores
 from lightning_tricks.report.worth import worth
-from lightning_tricks.scores import test_name
 from lightning_tricks.search.outcomes import FUSE, IDENTITY, Outcome, is_repeat
 from lightning_tricks.selection.ablation import Ablation
 from lightning_tricks.selection.result import Verdict
@@ -111,10 +111,7 @@ class Report:
     def _sections(self) -> Iterator[tuple[str, list[Block]]]:
         yield "What was asked", [self._question()]
         monitor, mode = self.task.monitor, self.task.mode
-        yield (
-            "How good it is",
-            [self._scores(), figures.intervals(self.verdict, monitor), _NOTE, self._method()],
-        )
+        yield "How good it is", list(scores(self.verdict, monitor))
         yield "Learning curves", [figures.curves(self.reruns, self.verdict, monitor)]
         yield "The champion's tricks", [self._tricks(self.record)]
         if (rival := self.verdict.rival) is not None:
@@ -136,30 +133,6 @@ class Report:
             f"({'more' if self.task.mode == 'max' else 'less'} is better), trials of up to "
             f"{self.epochs} epochs, {len(self.trials)} trials in the search."
         )
-
-    def _method(self) -> str:
-        held = self.verdict
-        gain = held.ensemble_gain
-        together = "" if gain is None else f"Ensembles: the candidate's gain is {gain}, over samples. "
-        samples = "chose it, too" if held.gain is not None and held.gain.chose else "chose nothing"
-        return (
-            f"{together}Smallest difference that matters: {held.margin:.4f}. Sequential halving chose "
-            "one of the finalists by seeds of its own. Other seeds compared it with the baseline, on "
-            f"samples that {samples}. The interval of the gain holds for all looks of all verdicts of "
-            "this study together, with a probability of 95%."
-        )
-
-    def _scores(self) -> Table:
-        rows = [
-            (
-                self.verdict.title(name),
-                str(row.validation or "—"),
-                str(row.test or "—"),
-            )
-            for name, row in self.verdict.rows.items()
-        ]
-        test = test_name(self.task.monitor)
-        return Table(("", self.task.monitor, test), rows)
 
     def _tricks(self, record: Tricks) -> Table:
         changed = record.differences(self.task.reference())
@@ -239,12 +212,6 @@ class Report:
             rows.append(("trainings done as one", f"up to {found['best']}, which was measured"))
         rows += [(name, version(name)) for name in packages]
         return Table(("what", "which"), [*rows, ("python", platform.python_version())])
-
-
-_NOTE = (
-    "Intervals of 95%: of validation over seeds, of test over seeds and samples. None of these seeds "
-    "took part in choosing. An ensemble averages the models of the first few seeds."
-)
 
 
 def _varies(stage: str, trials: Sequence[FrozenTrial]) -> bool:
