@@ -99,16 +99,6 @@ def damaged(what: str, why: str) -> InputError:
     )
 
 
-def other_package(thing: object) -> str:
-    """Say that a thing is of the package `lightning`, whose classes are others; empty if it is not."""
-    theirs = any(kind.__module__.startswith("lightning.pytorch") for kind in type(thing).__mro__)
-    return (
-        " of the package `lightning`: import pytorch_lightning in place of lightning.pytorch"
-        if theirs
-        else ""
-    )
-
-
 def locked(error: BaseException | None) -> bool:
     """Return whether an error, or what it came of, is that a SQLite file is locked."""
     while error is not None and "database is locked" not in str(error):

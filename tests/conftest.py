@@ -20,6 +20,7 @@ from torch import nn
 from lightning_tricks import InMemoryData, Split, Tricks, TricksModule
 from lightning_tricks.fusion.width import Fuse, Width
 from lightning_tricks.space.trick import stages
+from lightning_tricks.surgery.attach import DROPOUT, NORM
 from lightning_tricks.task.backbones import Residual
 
 # How long an example takes says something of the machine only.
@@ -28,6 +29,15 @@ settings.load_profile("any machine")
 
 MEASURING = Width.of
 """What `nothing_is_fused_unless_asked_for` replaces."""
+
+
+def in_order(layers):
+    """Return some layers, each with what the tricks put before and after it."""
+    found = []
+    for layer in layers:
+        before, after = layer._modules.get(DROPOUT), layer._modules.get(NORM)
+        found += [one for one in (before, layer, after) if one is not None]
+    return found
 
 
 def as_asked(fuse: Fuse) -> Width:

@@ -17,6 +17,7 @@ from lightning_tricks import (
     TricksModule,
     create_study,
     optimize,
+    train,
     with_tricks,
 )
 from lightning_tricks.search.outcomes import Outcome
@@ -54,7 +55,8 @@ def test_what_finds_nothing_to_act_on_is_left_out_and_told_in_a_line(name):
         assert checked.notes == []
         return
     (note,) = checked.notes
-    assert note.startswith("left out of the search: normalization batch, layer, group; dropout dropout")
+    assert note.startswith("left out of the search: normalization batch, layer, group; ")
+    assert ("dropout dropout" in note) == (name == "one layer")
     assert "muon" in note
     assert "\n" not in note
     assert checked.space.nearest(Tricks()).normalization.kind == "none"
@@ -175,20 +177,38 @@ def test_batches_too_small_for_the_devices_are_an_error_before_the_first_trial()
                 assert all(len(inputs) for inputs, _ in batches)
 
 
-def test_the_other_package_of_lightning_is_told_in_a_line():
+def test_either_package_of_lightning_serves():
     import lightning.pytorch as other
 
     class Theirs(other.LightningModule):
-        def forward(self, inputs):
-            return inputs
+        def __init__(self):
+            super().__init__()
+            self.network = mlp()
 
-    message = "import pytorch_lightning in place of lightning.pytorch"
+        def forward(self, inputs):
+            return self.network(inputs)
+
+    module = with_tricks(Theirs(), ModuleTricks())
+    assert isinstance(module, other.LightningModule)
+    assert not isinstance(module, pl.LightningModule)
+    callbacks = with_tricks(Theirs(), ModuleTricks(averaging={"kind": "ema"})).configure_callbacks()
+    assert all(isinstance(callback, other.Callback) for callback in callbacks)
+
+
+def test_two_packages_of_lightning_are_told_in_a_line():
+    import lightning.pytorch as other
+
+    class Theirs(other.LightningDataModule):
+        def train_dataloader(self):
+            return small_data().train_dataloader()
+
+        val_dataloader = train_dataloader
+
+    message = r"the module is of pytorch_lightning, and the data module \(Theirs\) of lightning.pytorch"
     with pytest.raises(InputError, match=message):
-        with_tricks(Theirs(), ModuleTricks())
-    with pytest.raises(InputError, match=message):
-        TricksModule(Theirs(), Tricks())
-    with pytest.raises(InputError, match=message):
-        Task("theirs", other.LightningDataModule(), lambda tricks: mlp())
+        check(own_task(data=Theirs()), Space(ModuleTricks))
+    task = Task("plain", Theirs(), lambda tricks: mlp(), epochs=1)
+    assert train(task, Tricks(), seed=0).state == "complete"
 
 
 class Tokens(nn.Module):

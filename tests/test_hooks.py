@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 import torchmetrics
-from conftest import mlp, samples, small_data, trainer
+from conftest import in_order, mlp, samples, small_data, trainer
 from sklearn.datasets import load_diabetes
 from torch import nn
 
@@ -76,9 +76,9 @@ def test_a_users_module_is_copied_and_keeps_what_it_is():
     own = Own()
     changed = with_tricks(own, ModuleTricks(dropout={"kind": "dropout"}), monitor="own_loss")
     assert isinstance(changed, Own)
-    assert [type(m).__name__ for m in changed.encoder] == ["Linear", "LastBatchNorm"]
-    assert [type(m).__name__ for m in changed.head] == ["UniformDropout", "Linear"]
-    assert isinstance(own.encoder, nn.Linear)
+    assert [type(m).__name__ for m in in_order([changed.encoder])] == ["Linear", "LastBatchNorm"]
+    assert [type(m).__name__ for m in in_order([changed.head])] == ["UniformDropout", "Linear"]
+    assert in_order([own.encoder, own.head]) == [own.encoder, own.head]
     assert type(own) is Own
     assert changed.mode == own.mode
 
@@ -254,9 +254,9 @@ def test_statistics_are_gathered_by_the_users_own_training_step():
     tricks = ModuleTricks(averaging={"kind": "ema"})
     module = with_tricks(Scaling(), tricks, monitor="own_loss", validation_loss="own_loss")
     trainer(2).fit(module, dictionaries(), dictionaries())
-    linear, norm = module.network[:2]
+    linear, norm = in_order(module.network)[:2]
     with torch.no_grad():
-        expected = linear(small_data().splits["train"].inputs * 10 + 50).mean(0)
+        expected = nn.Linear.forward(linear, small_data().splits["train"].inputs * 10 + 50).mean(0)
     torch.testing.assert_close(norm.running_mean, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -278,20 +278,14 @@ def test_parameters_without_gradient_and_steps_without_loss_are_borne():
     assert module.trainer.callback_metrics["gradient/norm"] > 0
 
 
-def test_names_that_tricks_need_and_hooks_that_they_take_are_told():
+def test_names_that_tricks_need_are_told():
     class Named(Own):
         def __init__(self):
             super().__init__()
             self.tricks = "many"
 
-    class Stepping(Own):
-        def optimizer_step(self, *args, **kwargs):
-            pass
-
     with pytest.raises(InputError, match=r"Named has \['tricks'\] of its own"):
         with_tricks(Named(), OFF)
-    with pytest.raises(InputError, match="Stepping has its own optimizer_step"):
-        with_tricks(Stepping(), OFF)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import torch
 from conftest import VARIANTS, variant
 from torch import nn
 
-from lightning_tricks.surgery.layers import fans, unit_dims
+from lightning_tricks.surgery.layers import fans, known_layer, unit_dims
 
 LAYERS = [
     nn.Linear(400, 300),
@@ -69,7 +69,7 @@ def test_weights_have_the_std_of_the_formula(kind, layer):
     fan = fans(layer)
     drawn = []
     while sum(w.numel() for w in drawn) < 100_000:
-        variant("initialization", kind).draw(layer, fan, head=False)
+        variant("initialization", kind).draw(layer.weight, fan, head=False)
         drawn.append(layer.weight.detach().flatten().clone())
     weights = torch.cat(drawn)
     assert float(weights.std()) == pytest.approx(STDS[kind](*fan), rel=0.03)
@@ -78,7 +78,7 @@ def test_weights_have_the_std_of_the_formula(kind, layer):
 
 def test_orthogonal_rows_have_the_length_of_the_gain():
     layer = nn.Linear(50, 20)
-    variant("initialization", "orthogonal", gain=2.0).draw(layer, fans(layer), head=False)
+    variant("initialization", "orthogonal", gain=2.0).draw(layer.weight, fans(layer), head=False)
     torch.testing.assert_close(layer.weight @ layer.weight.T, 4 * torch.eye(20))
 
 
@@ -120,6 +120,10 @@ def test_he_keeps_the_signal_through_relu_and_the_others_lose_it():
 
 
 def test_unit_dims_are_those_of_one_output():
-    assert unit_dims(nn.Linear(3, 4)) == (1,)
-    assert unit_dims(nn.Conv2d(3, 4, 3)) == (1, 2, 3)
-    assert unit_dims(nn.ConvTranspose2d(3, 4, 3)) == (0, 2, 3)
+    for layer, dims in (
+        (nn.Linear(3, 4), (1,)),
+        (nn.Conv2d(3, 4, 3), (1, 2, 3)),
+        (nn.ConvTranspose2d(3, 4, 3), (0, 2, 3)),
+    ):
+        found = known_layer("", layer)
+        assert unit_dims(layer.weight, found.weights[0].unit) == dims

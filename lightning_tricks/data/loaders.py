@@ -9,7 +9,8 @@ import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
 from lightning_tricks.data.tensor_loader import TensorLoader
-from lightning_tricks.errors import InputError, other_package
+from lightning_tricks.errors import InputError
+from lightning_tricks.flavors import is_data_module
 
 
 def fresh(loader: Any) -> Any:
@@ -43,12 +44,12 @@ def data_module(data: Any) -> pl.LightningDataModule:
     Raises:
         InputError: if it is neither a data module nor two or three loaders.
     """
-    if isinstance(data, pl.LightningDataModule):
+    if is_data_module(data):
         return data
     if not isinstance(data, (tuple, list)) or any(hasattr(part, "__array__") for part in data):
         raise InputError(
             "data must be a LightningDataModule, such as InMemoryData.from_arrays(inputs, targets), or "
-            f"DataLoaders, (train, validation, test) (got {type(data).__name__}{other_package(data)})"
+            f"DataLoaders, (train, validation, test) (got {type(data).__name__})"
         )
     if len(data) not in (2, 3):
         raise InputError(

@@ -14,6 +14,7 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 from lightning_tricks.fusion.noise import NOISES, Noise
 from lightning_tricks.fusion.unfusible import Unfusible
 from lightning_tricks.module.tricks_module import TricksModule
+from lightning_tricks.surgery.attach import has_hooks
 from lightning_tricks.surgery.torch_internals import WeightNormFormula
 from lightning_tricks.tricks.weight_decay import norms_and_biases
 
@@ -209,7 +210,7 @@ def _check_alike(modules: Sequence[TricksModule]) -> None:
     if len(first) < len(list(network_of(modules[0]).named_modules(remove_duplicate=False))):
         raise Unfusible("a layer has two names")  # of which `functional_call` puts back one
     for layer in first.values():
-        if layer._forward_hooks or layer._forward_pre_hooks:
+        if has_hooks(layer):
             raise Unfusible(f"a layer {type(layer).__name__} has hooks")
     for other in others:
         if list(first) != list(other):

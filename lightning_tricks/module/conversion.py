@@ -13,10 +13,12 @@ import torch
 from pytorch_lightning.utilities.signature_utils import is_param_in_hook_signature
 from torch import nn
 
-from lightning_tricks.errors import InputError, one_line, other_package
+from lightning_tricks.errors import InputError, one_line
+from lightning_tricks.flavors import is_lightning_module
 from lightning_tricks.module.hooks import SAVED, TricksHooks
 from lightning_tricks.module.tricks_module import TricksModule
 from lightning_tricks.scores import Mode
+from lightning_tricks.surgery.anatomy import Anatomy, describe, forget
 from lightning_tricks.surgery.unfit import check_fit
 from lightning_tricks.tricks.record import LEARNING, ModuleTricks, Tricks, record_of
 
@@ -42,32 +44,35 @@ def with_tricks(
     monitor: str = "val/loss",
     mode: Mode = "min",
     validation_loss: str = "val/loss",
+    anatomy: Anatomy | None = None,
+    copied: bool = True,
 ) -> TricksHooks:
     """Give tricks to a LightningModule with a forward, steps and a loss of its own.
 
     Initialisation, normalization, residual branches, dropout, weight decay, optimizer, sharpness,
-    clipping, schedule, averaging and stopping act on a copy of it. What its `configure_optimizers`
-    says is not used; its other hooks are called as ever, but it must have none of its own for the
-    optimizer's step and for clipping. Tricks that need a forward of ours must be off, as they are in
-    `ModuleTricks`: scaling, augmentation, erasing, mixing and smoothing.
+    clipping, schedule, averaging and stopping act on a copy of it. Its own `configure_optimizers`,
+    `optimizer_step`, `lr_scheduler_step` and `configure_gradient_clipping` are not used; its other hooks
+    are called as ever. Tricks that need a forward of ours must be off, as they are in `ModuleTricks`:
+    scaling, augmentation, erasing, mixing and smoothing.
 
     Args:
-        module: with one loss a step, and automatic optimization.
+        module: of either flavor of Lightning, with one loss a step, and automatic optimization.
         tricks: the record, or the plain data of one.
         monitor: the metric that early stopping looks at, as the module logs it.
         mode: whether less or more of it is better.
         validation_loss: the metric that the plateau schedule looks at.
+        anatomy: of the module; by default it is found with inputs that fit its first layer, or
+            `example_input_array`.
+        copied: whether to act on a copy.
 
     Returns:
-        A copy of the module, of a subclass of its class.
+        The module, of a subclass of its class.
 
     Raises:
         InputError: if a trick cannot act on it, or it optimizes by hand.
     """
-    if not isinstance(module, pl.LightningModule):
-        raise InputError(
-            f"the module must be a LightningModule (got {type(module).__name__}{other_package(module)})"
-        )
+    if not is_lightning_module(module):
+        raise InputError(f"the module must be a LightningModule (got {type(module).__name__})")
     check_fit(module)
     record = tricks if isinstance(tricks, Tricks) else ModuleTricks.parse(tricks)
     for stage in (*LEARNING, "scaling"):
@@ -77,9 +82,6 @@ def with_tricks(
                 f"{type(module).__name__} has its own: set {stage} to 'none', as ModuleTricks does"
             )
     kind = type(module)
-    for hook in ("optimizer_step", "configure_gradient_clipping"):
-        if getattr(kind, hook) is not getattr(pl.LightningModule, hook):
-            raise InputError(f"{kind.__name__} has its own {hook}, where tricks are to act: take it out")
     taken = {*vars(module), *module._modules, *module._parameters, *module._buffers, *vars(kind)}
     if clash := sorted(taken & set(_OURS)):
         raise InputError(f"{kind.__name__} has {clash} of its own, which tricks need: rename them")
@@ -87,10 +89,12 @@ def with_tricks(
         raise InputError(
             f"{type(module).__name__} has automatic_optimization off: tricks act in Lightning's hooks"
         )
-    changed = copy.deepcopy(module)
+    changed = copy.deepcopy(module) if copied else module
     own = {"__module__": kind.__module__, "training_step": _noting_loss(kind.training_step)}
     changed.__class__ = type(kind.__name__, (_WithTricks, kind), own)
-    assert isinstance(changed, _WithTricks)
+    assert isinstance(changed, TricksHooks)
+    if anatomy is not None:
+        describe(changed, anatomy)
     changed.take_tricks(record, monitor, mode, validation_loss)
     return changed
 
@@ -118,6 +122,7 @@ def load_with_tricks(
         saved = checkpoint[SAVED]
         monitor, mode, validation_loss = saved["watched"]
         record = record_of(saved["record"], saved["record_type"])
+        anatomy = Anatomy.read(saved["anatomy"])
     except pickle.UnpicklingError:
         raise InputError(
             f"{str(path)!r} holds more than tensors and plain data: pass trusted=True if you know who "
@@ -125,7 +130,14 @@ def load_with_tricks(
         ) from None
     except (OSError, KeyError, TypeError, RuntimeError, EOFError) as error:
         raise InputError(f"{str(path)!r} is no checkpoint of tricks: {one_line(error)}") from None
-    changed = with_tricks(module, record, monitor=monitor, mode=mode, validation_loss=validation_loss)
+    changed = with_tricks(
+        module,
+        record,
+        monitor=monitor,
+        mode=mode,
+        validation_loss=validation_loss,
+        anatomy=anatomy,
+    )
     try:
         changed.load_state_dict(checkpoint["state_dict"])
     except RuntimeError as error:
@@ -143,6 +155,7 @@ def without_tricks(module: TricksHooks) -> nn.Module:
     plain = copy.deepcopy(module).cpu().eval()
     for name in _HELD & vars(plain).keys():
         del plain.__dict__[name]
+    forget(plain)
     plain.__class__ = type(module).__bases__[1]
     return plain
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from lightning_tricks.surgery.layers import weighted_layers
-from lightning_tricks.surgery.weight_norm import trained_weight
+from lightning_tricks.surgery.watch import anatomy_of
+from lightning_tricks.surgery.weight_norm import trained_weights
 
 CHECK_EVERY = 16
 """On an accelerator, reading a number waits for it: there, finiteness is looked at this seldom."""
@@ -106,6 +106,6 @@ def ends(module: nn.Module, parameters: list[nn.Parameter]) -> tuple[int, int]:
     Under weight norm, those of their directions: the norms of both are of gradients of one kind.
     """
     places = {id(parameter): place for place, parameter in enumerate(parameters)}
-    weights = [id(trained_weight(layer)) for layer in weighted_layers(module)]
+    weights = [id(parameter) for _, _, parameter in trained_weights(module, anatomy_of(module))]
     owned = [places[weight] for weight in weights if weight in places]
     return (owned[0], owned[-1]) if owned else (0, len(parameters) - 1)

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import pytorch_lightning as pl
 import torch
@@ -11,22 +11,30 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lightning_tricks.errors import InputError
+from lightning_tricks.flavors import adapt, flavor_of
 from lightning_tricks.module import health
 from lightning_tricks.module.lightning_internals import CURRENT_HOOK
 from lightning_tricks.scores import Mode
 from lightning_tricks.surgery.batch_norm import TrainingBatches
 from lightning_tricks.surgery.pretrained import learned_norm
 from lightning_tricks.surgery.torch_internals import foreach_norm
+from lightning_tricks.surgery.watch import anatomy_of
 from lightning_tricks.tricks.record import Tricks, type_name
+
+if TYPE_CHECKING:
+    _Module = pl.LightningModule
+else:  # that of the user's own class, of whichever flavor
+    _Module = object
 
 SAVED = "tricks"
 """Where a checkpoint holds what `load_with_tricks` needs."""
 
 
-class TricksHooks(pl.LightningModule):
+class TricksHooks(_Module):
     """A LightningModule that hands its hooks to tricks; `take_tricks` is to be called first.
 
-    Logs the training loss and the gradient health of each epoch.
+    A class derives from this one first, and then from a LightningModule of either flavor. It logs the
+    training loss and the gradient health of each epoch.
     """
 
     @property
@@ -81,6 +89,7 @@ class TricksHooks(pl.LightningModule):
             "record": self.tricks.model_dump(),
             "record_type": type_name(self.tricks),
             "watched": list(self._watched),
+            "anatomy": anatomy_of(self.tricks_subject).plain(),
         }
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -119,7 +128,8 @@ class TricksHooks(pl.LightningModule):
         batches = TrainingBatches() if any(averages) else None
         callbacks = (stopping, *averages, batches)
         ours = [callback for callback in callbacks if callback is not None]
-        return [*(own if isinstance(own, Sequence) else [own]), *ours]
+        flavor = flavor_of(self)
+        return [*(own if isinstance(own, Sequence) else [own]), *(adapt(each, flavor) for each in ours)]
 
     def optimizer_step(
         self,
@@ -138,6 +148,9 @@ class TricksHooks(pl.LightningModule):
             return result
 
         optimizer.step(closure=self.tricks.sharpness.closure(self.tricks_subject, evaluate))
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        scheduler.step() if metric is None else scheduler.step(metric)
 
     def on_fit_start(self) -> None:
         super().on_fit_start()

@@ -4,18 +4,20 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import pytorch_lightning as pl
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lightning_tricks.data.loaders import training_batches
-from lightning_tricks.errors import InputError, other_package
+from lightning_tricks.errors import InputError
 from lightning_tricks.module.hooks import TricksHooks
 from lightning_tricks.scores import Mode
-from lightning_tricks.surgery.layers import channels, weighted_layers
+from lightning_tricks.surgery.anatomy import Anatomy, describe
 from lightning_tricks.surgery.unfit import check_fit
+from lightning_tricks.surgery.watch import anatomy_of
 from lightning_tricks.tricks.record import Tricks, record_of, type_name
-from lightning_tricks.tricks.scaling import Cast
+from lightning_tricks.tricks.scaling import Cast, takes_tokens
 
 AUXILIARY = 0.3
 """The weight of the loss of each auxiliary head beside the main one (Szegedy et al., 2014)."""
@@ -35,10 +37,10 @@ def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
     return (outputs.argmax(1) == targets).float().mean()
 
 
-class TricksModule(TricksHooks):
+class TricksModule(TricksHooks, pl.LightningModule):
     """Train an unmodified backbone with every trick of a record.
 
-    The backbone is copied, and the copy changed; it takes inputs of shape (N, …) as they are in the
+    The backbone is copied, and the copy is changed. It takes inputs of shape (N, …) as they are in the
     data, for their scaling is part of this module. Logs `train/loss`, `val/loss`, `val/<metric>`
     (`test/…` alike) and the gradient health of each epoch.
 
@@ -51,6 +53,8 @@ class TricksModule(TricksHooks):
         mode: whether less or more of it is better.
         validation_loss: the metric that the plateau schedule looks at.
         record_type: the type of a record that is given as plain data, as checkpoints name it.
+        anatomy: of the backbone; by default it is found with inputs that fit its first layer.
+        copied: whether the backbone is copied before it is changed.
 
     Raises:
         InputError: if a trick finds nothing in the backbone to act on.
@@ -67,15 +71,24 @@ class TricksModule(TricksHooks):
         mode: Mode = "max",
         validation_loss: str = "val/loss",
         record_type: str = "",
+        anatomy: Anatomy | Mapping[str, Any] | None = None,
+        copied: bool = True,
     ) -> None:
         super().__init__()
-        if other := other_package(backbone):
-            raise InputError(f"the backbone is a LightningModule{other}")
         if not isinstance(backbone, nn.Module):
             raise InputError(f"the backbone must be an nn.Module (got {type(backbone).__name__})")
         check_fit(backbone)
         record = record_of(tricks, record_type)
-        self.save_hyperparameters({"tricks": record.model_dump(), "record_type": type_name(record)})
+        if anatomy is None:
+            anatomy = anatomy_of(backbone)
+        anatomy = anatomy if isinstance(anatomy, Anatomy) else Anatomy.read(anatomy)
+        self.save_hyperparameters(
+            {
+                "tricks": record.model_dump(),
+                "record_type": type_name(record),
+                "anatomy": anatomy.plain(),
+            }
+        )
         self.loss, self.metrics = loss, dict(metrics)
         self.meters = nn.ModuleDict(
             {
@@ -85,12 +98,12 @@ class TricksModule(TricksHooks):
                 if isinstance(metric, Metric)
             }
         )
-        embeddings = (nn.Embedding, nn.EmbeddingBag)
-        self.cast = Cast(tokens=any(isinstance(layer, embeddings) for layer in backbone.modules()))
+        self.cast = Cast(tokens=takes_tokens(backbone))
         self.scaling = record.scaling.build()
-        self.backbone = copy.deepcopy(backbone)
+        self.backbone = copy.deepcopy(backbone) if copied else backbone
+        describe(self.backbone, anatomy)
         self.take_tricks(record, monitor, mode, validation_loss)
-        self.classes = _outputs(self.backbone)
+        self.classes = anatomy.outputs
         self.train()  # a pretrained network may come in evaluation mode, in which Lightning leaves it
 
     @property
@@ -209,9 +222,3 @@ def heads(outputs: Any) -> list[Tensor]:
     if not isinstance(outputs, tuple):
         return [outputs]
     return [output for output in outputs if output is not None]
-
-
-def _outputs(backbone: nn.Module) -> int:
-    """Return the number of outputs of a backbone, as its last weighted layer has it."""
-    layers = weighted_layers(backbone)
-    return channels(layers[-1]) if layers else 0

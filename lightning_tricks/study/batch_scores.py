@@ -99,9 +99,9 @@ def batch_scores(
     recorder = _Recorder(name)
     torch.manual_seed(0)  # a loader that shuffles gives every module the same order
     with quiet(), recorder.listening(module):
-        trainer = evaluator(task, [recorder])
+        trainer = evaluator(task, module, [recorder])
         run = trainer.test if split == "test" else trainer.validate
-        run(module, datamodule=task.data, verbose=False)
+        run(module, datamodule=task.data_of(module), verbose=False)
         whole = trainer.callback_metrics.get(name)
     batches = len(recorder.scores)
     if whole is None or batches < FEWEST or not np.isfinite(recorder.scores).all():

@@ -13,19 +13,22 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from lightning_tricks.flavors import flavor_of
 from lightning_tricks.module.ensemble import averaged
 from lightning_tricks.scores import without_split
-from lightning_tricks.task.quiet import SILENT
+from lightning_tricks.task.quiet import silent_trainer
 from lightning_tricks.task.task import Task
 
 BLOCKS = 100
 """Number of blocks that the samples of a split are put into; fewer where there are fewer samples."""
 
 
-def evaluator(task: Task, callbacks: Sequence[pl.Callback] = ()) -> pl.Trainer:
-    """Return a silent Trainer that tests or validates the modules of a task."""
+def evaluator(
+    task: Task, module: pl.LightningModule, callbacks: Sequence[pl.Callback] = ()
+) -> pl.Trainer:
+    """Return a silent Trainer that tests or validates a module of a task."""
     settings = {k: v for k, v in task.trainer.items() if k in ("accelerator", "precision")}
-    return pl.Trainer(**SILENT, **settings, callbacks=[*callbacks])
+    return silent_trainer(flavor_of(module), callbacks=callbacks, **settings)
 
 
 @isolate_rng()

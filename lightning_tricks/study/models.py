@@ -153,5 +153,5 @@ def test(task: Task, module: TricksHooks) -> dict[str, float]:
     if not task.tests():
         return {}
     with quiet():
-        found = evaluator(task).test(module, datamodule=task.data, verbose=False)[0]
+        found = evaluator(task, module).test(module, datamodule=task.data_of(module), verbose=False)[0]
     return {name: float(value) for name, value in found.items()}

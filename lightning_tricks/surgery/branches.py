@@ -12,6 +12,7 @@ import torch
 from torch import fx, nn
 from torchvision.ops import StochasticDepth
 
+from lightning_tricks.surgery.attach import NORM
 from lightning_tricks.surgery.layers import DROPOUTS
 from lightning_tricks.surgery.norms import NORMS, after_norm, known
 
@@ -95,6 +96,8 @@ def _describe(module: nn.Module, prefix: str, end: fx.Node, calls: Counter[objec
     while end.op == "call_module":
         target = str(end.target)
         layer = module.get_submodule(target)
+        if NORM in layer._modules:
+            return Branch(last, f"{prefix}{target}.{NORM}", alone)
         if known(layer) and not after_norm(layer):
             return Branch(last, f"{prefix}{target}", alone)
         if not isinstance(layer, _PASSING):

@@ -1,18 +1,14 @@
-"""The weighted layers of a network: which there are, their fans, their biases.
-
-They are the linear and convolutional ones, in the order of registration. The last of them is the
-*head*; the others are *hidden*.
-"""
+"""The kinds of layers that are known without running them, and their biases."""
 
 import math
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 from torch import nn
 
-from lightning_tricks.surgery.torch_internals import Convolution, DropoutLayer
-
-Weighted: TypeAlias = nn.Linear | Convolution
+from lightning_tricks.surgery.anatomy import Anatomy, Fans, Layer, Weight
+from lightning_tricks.surgery.torch_internals import Convolution, DropoutLayer, TransposedConvolution
 
 ACTIVATIONS: tuple[type[nn.Module], ...] = tuple(
     getattr(nn, name)
@@ -46,14 +42,11 @@ ACTIVATIONS: tuple[type[nn.Module], ...] = tuple(
 
 DROPOUTS: tuple[type[nn.Module], ...] = (DropoutLayer,)
 
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+Weighted: TypeAlias = nn.Linear | Convolution
+Name: TypeAlias = Callable[[str], str]
+"""Returns the first of the names that a parameter has."""
 
-
-class Fans(NamedTuple):
-    """How many inputs one output of a layer sums over, and how many outputs one input reaches."""
-
-    inputs: int
-    outputs: int
+LOOKED_FOR = "linear and convolutional layers, torch's and others that multiply with a weight"
 
 
 def frozen(layer: nn.Module) -> bool:
@@ -62,28 +55,56 @@ def frozen(layer: nn.Module) -> bool:
     return bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
 
 
-def weighted_layers(module: nn.Module) -> list[Weighted]:
-    """Return the linear and convolutional layers that are trained, in the order of registration."""
-    return [m for m in module.modules() if isinstance(m, Weighted) and not frozen(m)]
+def known_layer(path: str, module: nn.Module) -> Layer | None:
+    """Return what the class of a module says of it as a layer; None if that is no known one.
 
-
-def hidden_layers(module: nn.Module) -> list[Weighted]:
-    """Return the weighted layers but the head."""
-    return weighted_layers(module)[:-1]
-
-
-def called_layers(module: nn.Module) -> list[Weighted]:
-    """Return the weighted layers that are called as modules, and may be replaced by others.
-
-    `nn.MultiheadAttention` reads the weights of its projections.
+    Args:
+        path: of the module.
+        module: whose weights are those of torch's own layers.
     """
-    read = {
-        id(layer)
-        for attention in module.modules()
-        if isinstance(attention, nn.MultiheadAttention)
-        for layer in attention.modules()
-    }
-    return [layer for layer in weighted_layers(module) if id(layer) not in read]
+    prefix = f"{path}." if path else ""
+    if isinstance(module, Weighted):
+        return _single(path, f"{prefix}weight", module)
+    if isinstance(module, nn.RNNBase | nn.RNNCellBase):
+        return _recurrent(path, prefix, module)
+    if isinstance(module, nn.MultiheadAttention):
+        return _attention(path, prefix, module)
+    return None
+
+
+def _single(path: str, name: str, layer: Weighted) -> Layer:
+    bias = () if layer.bias is None else (name.removesuffix("weight") + "bias",)
+    transposed = isinstance(layer, TransposedConvolution)
+    dims = None if isinstance(layer, nn.Linear) else len(layer.kernel_size)
+    weight = Weight(name, fans(layer), unit=int(transposed))
+    return Layer(path, (weight,), bias, channels(layer), dims, called=True)
+
+
+def _recurrent(path: str, prefix: str, module: nn.Module) -> Layer:
+    width = int(module.hidden_size)  # type: ignore[arg-type]
+    weights, biases = [], []
+    for name, parameter in module.named_parameters(recurse=False):
+        if parameter.dim() < 2:
+            biases.append(prefix + name)
+            continue
+        rows, columns = parameter.shape
+        parts = 1 if name.startswith("weight_hr") else max(rows // width, 1)
+        weights.append(Weight(prefix + name, Fans(columns, rows // parts), parts=parts))
+    return Layer(path, tuple(weights), tuple(biases), width)
+
+
+def _attention(path: str, prefix: str, module: nn.MultiheadAttention) -> Layer:
+    weights, biases = [], []
+    for name, parameter in module.named_parameters():
+        if name in ("bias_k", "bias_v"):
+            continue
+        if parameter.dim() < 2:
+            biases.append(prefix + name)
+            continue
+        parts = 3 if name == "in_proj_weight" else 1
+        rows, columns = parameter.shape
+        weights.append(Weight(prefix + name, Fans(columns, rows // parts), parts=parts))
+    return Layer(path, tuple(weights), tuple(biases), module.embed_dim)
 
 
 def channels(layer: Weighted) -> int:
@@ -104,20 +125,40 @@ def fans(layer: Weighted) -> Fans:
     return Fans(kernel * layer.in_channels // layer.groups, kernel * layer.out_channels // layer.groups)
 
 
-def unit_dims(layer: Weighted) -> tuple[int, ...]:
-    """Return the dimensions of the weight to sum over for one output unit."""
-    if isinstance(layer, TRANSPOSED):
-        return (0, *range(2, layer.weight.dim()))
-    return tuple(range(1, layer.weight.dim()))
+def unit_dims(weight: torch.Tensor, unit: int) -> tuple[int, ...]:
+    """Return the dimensions of a weight to sum over for one output unit.
+
+    Args:
+        weight: of a layer.
+        unit: its dimension of the output units.
+    """
+    return tuple(dim for dim in range(weight.dim()) if dim != unit)
 
 
-def drop_bias(layer: Weighted) -> None:
+def drop_bias(layer: nn.Module) -> None:
     """Take away a bias that a following normalization subtracts again."""
-    layer.register_parameter("bias", None)
+    if isinstance(getattr(layer, "bias", None), nn.Parameter):
+        layer.register_parameter("bias", None)
 
 
-def add_bias(layer: Weighted) -> None:
-    """Give a layer a bias of zeros, if it has none."""
-    if layer.bias is None:
-        bias = torch.zeros(channels(layer), device=layer.weight.device, dtype=layer.weight.dtype)
+def add_bias(layer: nn.Module) -> None:
+    """Give a layer of torch's a bias of zeros, if it has none."""
+    if isinstance(layer, Weighted) and layer.bias is None:
+        weight = layer.weight
+        bias = torch.zeros(channels(layer), device=weight.device, dtype=weight.dtype)
         layer.register_parameter("bias", nn.Parameter(bias))
+
+
+def weights_of(network: nn.Module, anatomy: Anatomy) -> list[tuple[Layer, Weight, nn.Parameter]]:
+    """Return the weights of the layers that are trained and drawn at will, in the order of running.
+
+    Those are left out that are tied, parametrized, zero on purpose, or no parameter any more.
+    """
+    held = dict(network.named_parameters(remove_duplicate=False))
+    return [
+        (layer, weight, held[weight.name])
+        for layer in anatomy.layers
+        if layer.trained and not layer.tied and not layer.kept
+        for weight in layer.weights
+        if weight.name in held and held[weight.name].requires_grad
+    ]

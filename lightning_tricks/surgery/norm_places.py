@@ -1,23 +1,18 @@
 """Put norms into a network, swap them, move them and take them out."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
-from torch import Tensor, nn
+from torch import nn
 
-from lightning_tricks.surgery.layers import (
-    ACTIVATIONS,
-    Weighted,
-    add_bias,
-    called_layers,
-    drop_bias,
-    frozen,
-    weighted_layers,
-)
-from lightning_tricks.surgery.norms import after_norm, declare_norm, known, norm_layers
-from lightning_tricks.surgery.replace import put_beside, refill, replace_everywhere, sequentials
+from lightning_tricks.surgery.anatomy import Layer, Norm, layers_in, modules_of
+from lightning_tricks.surgery.attach import NORM, attach, attached, detach
+from lightning_tricks.surgery.layers import ACTIVATIONS, Weighted, add_bias, drop_bias, frozen
+from lightning_tricks.surgery.norms import after_norm, known
+from lightning_tricks.surgery.replace import replace_everywhere
 from lightning_tricks.surgery.torch_internals import BatchNormLayer, BatchOrInstanceNorm
+from lightning_tricks.surgery.watch import anatomy_of
 
 Position = Literal["before", "after"]
 
@@ -26,139 +21,134 @@ class Place(NamedTuple):
     """What a norm layer is to normalize."""
 
     width: int
-    """The number of features or channels."""
+    """Number of features or channels."""
     last: bool
     """Whether they are the last dimension, as after a linear layer, or the first after the batch."""
     dims: int | None
-    """The number of dimensions beside batch and channels; None if that cannot be told."""
+    """Number of dimensions beside batch and channels; None if that cannot be told."""
+
+    @classmethod
+    def of(cls, one: Layer | Norm) -> "Place":
+        """Return the place behind a layer, or that of a norm."""
+        last = one.last if isinstance(one, Norm) else one.dims is None
+        return cls(one.width, last, one.dims)
 
 
-class _AnyDims(BatchNormLayer):
-    def _check_input_dim(self, input: Tensor) -> None:
-        del input
+def remove_norms(network: nn.Module) -> int:
+    """Take out every norm, and return how many; layers of torch's without a bias get one."""
+    removed = _replace_norms(network, lambda place: nn.Identity())
+    for layer, _ in list(attached(network, NORM)):
+        detach(layer, NORM)
+        removed += 1
+    for _, module in layers_in(network, anatomy_of(network)) if removed else ():
+        add_bias(module)
+    return removed
 
 
-@declare_norm
-class FreeBatchNorm(_AnyDims):
-    """Batch norm of the second dimension, however many follow."""
-
-
-@declare_norm
-class LastBatchNorm(_AnyDims):
-    """Batch norm of the last dimension, however many there are before."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        return super().forward(input.movedim(-1, 1)).movedim(1, -1)
-
-
-@declare_norm
-class LastGroupNorm(nn.GroupNorm):
-    """Group norm of the last dimension: of each position on its own."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        return super().forward(input.reshape(-1, input.shape[-1])).view_as(input)
-
-
-def beside(layer: Weighted) -> Place:
-    """Return the place of a norm for the outputs of a weighted layer."""
-    if isinstance(layer, nn.Linear):
-        return Place(layer.out_features, last=True, dims=None)
-    return Place(layer.out_channels, last=False, dims=len(layer.kernel_size))
-
-
-def standing(norm: nn.Module) -> Place | None:
-    """Return the place that a norm layer has; None if it does not tell."""
-    if isinstance(norm, LastBatchNorm | LastGroupNorm):
-        width = norm.num_features if isinstance(norm, LastBatchNorm) else norm.num_channels
-        return Place(width, last=True, dims=None)
-    if isinstance(norm, nn.GroupNorm):
-        return Place(norm.num_channels, last=False, dims=None)
-    if isinstance(norm, BatchOrInstanceNorm):
-        dims = next((d for d in (1, 2, 3) if f"{d}d" in type(norm).__name__), None)
-        return Place(norm.num_features, last=False, dims=dims)
-    if isinstance(norm, nn.LayerNorm | nn.RMSNorm):
-        # Torchvision's and timm's `LayerNorm2d` work on the channels of images.
-        dims = 2 if "2d" in type(norm).__name__ else len(norm.normalized_shape) - 1
-        return Place(norm.normalized_shape[0], last=not dims, dims=dims or None)
-    return None
-
-
-def remove_norms(module: nn.Module) -> int:
-    """Take out every known norm layer, and return how many; layers without a bias get one."""
-    norms = norm_layers(module)
-    gone = {id(norm) for norm in norms if not after_norm(norm)}
-    for container in sequentials(module):
-        kept = [child for child in container if id(child) not in gone]
-        if len(kept) < len(container):
-            refill(container, kept)
-    for norm in norms:
-        _replace(module, norm, nn.Identity())
-    for layer in weighted_layers(module) if norms else ():
-        add_bias(layer)
-    return len(norms)
-
-
-def swap_norms(module: nn.Module, make: Callable[[Place], nn.Module]) -> int:
-    """Put new norms in the places of the known ones that a module has; return how many."""
-    swapped = 0
-    for norm in norm_layers(module):
-        place = standing(norm)
-        _replace(module, norm, nn.Identity() if place is None else make(place))
-        swapped += place is not None
+def swap_norms(network: nn.Module, make: Callable[[Place], nn.Module]) -> int:
+    """Put new norms in the places of those that a network has; return how many."""
+    swapped = _replace_norms(network, make)
+    modules = modules_of(network)
+    for layer in anatomy_of(network).layers:
+        for path in filter(None, (layer.path, layer.activation)):
+            if NORM in modules[path]._modules:
+                attach(modules[path], NORM, make(Place.of(layer)))
+                swapped += 1
     return swapped
 
 
-def _replace(module: nn.Module, norm: nn.Module, new: nn.Module) -> None:
-    """Put something in the place of a norm; what the norm does with its result stays."""
-    after = after_norm(norm)
-    replace_everywhere(module, norm, nn.Sequential(new, *after) if after else new)
+def _replace_norms(network: nn.Module, make: Callable[[Place], nn.Module]) -> int:
+    """Replace each norm by a module for its place; what the norm does with its result stays."""
+    modules, replaced = modules_of(network), 0
+    for norm in anatomy_of(network).norms:
+        if norm.path not in modules or isinstance(modules[norm.path], nn.Identity):
+            continue
+        old = modules[norm.path]
+        after = after_norm(old)
+        new = make(Place.of(norm)) if norm.width else nn.Identity()
+        replace_everywhere(network, old, nn.Sequential(new, *after) if after else new)
+        replaced += 1
+    return replaced
 
 
-def insert_norms(module: nn.Module, make: Callable[[Place], nn.Module]) -> int:
-    """Put a norm behind every hidden layer, and return how many.
+def insert_norms(network: nn.Module, make: Callable[[Place], nn.Module], position: Position) -> int:
+    """Put a norm behind every hidden layer, or behind the activation that follows; return how many.
 
-    Outside of `nn.Sequential` the layer becomes one, of itself and the norm. The projections of
-    `nn.MultiheadAttention` are left alone: it reads their weights.
+    A layer loses its bias where the norm takes that off again.
     """
-    hidden = called_layers(module)[:-1]
-    for layer in hidden:
-        put_beside(module, layer, after=make(beside(layer)))
+    modules = modules_of(network)
+    found = [(layer, m) for layer, m in layers_in(network, anatomy_of(network)) if layer.called]
+    hidden = [(layer, module) for layer, module in found if not layer.output]
+    for layer, module in hidden:
+        norm = make(Place.of(layer))
+        if position == "after" and layer.activation:
+            attach(modules[layer.activation], NORM, norm)
+        else:
+            attach(module, NORM, norm)
+            _drop_cancelled(module, norm)
     return len(hidden)
 
 
-def move_norms(module: nn.Module, position: Position) -> int:
-    """Put the norms of hidden layers before or after the activation that follows at once.
+def stays_before(network: nn.Module) -> bool:
+    """Tell whether no norm of a network stands behind an activation."""
+    if any(isinstance(layer, ACTIVATIONS) for layer, _ in attached(network, NORM)):
+        return False
+    pairs = (pair for container in _sequentials(network) for pair in itertools.pairwise(container))
+    return not any(isinstance(one, ACTIVATIONS) and known(other) for one, other in pairs)
+
+
+def move_norms(network: nn.Module, position: Position) -> None:
+    """Put the norms of hidden layers before or after the activation beside them in an `nn.Sequential`.
 
     A layer loses its bias where a norm that takes it off again comes next, and gets one where the norm
-    is moved away. Returns how many norms have an activation beside them in an `nn.Sequential`.
+    is moved away.
     """
-    count = 0
-    for container in sequentials(module):
-        children = list(container)
-        for index in range(len(children) - 2):
-            layer, *pair = children[index : index + 3]
-            if not isinstance(layer, Weighted):
-                continue
+    for container in _sequentials(network):
+        names = list(container._modules)
+        for layer, first, second in zip(names, names[1:], names[2:], strict=False):
+            module = container.get_submodule(layer)
+            pair = [container.get_submodule(first), container.get_submodule(second)]
             norms = [known(child) for child in pair]
             acts = [isinstance(child, ACTIVATIONS) for child in pair]
-            if norms == [True, False] == acts[::-1] or acts == [True, False] == norms[::-1]:
-                count += 1
-                if norms[0] != (position == "before"):
-                    children[index + 1 : index + 3] = pair[::-1]
-                    add_bias(layer)
-        for layer, following in itertools.pairwise(children):
-            if isinstance(layer, Weighted) and _cancels_bias(layer, following):
-                drop_bias(layer)
-        refill(container, children)
-    return count
+            beside = norms == acts[::-1] and sorted(norms) == [False, True]
+            if isinstance(module, Weighted) and beside and norms[0] != (position == "before"):
+                setattr(container, first, pair[1])
+                setattr(container, second, pair[0])
+                add_bias(module)
+        for module, following in itertools.pairwise(container):
+            _drop_cancelled(module, following)
 
 
-def _cancels_bias(layer: Weighted, following: nn.Module) -> bool:
-    """Tell whether what follows subtracts the mean of each channel, and a bias with it.
+def _sequentials(network: nn.Module) -> Iterator[nn.Sequential]:
+    """Walk the containers whose children run one after another."""
+    for found in list(network.modules()):
+        if isinstance(found, nn.Sequential) and type(found).forward is nn.Sequential.forward:
+            yield found
+
+
+def _drop_cancelled(layer: nn.Module, following: nn.Module) -> None:
+    """Take away the bias of a layer of torch's where what follows subtracts it with the channels' mean.
 
     Layer and group norm take the mean over channels with different biases. Instance norm behind a
     linear layer takes it over its features.
     """
+    if not isinstance(layer, Weighted) or type(layer).forward not in _OWN:
+        return
     kind = BatchNormLayer if isinstance(layer, nn.Linear) else BatchOrInstanceNorm
-    trained = not frozen(layer) and not frozen(following)
-    return isinstance(following, kind) and known(following) and trained
+    if isinstance(following, kind) and known(following) and not frozen(layer) and not frozen(following):
+        drop_bias(layer)
+
+
+_OWN = {
+    kind.forward
+    for kind in (
+        nn.Linear,
+        nn.Conv1d,
+        nn.Conv2d,
+        nn.Conv3d,
+        nn.ConvTranspose1d,
+        nn.ConvTranspose2d,
+        nn.ConvTranspose3d,
+    )
+}
+"""Forwards that do without a bias."""

@@ -1,13 +1,15 @@
 """The norm layers of a network: which there are, and which others may take the place of."""
 
+import copy
 from typing import TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from lightning_tricks.surgery.layers import frozen
-from lightning_tricks.surgery.torch_internals import BatchOrInstanceNorm
+from lightning_tricks.surgery.anatomy import Norm
+from lightning_tricks.surgery.torch_internals import BatchNormLayer, BatchOrInstanceNorm
 
-Norm = TypeVar("Norm", bound=nn.Module)
+Class = TypeVar("Class", bound=nn.Module)
 NORMS: tuple[type[nn.Module], ...] = (
     BatchOrInstanceNorm,  # batch and instance norm
     nn.GroupNorm,
@@ -32,20 +34,33 @@ _NORM_MODULES = {"torchvision.models.convnext", "timm.layers.norm", "timm.layers
 """Whose subclasses of torch's norms are declared: timm need not be there."""
 
 
-def norm_layers(module: nn.Module) -> list[nn.Module]:
-    """Return the norm layers that are not frozen, and that others may take the place of."""
-    return [m for m in module.modules() if known(m) and not frozen(m)]
+class _AnyDims(BatchNormLayer):
+    def _check_input_dim(self, input: Tensor) -> None:
+        del input
 
 
-def unknown_norms(module: nn.Module) -> list[nn.Module]:
-    """Return the norm layers that are not frozen, and whose class may do more than norm."""
-    return [m for m in module.modules() if isinstance(m, NORMS) and not known(m) and not frozen(m)]
+class FreeBatchNorm(_AnyDims):
+    """Batch norm of the second dimension, however many follow."""
 
 
-def declare_norm(kind: type[Norm]) -> type[Norm]:
+class LastBatchNorm(_AnyDims):
+    """Batch norm of the last dimension, however many there are before."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.movedim(-1, 1)).movedim(1, -1).contiguous()
+
+
+class LastGroupNorm(nn.GroupNorm):
+    """Group norm of the last dimension: of each position on its own."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.reshape(-1, input.shape[-1])).view(input.shape)
+
+
+def declare_norm(kind: type[Class]) -> type[Class]:
     """Say that a class is one of torch's norms, and then its own child modules, one after another.
 
-    A subclass of a norm that is not declared is left alone: it may do more than norm. To be called
+    A subclass of a norm that is not declared is left alone if it does more than norm. To be called
     where the network is built, for workers are other processes.
 
     Returns:
@@ -55,6 +70,10 @@ def declare_norm(kind: type[Norm]) -> type[Norm]:
     return kind
 
 
+for _own in (FreeBatchNorm, LastBatchNorm, LastGroupNorm):
+    declare_norm(_own)
+
+
 def known(layer: nn.Module) -> bool:
     """Tell whether a layer is one of torch's norms, or of a class that was declared to be one."""
     kind = type(layer)
@@ -62,5 +81,81 @@ def known(layer: nn.Module) -> bool:
 
 
 def after_norm(norm: nn.Module) -> list[nn.Module]:
-    """Return what a known norm does with its result, such as an activation."""
-    return [child for child in norm.children() if not isinstance(child, nn.Identity)]
+    """Return what a declared norm does with its result, such as an activation."""
+    declared = known(norm)
+    return [child for child in norm.children() if declared and not isinstance(child, nn.Identity)]
+
+
+def place_of(path: str, norm: nn.Module) -> Norm:
+    """Return what a known norm normalizes, by its class."""
+    if isinstance(norm, LastBatchNorm | LastGroupNorm):
+        width = norm.num_features if isinstance(norm, LastBatchNorm) else norm.num_channels
+        return Norm(path, width, last=True, dims=None)
+    if isinstance(norm, nn.GroupNorm):
+        return Norm(path, norm.num_channels, last=False, dims=None)
+    if isinstance(norm, BatchOrInstanceNorm):
+        dims = next((d for d in (1, 2, 3) if f"{d}d" in type(norm).__name__), None)
+        return Norm(path, norm.num_features, last=False, dims=dims)
+    if isinstance(norm, nn.LayerNorm | nn.RMSNorm):
+        # Torchvision's and timm's `LayerNorm2d` work on the channels of images.
+        dims = 2 if "2d" in type(norm).__name__ else len(norm.normalized_shape) - 1
+        return Norm(path, norm.normalized_shape[0], last=not dims, dims=dims or None)
+    return Norm(path, 0, last=False, dims=None)
+
+
+def normalizes(path: str, module: nn.Module, inputs: Tensor, output: Tensor) -> Norm | None:
+    """Return what a module normalizes, by what it does; None if it does anything else.
+
+    A norm keeps the shape, does not care for the scale of its inputs, and its gain, a vector, enters its
+    result linearly. That is tried on a copy, with inputs that the module was given.
+    """
+    gain = _gain(module)
+    if gain is None or inputs.shape != output.shape or not inputs.is_floating_point():
+        return None
+    try:
+        with torch.no_grad(), torch.random.fork_rng():
+            return _tried(path, copy.deepcopy(module).double().train(), gain, inputs.detach().double())
+    except Exception:  # the user's code may raise anything
+        return None
+
+
+def _gain(module: nn.Module) -> str | None:
+    """Return the name of the only parameter that may be the gain of a norm."""
+    named = list(module.named_parameters())
+    vectors = [name for name, p in named if p.dim() == 1 and p.numel() > 1 and "bias" not in name]
+    few = len(named) <= 2 and all(p.dim() == 1 for _, p in named)
+    return vectors[0] if few and len(vectors) == 1 else None
+
+
+def _tried(path: str, module: nn.Module, gain: str, inputs: Tensor) -> Norm | None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(inputs.shape, generator=generator, dtype=inputs.dtype) + 0.5
+    parameter = module.get_parameter(gain)
+    before = parameter.clone()
+
+    def result(gains: Tensor, given: Tensor) -> Tensor:
+        parameter.copy_(gains)
+        found: Tensor = module(given)
+        return found
+
+    whole = result(before, inputs)
+    step = 10 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+    ahead, behind = result(before + step, inputs) - whole, result(before - step, inputs) - whole
+    scaled = result(before, 30 * inputs)
+    alike = torch.allclose(scaled, whole, rtol=0.01, atol=0.01 * float(whole.abs().max()))
+    linear = torch.allclose(ahead, -behind, rtol=1e-4, atol=1e-6) and bool(ahead.any())
+    if not alike or not linear or torch.allclose(whole, result(before, torch.zeros_like(inputs) + 0.5)):
+        return None
+    first = torch.zeros_like(before)
+    first[0] = 1
+    changed = (result(before + first, inputs) - whole).abs() > 1e-9
+    width = before.numel()
+    axes = [
+        axis
+        for axis in range(1, inputs.dim())
+        if inputs.shape[axis] == width and not changed.movedim(axis, 0)[1:].any()
+    ]
+    if len(axes) != 1:
+        return None
+    last = (axes[0] == inputs.dim() - 1 and inputs.dim() != 2) or inputs.dim() == 2
+    return Norm(path, width, last=last, dims=None if last else inputs.dim() - 2)

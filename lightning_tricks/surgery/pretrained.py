@@ -12,11 +12,12 @@ from lightning_tricks.surgery.norms import NORMS
 def learned_norm(module: nn.Module) -> str:
     """Return the name of a norm that was trained before; empty if there is none.
 
-    All numbers of a parameter or statistic of a new norm are the same.
+    All numbers of a parameter of a new norm are the same. Its statistics need not be: one forward pass
+    in training mode, as of lazy layers, changes them.
     """
     for name, layer in module.named_modules():
         if isinstance(layer, NORMS):
-            state = [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]
+            state = list(layer.parameters(recurse=False))
             if any(bool((values != values.flatten()[0]).any()) for values in state if values.numel()):
                 return str(name)
     return ""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
 Convolution = nn.modules.conv._ConvNd
+TransposedConvolution = nn.modules.conv._ConvTransposeNd
 BatchNormLayer = nn.modules.batchnorm._BatchNorm
 BatchOrInstanceNorm = nn.modules.batchnorm._NormBase
 DropoutLayer = nn.modules.dropout._DropoutNd

@@ -1,46 +1,46 @@
 """Weight norm, whose parameters stand in the place of a layer's weight: lengths `g`, directions `v`."""
 
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
-from torch.nn.utils.parametrize import is_parametrized
 
-from lightning_tricks.errors import InputError
-from lightning_tricks.surgery.layers import TRANSPOSED, Weighted, unit_dims, weighted_layers
+from lightning_tricks.surgery.anatomy import Anatomy, Layer, Weight, layers_in, parameters_of
+from lightning_tricks.surgery.layers import unit_dims
+from lightning_tricks.surgery.watch import anatomy_of
 
 
-def normalize_weights(module: nn.Module) -> None:
-    """Put weight norm on every weighted layer of a module, in place.
+def normalize_weights(network: nn.Module) -> int:
+    """Put weight norm on every layer that has one weight of its own, in place; return on how many.
 
-    Raises:
-        InputError: if layers share one weight.
+    Layers whose weight is shared, parametrized or zero on purpose are left alone.
     """
-    layers = weighted_layers(module)
-    weights = [id(layer.weight) for layer in layers]
-    if len(set(weights)) < len(weights):
-        raise InputError("normalization 'weight' would untie layers that share one weight")
-    for layer in layers:
-        if not torch.linalg.vector_norm(layer.weight, dim=unit_dims(layer)).all():
+    count = 0
+    for layer, module in layers_in(network, anatomy_of(network)):
+        single = len(layer.weights) == 1 and isinstance(getattr(module, "weight", None), nn.Parameter)
+        if not single or layer.tied or layer.kept:
+            continue
+        weight, unit = module.get_parameter("weight"), layer.weights[0].unit
+        if not torch.linalg.vector_norm(weight, dim=unit_dims(weight, unit)).all():
             continue  # a unit of zeros has no direction
-        weight_norm(layer, dim=1 if isinstance(layer, TRANSPOSED) else 0)
+        weight_norm(module, dim=unit)
+        count += 1
+    return count
 
 
-def lengths(module: nn.Module) -> set[int]:
-    """Return the ids of the lengths `g` of a module's layers."""
-    layers = [layer for layer in module.modules() if is_parametrized(layer, "weight")]
-    held = [layer.parametrizations["weight"] for layer in layers]  # type: ignore[index]
-    return {id(parametrized.original0) for parametrized in held if hasattr(parametrized, "original0")}
-
-
-def trained_weight(layer: Weighted) -> nn.Parameter | None:
-    """Return the parameter that a layer's weight is, or is computed from; None if it is a constant.
+def trained_weights(
+    network: nn.Module, anatomy: Anatomy
+) -> Iterator[tuple[Layer, Weight, nn.Parameter]]:
+    """Walk the parameters that the weights of layers are, or are computed from, in the order of running.
 
     Under weight norm that is the direction `v`, of the weight's shape, and not the lengths `g`.
     """
-    held: Any = layer
-    if is_parametrized(layer, "weight"):
-        held = layer.parametrizations["weight"]  # type: ignore[index]  # a ModuleDict
-    matrices = [p for p in held.parameters(recurse=False) if p.dim() > 1]
-    return matrices[-1] if matrices else None
+    held = parameters_of(network)
+    for layer in anatomy.layers:
+        for weight in layer.weights:
+            name, _, last = weight.name.rpartition(".")
+            inside = ".".join(filter(None, (name, "parametrizations", last, "original1")))
+            parameter = held.get(weight.name, held.get(inside))
+            if parameter is not None and parameter.requires_grad:
+                yield layer, weight, parameter

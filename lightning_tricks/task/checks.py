@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -14,22 +14,20 @@ from torch import nn
 
 from lightning_tricks.data.in_memory import InMemoryData
 from lightning_tricks.errors import InputError
-from lightning_tricks.module.hooks import TricksHooks
+from lightning_tricks.flavors import is_lightning_module
 from lightning_tricks.module.tricks_module import Batch, TricksModule, accuracy
-from lightning_tricks.scores import monitored
 from lightning_tricks.space.space import Space
 from lightning_tricks.space.trick import stages
+from lightning_tricks.surgery.anatomy import Anatomy
 from lightning_tricks.surgery.pretrained import same_weights
 from lightning_tricks.surgery.unfit import check_fit
-from lightning_tricks.task.quiet import SILENT, quiet
-from lightning_tricks.task.task import Task, words
+from lightning_tricks.task.rehearsal import build, overrides, rehearse_module, rehearse_network, step
+from lightning_tricks.task.task import SAMPLES, Task, words
 from lightning_tricks.tricks.record import LEARNING, SURGERY, Tricks
 
 _FORWARD = ("scaling", *LEARNING)
 """The stages that need a forward of ours, which a LightningModule of the user's has not."""
 _FILTERED = (*_FORWARD, *SURGERY)
-_LIKE_TRIALS = ("accelerator", "precision")
-"""The arguments of the trials' Trainer that a rehearsal takes too."""
 
 
 @dataclass
@@ -79,26 +77,52 @@ class _Checks:
     left_out: dict[str, list[str]] = field(default_factory=dict)
     """The kinds by stage."""
     reasons: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    """What was found besides."""
     kept: bool = False
     """Whether the network comes with the same weights each time it is made."""
 
     def run(self) -> None:
         """Check one thing after another; a later one leans on the space that earlier ones left."""
         network = self._check_weights()
-        ours = () if isinstance(network, pl.LightningModule) else _FORWARD
-        for stage in [stage for stage in _FILTERED if stage not in ours]:
-            self._filter_kinds(stage, self._build)
-        module = self.task.module(self.baseline)
-        batch = self._check_shapes(module) if isinstance(module, TricksModule) else None
-        self._filter_kinds("optimizer", partial(_build_optimizer, module))
-        if batch is None:
-            self._rehearse(self.task.module(self._with("schedule", "constant")))
-            return
+        if is_lightning_module(network):
+            self._check_module(network)
+        else:
+            self._check_network()
+
+    def _check_network(self) -> None:
+        """Check what a plain network takes."""
+        module, batch = self._check_shapes()
+        self._say_if_unwatched(self.task.watched(self.baseline).anatomy)
         for stage in (*SURGERY, *LEARNING):
-            self._filter_kinds(stage, partial(self._learn, stage, batch))
+            self._filter_kinds(stage, partial(rehearse_network, self.task, batch, stage))
+        for stage in ("initialization", "transfer"):
+            self._filter_kinds(stage, partial(build, self.task))
+        module = rehearse_network(self.task, batch, "", self.baseline)
+        self._filter_kinds("optimizer", partial(step, module))
+
+    def _check_module(self, network: pl.LightningModule) -> None:
+        """Check what a LightningModule takes, by training it on a batch and validating it."""
+        if not overrides(network, "validation_step"):
+            raise InputError(
+                f"{type(network).__name__} has no validation_step, and trials are compared by what it "
+                "logs: write one, or set validation data and a monitor that it logs"
+            )
+        seen = self.task.watched(self.baseline)
+        _check_logged(self.task.monitor, list(seen.logged), "monitor")
+        self._check_plateau(list(seen.logged))
+        self._say_if_unwatched(seen.anatomy)
+        for stage in _FORWARD:
+            self._filter_kinds(stage, partial(build, self.task))
+        self._keep_what_fits(seen.anatomy)
+        for stage in (*SURGERY, "initialization", "transfer", "sharpness", "averaging"):
+            self._filter_kinds(stage, partial(rehearse_module, self.task, stage=stage))
+        module = rehearse_module(self.task, self._with("schedule", "constant"))
+        self._filter_kinds("optimizer", partial(step, module))
 
     def notes(self) -> Iterator[str]:
         """Say what the user should know."""
+        yield from self.lines
         if self.task.repeats > 1:
             samples = ""
             if isinstance(self.task.data, InMemoryData):
@@ -108,7 +132,8 @@ class _Checks:
             yield f"every trial trains its record {times}, and its score is the mean{samples}"
         if self.left_out:
             kinds = "; ".join(f"{stage} {', '.join(out)}" for stage, out in self.left_out.items())
-            yield f"left out of the search: {kinds} ({'; '.join(self.reasons)})"
+            reasons = "; ".join(dict.fromkeys(self.reasons))
+            yield f"left out of the search: {kinds} ({reasons})"
         if self.kept and self.space.domains["initialization"].extremes() != ("keep",):
             yield (
                 "the backbone comes with the same weights each time, which most trials draw anew: if "
@@ -138,7 +163,33 @@ class _Checks:
         self.kept = same_weights(*states)
         return made[0]
 
-    def _filter_kinds(self, stage: str, attempt: Any) -> None:
+    def _say_if_unwatched(self, anatomy: Anatomy) -> None:
+        """Say that the network could not be watched, or what of it no trial changes."""
+        if not anatomy.watched:
+            self.lines.append(
+                "the network could not be watched while it runs, so the order in which its layers were "
+                f"assigned is taken for the order in which they run ({anatomy.why})"
+            )
+        if anatomy.idle:
+            self.lines.append(
+                f"no trial trains {len(anatomy.idle)} parameters that the module's own optimizer leaves "
+                f"out, such as {anatomy.idle[0]}; to train all, set transfer to 'all'"
+            )
+
+    def _keep_what_fits(self, anatomy: Anatomy) -> None:
+        """Leave out of the search, unless the user asked for it, what the anatomy speaks against."""
+        if anatomy.attends or anatomy.copies:
+            why = (
+                f"{anatomy.copies[0][0]} is a copy of {anatomy.copies[0][1]}, which must stay alike"
+                if anatomy.copies
+                else "the module has attention, so it keeps its norms and weights"
+            )
+            for stage, own in (("normalization", "own"), ("initialization", "keep")):
+                kinds = set(self.space.domains[stage].extremes()) - {own, "torch"}
+                if stage not in self.space.changed and own in self.space.domains[stage].extremes():
+                    self._leave_out(stage, sorted(kinds), why)
+
+    def _filter_kinds(self, stage: str, attempt: Callable[[Tricks], Any]) -> None:
         """Leave out the kinds of a stage that an attempt refuses.
 
         Raises:
@@ -158,69 +209,43 @@ class _Checks:
         kind, reason = next(iter(refused.items()))
         if len(refused) == len(kinds):
             raise InputError(f"{reason}; leave {kind!r} out of {stage}")
-        self.space = self.space.without(stage, refused)
-        self.left_out.setdefault(stage, []).extend(refused)
-        self.reasons.append(reason)
+        self._leave_out(stage, list(refused), reason)
+
+    def _leave_out(self, stage: str, kinds: list[str], reason: str) -> None:
+        if kinds:
+            self.space = self.space.without(stage, kinds)
+            self.left_out.setdefault(stage, []).extend(kinds)
+            self.reasons.append(reason)
 
     def _with(self, stage: str, kind: Any) -> Tricks:
         """Return the baseline with a kind of a stage; others that may not fit are off."""
-        plain = self.task.tricks.plain().model_dump()
-        off = {name: plain[name] for name in _FILTERED if stage in _FILTERED}
-        if stage == "dropout":  # its places depend on the norms
-            del off["normalization"]
-        return self.task.tricks.parse({**self.baseline.model_dump(), **off, stage: {"kind": kind}})
+        record = self.baseline.model_dump()
+        if stage in _FILTERED:
+            off = {name: self._off(name) for name in _FILTERED}
+            if stage == "dropout":  # its places depend on the norms
+                del off["normalization"]
+            record |= off
+        return self.task.tricks.parse({**record, stage: {"kind": kind}})
 
-    def _build(self, tricks: Tricks) -> None:
-        try:
-            self.task.module(tricks)
-        except InputError:
-            raise
-        except Exception as error:  # the user's code may raise anything
-            raise InputError(f"the backbone cannot be made: {words(error)}") from None
+    def _off(self, stage: str) -> dict[str, str]:
+        """Return the kind of a stage that changes nothing, as far as the space has it."""
+        kinds = self.space.domains[stage].extremes()
+        options = stages(self.task.tricks)[stage]
+        neutral = next(kind for kind, option in options.items() if option.neutral)
+        return {"kind": neutral if neutral in kinds or "own" not in kinds else "own"}
 
-    def _learn(self, stage: str, batch: Batch, tricks: Tricks) -> None:
-        """Take the loss of a batch, as in training but in evaluation mode."""
-        module = self.task.module(tricks)
-        assert isinstance(module, TricksModule)
-        module.scaling = None  # it is not fitted
-        try:
-            with torch.no_grad():
-                module.eval().learned_loss(batch)
-        except Exception as error:
-            raise InputError(
-                f"{stage} {getattr(tricks, stage).kind!r} does not fit the backbone, the data or the "
-                f"loss: {words(error)}"
-            ) from None
-
-    def _check_shapes(self, module: TricksModule) -> Batch:
-        """Check the outputs for an example; return a few of its samples."""
+    def _check_shapes(self) -> tuple[TricksModule, Batch]:
+        """Check the outputs for an example; return a module, and a few of the example's samples."""
         names = [f"val/{name}" for name in ("loss", *self.task.metrics)]
         _check_logged(self.task.monitor, names, "monitor")
         self._check_plateau(names)
         inputs, targets = self.task.example()
+        module = build(self.task, self._with("normalization", self._off("normalization")["kind"]))
+        assert isinstance(module, TricksModule)
         self._filter_kinds("scaling", partial(_check_scaling, module, inputs))
         outputs = _outputs(module, inputs)
         _check_measures(self.task, outputs, targets)
-        return inputs[:4], targets[:4]
-
-    def _rehearse(self, module: pl.LightningModule) -> None:
-        """Train and validate a user's module on a batch, for what it logs and whether it runs."""
-        options = {name: v for name, v in self.task.trainer.items() if name in _LIKE_TRIALS}
-        few: dict[str, Any] = dict.fromkeys(("limit_train_batches", "limit_val_batches"), 1)
-        try:
-            with quiet(), torch.random.fork_rng():
-                trainer = pl.Trainer(**SILENT, **options, **few, max_epochs=1, num_sanity_val_steps=0)
-                trainer.fit(module, datamodule=self.task.data)
-        except InputError:
-            raise
-        except SystemExit:  # so Lightning answers Ctrl-C
-            raise KeyboardInterrupt from None
-        except Exception as error:
-            raise InputError(f"a first batch cannot be trained: {words(error)}") from None
-        finally:
-            self.task.data.trainer = None
-        monitored(trainer, self.task.monitor)
-        self._check_plateau(sorted(trainer.callback_metrics))
+        return module, (inputs[:SAMPLES], targets[:SAMPLES])
 
     def _check_plateau(self, logged: list[str]) -> None:
         def attempt(tricks: Tricks) -> None:
@@ -228,11 +253,6 @@ class _Checks:
                 _check_logged(self.task.plateau, logged, "validation_loss")
 
         self._filter_kinds("schedule", attempt)
-
-
-def _build_optimizer(module: TricksHooks, tricks: Tricks) -> None:
-    subject = module.tricks_subject
-    tricks.optimizer.build(tricks.weight_decay.groups(subject), subject)
 
 
 def _check_scaling(module: TricksModule, inputs: torch.Tensor, tricks: Tricks) -> None:

@@ -1,38 +1,72 @@
-"""A Trainer that writes nothing and prints nothing."""
+"""Trainers that write nothing and print nothing."""
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-SILENT: Mapping[str, Any] = {
+import pytorch_lightning as pl
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+
+from lightning_tricks.flavors import FLAVORS, Flavor, adapt
+
+_SILENT: Mapping[str, Any] = {
     "devices": 1,
     "logger": False,
     "enable_checkpointing": False,
     "enable_progress_bar": False,
     "enable_model_summary": False,
+    "num_sanity_val_steps": 0,
 }
-"""Its arguments."""
+
+
+def silent_trainer(
+    flavor: Flavor,
+    *,
+    callbacks: Sequence[pl.Callback] = (),
+    plugins: Sequence[Any] = (),
+    **settings: Any,
+) -> pl.Trainer:
+    """Return a Trainer that trains in this process, whatever launcher left its variables behind.
+
+    Args:
+        flavor: of the Trainer, to which callbacks and plugins are adapted.
+        callbacks: of the Trainer.
+        plugins: of the Trainer, beside the environment.
+        settings: further arguments, in place of the silent ones too.
+
+    Raises:
+        MisconfigurationException: if they ask for a device that is not there.
+    """
+    own = {
+        "plugins": [adapt(plugin, flavor) for plugin in (LightningEnvironment(), *plugins)],
+        "callbacks": [adapt(callback, flavor) for callback in callbacks],
+    }
+    trainer: pl.Trainer = flavor.package.Trainer(**{**_SILENT, **own, **settings})
+    return trainer
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep Lightning from printing its several lines about each fit."""
-    # Where the package `lightning` is installed too, loggers go by its names.
-    names = (
-        *(f"{trainer}.utilities.rank_zero" for trainer in ("pytorch_lightning", "lightning.pytorch")),
-        *(f"{fabric}.utilities.distributed" for fabric in ("lightning_fabric", "lightning.fabric")),
-        "pytorch_lightning.trainer.connectors.checkpoint_connector",
-        "pytorch_lightning.trainer.connectors.signal_connector",
-    )
+    names = [
+        name
+        for flavor in FLAVORS
+        for name in (
+            f"{flavor.trainer}.utilities.rank_zero",
+            f"{flavor.fabric}.utilities.distributed",
+            f"{flavor.trainer}.trainer.connectors.checkpoint_connector",
+            f"{flavor.trainer}.trainer.connectors.signal_connector",
+        )
+    ]
     levels = {logger: logger.level for logger in map(logging.getLogger, names)}
     for logger in levels:
         logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             # Advice about workers and devices, and torch's own deprecations inside Lightning.
-            warnings.filterwarnings("ignore", module=r"pytorch_lightning\..*")
+            warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning\.pytorch)\..*")
             yield
     finally:
         for logger, level in levels.items():

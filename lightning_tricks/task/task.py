@@ -1,5 +1,6 @@
 """`Task`: what the user brings to a study."""
 
+import copy
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -8,17 +9,26 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
 
 from lightning_tricks.data.in_memory import InMemoryData
 from lightning_tricks.data.loaders import LoaderData, data_module, fresh
 from lightning_tricks.errors import InputError, check_name, one_line, shown
+from lightning_tricks.flavors import adapt, check_one_flavor, flavor_of, is_lightning_module
 from lightning_tricks.module.conversion import with_tricks
 from lightning_tricks.module.hooks import TricksHooks
 from lightning_tricks.module.tricks_module import Measure, TricksModule, accuracy
 from lightning_tricks.scores import Mode
+from lightning_tricks.surgery.unfit import check_fit
+from lightning_tricks.surgery.watch import watch
 from lightning_tricks.task import fingerprint
+from lightning_tricks.task.watching import Watched, makes_new, prepare, structure_of, watch_training
 from lightning_tricks.tricks.record import Tricks
+from lightning_tricks.tricks.scaling import Cast, takes_tokens
+
+SAMPLES = 4
+"""Number of samples that a network is watched with."""
 
 
 @dataclass(frozen=True)
@@ -144,23 +154,33 @@ class Task:
         if not self.splits_vary:
             return self
         alike = replace(self, data=self.data.split_anew(seed), own_splits=False)
-        vars(alike)["fingerprint"] = self.fingerprint  # it is the same data, which need no second look
+        for known in ("fingerprint", "_makes_new", "_seen"):  # it is the same data, looked at once
+            vars(alike)[known] = getattr(self, known)
         return alike
 
     def module(self, tricks: Tricks) -> TricksHooks:
         """Return a new module; its weights come from torch's random state."""
         backbone = self.backbone(tricks)
-        if isinstance(backbone, pl.LightningModule):
+        check_fit(backbone)
+        copied = not self._makes_new
+        if is_lightning_module(backbone):
+            seen = self.watched(tricks, backbone)
+            if seen.late:
+                prepare(backbone, self.data_of(backbone), self.rehearsed)
             return with_tricks(
                 backbone,
                 tricks,
                 monitor=self.monitor,
                 mode=self.mode,
                 validation_loss=self.plateau,
+                anatomy=seen.anatomy,
+                copied=copied,
             )
         module = TricksModule(
             backbone,
             tricks,
+            anatomy=self.watched(tricks, backbone).anatomy,
+            copied=copied,
             loss=self.loss,
             metrics=self.metrics,
             monitor=self.monitor,
@@ -172,6 +192,59 @@ class Task:
         if self.compiled:
             module.backbone.compile()
         return module
+
+    @functools.cached_property
+    def _makes_new(self) -> bool:
+        """Whether the networks of two trials share nothing, so that none need be copied."""
+        return makes_new(lambda: self.backbone(self.reference()))
+
+    @functools.cached_property
+    def _seen(self) -> dict[str, Watched]:
+        """What was seen of networks, by their structure."""
+        return {}
+
+    @property
+    def rehearsed(self) -> dict[str, Any]:
+        """Arguments of the trials' Trainer that a rehearsal takes too."""
+        return {k: v for k, v in self.trainer.items() if k in ("accelerator", "precision")}
+
+    def watched(self, tricks: Tricks, network: nn.Module | None = None) -> Watched:
+        """Return what the network for a record does with a batch, before it is changed.
+
+        Args:
+            tricks: the record.
+            network: of its structure, if there is one; it is left alone.
+
+        Raises:
+            InputError: if a LightningModule cannot be trained on a batch.
+        """
+
+        def make() -> Any:
+            made = self.backbone(tricks)
+            return made if self._makes_new else copy.deepcopy(made)
+
+        with isolate_rng():
+            network = make() if network is None else network
+            structure = structure_of(network)
+            if structure not in self._seen:
+                if is_lightning_module(network):
+                    self._seen[structure] = watch_training(make, self.data_of, self.rehearsed)
+                else:
+                    inputs = Cast(tokens=takes_tokens(network))(self.example()[0][:SAMPLES])
+                    self._seen[structure] = Watched(watch(make(), [inputs]))
+            return self._seen[structure]
+
+    def data_of(self, module: pl.LightningModule) -> pl.LightningDataModule:
+        """Return the data as the Trainer of a module takes them.
+
+        Raises:
+            InputError: if module and data module are the user's own, and of different flavors.
+        """
+        flavor = flavor_of(module)
+        if not isinstance(module, TricksModule) and not isinstance(self.data, InMemoryData | LoaderData):
+            check_one_flavor(flavor, data_module=self.data)
+        data: pl.LightningDataModule = adapt(copy.copy(self.data), flavor)
+        return data
 
     def example(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the first validation batch, as the data module gives it.
@@ -215,7 +288,8 @@ class Task:
             return "test" in self.data.splits
         if isinstance(self.data, LoaderData):
             return "test" in self.data.loaders
-        return type(self.data).test_dataloader is not pl.LightningDataModule.test_dataloader
+        lightnings = flavor_of(self.data).package.LightningDataModule
+        return bool(type(self.data).test_dataloader is not lightnings.test_dataloader)
 
     def _layers(self) -> str:
         with torch.random.fork_rng():

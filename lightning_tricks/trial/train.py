@@ -8,16 +8,17 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
 from lightning_tricks.errors import InputError, one_line
+from lightning_tricks.flavors import STANDALONE, Flavor, flavor_of
 from lightning_tricks.module.health import Diverged
 from lightning_tricks.module.hooks import TricksHooks
 from lightning_tricks.redaction import redacted
-from lightning_tricks.task.quiet import SILENT, quiet
+from lightning_tricks.task.quiet import quiet, silent_trainer
 from lightning_tricks.task.task import Task
 from lightning_tricks.trial.callback import TrialCallback
 from lightning_tricks.trial.checkpoints import PlainCheckpoints
@@ -71,23 +72,21 @@ def train(
 def _fit(watcher: TrialCallback, devices: int) -> Result:
     """Train once, from the checkpoint if there is one."""
     module: TricksHooks | None = None
+    task = watcher.task
     with quiet():
         saved = watcher.saved()
         pl.seed_everything(watcher.seed, verbose=False)
         try:
-            module = watcher.task.module(watcher.tricks)
+            module = task.module(watcher.tricks)
             module.logs_training = False  # the watcher reads it from the module
-            trainer_of(watcher.task, devices, [watcher]).fit(
-                module, datamodule=watcher.task.data, ckpt_path=saved, weights_only=True
-            )
+            trainer, data = trainer_of(task, devices, [watcher], flavor_of(module)), task.data_of(module)
+            trainer.fit(module, datamodule=data, ckpt_path=saved, weights_only=True)
             return result_of(watcher, module)
         except (Exception, SystemExit) as error:  # the user's code may raise anything
             # Lightning turns a signal into `SystemExit`.
             if isinstance(error, Interrupted) or watcher.interrupted():
                 raise Interrupted from None
             return result_of(watcher, module, error)
-        finally:
-            watcher.task.data.trainer = None  # which holds the module and all that it refers to
 
 
 def result_of(
@@ -128,23 +127,24 @@ def _ending(watcher: TrialCallback, error: BaseException | None = None) -> Resul
     return Result("complete")
 
 
-def trainer_of(task: Task, devices: int = 1, callbacks: Sequence[pl.Callback] = ()) -> pl.Trainer:
-    """Return the Trainer of a trial.
+def trainer_of(
+    task: Task, devices: int = 1, callbacks: Sequence[pl.Callback] = (), flavor: Flavor = STANDALONE
+) -> pl.Trainer:
+    """Return the Trainer of a trial, of a flavor.
 
     Raises:
         MisconfigurationException: if the task asks for a device that is not there.
     """
-    defaults = {
-        **SILENT,
+    defaults: dict[str, Any] = {
         "devices": devices,
         "strategy": "auto" if devices == 1 else "ddp",
-        "num_sanity_val_steps": 0,
-        # Slurm's environment, say, is not about a trial.
-        "plugins": [LightningEnvironment(), PlainCheckpoints()],
         # On a GPU, the same seed gives the same bits only if torch is asked for it.
         "deterministic": "warn" if torch.cuda.is_available() else None,
+        "max_epochs": task.epochs,
     }
-    return pl.Trainer(**{**defaults, **task.trainer}, max_epochs=task.epochs, callbacks=[*callbacks])
+    return silent_trainer(
+        flavor, callbacks=callbacks, plugins=[PlainCheckpoints()], **{**defaults, **task.trainer}
+    )
 
 
 def _size(module: pl.LightningModule) -> int:

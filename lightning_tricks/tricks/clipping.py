@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from lightning_tricks.space.domains import Float
 from lightning_tricks.space.trick import Trick
-from lightning_tricks.surgery.layers import hidden_layers, unit_dims
+from lightning_tricks.surgery.layers import unit_dims
 from lightning_tricks.surgery.torch_internals import foreach_mul_, foreach_norm
-from lightning_tricks.surgery.weight_norm import trained_weight
+from lightning_tricks.surgery.watch import anatomy_of
+from lightning_tricks.surgery.weight_norm import trained_weights
 
 
 class ClippingTrick(Trick):
@@ -111,9 +112,9 @@ class AdaptiveClipping(ClippingTrick):
     def clip(self, module: nn.Module, gradients: Sequence[Tensor], norm: Tensor) -> Tensor:
         del gradients
         clipped = torch.zeros_like(norm, dtype=torch.bool)
-        for layer in hidden_layers(module):
-            weight, dims = trained_weight(layer), unit_dims(layer)
-            if weight is not None and weight.grad is not None:
+        for layer, held, weight in trained_weights(module, anatomy_of(module)):
+            dims = unit_dims(weight, held.unit)
+            if not layer.output and weight.grad is not None:
                 length = torch.linalg.vector_norm(weight, dim=dims, keepdim=True)
                 limit = self.ratio * length.clamp_min(1e-3)
                 norms = torch.linalg.vector_norm(weight.grad, dim=dims, keepdim=True)

@@ -1,37 +1,66 @@
-"""Weight initialisation of linear and convolutional layers, with their true fans.
+"""Weight initialisation of the layers of a network, with their true fans.
 
-Biases become zero. The head, which no activation follows, gets the gain 1.
+Biases become zero. Outputs, which no activation follows, get the gain 1, and so do recurrent layers and
+attention. Layers whose weights are tied to others, parametrized or zero on purpose stay as they are.
 """
 
 import math
 from abc import abstractmethod
 from typing import Annotated, ClassVar, Literal
 
+import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
+from lightning_tricks.errors import InputError
 from lightning_tricks.space.domains import Float
 from lightning_tricks.space.trick import Trick
-from lightning_tricks.surgery.layers import Fans, Weighted, fans, weighted_layers
+from lightning_tricks.surgery.anatomy import Fans, parameters_of
+from lightning_tricks.surgery.layers import LOOKED_FOR, weights_of
+from lightning_tricks.surgery.watch import anatomy_of
 
 
 class InitializationTrick(Trick):
-    """How the weights of linear and convolutional layers are drawn."""
+    """How the weights of layers are drawn."""
+
+    kind: str
 
     def apply(self, module: nn.Module) -> None:
-        """Draw the weights of every weighted layer of a module anew, in place.
+        """Draw the weights of every layer of a network again, in place.
 
         Before weight norm is put on: a weight that is computed cannot be drawn.
+
+        Raises:
+            InputError: if there is no weight that may be drawn.
         """
-        layers = weighted_layers(module)
-        for layer in layers:
-            self.draw(layer, fans(layer), head=layer is layers[-1])
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+        anatomy = anatomy_of(module)
+        found = weights_of(module, anatomy)
+        if not found:
+            raise InputError(
+                f"initialization {self.kind!r} found nothing to draw: looked for {LOOKED_FOR}; to keep "
+                "the weights as they are, set initialization to 'keep'"
+            )
+        held = parameters_of(module)
+        for layer, weight, parameter in found:
+            plain = layer.output or weight.parts > 1 or len(layer.weights) > 1
+            with torch.no_grad():
+                for part in parameter.chunk(weight.parts, weight.unit):
+                    drawn = torch.empty_like(part, memory_format=torch.contiguous_format)
+                    self.draw(drawn, weight.fans, head=plain)
+                    part.copy_(drawn)
+            for bias in layer.biases:
+                if bias in held and held[bias].requires_grad:
+                    nn.init.zeros_(held[bias])
 
     @abstractmethod
-    def draw(self, layer: Weighted, fans: Fans, head: bool) -> None:
-        """Draw the weight of one layer in place."""
+    def draw(self, weight: Tensor, fans: Fans, head: bool) -> None:
+        """Draw a weight in place.
+
+        Args:
+            weight: of one layer, or one gate of it.
+            fans: its true ones.
+            head: whether no activation such as ReLU follows.
+        """
 
 
 class _AsItIs(InitializationTrick):
@@ -40,8 +69,8 @@ class _AsItIs(InitializationTrick):
     def apply(self, module: nn.Module) -> None:
         del module
 
-    def draw(self, layer: Weighted, fans: Fans, head: bool) -> None:
-        del layer, fans, head
+    def draw(self, weight: Tensor, fans: Fans, head: bool) -> None:
+        del weight, fans, head
 
 
 class TorchInitialization(_AsItIs):
@@ -73,17 +102,17 @@ class UniformInitialization(InitializationTrick):
     kind: Literal["uniform"] = "uniform"
     bound: Annotated[float, Float(0.5, 3.0, log=True)] = Field(1.0, gt=0)
 
-    def draw(self, layer: Weighted, fans: Fans, head: bool) -> None:
+    def draw(self, weight: Tensor, fans: Fans, head: bool) -> None:
         del head
         bound = self.bound / math.sqrt(fans.inputs)
-        nn.init.uniform_(layer.weight, -bound, bound)
+        nn.init.uniform_(weight, -bound, bound)
 
 
 class _Normal(InitializationTrick):
     """w ~ N(0, std²), with the std of the variant."""
 
-    def draw(self, layer: Weighted, fans: Fans, head: bool) -> None:
-        nn.init.normal_(layer.weight, std=self.std(fans, head))
+    def draw(self, weight: Tensor, fans: Fans, head: bool) -> None:
+        nn.init.normal_(weight, std=self.std(fans, head))
 
     @abstractmethod
     def std(self, fans: Fans, head: bool) -> float:
@@ -156,10 +185,10 @@ class GlorotUniform(InitializationTrick):
 
     kind: Literal["glorot_uniform"] = "glorot_uniform"
 
-    def draw(self, layer: Weighted, fans: Fans, head: bool) -> None:
+    def draw(self, weight: Tensor, fans: Fans, head: bool) -> None:
         del head
         bound = math.sqrt(6 / (fans.inputs + fans.outputs))
-        nn.init.uniform_(layer.weight, -bound, bound)
+        nn.init.uniform_(weight, -bound, bound)
 
 
 class HeNormal(_Normal):
@@ -183,9 +212,9 @@ class HeUniform(InitializationTrick):
 
     kind: Literal["he_uniform"] = "he_uniform"
 
-    def draw(self, layer: Weighted, fans: Fans, head: bool) -> None:
+    def draw(self, weight: Tensor, fans: Fans, head: bool) -> None:
         bound = math.sqrt((3 if head else 6) / fans.inputs)
-        nn.init.uniform_(layer.weight, -bound, bound)
+        nn.init.uniform_(weight, -bound, bound)
 
 
 class Orthogonal(InitializationTrick):
@@ -198,9 +227,9 @@ class Orthogonal(InitializationTrick):
     kind: Literal["orthogonal"] = "orthogonal"
     gain: float = Field(math.sqrt(2), gt=0)
 
-    def draw(self, layer: Weighted, fans: Fans, head: bool) -> None:
+    def draw(self, weight: Tensor, fans: Fans, head: bool) -> None:
         del fans
-        nn.init.orthogonal_(layer.weight, 1.0 if head else self.gain)
+        nn.init.orthogonal_(weight, 1.0 if head else self.gain)
 
 
 Initialization = (

@@ -1,9 +1,9 @@
 """Normalization: batch, layer, group or weight norm on the hidden layers.
 
 A backbone that has norms gets others in their places, whatever module they stand in. One that has
-none gets a norm beside every hidden layer: before the activation (as Ioffe and Szegedy, 2015) or,
-where `nn.Sequential` shows the activation, after it. A norm of a class that may do more, such as an
-activation, is left alone, unless `declare_norm` says what it does.
+none gets a norm behind every hidden layer: before the activation (as Ioffe and Szegedy, 2015) or,
+where the activation is a module, after it. A norm that does more, such as an activation, is left alone,
+unless `declare_norm` says what it does.
 """
 
 import warnings
@@ -17,20 +17,19 @@ from lightning_tricks.errors import InputError
 from lightning_tricks.space.domains import Choice, Int
 from lightning_tricks.space.trick import Trick
 from lightning_tricks.surgery.norm_places import (
-    FreeBatchNorm,
-    LastBatchNorm,
-    LastGroupNorm,
     Place,
     Position,
     insert_norms,
     move_norms,
     remove_norms,
+    stays_before,
     swap_norms,
 )
-from lightning_tricks.surgery.norms import unknown_norms
+from lightning_tricks.surgery.norms import FreeBatchNorm, LastBatchNorm, LastGroupNorm
+from lightning_tricks.surgery.watch import anatomy_of
 from lightning_tricks.surgery.weight_norm import normalize_weights
 
-_MAY_DO_MORE = "which may do more than norm, such as an activation"
+_MORE = "which do more than norm, such as an activation"
 _DECLARE = "say with declare_norm that it is a norm, and then its child modules in turn"
 
 
@@ -57,7 +56,7 @@ class NoNormalization(NormalizationTrick):
     kind: Literal["none"] = "none"
 
     def apply(self, module: nn.Module) -> None:
-        _warn_of_unknown(self.kind, module)
+        _warn_of_mixed(self.kind, module)
         remove_norms(module)
 
 
@@ -75,30 +74,31 @@ class OwnNormalization(NormalizationTrick):
 
 
 class _LayerwiseNorm(NormalizationTrick):
-    """A norm layer in the place of each that the backbone has, or beside every hidden layer."""
+    """A norm layer in the place of each that the backbone has, or behind every hidden layer."""
 
     kind: str
     position: Annotated[Position, Choice("before", "after")] = "before"
 
     def apply(self, module: nn.Module) -> None:
-        unknown = _unknown(module)
+        mixed = ", ".join(anatomy_of(module).mixed)
         if swap_norms(module, self.layer):
-            _warn_of_unknown(self.kind, module)
-        elif unknown:
+            _warn_of_mixed(self.kind, module)
+        elif mixed:
             raise InputError(
-                f"normalization {self.kind!r} found nothing to act on: all norms are of {unknown}, "
-                f"{_MAY_DO_MORE}; set normalization to 'own', or {_DECLARE}"
+                f"normalization {self.kind!r} found nothing to act on: all norms are of {mixed}, "
+                f"{_MORE}; set normalization to 'own', or {_DECLARE}"
             )
-        elif not insert_norms(module, self.layer):
+        elif not insert_norms(module, self.layer, self.position):
             raise InputError(
                 f"normalization {self.kind!r} found nothing to act on: looked for norm layers, and "
-                "for nn.Linear and convolutions other than the last"
+                "for linear and convolutional layers other than the outputs; to keep the network as it "
+                "is, set normalization to 'own'"
             )
-        moved = move_norms(module, self.position)
-        if self.position == "after" and not moved:
+        move_norms(module, self.position)
+        if self.position == "after" and stays_before(module):
             warnings.warn(
-                f"normalization {self.kind!r} stays before the activations: looked in nn.Sequential "
-                "for a norm that an activation follows",
+                f"normalization {self.kind!r} stays before the activations: looked for activation "
+                "modules that are called once, behind a layer",
                 stacklevel=2,
             )
 
@@ -171,24 +171,23 @@ class WeightNorm(NormalizationTrick):
     kind: Literal["weight"] = "weight"
 
     def apply(self, module: nn.Module) -> None:
-        _warn_of_unknown(self.kind, module)
+        _warn_of_mixed(self.kind, module)
         remove_norms(module)
 
     def wrap(self, module: nn.Module) -> None:
-        normalize_weights(module)
+        if not normalize_weights(module):
+            raise InputError(
+                "normalization 'weight' found nothing to act on: looked for layers with one weight that "
+                "is neither shared nor parametrized; to keep the norms of the network, set "
+                "normalization to 'own'"
+            )
 
 
-def _unknown(module: nn.Module) -> str:
-    """Name the classes of the norms that are left alone."""
-    kinds = {type(norm) for norm in unknown_norms(module)}
-    return ", ".join(sorted(f"{kind.__module__}.{kind.__qualname__}" for kind in kinds))
-
-
-def _warn_of_unknown(kind: str, module: nn.Module) -> None:
-    if unknown := _unknown(module):
+def _warn_of_mixed(kind: str, module: nn.Module) -> None:
+    if mixed := ", ".join(anatomy_of(module).mixed):
         warnings.warn(
-            f"normalization {kind!r} leaves the norms of {unknown} alone, {_MAY_DO_MORE}; to have "
-            f"them changed, {_DECLARE}",
+            f"normalization {kind!r} leaves the norms of {mixed} alone, {_MORE}; to have them changed, "
+            f"{_DECLARE}",
             stacklevel=4,
         )
 

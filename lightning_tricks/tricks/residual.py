@@ -14,8 +14,8 @@ from torchvision.ops import StochasticDepth
 from lightning_tricks.errors import InputError
 from lightning_tricks.space.domains import Float
 from lightning_tricks.space.trick import Trick
+from lightning_tricks.surgery.attach import DEPTH, attach
 from lightning_tricks.surgery.branches import Branch, branches
-from lightning_tricks.surgery.replace import put_beside
 
 LOOKED = "looked with torch.fx for sums of a path and its shortcut"
 
@@ -120,7 +120,7 @@ class LinearStochasticDepth(ResidualTrick):
             if isinstance(end, StochasticDepth):
                 end.p = rate
             elif branch.end and branch.alone:
-                put_beside(module, end, after=StochasticDepth(rate, "row"))
+                attach(end, DEPTH, StochasticDepth(rate, "row"))
             else:
                 continue
             changed += 1

@@ -104,6 +104,11 @@ class Cast(nn.Module):
         return self.tokens and inputs.dtype in (torch.int16, torch.int32, torch.int64)
 
 
+def takes_tokens(network: nn.Module) -> bool:
+    """Tell whether a network looks its inputs up in an embedding."""
+    return any(isinstance(layer, (nn.Embedding, nn.EmbeddingBag)) for layer in network.modules())
+
+
 class ScalingTrick(Trick):
     """How inputs are scaled."""
 

@@ -1,6 +1,6 @@
 """Which layers of a pretrained network learn, and how fast: fine-tuning.
 
-The layers are the weighted ones in the order of registration; what stands between two of them, such
+The layers are the weighted ones in the order in which they run; what stands between two of them, such
 as a norm, goes with the one before.
 """
 
@@ -11,17 +11,26 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 from torch import nn
 
+from lightning_tricks.errors import InputError
 from lightning_tricks.space.domains import Float
 from lightning_tricks.space.trick import Trick
-from lightning_tricks.surgery.layers import DROPOUTS, weighted_layers
+from lightning_tricks.surgery.anatomy import modules_of, parameters_of
+from lightning_tricks.surgery.layers import DROPOUTS
 from lightning_tricks.surgery.norms import NORMS
+from lightning_tricks.surgery.watch import anatomy_of
+
+_OUTPUTS_ONLY = "all layers are outputs"
 
 
 class TransferTrick(Trick):
     """What becomes of the layers that were trained before."""
 
     def freeze(self, module: nn.Module) -> list[nn.Module]:
-        """Freeze layers of a module; return those modules that are to stay in evaluation mode."""
+        """Freeze layers of a module; return those modules that are to stay in evaluation mode.
+
+        Raises:
+            InputError: if the trick would act on nothing.
+        """
         del module
         return []
 
@@ -30,7 +39,7 @@ class TransferTrick(Trick):
         """Return what the learning rate of a layer is multiplied with.
 
         Args:
-            place: of the layer: 0 for the first, 1 for the head.
+            place: of the layer: 0 for the first, 1 for the outputs.
         """
 
     def split(self, groups: Sequence[dict[str, Any]], module: nn.Module, lr: float) -> list[Any]:
@@ -39,7 +48,7 @@ class TransferTrick(Trick):
         Args:
             groups: of the parameters of a module.
             module: the module.
-            lr: the learning rate of the head.
+            lr: the learning rate of the outputs.
         """
         found = places(module)
         parts: dict[tuple[int, float], list[nn.Parameter]] = {}
@@ -67,7 +76,7 @@ class WholeNetwork(TransferTrick):
 class DiscriminativeRates(TransferTrick):
     """η_i = η·first^(1 − i/(L − 1)) for the i-th of L layers (Howard and Ruder, 2018).
 
-    The head learns at the full rate, the first layer at the share `first` of it: what early layers
+    Outputs learn at the full rate, the first layer at the share `first` of it: what early layers
     see in images or words is much the same for all tasks.
 
     When it helps: for pretrained networks on data like those that they were trained on. The less alike
@@ -78,6 +87,11 @@ class DiscriminativeRates(TransferTrick):
     kind: Literal["discriminative"] = "discriminative"
     first: Annotated[float, Float(1e-3, 1.0, log=True)] = Field(0.1, gt=0, le=1)
 
+    def freeze(self, module: nn.Module) -> list[nn.Module]:
+        if not anatomy_of(module).hidden:
+            raise InputError(f"transfer {self.kind!r} would change no learning rate: {_OUTPUTS_ONLY}")
+        return []
+
     def rate(self, place: float) -> float:
         return float(self.first ** (1 - place))
 
@@ -85,7 +99,8 @@ class DiscriminativeRates(TransferTrick):
 class FrozenLayers(TransferTrick):
     """The first `share` of the layers stays as it is, its norms use the statistics that they have.
 
-    The head is never frozen. Early layers are the general ones (Yosinski et al., 2014).
+    Outputs and what is tied to them are never frozen. Early layers are the general ones (Yosinski et
+    al., 2014).
 
     When it helps: for pretrained networks with few samples of a similar kind; it saves time too. With
     many samples let all layers learn.
@@ -93,38 +108,60 @@ class FrozenLayers(TransferTrick):
 
     searched: ClassVar[bool] = False
     kind: Literal["frozen"] = "frozen"
-    share: Annotated[float, Float(0.3, 0.9)] = Field(0.5, ge=0, le=1)
+    share: Annotated[float, Float(0.3, 0.9)] = Field(0.5, gt=0, le=1)
 
     def freeze(self, module: nn.Module) -> list[nn.Module]:
-        layers = weighted_layers(module)
-        count = min(int(self.share * len(layers)), len(layers) - 1)
-        if count < 1:
-            return []
-        kept = []
-        for part in module.modules():
-            if part is layers[count]:
-                break
-            for parameter in part.parameters(recurse=False):
+        hidden = len(anatomy_of(module).hidden)
+        if not hidden:
+            raise InputError(f"transfer {self.kind!r} found nothing to freeze: {_OUTPUTS_ONLY}")
+        count = min(max(int(self.share * (hidden + 1)), 1), hidden)
+        of_parameter, of_module = places(module), module_places(module)
+        for parameter in module.parameters():
+            if of_parameter[id(parameter)] < count / hidden:
                 parameter.requires_grad_(False)
-            if isinstance(part, (*NORMS, *DROPOUTS)):
-                kept.append(part)
-        return kept
+        return [
+            part
+            for path, part in modules_of(module).items()
+            if isinstance(part, (*NORMS, *DROPOUTS)) and of_module[path] < count / hidden
+        ]
 
     def rate(self, place: float) -> float:
         del place
         return 1.0
 
 
-def places(module: nn.Module) -> dict[int, float]:
-    """Return where each parameter stands, by its id: 0 in the first layer, 1 in the head."""
-    layers = {id(layer): number for number, layer in enumerate(weighted_layers(module))}
-    last = len(layers) - 1
+def places(network: nn.Module) -> dict[int, float]:
+    """Return where each parameter stands, by its id: 0 in the first layer, 1 in the outputs.
+
+    What is used in several places stands in the last of them.
+    """
+    of_module = module_places(network)
     found: dict[int, float] = {}
-    number = 0
-    for part in module.modules():
-        number = layers.get(id(part), number)
-        for parameter in part.parameters(recurse=False):
-            found.setdefault(id(parameter), number / last if last > 0 else 1.0)
+    for path, module in modules_of(network).items():
+        for parameter in module.parameters(recurse=False):
+            found[id(parameter)] = max(of_module[path], found.get(id(parameter), 0.0))
+    held = parameters_of(network)
+    tied = [layer.weights for layer in anatomy_of(network).layers if layer.tied]
+    return found | {id(held[w.name]): 1.0 for weights in tied for w in weights if w.name in held}
+
+
+def module_places(network: nn.Module) -> dict[str, float]:
+    """Return where each module stands, by its path."""
+    anatomy, modules = anatomy_of(network), modules_of(network)
+    steps = len(anatomy.hidden)
+    layers = {layer.path: 1.0 for layer in anatomy.layers if layer.output}
+    layers |= {layer.path: number / steps for number, layer in enumerate(anatomy.hidden)}
+    found: dict[str, float] = {}
+    place = 0.0 if steps else 1.0
+    for path in anatomy.runs or modules:
+        found[path] = layers.get(path, place)
+        place = place if found[path] == 1 else found[path]
+    for path in modules:
+        if path not in found:
+            outer = path
+            while outer and outer not in found:
+                outer = outer.rpartition(".")[0]
+            found[path] = layers.get(path, found.get(outer, 0.0 if steps else 1.0))
     return found
 
 

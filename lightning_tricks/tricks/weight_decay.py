@@ -12,8 +12,10 @@ from torch import nn
 
 from lightning_tricks.space.domains import Choice, Float
 from lightning_tricks.space.trick import Trick
+from lightning_tricks.surgery.anatomy import parameters_of
 from lightning_tricks.surgery.norms import NORMS
-from lightning_tricks.surgery.weight_norm import lengths
+from lightning_tricks.surgery.watch import anatomy_of
+from lightning_tricks.surgery.weight_norm import trained_weights
 
 
 class WeightDecayTrick(Trick):
@@ -105,15 +107,19 @@ class DecoupledWeightDecay(_Penalty):
 
 
 def norms_and_biases(module: nn.Module) -> set[int]:
-    """Return the ids of the parameters of norm layers, of biases, and of weight norm's lengths."""
-    found = lengths(module)
-    for name, parameter in module.named_parameters():
-        if name.endswith("bias"):  # attention has an `in_proj_bias`
-            found.add(id(parameter))
+    """Return the ids of the parameters of norms, of biases, and of weight norm's lengths.
+
+    They are all vectors that nothing is multiplied or looked up with, whatever they are called.
+    """
+    anatomy = anatomy_of(module)
+    held = parameters_of(module)
+    weights = {id(parameter) for _, _, parameter in trained_weights(module, anatomy)}
+    weights |= {id(held[name]) for name in anatomy.tables if name in held}
+    found = {id(p) for p in held.values() if sum(side > 1 for side in p.shape) < 2}
     for layer in module.modules():
         if isinstance(layer, NORMS):
             found |= {id(parameter) for parameter in layer.parameters(recurse=False)}
-    return found
+    return found - weights
 
 
 WeightDecay = NoWeightDecay | L2 | DecoupledWeightDecay | L1

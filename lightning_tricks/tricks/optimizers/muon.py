@@ -14,8 +14,8 @@ from torch.optim import Optimizer
 
 from lightning_tricks.errors import InputError
 from lightning_tricks.space.domains import Float, OneMinus
-from lightning_tricks.surgery.layers import hidden_layers
-from lightning_tricks.surgery.weight_norm import trained_weight
+from lightning_tricks.surgery.watch import anatomy_of
+from lightning_tricks.surgery.weight_norm import trained_weights
 from lightning_tricks.tricks.optimizers.adam import Adam
 from lightning_tricks.tricks.optimizers.base import OptimizerTrick
 from lightning_tricks.tricks.optimizers.flat import flat_steps
@@ -41,7 +41,11 @@ class Muon(OptimizerTrick):
     beta2: float = Field(0.999, ge=0, lt=1)
 
     def build(self, groups: list[dict[str, Any]], module: nn.Module) -> Optimizer:
-        hidden = {id(trained_weight(layer)) for layer in hidden_layers(module)}
+        hidden = {
+            id(parameter)
+            for layer, weight, parameter in trained_weights(module, anatomy_of(module))
+            if not layer.output and not layer.tied and weight.parts == 1
+        }
         split: list[dict[str, Any]] = []
         for group in groups:
             for matrices in (True, False):
@@ -50,8 +54,8 @@ class Muon(OptimizerTrick):
                     split.append({**group, "params": chosen, "matrices": matrices})
         if not any(group["matrices"] for group in split):
             raise InputError(
-                "optimizer 'muon' found nothing to act on: looked for the weights of nn.Linear and "
-                "convolutions other than the last"
+                "optimizer 'muon' found nothing to act on: looked for the weights of linear and "
+                "convolutional layers other than the outputs"
             )
         return MuonOptimizer(split, self)
 

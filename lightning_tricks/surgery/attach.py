@@ -1,0 +1,72 @@
+"""Put new modules before and after a layer that stays what and where it is.
+
+They are children of the layer, which hooks call. So what else reads the layer, by its attributes, its
+class or its place, finds it as it was.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+NORM = "tricks_norm"
+"""Name of a child that normalizes the outputs."""
+DROPOUT = "tricks_dropout"
+"""Name of a child that drops inputs."""
+DEPTH = "tricks_depth"
+"""Name of a child that skips outputs, of some samples."""
+
+
+def _norm_outputs(layer: Any, inputs: Any, output: Tensor) -> Any:
+    del inputs
+    return layer.tricks_norm(output)
+
+
+def _skip_outputs(layer: Any, inputs: Any, output: Tensor) -> Any:
+    del inputs
+    return layer.tricks_depth(output)
+
+
+def _drop_inputs(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if args:
+        return (layer.tricks_dropout(args[0]), *args[1:]), kwargs
+    name = next(iter(kwargs))
+    return args, {**kwargs, name: layer.tricks_dropout(kwargs[name])}
+
+
+HOOKS = frozenset({_norm_outputs, _skip_outputs, _drop_inputs})
+"""The hooks that call them; each finds what it calls in the layer."""
+
+
+def attach(layer: nn.Module, name: str, module: nn.Module) -> None:
+    """Attach a module to a layer, in the place of one of that name."""
+    present = hasattr(layer, name)
+    layer.add_module(name, module)
+    if present:
+        return
+    if name == DROPOUT:
+        layer.register_forward_pre_hook(_drop_inputs, with_kwargs=True)
+    else:
+        layer.register_forward_hook(_norm_outputs if name == NORM else _skip_outputs)
+
+
+def detach(layer: nn.Module, name: str) -> None:
+    """Take away what is attached to a layer under a name."""
+    delattr(layer, name)
+    hook = {NORM: _norm_outputs, DEPTH: _skip_outputs, DROPOUT: _drop_inputs}[name]
+    for held in (layer._forward_hooks, layer._forward_pre_hooks):
+        for key in [key for key, value in held.items() if value is hook]:
+            del held[key]
+
+
+def attached(network: nn.Module, name: str) -> Iterator[tuple[nn.Module, nn.Module]]:
+    """Walk the layers that have something of a name attached, with what that is."""
+    for layer in list(network.modules()):
+        if name in layer._modules:
+            yield layer, layer.get_submodule(name)
+
+
+def has_hooks(layer: nn.Module) -> bool:
+    """Tell whether a layer has hooks of the user's."""
+    hooks = (*layer._forward_hooks.values(), *layer._forward_pre_hooks.values())
+    return any(hook not in HOOKS for hook in hooks)

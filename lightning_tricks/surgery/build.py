@@ -1,0 +1,297 @@
+"""Write the anatomy of a network down, from what was seen of it."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
+
+from lightning_tricks.surgery.anatomy import (
+    Anatomy,
+    Draw,
+    Fans,
+    Layer,
+    Norm,
+    Weight,
+    modules_of,
+    parameters_of,
+)
+from lightning_tricks.surgery.inputs import features_axis
+from lightning_tricks.surgery.layers import ACTIVATIONS, DROPOUTS, known_layer
+from lightning_tricks.surgery.norms import NORMS, known, normalizes, place_of
+from lightning_tricks.surgery.uses import CONVOLUTIONS, Seen, Use, ends, nodes_of, tensors_in
+
+
+def build(network: nn.Module, seen: Seen, result: Any, inputs: Any = None, why: str = "") -> Anatomy:
+    """Write down the anatomy of a network.
+
+    Args:
+        network: that ran.
+        seen: what was seen of it; nothing if it could not be watched.
+        result: what it returned, or the loss of a training step.
+        inputs: that it was given, where that is a tensor.
+        why: it could not be watched.
+    """
+    builder = _Builder(network, seen)
+    layers = builder.layers(nodes_of(result))
+    main = next(iter(tensors_in(result)), None)
+    return Anatomy(
+        layers=tuple(layers),
+        norms=tuple(builder.norms()),
+        mixed=tuple(builder.mixed()),
+        runs=tuple(seen.calls),
+        tables=tuple(builder.tables()),
+        draws=tuple(builder.draws()),
+        copies=tuple(copies(network)),
+        attends=seen.attends or any(isinstance(m, nn.MultiheadAttention) for m in network.modules()),
+        outputs=_outputs(main, layers),
+        features=features_axis(inputs, seen, layers),
+        watched=bool(seen.calls),
+        why=why,
+    )
+
+
+class _Builder:
+    """Makes the parts of an anatomy."""
+
+    def __init__(self, network: nn.Module, seen: Seen) -> None:
+        self.seen = seen
+        self.modules, self.parameters = modules_of(network), parameters_of(network)
+        self.canonical = {id(p): name for name, p in network.named_parameters()}
+
+    def layers(self, roots: Sequence[Any]) -> list[Layer]:
+        """Return the weighted layers in the order in which they run."""
+        by_path: dict[str, list[Use]] = {}
+        for use in self.seen.uses:
+            by_path.setdefault(use.path, []).append(use)
+        found = {path: self._layer(path, uses) for path, uses in by_path.items()}
+        found = self._with_idle({path: layer for path, layer in found.items() if layer.weights})
+        last = self._outputs(found, roots)
+        shared = self._shared(found)
+        return [
+            replace(layer, output=layer.path in last, tied=layer.path in shared)
+            for layer in found.values()
+        ]
+
+    def _layer(self, path: str, uses: Sequence[Use]) -> Layer:
+        """Return the layer of a module that multiplied with weights."""
+        module = self.modules[path]
+        if (typed := known_layer(path, module)) is not None and not typed.called:
+            return self._told(typed)
+        weights: dict[str, Weight] = {}
+        dims: int | None = None
+        for use in uses:
+            for name in use.names:
+                shape = self.parameters[name].shape
+                if len(shape) < 2 or name in weights:
+                    continue
+                weights[name] = _weight(name, shape, use)
+                if use.function in CONVOLUTIONS:
+                    dims = CONVOLUTIONS[use.function][1]
+        width = 0
+        if weights:
+            first = next(iter(weights.values()))
+            width = (
+                first.fans.outputs
+                if dims is None
+                else _channels(self.parameters[first.name].shape, uses)
+            )
+        layer = Layer(path, tuple(weights.values()), self._biases(path), width, dims)
+        called = path in self.seen.calls and len(weights) == 1 and not list(_plain_children(module))
+        return self._told(replace(layer, called=called and self._gives(layer)))
+
+    def _gives(self, layer: Layer) -> bool:
+        """Tell whether a module returns one tensor, with the features of its layer."""
+        output = self.seen.calls[layer.path].output
+        if not isinstance(output, Tensor) or output.dim() < 2:
+            return False
+        return bool(output.shape[-1 if layer.dims is None else 1] == layer.width)
+
+    def _told(self, layer: Layer) -> Layer:
+        """Return a layer with what its parameters say of it."""
+        held = [self.parameters[weight.name] for weight in layer.weights]
+        kept = ""
+        if any(".parametrizations." in f".{weight.name}" for weight in layer.weights):
+            kept = "they are parametrized"
+        elif any(not bool(parameter.any()) for parameter in held if not parameter.is_meta):
+            kept = "they are zero on purpose"
+        trained = any(parameter.requires_grad for parameter in held)
+        activation = "" if not layer.called else self._activation(layer.path)
+        return replace(layer, kept=kept, trained=trained, activation=activation)
+
+    def _activation(self, path: str) -> str:
+        """Return the activation module that alone takes the outputs of a layer, if it is called once."""
+        if path not in self.seen.calls:
+            return ""
+        takers = self.seen.takers.get(id(self.seen.calls[path].output), [])
+        alone = len(takers) == 1 and isinstance(self.modules[takers[0]], ACTIVATIONS)
+        return takers[0] if alone and self.seen.calls[takers[0]].count == 1 else ""
+
+    def _with_idle(self, found: dict[str, Layer]) -> dict[str, Layer]:
+        """Add the layers that did not run, each after the one that was assigned before it."""
+        order = list(found)
+        known: set[int] = {id(self.modules[path]) for path in found}
+        for path in found:
+            if isinstance(self.modules[path], nn.MultiheadAttention):
+                known |= {id(inside) for inside in self.modules[path].modules()}
+        before = ""
+        for path, module in self.modules.items():
+            if id(module) in known:
+                before = path if path in found else before
+            elif (typed := known_layer(path, module)) is not None:
+                known |= {id(inside) for inside in module.modules()}
+                found[path] = self._told(replace(typed, ran=not self.seen.calls))
+                order.insert(order.index(before) + 1 if before in order else len(order), path)
+                before = path
+        return {path: found[path] for path in order}
+
+    def _outputs(self, found: Mapping[str, Layer], roots: Sequence[Any]) -> set[str]:
+        """Return the layers between which and the result no other stands."""
+        owners: dict[Any, str] = {}
+        for use in self.seen.uses:
+            if use.path in found:
+                owners |= dict.fromkeys(use.nodes, use.path)
+        for path in found:  # what a layer does after it multiplied is its own
+            if path in self.seen.calls and found[path].called:
+                owners |= dict.fromkeys(self.seen.calls[path].nodes, path)
+        if last := set(ends(roots, owners)):
+            return last
+        ran = [layer.path for layer in found.values() if layer.ran]
+        return set(ran[-1:])
+
+    def _shared(self, found: Mapping[str, Layer]) -> set[str]:
+        """Return the layers whose weight is used by others too."""
+        users: dict[str, set[str]] = {}
+        for layer in found.values():
+            for weight in layer.weights:
+                users.setdefault(self._name(weight.name), set()).add(layer.path)
+        tables = {self._name(name) for name in self.tables()}
+        return {
+            layer.path
+            for layer in found.values()
+            for weight in layer.weights
+            if len(users[self._name(weight.name)]) > 1 or self._name(weight.name) in tables
+        }
+
+    def _name(self, name: str) -> str:
+        """Return the first of the names that a parameter has."""
+        return self.canonical[id(self.parameters[name])]
+
+    def _biases(self, path: str) -> tuple[str, ...]:
+        own = self.modules[path].named_parameters(recurse=False)
+        return tuple(_join(path, name) for name, p in own if name.startswith("bias") and p.dim() == 1)
+
+    def norms(self) -> Iterator[Norm]:
+        """Walk the modules that normalize and do nothing more, in the order in which they run."""
+        ran = [path for path in self.seen.calls if path in self.modules]
+        idle = [path for path in self.modules if path not in self.seen.calls]
+        walked: set[int] = set()
+        for path in (*ran, *idle):
+            module = self.modules[path]
+            if id(module) in walked:
+                continue
+            walked.add(id(module))
+            if (place := self._place(path, module)) is not None:
+                yield place
+
+    def _place(self, path: str, module: nn.Module) -> Norm | None:
+        if all(not p.requires_grad for p in module.parameters()) and list(module.parameters()):
+            return None
+        call = self.seen.calls.get(path)
+        sample = call.inputs[0] if call is not None and call.inputs else None
+        if known(module):
+            return place_of(path, module)
+        if sample is None or call is None or not isinstance(call.output, Tensor):
+            return None
+        return normalizes(path, module, sample, call.output)
+
+    def mixed(self) -> Iterator[str]:
+        """Name the classes of norms that are not among them."""
+        pure = {id(self.modules[norm.path]) for norm in self.norms()}
+        names = {
+            f"{type(m).__module__}.{type(m).__qualname__}"
+            for m in self.modules.values()
+            if isinstance(m, NORMS)
+            and id(m) not in pure
+            and not known(m)
+            and any(p.requires_grad for p in m.parameters())
+        }
+        yield from sorted(names)
+
+    def tables(self) -> list[str]:
+        """Return the names of the parameters that are looked up."""
+        kinds = (nn.Embedding, nn.EmbeddingBag)
+        typed = [_join(path, "weight") for path, m in self.modules.items() if isinstance(m, kinds)]
+        return list(dict.fromkeys([*self.seen.tables, *typed]))
+
+    def draws(self) -> Iterator[Draw]:
+        """Walk the places that drop by a function, and the attributes with their rates.
+
+        Attention may take its rate from a dropout layer inside of it, which is no place of its own.
+        """
+        for path, rate in dict.fromkeys(self.seen.drops):
+            module = self.modules[path]
+            if any(isinstance(m, DROPOUTS) and m.p == rate for m in module.modules()):
+                continue
+            names = [n for n, v in vars(module).items() if isinstance(v, float) and v == rate]
+            named = [n for n in names if "drop" in n] or names
+            yield Draw(path, named[0] if len(named) == 1 else "", rate)
+
+
+def copies(network: nn.Module) -> Iterator[tuple[str, str]]:
+    """Walk the modules without gradients that are built as another one that learns: teachers."""
+    walked: list[str] = []
+    learning: dict[Any, str] = {}
+    still: list[tuple[str, Any]] = []
+    for path, module in network.named_modules():
+        parameters = list(module.named_parameters())
+        if not path or len(parameters) < 2:
+            continue
+        built = (type(module), tuple((name, tuple(p.shape)) for name, p in parameters))
+        if all(p.requires_grad for _, p in parameters):
+            learning.setdefault(built, path)
+        elif not any(p.requires_grad for _, p in parameters):
+            still.append((path, built))
+    for path, built in still:
+        inside = any(path.startswith(f"{outer}.") for outer in walked)
+        if built in learning and not inside:
+            walked.append(path)
+            yield path, learning[built]
+
+
+def _weight(name: str, shape: Sequence[int], use: Use) -> Weight:
+    """Return a weight, with its fans by the way in which it is used."""
+    if use.function in CONVOLUTIONS:
+        transposed, _ = CONVOLUTIONS[use.function]
+        kernel = math.prod(shape[2:])
+        first, second = shape[:2]
+        inputs, outputs = (first // use.groups, second) if transposed else (second, first // use.groups)
+        return Weight(name, Fans(kernel * inputs, kernel * outputs), unit=int(transposed))
+    if use.left:
+        return Weight(name, Fans(shape[-1], shape[-2]), unit=len(shape) - 2)
+    return Weight(name, Fans(shape[-2], shape[-1]), unit=len(shape) - 1)
+
+
+def _channels(shape: Sequence[int], uses: Sequence[Use]) -> int:
+    """Return the number of channels that a convolution puts out."""
+    transposed = CONVOLUTIONS[uses[0].function][0]
+    return shape[1] * uses[0].groups if transposed else shape[0]
+
+
+def _plain_children(module: nn.Module) -> Iterator[nn.Module]:
+    if not is_parametrized(module):
+        yield from module.children()
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _outputs(result: Tensor | None, layers: Sequence[Layer]) -> int:
+    """Return the number of outputs for a sample."""
+    if result is not None and result.dim() > 1:
+        return int(result.shape[1])
+    last = [layer.width for layer in layers if layer.output]
+    return last[0] if last else 0

@@ -1,0 +1,43 @@
+"""Which axis of a network's inputs holds their features."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from lightning_tricks.surgery.anatomy import Layer
+from lightning_tricks.surgery.uses import Seen
+
+
+def features_axis(inputs: Any, seen: Seen, layers: Sequence[Layer]) -> int | None:
+    """Return the axis of the features or channels of inputs, by the first layer that takes them.
+
+    Args:
+        inputs: of the network; of shape (N, F), (N, channels, height, width), (N, T, F) and others.
+        seen: of the run.
+        layers: in the order of running.
+
+    Returns:
+        The axis; None if the layer does not tell, as one that takes all numbers flattened.
+    """
+    if not isinstance(inputs, Tensor) or inputs.dim() < 2:
+        return None
+    usual = {2: 1, 3: None}.get(inputs.dim(), 1)
+    first = next((layer for layer in layers if layer.ran), None)
+    call = None if first is None else seen.calls.get(first.path)
+    if inputs.dim() == 2 or first is None or call is None or not call.inputs:
+        return usual
+    found = _axis(inputs, call.inputs[0], last=first.dims is None)
+    return usual if found is None else found
+
+
+def _axis(inputs: Tensor, given: Tensor, *, last: bool) -> int | None:
+    """Return the axis of inputs that became the features of what a layer was given."""
+    axis = -1 if last else min(1, given.dim() - 1)
+    if given.shape == inputs.shape:
+        return axis % inputs.dim()
+    width = given.shape[axis]
+    axes = [a for a in range(1, inputs.dim()) if inputs.shape[a] == width]
+    if len(axes) > 1 and given.untyped_storage().data_ptr() == inputs.untyped_storage().data_ptr():
+        axes = [a for a in axes if inputs.stride(a) == given.stride(axis)]
+    return axes[0] if len(axes) == 1 else None

@@ -1,0 +1,256 @@
+"""What a network does with its parameters while a batch passes through it."""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+from lightning_tricks.surgery.torch_internals import DropoutLayer
+
+CONVOLUTIONS = {
+    f"conv{'_transpose' * transposed}{dims}d": (transposed, dims)
+    for transposed, dims in itertools.product((False, True), (1, 2, 3))
+}
+_PRODUCTS = {"addmm": 2, "addbmm": 2, "mm": 1, "bmm": 1, "matmul": 1, "__matmul__": 1}
+"""Place of the right factor among the arguments of functions that multiply matrices."""
+_RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
+_CELLS = {"lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"}
+_DROPOUTS = {
+    "dropout",
+    "dropout1d",
+    "dropout2d",
+    "dropout3d",
+    "alpha_dropout",
+    "feature_alpha_dropout",
+    "dropout_",
+}
+_ATTENTION = {"scaled_dot_product_attention", "multi_head_attention_forward"}
+
+
+@dataclass
+class Use:
+    """A multiplication with parameters of the network."""
+
+    path: str
+    """Of the module that was running."""
+    names: tuple[str, ...]
+    """Of the parameters."""
+    function: str
+    left: bool = False
+    """Whether the parameter is the left factor, of shape (outputs, inputs), as of `linear`."""
+    groups: int = 1
+    nodes: list[Any] = field(default_factory=list)
+    """Of the results, in the graph that autograd made."""
+
+
+@dataclass
+class Call:
+    """A module that ran."""
+
+    path: str
+    inputs: Any
+    output: Any = None
+    count: int = 1
+    nodes: list[Any] = field(default_factory=list)
+
+
+@dataclass
+class Seen:
+    """All that was seen of a run."""
+
+    uses: list[Use] = field(default_factory=list)
+    calls: dict[str, Call] = field(default_factory=dict)
+    """By the path of the module, in the order in which they began; the last call of each."""
+    tables: dict[str, None] = field(default_factory=dict)
+    drops: list[tuple[str, float]] = field(default_factory=list)
+    """Path and rate of each dropout that is no layer."""
+    attends: bool = False
+    takers: dict[int, list[str]] = field(default_factory=dict)
+    """Paths of the modules that were called with a tensor, by its id."""
+    alive: list[Any] = field(default_factory=list)
+    """Tensors whose ids are looked at."""
+
+
+class _Recorder(TorchFunctionMode):
+    """Notes each function that is called with a parameter of a network."""
+
+    def __init__(self, network: nn.Module, seen: Seen) -> None:
+        super().__init__()
+        self.network, self.seen = network, seen
+        self.names = {id(p): name for name, p in network.named_parameters()}
+        self.running: list[tuple[str, nn.Module]] = [("", network)]
+        self.shares: set[int] = set()
+        """Ids of tensors that are the result of a softmax."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        del types
+        result = func(*args, **(kwargs or {}))
+        name = getattr(func, "__name__", "")
+        note = _NOTES.get(name)
+        if note is not None:
+            note(self, name, args, kwargs or {}, result)
+        return result
+
+    def multiply(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        """Note a product with a matrix or a kernel."""
+        layer = name == "linear" or name in CONVOLUTIONS
+        place = 1 if layer else _PRODUCTS[name]
+        found, left = self._name(kwargs.get("weight", _at(args, place)), layer), layer
+        if not found and _PRODUCTS.get(name) == 1:
+            found, left = self._name(_at(args, 0), False), True  # W @ x
+        if found:
+            groups = int(kwargs.get("groups", _at(args, 6) or 1)) if name in CONVOLUTIONS else 1
+            self._use((found,), name, result, left=left, groups=groups)
+        self.seen.attends |= bool({id(arg) for arg in args} & self.shares)
+
+    def share(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        """Note numbers that sum to 1: multiplied with a matrix, they are attention."""
+        del name, args, kwargs
+        self.shares.add(id(result))
+        self.seen.alive.append(result)
+
+    def recur(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        """Note a step of a recurrent layer, or of attention, which take several weights."""
+        leaves = tree_leaves((args, kwargs))
+        names = [self.names[id(leaf)] for leaf in leaves if id(leaf) in self.names]
+        self.seen.attends |= name in _ATTENTION
+        if names:
+            self._use(tuple(names), name, result)
+
+    def attend(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        """Note attention without weights of its own."""
+        del name, result
+        self.seen.attends = True
+        rate = kwargs.get("dropout_p", _at(args, 4))
+        if rate:
+            self.seen.drops.append((self.running[-1][0], float(rate)))
+
+    def look_up(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        """Note a table that is looked up."""
+        del name, result
+        for leaf in tree_leaves((args, kwargs)):
+            if id(leaf) in self.names:
+                self.seen.tables[self.names[id(leaf)]] = None
+
+    def drop(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        """Note a dropout that is called as a function."""
+        if id(_at(args, 0)) in self.shares:
+            self.share(name, args, kwargs, result)
+        path, module = self.running[-1]
+        rate = kwargs.get("p", 0.5 if len(args) < 2 else args[1])
+        training = kwargs.get("training", True if len(args) < 3 else args[2])
+        if training and rate and not isinstance(module, DropoutLayer):
+            self.seen.drops.append((path, float(rate)))
+
+    def _use(self, names: tuple[str, ...], function: str, result: Any, **more: Any) -> None:
+        path = self.running[-1][0]
+        self.seen.uses.append(Use(path, names, function, nodes=nodes_of(result), **more))
+
+    def _name(self, weight: Any, computed: bool) -> str:
+        """Return the name of a parameter; of one that a layer computes, the one that it is made of."""
+        if not isinstance(weight, Tensor) or id(weight) in self.names or not computed:
+            return self.names.get(id(weight), "")
+        path, module = self.running[-1]
+        own = [
+            name
+            for name, parameter in module.named_parameters()
+            if parameter.shape == weight.shape
+            and ("." not in name or name.startswith("parametrizations."))
+        ]
+        return ".".join(filter(None, (path, own[-1]))) if own else ""
+
+
+def _at(args: tuple[Any, ...], place: int) -> Any:
+    return args[place] if len(args) > place else None
+
+
+_NOTES: dict[str, Callable[..., None]] = {
+    **dict.fromkeys(("linear", *CONVOLUTIONS, *_PRODUCTS), _Recorder.multiply),
+    **dict.fromkeys((*_RECURRENT, *_CELLS, "multi_head_attention_forward"), _Recorder.recur),
+    "scaled_dot_product_attention": _Recorder.attend,
+    **dict.fromkeys(("embedding", "embedding_bag"), _Recorder.look_up),
+    **dict.fromkeys(_DROPOUTS, _Recorder.drop),
+    "softmax": _Recorder.share,
+}
+
+
+@contextmanager
+def recording(network: nn.Module) -> Iterator[Seen]:
+    """Record what a network does meanwhile."""
+    seen = Seen()
+    recorder = _Recorder(network, seen)
+    paths = {id(module): path for path, module in network.named_modules()}
+
+    def begin(module: nn.Module, args: Any, kwargs: Any) -> None:
+        path = paths[id(module)]
+        recorder.running.append((path, module))
+        count = seen.calls[path].count + 1 if path in seen.calls else 1
+        given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        if path in seen.calls:
+            seen.calls[path].count, seen.calls[path].inputs = count, given
+        else:
+            seen.calls[path] = Call(path, given)
+        for tensor in given:
+            seen.takers.setdefault(id(tensor), []).append(path)
+        seen.alive.extend(given)
+
+    def end(module: nn.Module, args: Any, output: Any) -> None:
+        del args
+        path = paths[id(module)]
+        while recorder.running and recorder.running.pop()[0] != path:
+            pass
+        seen.calls[path].output = output
+        seen.calls[path].nodes += nodes_of(output)
+        seen.alive.append(output)
+
+    handles = []
+    for module in network.modules():
+        handles.append(module.register_forward_pre_hook(begin, with_kwargs=True))
+        handles.append(module.register_forward_hook(end, always_call=True))
+    try:
+        with recorder:
+            yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def nodes_of(value: Any) -> list[Any]:
+    """Return the nodes of tensors in the graph that autograd makes."""
+    return [t.grad_fn for t in tensors_in(value) if t.grad_fn is not None]
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """Return the tensors in whatever a module returns."""
+    leaves = tree_leaves(value)
+    objects = [leaf for leaf in leaves if not isinstance(leaf, (Tensor, nn.Module))]
+    leaves += [held for thing in objects for held in getattr(thing, "__dict__", {}).values()]
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+
+def ends(roots: Iterable[Any], owners: dict[Any, Any]) -> list[Any]:
+    """Walk the graph from some nodes back; return the owners of the first nodes that have one.
+
+    Args:
+        roots: the nodes of a result or a loss.
+        owners: what made a node, for some nodes.
+    """
+    found: dict[Any, None] = {}
+    waiting, visited = list(roots), set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in visited:
+            continue
+        visited.add(node)
+        if node in owners:
+            found[owners[node]] = None
+        else:
+            waiting += [earlier for earlier, _ in node.next_functions]
+    return list(found)

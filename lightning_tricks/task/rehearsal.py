@@ -1,0 +1,111 @@
+"""Try recipes of a task on one batch, before anything is trained."""
+
+from typing import Any
+
+from pytorch_lightning.utilities.seed import isolate_rng
+
+from lightning_tricks.errors import InputError
+from lightning_tricks.flavors import flavor_of
+from lightning_tricks.module.hooks import TricksHooks
+from lightning_tricks.module.tricks_module import Batch, TricksModule
+from lightning_tricks.task.quiet import quiet
+from lightning_tricks.task.task import Task, words
+from lightning_tricks.task.watching import one_batch
+from lightning_tricks.tricks.record import Tricks
+
+
+def build(task: Task, tricks: Tricks) -> TricksHooks:
+    """Return the module for a recipe.
+
+    Raises:
+        InputError: if a trick finds nothing to act on, or the user's code raises anything.
+    """
+    try:
+        return task.module(tricks)
+    except InputError:
+        raise
+    except Exception as error:  # the user's code may raise anything
+        raise InputError(f"the backbone cannot be made: {words(error)}") from None
+
+
+@isolate_rng()
+def rehearse_network(task: Task, batch: Batch, stage: str, tricks: Tricks) -> TricksModule:
+    """Pass a batch forward and back through a plain network; return the module, with its gradients.
+
+    Args:
+        task: of the network.
+        batch: of two samples or more.
+        stage: that is tried.
+        tricks: the recipe.
+
+    Raises:
+        InputError: if the stage's kind does not fit the network, the data or the loss.
+    """
+    module = build(task, tricks)
+    assert isinstance(module, TricksModule)
+    module.scaling = None  # it is not fitted
+    try:
+        module.train(len(batch[0]) > 1)
+        module.learned_loss(batch).backward()  # type: ignore[no-untyped-call]
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(_misfit(tricks, stage, "the backbone, the data or the loss", error)) from None
+    return module
+
+
+@isolate_rng()
+def rehearse_module(task: Task, tricks: Tricks, stage: str = "") -> TricksHooks:
+    """Train and validate a LightningModule with a recipe on one batch; return it, with its gradients.
+
+    Args:
+        task: of the module.
+        tricks: the recipe.
+        stage: that is tried.
+
+    Raises:
+        InputError: if that cannot be done.
+    """
+    module = build(task, tricks)
+    try:
+        with quiet():
+            one_batch(module, **task.rehearsed).fit(module, datamodule=task.data_of(module))
+    except InputError:
+        raise
+    except SystemExit:  # so Lightning answers Ctrl-C
+        raise KeyboardInterrupt from None
+    except Exception as error:  # the user's code may raise anything
+        raise InputError(_misfit(tricks, stage, "the module or its data", error)) from None
+    return module
+
+
+@isolate_rng()
+def step(module: TricksHooks, tricks: Tricks) -> None:
+    """Take a step with the optimizer of a recipe, on a module that has gradients.
+
+    Raises:
+        InputError: if the optimizer finds nothing to act on, or cannot act on it.
+    """
+    subject = module.tricks_subject
+    try:
+        groups = tricks.weight_decay.groups(subject)
+        optimizer = tricks.optimizer.build(groups, subject)
+        getattr(optimizer, "train", bool)()  # those without a schedule have a mode
+        optimizer.step()
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(_misfit(tricks, "optimizer", "the parameters", error)) from None
+
+
+def overrides(module: Any, hook: str) -> bool:
+    """Tell whether a LightningModule has a hook of its own."""
+    lightnings = flavor_of(module).package.LightningModule
+    return getattr(type(module), hook) is not getattr(lightnings, hook)
+
+
+def _misfit(tricks: Tricks, stage: str, what: str, error: Exception) -> str:
+    if not stage:
+        return f"a first batch cannot be trained: {words(error)}"
+    kind = getattr(tricks, stage).kind
+    return f"{stage} {kind!r} does not fit {what}: {words(error)}"

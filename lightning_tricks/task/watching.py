@@ -1,0 +1,159 @@
+"""Watch the network of a task run on its own data, before anything in it is changed."""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.utilities.seed import isolate_rng
+from torch import nn
+
+from lightning_tricks.errors import InputError, one_line
+from lightning_tricks.flavors import flavor_of
+from lightning_tricks.surgery.anatomy import Anatomy
+from lightning_tricks.surgery.build import build
+from lightning_tricks.surgery.uses import recording
+from lightning_tricks.surgery.watch import without_trace
+from lightning_tricks.task.quiet import quiet, silent_trainer
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What was seen of a LightningModule when it trained on a batch, as it is."""
+
+    anatomy: Anatomy
+    logged: tuple[str, ...] = ()
+    """Names of what it logs."""
+    late: bool = False
+    """Whether its layers change in `setup` or `configure_model`."""
+    trouble: str = ""
+    """Why its own `configure_optimizers` cannot be used; empty if it can."""
+
+
+class Prepared(Exception):
+    """Ends a fit before its first batch: the module is set up."""
+
+
+class _Stop(pl.Callback):
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        raise Prepared
+
+
+class _Look(pl.Callback):
+    """Notes what a module is once it is set up."""
+
+    def __init__(self) -> None:
+        self.structure = ""
+        self.optimized: set[int] = set()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.structure = structure_of(pl_module)
+        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        self.optimized = {id(parameter) for group in groups for parameter in group["params"]}
+
+
+def structure_of(network: nn.Module) -> str:
+    """Return a description of a network that is equal for networks of one structure."""
+    tensors = [(n, tuple(p.shape), p.requires_grad) for n, p in network.named_parameters()]
+    return f"{type(network).__qualname__} {network!r} {tensors}"
+
+
+def watch_training(
+    make: Callable[[], pl.LightningModule],
+    data: Callable[[pl.LightningModule], pl.LightningDataModule],
+    settings: Mapping[str, Any],
+) -> Watched:
+    """Train a module on a batch, and validate it on one; return what was seen.
+
+    Args:
+        make: makes the module.
+        data: returns the data for it.
+        settings: of the Trainer.
+
+    Raises:
+        InputError: if that cannot be done.
+    """
+    try:
+        return _watch(make(), data, settings)
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
+        if isinstance(error, SystemExit):  # so Lightning answers Ctrl-C
+            raise KeyboardInterrupt from None
+        trouble = f"{type(error).__name__}: {one_line(error)}"
+    try:
+        module = make()
+        object.__setattr__(module, "configure_optimizers", lambda: None)
+        return replace(_watch(module, data, settings), trouble=trouble)
+    except (Exception, SystemExit) as error:
+        if isinstance(error, SystemExit):
+            raise KeyboardInterrupt from None
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"a first batch cannot be trained: {type(error).__name__}: {one_line(error)}"
+        ) from None
+
+
+def _watch(
+    module: pl.LightningModule,
+    data: Callable[[pl.LightningModule], pl.LightningDataModule],
+    settings: Mapping[str, Any],
+) -> Watched:
+    before, look, found = structure_of(module), _Look(), list[Anatomy]()
+    with quiet(), without_trace(), _recorded(module, found):
+        trainer = one_batch(module, [look], **settings)
+        trainer.fit(module, datamodule=data(module))
+    if not found:
+        raise InputError("the training step was never called: is there a training batch?")
+    idle = [n for n, p in module.named_parameters() if p.requires_grad and id(p) not in look.optimized]
+    anatomy = replace(found[0], idle=tuple(idle) if look.optimized else ())
+    return Watched(anatomy, tuple(sorted(trainer.callback_metrics)), late=look.structure != before)
+
+
+def one_batch(module: pl.LightningModule, callbacks: Any = (), **settings: Any) -> pl.Trainer:
+    """Return a silent Trainer that trains a module on one batch, and validates it on one."""
+    few: dict[str, Any] = {"limit_train_batches": 1, "limit_val_batches": 1, "max_epochs": 1}
+    return silent_trainer(flavor_of(module), callbacks=callbacks, **{**settings, **few})
+
+
+@contextmanager
+def _recorded(module: pl.LightningModule, found: list[Anatomy]) -> Iterator[None]:
+    """Have the first training step of a module write its anatomy down."""
+    step = module.training_step
+
+    @functools.wraps(step)
+    def training_step(*args: Any, **kwargs: Any) -> Any:
+        if found:
+            return step(*args, **kwargs)
+        with recording(module) as seen:
+            result = step(*args, **kwargs)
+        loss = result["loss"] if isinstance(result, Mapping) else result
+        found.append(build(module, seen, loss))
+        return result
+
+    object.__setattr__(module, "training_step", training_step)
+    try:
+        yield
+    finally:
+        object.__delattr__(module, "training_step")
+
+
+def prepare(
+    module: pl.LightningModule, data: pl.LightningDataModule, settings: Mapping[str, Any]
+) -> None:
+    """Run the hooks of a module that change its layers, as a Trainer does before it trains."""
+    try:
+        with quiet():
+            one_batch(module, [_Stop()], **settings).fit(module, datamodule=data)
+    except Prepared:
+        pass
+    module.trainer = None
+
+
+def makes_new(make: Callable[[], nn.Module]) -> bool:
+    """Tell whether a function makes a network of its own each time, without a trace."""
+    with isolate_rng():
+        first, second = make(), make()
+    held = {id(module) for module in first.modules()} | {id(p) for p in first.parameters()}
+    return not any(id(part) in held for part in (*second.modules(), *second.parameters()))
