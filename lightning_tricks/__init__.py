@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from lightning_tricks.data.tensor_loader import Split
     from lightning_tricks.errors import InputError
     from lightning_tricks.fusion.training import train
-    from lightning_tricks.module.conversion import load_with_tricks, with_tricks, without_tricks
+    from lightning_tricks.module.conversion import with_tricks, without_tricks
     from lightning_tricks.module.health import Diverged
     from lightning_tricks.module.tricks_module import TricksModule
     from lightning_tricks.search.callback import PruningCallback
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lightning_tricks.surgery.norms import declare_norm
     from lightning_tricks.task.backbones import MLP, Backbone, ConvNet, Torchvision
     from lightning_tricks.task.task import Task
+    from lightning_tricks.tracking.loading import load_with_tricks
     from lightning_tricks.tracking.records import record_of_champion, record_of_run
     from lightning_tricks.trial.result import Epoch, Result
     from lightning_tricks.tricks.papers import references
@@ -75,7 +76,7 @@ _NAMES = {
     "data.tensor_loader": ["Split"],
     "errors": ["InputError"],
     "fusion.training": ["train"],
-    "module.conversion": ["load_with_tricks", "with_tricks", "without_tricks"],
+    "module.conversion": ["with_tricks", "without_tricks"],
     "module.health": ["Diverged"],
     "module.tricks_module": ["TricksModule"],
     "search.callback": ["PruningCallback"],
@@ -89,6 +90,7 @@ _NAMES = {
     "surgery.norms": ["declare_norm"],
     "task.backbones": ["MLP", "Backbone", "ConvNet", "Torchvision"],
     "task.task": ["Task"],
+    "tracking.loading": ["load_with_tricks"],
     "tracking.records": ["record_of_champion", "record_of_run"],
     "tricks.papers": ["references"],
     "tricks.record": ["ImageTricks", "ModuleTricks", "Tricks"],

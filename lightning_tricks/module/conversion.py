@@ -22,7 +22,16 @@ from lightning_tricks.surgery.anatomy import Anatomy, describe, forget
 from lightning_tricks.surgery.unfit import check_fit
 from lightning_tricks.tricks.record import LEARNING, ModuleTricks, Tricks, record_of
 
-_OURS = ("tricks", "tricks_subject", "take_tricks", "pass_batch", "epoch_metrics", "logs_training")
+_OURS = (
+    "tricks",
+    "tricks_subject",
+    "take_tricks",
+    "pass_batch",
+    "epoch_metrics",
+    "logs_training",
+    "what_it_needs",
+    "is_set_up",
+)
 """What a module with tricks has beside what Lightning knows."""
 _HELD = {
     "tricks",
@@ -33,6 +42,7 @@ _HELD = {
     "_still",
     "_trained",
     "_ends",
+    "is_set_up",
 }
 """Those of its attributes that the tricks hold."""
 
@@ -99,7 +109,7 @@ def with_tricks(
     return changed
 
 
-def load_with_tricks(
+def load_checkpoint(
     path: str | Path, module: pl.LightningModule, *, trusted: bool = False
 ) -> TricksHooks:
     """Load a checkpoint of a module that `with_tricks` returned.
@@ -145,14 +155,17 @@ def load_with_tricks(
     return changed
 
 
-def without_tricks(module: TricksHooks) -> nn.Module:
+def without_tricks(module: pl.LightningModule) -> nn.Module:
     """Return a copy that answers without the hooks of the tricks: in evaluation mode, on the CPU.
 
     That of a `TricksModule` is its `network()`, that of a user's module one of the user's own class.
     """
     if isinstance(module, TricksModule):
         return module.network()
-    plain = copy.deepcopy(module).cpu().eval()
+    with detached(module):
+        plain = copy.deepcopy(module).cpu().eval()
+    if not isinstance(module, TricksHooks):
+        return plain
     for name in _HELD & vars(plain).keys():
         del plain.__dict__[name]
     forget(plain)
@@ -160,8 +173,22 @@ def without_tricks(module: TricksHooks) -> nn.Module:
     return plain
 
 
+@contextmanager
+def detached(module: pl.LightningModule) -> Iterator[None]:
+    """Take a module from its Trainer meanwhile, which a copy would copy with all that it holds."""
+    trainer, module.trainer = module._trainer, None
+    try:
+        yield
+    finally:
+        module.trainer = trainer
+
+
 class _WithTricks(TricksHooks):
     """Put before a user's own class, whose training losses it notes."""
+
+    def setup(self, stage: str) -> None:
+        if stage != "fit" or not self.is_set_up:
+            super().setup(stage)
 
     def pass_batch(self, batch: Any, batch_idx: int) -> None:
         """Run the training step for what norms gather, without logging."""

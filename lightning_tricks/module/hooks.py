@@ -19,7 +19,9 @@ from lightning_tricks.surgery.batch_norm import TrainingBatches
 from lightning_tricks.surgery.pretrained import learned_norm
 from lightning_tricks.surgery.torch_internals import foreach_norm
 from lightning_tricks.surgery.watch import anatomy_of
+from lightning_tricks.tricks.optimizers.own import OwnOptimizer
 from lightning_tricks.tricks.record import Tricks, type_name
+from lightning_tricks.tricks.schedules import OwnSchedule
 
 if TYPE_CHECKING:
     _Module = pl.LightningModule
@@ -61,8 +63,11 @@ class TricksHooks(_Module):
         self._health = health.GradientHealth()
         self.epoch_metrics: dict[str, float] = {}
         """The training loss and gradient health of the last epoch."""
+        self.is_set_up = False
+        """Whether `setup` ran before the layers were changed, and is not to run again."""
         self.logs_training = True
         """Whether they are logged. Logging costs; who reads them here can do without."""
+        _check_own(tricks)
         _warn_of_redrawn_weights(tricks, self.tricks_subject)
         tricks.normalization.apply(self.tricks_subject)
         tricks.initialization.apply(self.tricks_subject)
@@ -85,12 +90,13 @@ class TricksHooks(_Module):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        checkpoint[SAVED] = {
-            "record": self.tricks.model_dump(),
-            "record_type": type_name(self.tricks),
-            "watched": list(self._watched),
-            "anatomy": anatomy_of(self.tricks_subject).plain(),
-        }
+        record = {"record": self.tricks.model_dump(), "record_type": type_name(self.tricks)}
+        checkpoint[SAVED] = {**record, **self.what_it_needs()}
+
+    def what_it_needs(self) -> dict[str, Any]:
+        """Return what a module must have beside its record to be made again, as plain data."""
+        anatomy = anatomy_of(self.tricks_subject)
+        return {"watched": list(self._watched), "anatomy": anatomy.plain()}
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Torch would look through parameters, buffers and submodules for it each time.
@@ -100,6 +106,8 @@ class TricksHooks(_Module):
             super().__setattr__(name, value)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
+        if isinstance(self.tricks.optimizer, OwnOptimizer):
+            return super().configure_optimizers()
         optimizer = self.tricks.optimizer.build(self.parameter_groups(), self.tricks_subject)
         schedule = self.schedule_of(optimizer)
         if schedule is None:
@@ -218,6 +226,25 @@ class TricksHooks(_Module):
                 f"schedules need the length of training: set max_epochs of the Trainer (got {epochs})"
             )
         return int(steps), epochs
+
+
+def _check_own(tricks: Tricks) -> None:
+    """Check that a module's own optimizer comes with all that belongs to it.
+
+    Raises:
+        InputError: if a trick beside it would act on nothing.
+    """
+    own = isinstance(tricks.optimizer, OwnOptimizer)
+    if own != isinstance(tricks.schedule, OwnSchedule):
+        raise InputError(
+            "optimizer and schedule must both be 'own', or neither "
+            f"(got {tricks.optimizer.kind!r} and {tricks.schedule.kind!r})"
+        )
+    if own and not tricks.weight_decay.neutral:
+        raise InputError(
+            f"weight_decay {tricks.weight_decay.kind!r} would act on nothing beside the optimizer "
+            "'own', which has its own: set weight_decay to 'none'"
+        )
 
 
 def _warn_of_redrawn_weights(tricks: Tricks, module: nn.Module) -> None:

@@ -17,7 +17,12 @@ from lightning_tricks.selection.result import ENSEMBLE, Verdict
 
 WIDTH, HEIGHT = 7.0, 3.2
 """Inches."""
-COLORS = {"plain": "#888888", "baseline": "#1f6fb4", f"baseline{ENSEMBLE}": "#7fb2dd"}
+COLORS = {
+    "plain": "#888888",
+    "yours": "#7a4fb5",
+    "baseline": "#1f6fb4",
+    f"baseline{ENSEMBLE}": "#7fb2dd",
+}
 """Of the rows that every verdict has; the candidate is red, and its ensemble purple."""
 
 FAMILIES = {"leave one out": "#c23b22", "add one in": "#1f6fb4", "pair": "#7a3b9a"}

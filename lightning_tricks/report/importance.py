@@ -9,6 +9,7 @@ import optuna
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState
 
+from lightning_tricks.search.outcomes import given_record
 from lightning_tricks.search.studies import unannounced
 
 RESAMPLES = 40
@@ -26,7 +27,8 @@ def importances(study: optuna.Study) -> dict[str, tuple[float, float, float]]:
     Args:
         study: the search.
     """
-    trials = [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
+    complete = [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
+    trials = [trial for trial in complete if given_record(trial) is None]
     if len({t.value for t in trials}) < 2:
         return {}
     generator = random.Random(0)

@@ -18,14 +18,19 @@ from lightning_tricks import scores
 from lightning_tricks.errors import damaged, shown
 from lightning_tricks.fusion.width import Width
 from lightning_tricks.scores import Mode
+from lightning_tricks.space.space import Space
 from lightning_tricks.trial.result import Epoch, Result
 from lightning_tricks.tricks.record import Tricks
 
 IDENTITY, OUTCOME, ROLE = "identity", scores.OUTCOME, "role"
 LOSSES, STOP_AT = "losses", "stop_at"
+RECORD = "record"
+"""What a trial holds whose record is given, and not drawn: that of the user's module as it is."""
 GROUP = "group"
 """What a trial that was drawn for a group holds: the number of its first, and how many there are."""
 BASELINE, TESTS = "baseline", "tests"
+REFERENCES = ("yours", "baseline", "plain")
+"""Roles of the trials that come first: the user's LightningModule as it is, and two recipes."""
 CHAMPION, MLFLOW_RUN = "champion", "mlflow_run"
 SEED, ENTRY, PHASE, DRAW = "seed", "entry", "phase", "draw"
 """What a trial of a part holds: its seed, of which record it is, what for, and the how many-th."""
@@ -171,12 +176,12 @@ def best_of(trials: Iterable[FrozenTrial], mode: Mode) -> FrozenTrial | None:
 
 
 def trial_of(trials: Iterable[FrozenTrial], role: str) -> FrozenTrial | None:
-    """Return the finished trial that is the baseline, or the plain one."""
+    """Return the finished trial that is the baseline, plain, or the user's module as it is."""
     return next((t for t in trials if t.user_attrs.get(ROLE) == role), None)
 
 
 def name_of(trial: FrozenTrial) -> str:
-    """Return the name of a trial of a search: `baseline`, `plain`, or `trial 7`."""
+    """Return the name of a trial of a search: `yours`, `baseline`, `plain`, or `trial 7`."""
     return str(trial.user_attrs.get(ROLE, f"trial {trial.number}"))
 
 
@@ -197,12 +202,26 @@ def counted(trials: Iterable[FrozenTrial]) -> int:
 
 
 def compared(trials: Sequence[FrozenTrial], best: FrozenTrial | None) -> list[FrozenTrial]:
-    """Return those of the best trial, the baseline and plain that used their whole budget."""
-    found = [best, trial_of(trials, "baseline"), trial_of(trials, "plain")]
+    """Return those of the best trial and the references that used their whole budget."""
+    found = [best, *(trial_of(trials, role) for role in REFERENCES)]
     complete = [
         t for t in found if t is not None and t.state == TrialState.COMPLETE and OUTCOME in t.user_attrs
     ]
     return list({trial.number: trial for trial in complete}.values())
+
+
+def given_record(trial: FrozenTrial | optuna.Trial) -> Mapping[str, Any] | None:
+    """Return the record that a trial was given; None if it is to be drawn."""
+    held: Mapping[str, Any] | None = trial.user_attrs.get(RECORD)
+    return held
+
+
+def enqueue(study: optuna.Study, space: Space[Any], record: Tricks, attrs: Mapping[str, Any]) -> None:
+    """Put a trial of a record into the queue of a study, as parameters where the space has it."""
+    if space.nearest(record) == record:
+        study.enqueue_trial(space.params(record), user_attrs=dict(attrs))
+    else:
+        study.enqueue_trial({}, user_attrs={**attrs, RECORD: record.model_dump()})
 
 
 def part_name(study: str, part: str) -> str:
@@ -213,7 +232,7 @@ def part_name(study: str, part: str) -> str:
 def keeps_weights(trial: FrozenTrial | optuna.Trial) -> bool:
     """Tell whether a trial's weights are kept however it ends: the references', and a verdict's."""
     held = trial.user_attrs
-    return held.get(ROLE) in ("baseline", "plain") or held.get(PHASE) == REPORT
+    return held.get(ROLE) in REFERENCES or held.get(PHASE) == REPORT
 
 
 def with_weights(trials: Iterable[FrozenTrial]) -> tuple[dict[int, Outcome], list[int]]:

@@ -1,6 +1,6 @@
 """What a verdict says, and how it is kept."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,10 +9,11 @@ from lightning_tricks.selection.kept import Kept
 from lightning_tricks.selection.terms import Terms
 from lightning_tricks.tricks.record import Tricks
 
-BASELINE = "baseline"
-"""Name of the incumbent: what the user has."""
+BASELINE, YOURS = "baseline", "yours"
+"""Names of what the user has: a LightningModule as it is, or else the recipe to begin with."""
 ENSEMBLE = " ensemble"
 """What the name of a row ends in that is of several models together."""
+_WORDS = {BASELINE: "the baseline", YOURS: "your module as it is"}
 MOST_SEEDS = 500
 """More seeds than these are no way to tell."""
 Label = Literal["Confirmed gain", "Not confirmed", "No gain found"]
@@ -30,7 +31,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Gain:
-    """By how much the candidate is better than the baseline, over fresh seeds."""
+    """By how much the candidate is better than what the user has, over fresh seeds."""
 
     interval: Interval
     """In the unit of the score; above 0 is better, whatever the mode."""
@@ -68,6 +69,11 @@ class Gain:
         return f"{self.interval.mean:+.4f}{spread} ({self.metric}, {over}{note}{only})"
 
 
+def incumbent_of(names: Collection[str]) -> str:
+    """Return the name of what the user has, among the names of recipes that were trained."""
+    return YOURS if YOURS in names else BASELINE
+
+
 def simplicity(record: Tricks) -> int:
     """Return the number of stages that are on: fewer is simpler."""
     return len(record.differences(type(record).plain()))
@@ -75,7 +81,7 @@ def simplicity(record: Tricks) -> int:
 
 @dataclass(frozen=True)
 class Verdict(Kept):
-    """Which recipe is the champion, and whether it is known to be better than the baseline.
+    """Which recipe is the champion, and whether it is known to be better than what the user has.
 
     Example:
         summary = optimize(study, task, n_trials=40, finalists=6)
@@ -85,18 +91,18 @@ class Verdict(Kept):
     WHAT = "verdict"
     label: Label
     champion: str
-    """Name of the recipe to use: the baseline, unless a gain was confirmed."""
+    """Name of the recipe to use: what the user has, unless a gain was confirmed."""
     trial: int
     """Number of the champion's trial in the search."""
     candidate: str | None
-    """Name of the recipe that was compared with the baseline; None if there was none to compare."""
+    """Name of the recipe that was compared with what the user has; None if there was none to compare."""
     candidate_trial: int | None
     """Number of the candidate's trial in the search."""
     gain: Gain | None
     """The candidate's; None if one of the two was not trained to its end."""
     ensemble_gain: Interval | None
-    """By how much the candidate's ensemble is better than the baseline's, over samples; None if there
-    are no ensembles."""
+    """By how much the candidate's ensemble is better than that of what the user has, over
+    samples; None if there are no ensembles."""
     margin: float
     """Smallest difference that matters, in the unit of the score."""
     why: str
@@ -108,15 +114,20 @@ class Verdict(Kept):
     budget: int
     """Number of trainings that the verdict could take."""
     rows: Mapping[str, Row]
-    """How good the recipes are, and their ensembles: `plain`, `baseline`, the candidate."""
+    """How good recipes are, and their ensembles: `plain`, `baseline`, `yours`, the candidate."""
     searched: int = 0
     """Number of trials that the search had."""
     before: int = 0
     """Number of verdicts of the study that looked at its test split before."""
 
     @property
+    def incumbent(self) -> str:
+        """Name of what the user has, which the candidate is compared with."""
+        return incumbent_of(self.names)
+
+    @property
     def confirmed(self) -> bool:
-        """Whether the candidate is known to be better than the baseline."""
+        """Whether the candidate is known to be better than what the user has."""
         return self.label == "Confirmed gain"
 
     @property
@@ -134,11 +145,12 @@ class Verdict(Kept):
         return " ".join(sentence for sentence in told if sentence)
 
     def _found(self) -> str:
-        keep = "keep what you have, the baseline."
+        have = _WORDS[self.incumbent]
+        keep = f"keep what you have, {have}."
         if self.candidate is None or self.gain is None:
             return f"{self.candidate} is the champion." if self.confirmed else keep
         if self.confirmed:
-            return f"{self.candidate} is better than the baseline by {self.gain}."
+            return f"{self.candidate} is better than {have} by {self.gain}."
         name = self.candidate[0].upper() + self.candidate[1:]
         if self.label == "Not confirmed":
             return f"{keep} {name} may be better, by {self.gain}."

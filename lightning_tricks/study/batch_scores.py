@@ -13,7 +13,6 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from lightning_tricks.module.hooks import TricksHooks
 from lightning_tricks.study.evaluation import evaluator
 from lightning_tricks.task.quiet import quiet
 from lightning_tricks.task.task import Task
@@ -83,7 +82,7 @@ class _Recorder(pl.Callback):
 
 @isolate_rng()
 def batch_scores(
-    task: Task, module: TricksHooks, split: Literal["test", "val"], name: str
+    task: Task, module: pl.LightningModule, split: Literal["test", "val"], name: str
 ) -> Scored | None:
     """Return what a module scores on each batch of a split.
 

@@ -1,4 +1,4 @@
-"""The best of the finalists against the baseline, over fresh seeds."""
+"""The best of the finalists against what the user has, over fresh seeds."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +9,7 @@ from lightning_tricks.selection.crossed import crossed_interval, seeds_to_tell
 from lightning_tricks.selection.halving import Halving
 from lightning_tricks.selection.intervals import Interval
 from lightning_tricks.selection.looks import error_of, levels, looks_up_to
-from lightning_tricks.selection.result import BASELINE, ENSEMBLE, Gain, Row, simplicity
+from lightning_tricks.selection.result import BASELINE, ENSEMBLE, Gain, Row, incumbent_of, simplicity
 from lightning_tricks.selection.terms import FEWEST, Terms
 from lightning_tricks.study.coordinator import Coordinator
 from lightning_tricks.study.reruns import Reruns
@@ -21,7 +21,7 @@ ONE_SIDED = 0.90
 
 
 class Comparison:
-    """Chooses the candidate by seeds of its own, and compares it with the baseline by others.
+    """Chooses the candidate by seeds of its own, and compares it with what the user has by others.
 
     Args:
         own: the coordinator of the verdict's study.
@@ -46,7 +46,9 @@ class Comparison:
         self.rows, self.reruns = Rows(own), Reruns(own)
         self.sign = 1 if own.task.mode == "max" else -1
         choosing, self.left = budgets
-        rivals = [name for name in list(records)[: terms.finalists] if name != BASELINE]
+        self.incumbent = incumbent_of(records)
+        """Name of what the user has."""
+        rivals = [name for name in list(records)[: terms.finalists] if name != self.incumbent]
         self.halving = Halving(rivals, choosing, own.task.mode == "max")
         self.reports: dict[str, dict[int, FrozenTrial]] = {}
         """Complete trials of the comparison, by the name of their recipe and the number of the seed."""
@@ -104,7 +106,7 @@ class Comparison:
         margin, gain = self.terms.margin or self._default_margin(), None
         for look, level in zip(looks, levels(looks, error), strict=True):
             self._look(candidate, look)
-            if (values := self.differences(candidate, BASELINE)) is None:
+            if (values := self.differences(candidate, self.incumbent)) is None:
                 return None, margin
             gain = self._gain(values, level)
             half = gain.interval.half_width
@@ -115,25 +117,28 @@ class Comparison:
     def _look(self, candidate: str, seeds: int) -> None:
         """Train both recipes over the first seeds."""
         if seeds > self.draws:
-            self.train([BASELINE, candidate], seeds)
+            self.train([self.incumbent, candidate], seeds)
             self.draws = seeds
 
     def _settle_samples(self, candidate: str) -> None:
         """Find out which samples can compare the two recipes, by their first models."""
         # What restores the best epoch has seen its validation samples.
-        ends = (self.records[name].stopping for name in (BASELINE, candidate) if name in self.records)
+        ends = (
+            self.records[name].stopping for name in (self.incumbent, candidate) if name in self.records
+        )
         self.rows.validates &= all(stopping.neutral for stopping in ends)
-        self.rows.check_test_split([*self.trials(BASELINE), *self.trials(candidate)])
+        self.rows.check_test_split([*self.trials(self.incumbent), *self.trials(candidate)])
 
     def _most_seeds(self) -> int:
         """Return over how many seeds the comparison may go."""
         recipes = 3 if self.terms.prefer_simple else 2
-        left = self.left - FEWEST * ("plain" in self.records)
+        shown = {"plain", BASELINE} - {self.incumbent}
+        left = self.left - FEWEST * len(shown & set(self.records))
         return max(left // recipes, self.terms.seeds)
 
     def _default_margin(self) -> float:
-        """Return half of what the baseline's score varies by from seed to seed."""
-        trials = self.trials(BASELINE)
+        """Return half of what the incumbent's score varies by from seed to seed."""
+        trials = self.trials(self.incumbent)
         if len(trials) < 2:
             return 0.0
         return 0.5 * float(self.rows.compared(trials).mean(1).std(ddof=1))
@@ -178,7 +183,7 @@ class Comparison:
         return best if low is not None and low > -margin else None
 
     def ensemble_gain(self, name: str) -> Interval | None:
-        """Return how much better the ensemble of a recipe is than the baseline's, over samples.
+        """Return how much better the ensemble of a recipe is than the incumbent's, over samples.
 
         It is measured on the test split, or on a validation split that is the same for all seeds.
         """
@@ -186,7 +191,8 @@ class Comparison:
             return None
         split = "test" if self.rows.tests else "val"
         mine, theirs = (
-            self.rows.together(split, self.trials(each, self.terms.seeds)) for each in (name, BASELINE)
+            self.rows.together(split, self.trials(each, self.terms.seeds))
+            for each in (name, self.incumbent)
         )
         if mine is None or theirs is None or mine.shape != theirs.shape:
             return None

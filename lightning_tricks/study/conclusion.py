@@ -130,14 +130,18 @@ class Conclusion:
             return
         try:
             module, standing = self.trained.restore(best), self.trained.standing
-            version = models.register(self.task, module, self.tracker, best.number, standing, BEST)
+            record = self.task.tricks.parse(self.history.record_of(best))
+            number = best.number
+            found = models.register(self.task, [module], record, self.tracker, number, BEST)
+            what = models.of_trial(self.tracker.name, number, standing)
+            models.describe(found, self.tracker, record, standing, what)
         except Exception as error:  # of the export or MLflow: the study stands
             self.progress.warn(
                 f"the best model was not registered: {type(error).__name__}: {one_line(error)}"
             )
             self.recorded &= self.tracker.answers()
             return
-        remember_champion(self.study, BEST, best.number, run_id, version)
+        remember_champion(self.study, BEST, best.number, run_id, found.version)
 
     def _describe(
         self,

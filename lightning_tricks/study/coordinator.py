@@ -197,11 +197,13 @@ class Coordinator:
             self.tracker.sweep(known_runs(self.study))
 
     def _begin(self) -> None:
-        """Begin with the baseline and plain, as near to them as the space allows."""
+        """Begin with the user's module as it is, the baseline and plain, as near as the space allows."""
         baseline = self.space.nearest(self.task.reference())
         self.study.set_user_attr(outcomes.BASELINE, baseline.model_dump())
         plain = self.space.nearest(self.task.tricks.plain())
-        self.proposals.begin_with({"baseline": baseline, "plain": plain})
+        yours = self.task.yours()
+        first = {} if yours is None else {"yours": yours}
+        self.proposals.begin_with({**first, "baseline": baseline, "plain": plain})
 
     @property
     def _exhausted(self) -> bool:

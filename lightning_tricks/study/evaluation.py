@@ -15,7 +15,9 @@ from torchmetrics import Metric
 
 from lightning_tricks.flavors import flavor_of
 from lightning_tricks.module.ensemble import averaged
+from lightning_tricks.module.tricks_module import TricksModule
 from lightning_tricks.scores import without_split
+from lightning_tricks.task import rehearsal
 from lightning_tricks.task.quiet import silent_trainer
 from lightning_tricks.task.task import Task
 
@@ -29,6 +31,19 @@ def evaluator(
     """Return a silent Trainer that tests or validates a module of a task."""
     settings = {k: v for k, v in task.trainer.items() if k in ("accelerator", "precision")}
     return silent_trainer(flavor_of(module), callbacks=callbacks, **settings)
+
+
+def example_of(task: Task, module: pl.LightningModule) -> NDArray[Any] | None:
+    """Return a few raw inputs for a module; None if its batches do not say what its forward takes."""
+    if isinstance(module, TricksModule):
+        return task.example()[0][:2].numpy()
+    if not rehearsal.overrides(module, "forward"):
+        return None
+    given = module.example_input_array
+    if given is None:
+        batch = task.batch()
+        given = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
+    return given[:2].cpu().numpy() if isinstance(given, Tensor) and given.dim() else None
 
 
 @isolate_rng()

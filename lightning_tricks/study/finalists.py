@@ -7,7 +7,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lightning_tricks.scores import rank_of
 from lightning_tricks.search.outcomes import Outcome, name_of
 from lightning_tricks.selection.evidence import shrunk
-from lightning_tricks.selection.result import BASELINE
+from lightning_tricks.selection.result import BASELINE, YOURS, incumbent_of
 from lightning_tricks.study.coordinator import Coordinator
 from lightning_tricks.study.reruns import record_of
 
@@ -23,21 +23,23 @@ def by_name(search: Coordinator) -> dict[str, FrozenTrial]:
 
 
 def finalists(search: Coordinator, count: int) -> dict[str, FrozenTrial]:
-    """Return the best complete trials of a search by evidence, and the baseline and plain after them.
+    """Return the best complete trials of a search by evidence, and the references after them.
 
     Args:
         search: which has been run.
-        count: number of recipes besides the baseline.
+        count: number of recipes besides the incumbent.
     """
     known = by_name(search)
     complete = {name: t for name, t in known.items() if t.state == TrialState.COMPLETE}
+    incumbent = incumbent_of(complete)
+    complete.pop(YOURS, None)  # no recipe of the space is like it
     records = [record_of(search, trial) for trial in complete.values()]
     scores = [float(trial.value or 0.0) for trial in complete.values()]
     evidence = shrunk(records, scores, search.space, search.task.mode) if complete else []
     worth = dict(zip(complete, evidence, strict=True))
-    rivals = [name for name in complete if name != BASELINE]
+    rivals = [name for name in complete if name != incumbent]
     rivals.sort(key=lambda name: (-worth[name], rank_of(complete[name], search.task.mode)))
-    chosen = dict.fromkeys([*rivals[:count], BASELINE, "plain"])
+    chosen = dict.fromkeys([*rivals[:count], incumbent, BASELINE, "plain"])
     return {name: known[name] for name in chosen if name in known}
 
 

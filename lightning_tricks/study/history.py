@@ -1,6 +1,7 @@
 """The trials of a study that ended, and the best of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -57,6 +58,13 @@ class History:
         outcome = Outcome.read(self._trials[number])
         assert outcome is not None  # else its record would not be known
         return number, outcome
+
+    @staticmethod
+    def record_of(trial: FrozenTrial) -> Mapping[str, Any]:
+        """Return the record of a finished trial, as plain data."""
+        outcome = Outcome.read(trial)
+        assert outcome is not None  # it was trained
+        return outcome.record
 
     def check(self, least: int) -> None:
         """Give up where every trial failed: the mistake is not in the tricks.

@@ -1,38 +1,41 @@
 """The models of finished trials: brought back, scored on the test split, the best one registered."""
 
 import contextlib
-import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
+import pytorch_lightning as pl
+from torch import nn
 
 from lightning_tricks.module.conversion import without_tricks
 from lightning_tricks.module.ensemble import Ensemble
-from lightning_tricks.module.hooks import TricksHooks
+from lightning_tricks.module.kept import keep
+from lightning_tricks.module.tricks_module import TricksModule
 from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.standing import Standing
-from lightning_tricks.study.evaluation import evaluator
+from lightning_tricks.study import evaluation
 from lightning_tricks.study.folder import StudyFolder
 from lightning_tricks.surgery.replace import load_state
 from lightning_tricks.task.quiet import quiet
 from lightning_tricks.task.task import Task
-from lightning_tricks.tracking.registry import ENSEMBLE
+from lightning_tricks.tracking.registry import Answering
 from lightning_tricks.tracking.tracker import Tracker
 from lightning_tricks.trial.train import train
-from lightning_tricks.tricks.record import Tricks, describe
+from lightning_tricks.tricks.record import Tricks
+from lightning_tricks.tricks.record import describe as words
 
 
 def restore(
     task: Task, outcome: Outcome, folder: StudyFolder, number: int, warn: Callable[[str], None]
-) -> TricksHooks:
+) -> pl.LightningModule:
     """Return the module of a finished trial, as it was scored.
 
     Weights that are not in the folder are trained again, from the same record and seed.
     """
     tricks = task.tricks.parse(outcome.record)
-    module = task.module(tricks)
+    module = task.module(tricks, set_up=True)
     if (weights := folder.load_weights(number)) is not None:
         with contextlib.suppress(Exception):  # what stands there may be of another network
             load_state(module, weights)
@@ -45,113 +48,144 @@ def restore(
     return module
 
 
+@dataclass(frozen=True)
+class Registered:
+    """A version of a registered model, and how to load it."""
+
+    name: str
+    version: str
+    alias: str
+    shape: str
+    """Shape of the inputs of its network; empty if none could be exported."""
+    kind: str
+    """Class of the LightningModule; empty for a backbone."""
+
+    def snippet(self, model: str) -> str:
+        """Write how to load the model by a name that MLflow knows."""
+        module = f"{self.kind}(...)" if self.kind else "backbone"
+        own = (
+            "from lightning_tricks import load_with_tricks\n\n"
+            f'module = load_with_tricks("models:/{model}", {module})  # made as in the study\n'
+        )
+        network = (
+            "import mlflow\n\n"
+            f'model = mlflow.pytorch.load_model("models:/{model}")\n'
+            f"model(raw_inputs)  # of shape ({self.shape})\n"
+        )
+        blocks = [network, own] if self.shape else [own]
+        code = "\n".join(f"```python\n{block}```" for block in blocks)
+        return f"{code}\n\nNo code is unpickled. `without_tricks(module)` is of the class it came from."
+
+
 def register(
     task: Task,
-    module: TricksHooks,
+    modules: Sequence[pl.LightningModule],
+    record: Tricks,
     tracker: Tracker,
     number: int,
-    standing: Standing,
     alias: str,
-    what: str = "",
-) -> str:
-    """Log and register a trial's module in MLflow; return the version of the registered model.
+) -> Registered:
+    """Register the models of a record in MLflow: files, and a network where it can be exported.
 
     Args:
         task: of the study.
-        module: of the trial.
+        modules: of trials of the record; several for an ensemble.
+        record: of the trials.
         tracker: of the study.
-        number: of the trial.
-        standing: of the study, with the trial's metrics on the test split.
+        number: of the trial under whose run the model is logged.
         alias: of the version.
-        what: the model is, in a sentence; by default that it is of this trial.
     """
-    name = tracker.name
-    inputs, _ = task.example()
-    example = inputs[:2].cpu()
+    network: nn.Module | None = without_tricks(modules[0])
+    if len(modules) > 1:
+        network = _together(task, modules)
     with tempfile.TemporaryDirectory() as place:
-        weights, record = Path(place, "state_dict.pt"), Path(place, "tricks.json")
-        torch.save(module.state_dict(), weights)
-        record.write_text(json.dumps(module.tricks.model_dump(), indent=2), encoding="utf-8")
-        version = tracker.register(
-            number, without_tricks(module), example.numpy(), [weights, record], alias
-        )
-    shape = ", ".join(map(str, ("N", *example.shape[1:])))
+        files = keep(modules, record, Path(place))
+        example = evaluation.example_of(task, modules[0])
+        answering = None if network is None or example is None else Answering(network, example)
+        version, exported = tracker.register(number, files, alias, answering)
+    shape = ", ".join(map(str, ("N", *example.shape[1:]))) if exported and example is not None else ""
+    kind = type(modules[0]).__name__ if not isinstance(modules[0], TricksModule) else ""
+    return Registered(tracker.name, version, alias, shape, kind)
+
+
+def _together(task: Task, modules: Sequence[pl.LightningModule]) -> Ensemble | None:
+    """Return models as one; None for LightningModules of the user's, which answer in their own way."""
+    if not all(isinstance(module, TricksModule) for module in modules):
+        return None
+    probabilities = evaluation.averages_probabilities(task)
+    return Ensemble([without_tricks(m) for m in modules], probabilities=probabilities).eval()
+
+
+def describe(
+    registered: Registered, tracker: Tracker, record: Tricks, standing: Standing, what: str
+) -> None:
+    """Write the pages of a registered model and of its version.
+
+    Args:
+        registered: the version.
+        tracker: of the study.
+        record: of the model.
+        standing: of the study.
+        what: the model is, in a sentence.
+    """
+    name, alias = registered.name, registered.alias
     model = (
         f"The model of the study `{name}` to use is its version with the alias `{alias}`.\n\n"
-        f"{_snippet(f'{name}@{alias}', shape)}"
+        f"{registered.snippet(_at(registered))}"
     )
-    tracker.describe_model(
-        version,
-        model,
-        _page(
-            name,
-            version,
-            shape,
-            alias,
-            what or _of_trial(name, number, standing),
-            module.tricks,
-            standing,
-        ),
+    tracker.describe_model(registered.version, model, _page(registered, record, standing, what))
+
+
+def of_members(registered: Registered, members: int) -> str:
+    """Say what an ensemble is, and how to load it."""
+    each = (
+        f"{members} models of the champion's recipe, each of another seed: a prediction of all costs "
+        f"{members} times one of the champion."
     )
-    return version
-
-
-def register_ensemble(
-    task: Task, ensemble: Ensemble, tracker: Tracker, number: int, members: int
-) -> str:
-    """Register the champion's models over several seeds as one, under the alias `ensemble`."""
-    inputs, _ = task.example()
-    version = tracker.register(number, ensemble, inputs[:2].cpu().numpy(), [], ENSEMBLE)
-    tracker.client.update_model_version(
-        tracker.name,
-        version,
-        f"{members} models of the champion's recipe, each of another seed, whose outputs are averaged: "
-        f"a prediction costs {members} times one of the champion.",
+    if registered.shape:
+        return f"{each} Their outputs are averaged.\n\n{registered.snippet(_at(registered))}"
+    return (
+        f"{each} `load_with_tricks(..., member=n)` loads the n-th, from 0 on.\n\n"
+        f"{registered.snippet(_at(registered))}"
     )
-    return version
 
 
-def _of_trial(name: str, number: int, standing: Standing) -> str:
+def _at(registered: Registered) -> str:
+    return f"{registered.name}@{registered.alias}"
+
+
+def of_trial(name: str, number: int, standing: Standing) -> str:
+    """Say which trial a model is of."""
     test = [f"{key} {value:.4f}" for key, value in standing.tests.get(number, {}).items()]
     return f"Trial {number} of the study `{name}`" + (f": {', '.join(test)}." if test else ".")
 
 
-def _page(
-    name: str, version: str, shape: str, alias: str, what: str, tricks: Tricks, standing: Standing
-) -> str:
+def _page(registered: Registered, record: Tricks, standing: Standing, what: str) -> str:
     """Write the page of a model version: what it is, how to load it, its recipe."""
-    stages = [(stage, describe(getattr(tricks, stage))) for stage in type(tricks).model_fields]
-    changed = tricks.differences(standing.baseline)
+    stages = [(stage, words(getattr(record, stage))) for stage in type(record).model_fields]
+    changed = record.differences(standing.baseline)
     rows = [f"| {stage} | {mine} | {changed.get(stage, ('', ''))[1]} |" for stage, mine in stages]
     return "\n".join(
         [
             what,
             "",
-            _snippet(f"{name}/{version}", shape),
+            registered.snippet(f"{registered.name}/{registered.version}"),
             "",
             "| stage | trick | instead of the baseline's |",
             "|---|---|---|",
             *rows,
             "",
-            f"The recipe as JSON and a `state_dict` for training on are in the run's folder `{alias}`.",
+            f"Recipe, versions and weights are in the run's folder `{registered.alias}`.",
         ]
     )
 
 
-def _snippet(model: str, shape: str) -> str:
-    return (
-        "```python\n"
-        "import mlflow\n\n"
-        f'model = mlflow.pytorch.load_model("models:/{model}")  # no code is unpickled\n'
-        f"model(raw_inputs)  # of shape ({shape}); input scaling is inside\n"
-        "```"
-    )
-
-
-def test(task: Task, module: TricksHooks) -> dict[str, float]:
+def test(task: Task, module: pl.LightningModule) -> dict[str, float]:
     """Return the metrics on the test split; empty if the data module has none."""
     if not task.tests():
         return {}
     with quiet():
-        found = evaluator(task, module).test(module, datamodule=task.data_of(module), verbose=False)[0]
+        found = evaluation.evaluator(task, module).test(
+            module, datamodule=task.data_of(module), verbose=False
+        )[0]
     return {name: float(value) for name, value in found.items()}

@@ -76,7 +76,7 @@ class Proposals:
         for role, tricks in references.items():
             if tricks not in seen:
                 seen.append(tricks)
-                self.study.enqueue_trial(self.space.params(tricks), user_attrs={outcomes.ROLE: role})
+                outcomes.enqueue(self.study, self.space, tricks, {outcomes.ROLE: role})
 
     def ask(self, first: OpenTrial | None = None, sampler: BaseSampler | None = None) -> bool:
         """Ask for one trial; return whether there is anything to train about it.
@@ -87,7 +87,7 @@ class Proposals:
         """
         group = None if first is None else first.group
         noted = {} if group is None else {outcomes.GROUP: list(group)}
-        trial, tricks = ask(self.study, sampler or self.study.sampler, self.space.suggest, noted)
+        trial, tricks = ask(self.study, sampler or self.study.sampler, self._suggest, noted)
         self._latest = max(self._latest, trial.number)
         self._left_over.discard(trial.number)
         given = trial.user_attrs.get(outcomes.SEED)
@@ -104,6 +104,11 @@ class Proposals:
             return True
         self.repeats(asked, *earlier)
         return False
+
+    def _suggest(self, trial: optuna.Trial) -> Tricks:
+        """Return the record of a trial, as it was given or as the space draws it."""
+        given = outcomes.given_record(trial)
+        return self.space.suggest(trial) if given is None else self.space.model.parse(given)
 
     def group(self, wanted: int, workers: int) -> list[OpenTrial]:
         """Take the next trial out of the queue, and those that can be trained with it.

@@ -111,16 +111,14 @@ class Reruns:
 
     def _enqueue(self, phase: str, name: str, record: Tricks, draw: int) -> None:
         own = self.coordinator
-        own.study.enqueue_trial(
-            own.space.params(record),
-            user_attrs={
-                outcomes.SEED: _seed(own.seed, draw, phase),
-                outcomes.ENTRY: name,
-                outcomes.PHASE: phase,
-                outcomes.DRAW: draw,
-                outcomes.ROLE: f"{name} · {phase} {draw + 1}",
-            },
-        )
+        attrs = {
+            outcomes.SEED: _seed(own.seed, draw, phase),
+            outcomes.ENTRY: name,
+            outcomes.PHASE: phase,
+            outcomes.DRAW: draw,
+            outcomes.ROLE: f"{name} · {phase} {draw + 1}",
+        }
+        outcomes.enqueue(own.study, own.space, record, attrs)
 
     @staticmethod
     def _of(phase: str, draw: int, trials: Iterable[FrozenTrial]) -> dict[str, FrozenTrial]:

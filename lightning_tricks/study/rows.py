@@ -4,15 +4,13 @@ from collections.abc import Sequence
 from typing import NamedTuple, TypeGuard
 
 import numpy as np
+import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 from torch import Tensor
 
 from lightning_tricks.errors import one_line
-from lightning_tricks.module.conversion import without_tricks
-from lightning_tricks.module.ensemble import Ensemble
-from lightning_tricks.module.hooks import TricksHooks
 from lightning_tricks.module.tricks_module import TricksModule
 from lightning_tricks.scores import test_name, without_split
 from lightning_tricks.search.outcomes import SEED
@@ -118,7 +116,7 @@ class Rows:
             parts.append(self._answers("val", trial, module))
         self._compared[number] = self._blocks(parts, score)
 
-    def _by_batch(self, module: TricksHooks, score: Values) -> Values:
+    def _by_batch(self, module: pl.LightningModule, score: Values) -> Values:
         """Return the score of a module with steps of its own, batch by batch where it logs that."""
         name = test_name(self.task.monitor) if self.tests else self.task.monitor
         found = batch_scores(self.task, module, "test" if self.tests else "val", name)
@@ -188,14 +186,6 @@ class Rows:
         together = evaluation.average(self.task, [answer.outputs for answer in answers])
         return evaluation.blocks(self.measure, together, answers[0].targets)[None]
 
-    def ensemble(self, trials: Sequence[FrozenTrial]) -> Ensemble | None:
-        """Return models as one; None for one alone, or for modules of the user's."""
-        modules = [self.trained.restore(trial) for trial in trials]
-        if len(modules) < 2 or not _ours(modules):
-            return None
-        probabilities = evaluation.averages_probabilities(self.task)
-        return Ensemble([without_tricks(m) for m in modules], probabilities=probabilities).eval()
-
     def _answers(self, split: str, trial: FrozenTrial, module: TricksModule) -> Answers:
         """Return what a trial's model answers on a split."""
         data = self.task.of_seed(trial.user_attrs[SEED]).data
@@ -206,7 +196,7 @@ class Rows:
         return Answers(outputs, targets, samples)
 
 
-def _ours(modules: Sequence[TricksHooks]) -> TypeGuard[Sequence[TricksModule]]:
+def _ours(modules: Sequence[pl.LightningModule]) -> TypeGuard[Sequence[TricksModule]]:
     """Tell whether modules have outputs: those with steps of the user's own have none to average."""
     return all(isinstance(module, TricksModule) for module in modules)
 

@@ -16,7 +16,15 @@ from rich.text import Text
 
 from lightning_tricks.notebook import html_table
 from lightning_tricks.scores import test_name
-from lightning_tricks.search.outcomes import Outcome, best_of, counted, is_repeat, trial_named, trial_of
+from lightning_tricks.search.outcomes import (
+    REFERENCES,
+    Outcome,
+    best_of,
+    counted,
+    is_repeat,
+    trial_named,
+    trial_of,
+)
 from lightning_tricks.search.standing import Standing
 from lightning_tricks.search.studies import finished
 from lightning_tricks.selection.ablation import Ablation
@@ -131,11 +139,8 @@ def _wrap(cell: str, width: int, at: int) -> str:
 def summarize(study: optuna.Study, task: Task) -> Summary:
     """Compare the plain, the baseline and the best trial, with the stages in which they differ."""
     ended, standing = finished(study), Standing.read(study, task)
-    roles = {
-        "plain": trial_of(ended, "plain"),
-        "baseline": trial_of(ended, "baseline"),
-        "best": best_of(ended, task.mode),
-    }
+    roles = {role: trial_of(ended, role) for role in reversed(REFERENCES)}
+    roles["best"] = best_of(ended, task.mode)
     shown = {trial.number: trial for trial in roles.values() if trial is not None}
     titles = {
         number: " and ".join(role for role, trial in roles.items() if trial and trial.number == number)

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 
 import optuna
+import pytorch_lightning as pl
 from optuna.trial import FrozenTrial
 
-from lightning_tricks.module.hooks import TricksHooks
 from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.standing import Standing, remember_test
 from lightning_tricks.study import models
@@ -44,7 +44,7 @@ class Trained:
         """Where the study stands now."""
         return Standing.read(self.study, self.task)
 
-    def restore(self, trial: FrozenTrial) -> TricksHooks:
+    def restore(self, trial: FrozenTrial) -> pl.LightningModule:
         """Return the module of a trial, as it was scored."""
         outcome = _outcome(trial)
         return models.restore(self.task, outcome, self.folder, trial.number, self.progress.print)

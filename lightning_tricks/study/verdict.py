@@ -1,7 +1,7 @@
 """The second half of a study: is any recipe known to be better than what the user has?
 
-The baseline is the incumbent. It stays the champion unless another recipe is better over seeds, and on
-samples, that took no part in choosing that recipe.
+That is the incumbent: a LightningModule as it is, or else the baseline. It stays the champion unless
+another recipe is better over seeds, and on samples, that took no part in choosing that recipe.
 """
 
 from collections.abc import Mapping
@@ -19,9 +19,10 @@ from lightning_tricks.study.coordinator import Coordinator
 from lightning_tricks.study.finalists import by_name, finalists, full_trainings
 from lightning_tricks.study.reruns import beside, record_of
 from lightning_tricks.tracking.registry import CHAMPION as ALIAS
+from lightning_tricks.tracking.registry import ENSEMBLE
 
 CHOOSING = 0.4
-"""Share of the budget that chooses the candidate; the rest compares it with the baseline."""
+"""Share of the budget that chooses the candidate; the rest compares it with what the user has."""
 
 
 def judge(search: Coordinator, terms: Terms) -> Verdict:
@@ -115,13 +116,14 @@ class _Judgement:
         return verdict
 
     def _found(self, comparison: Comparison) -> Verdict:
-        """Choose the candidate, compare it with the baseline, and name the champion."""
+        """Choose the candidate, compare it with the incumbent, and name the champion."""
         candidate = comparison.choose()
         gain, margin = (None, 0.0) if candidate is None else comparison.compare(candidate)
         if candidate is None:
-            comparison.train([BASELINE], self.terms.seeds)
+            comparison.train([comparison.incumbent], self.terms.seeds)
         label, why = self._label(comparison, candidate, gain, margin)
-        champion = candidate if candidate and label == "Confirmed gain" else BASELINE
+        incumbent = comparison.incumbent
+        champion = candidate if candidate and label == "Confirmed gain" else incumbent
         others = [champion]
         if self.terms.prefer_simple and (simple := comparison.simpler(champion, margin)):
             why = (
@@ -129,9 +131,9 @@ class _Judgement:
                 f"{margin:.4f} (one-sided 95%): it is the champion."
             )
             champion, others = simple, [champion, simple]
-        comparison.train(["plain"], FEWEST)
-        together = dict.fromkeys([BASELINE, *([candidate] if candidate else []), *others])
-        rows = comparison.table(list(dict.fromkeys(["plain", *together])), list(together))
+        comparison.train(["plain", BASELINE], FEWEST)
+        together = dict.fromkeys([incumbent, *([candidate] if candidate else []), *others])
+        rows = comparison.table(list(dict.fromkeys(["plain", BASELINE, *together])), list(together))
         comparison.rows.trained.tell(t for name in comparison.reports for t in comparison.trials(name))
         return Verdict(
             label=label,
@@ -159,12 +161,14 @@ class _Judgement:
             return gain.label(margin), ""
         if candidate is None:
             return "No gain found", "No other recipe was trained to its end."
-        whole, lost = len(comparison.trials(candidate)), len(comparison.trials(BASELINE))
+        other = comparison.incumbent
+        whole, lost = len(comparison.trials(candidate)), len(comparison.trials(other))
         if whole == comparison.draws and not lost:
-            return "Confirmed gain", f"The baseline was trained to its end with none of {whole} seeds."
+            why = f"{other.capitalize()} was trained to its end with none of {whole} seeds."
+            return "Confirmed gain", why
         return "No gain found", (
             f"Of {comparison.draws} fresh seeds {candidate} was trained to its end with {whole}, and "
-            f"the baseline with {lost}."
+            f"{other} with {lost}."
         )
 
     def _register(self, comparison: Comparison, verdict: Verdict) -> None:
@@ -179,12 +183,15 @@ class _Judgement:
             module, standing = trained.restore(middle), trained.standing
             what = f"{name.capitalize()}, trained again: the median of {len(trials)} fresh seeds."
             words = f"{what} {verdict.headline()}"
-            version = models.register(own.task, module, tracker, middle.number, standing, ALIAS, words)
-            run_id = tracker.run_of(middle.number)
-            remember_champion(self.search.study, ALIAS, verdict.trial, run_id, version)
-            members = comparison.trials(name, self.terms.seeds)
-            if (together := comparison.rows.ensemble(members)) is not None:
-                models.register_ensemble(own.task, together, tracker, middle.number, len(members))
+            record, number = comparison.records[name], middle.number
+            found = models.register(own.task, [module], record, tracker, number, ALIAS)
+            models.describe(found, tracker, record, standing, words)
+            run_id = tracker.run_of(number)
+            remember_champion(self.search.study, ALIAS, verdict.trial, run_id, found.version)
+            members = [trained.restore(t) for t in comparison.trials(name, self.terms.seeds)]
+            if len(members) > 1:
+                together = models.register(own.task, members, record, tracker, number, ENSEMBLE)
+                tracker.describe_version(together.version, models.of_members(together, len(members)))
         except Exception as error:  # of the export or MLflow: the study stands
             own.progress.warn(f"no champion was registered: {type(error).__name__}: {one_line(error)}")
             own.recorded &= tracker.answers()

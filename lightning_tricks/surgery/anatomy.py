@@ -4,8 +4,8 @@ It comes from a batch that was passed through the network (`watch.py`). So neith
 layers were assigned nor the names of their classes matter.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple, Self
 
@@ -125,6 +125,19 @@ class Anatomy:
     def starts(self) -> Mapping[str, int]:
         """When each module began to run, as its place among all."""
         return {path: at for at, path in enumerate(self.runs)}
+
+    def without_idle(self, names: Collection[str]) -> Self:
+        """Return the anatomy of the network where some of its parameters are not trained.
+
+        Args:
+            names: of parameters that could be.
+        """
+
+        def of(layer: Layer) -> Layer:
+            idle = all(weight.name in names for weight in layer.weights)
+            return replace(layer, trained=layer.trained and not idle)
+
+        return replace(self, idle=tuple(names), layers=tuple(map(of, self.layers)))
 
     def plain(self) -> dict[str, Any]:
         """Return it as plain data."""

@@ -21,7 +21,9 @@ def build(task: Task, tricks: Tricks) -> TricksHooks:
         InputError: if a trick finds nothing to act on, or the user's code raises anything.
     """
     try:
-        return task.module(tricks)
+        module = task.module(tricks)
+        assert isinstance(module, TricksHooks)  # all but the user's own, untouched
+        return module
     except InputError:
         raise
     except Exception as error:  # the user's code may raise anything

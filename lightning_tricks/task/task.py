@@ -17,14 +17,13 @@ from lightning_tricks.data.loaders import LoaderData, data_module, fresh
 from lightning_tricks.errors import InputError, check_name, one_line, shown
 from lightning_tricks.flavors import adapt, check_one_flavor, flavor_of, is_lightning_module
 from lightning_tricks.module.conversion import with_tricks
-from lightning_tricks.module.hooks import TricksHooks
 from lightning_tricks.module.tricks_module import Measure, TricksModule, accuracy
 from lightning_tricks.scores import Mode
 from lightning_tricks.surgery.unfit import check_fit
 from lightning_tricks.surgery.watch import watch
 from lightning_tricks.task import fingerprint
 from lightning_tricks.task.watching import Watched, makes_new, prepare, structure_of, watch_training
-from lightning_tricks.tricks.record import Tricks
+from lightning_tricks.tricks.record import ModuleTricks, Tricks
 from lightning_tricks.tricks.scaling import Cast, takes_tokens
 
 SAMPLES = 4
@@ -134,6 +133,13 @@ class Task:
         """Return the record that a study begins with."""
         return self.tricks() if self.baseline is None else self.baseline
 
+    def yours(self) -> Tricks | None:
+        """Return the record of the user's LightningModule as it is; None if it cannot train so."""
+        if not issubclass(self.tricks, ModuleTricks):
+            return None
+        seen = self.watched(self.reference())
+        return self.tricks.yours() if seen.trains else None
+
     def once(self) -> "Task":
         """Return the task whose trials train their record once: itself, if that is so."""
         return self if self.repeats == 1 else replace(self, repeats=1)
@@ -158,16 +164,28 @@ class Task:
             vars(alike)[known] = getattr(self, known)
         return alike
 
-    def module(self, tricks: Tricks) -> TricksHooks:
-        """Return a new module; its weights come from torch's random state."""
+    def module(self, tricks: Tricks, *, set_up: bool = False) -> pl.LightningModule:
+        """Return a new module; its weights come from torch's random state.
+
+        It is the user's own, untouched, for the record `ModuleTricks.yours()`.
+
+        Args:
+            tricks: the record.
+            set_up: whether its layers are to be there that it makes in `setup` or `configure_model`.
+        """
         backbone = self.backbone(tricks)
         check_fit(backbone)
         copied = not self._makes_new
         if is_lightning_module(backbone):
             seen = self.watched(tricks, backbone)
-            if seen.late:
+            untouched = isinstance(tricks, ModuleTricks) and tricks.untouched
+            if untouched and copied:
+                backbone = copy.deepcopy(backbone)
+            if seen.late and (set_up or not untouched):
                 prepare(backbone, self.data_of(backbone), self.rehearsed)
-            return with_tricks(
+            if untouched:
+                return backbone
+            changed = with_tricks(
                 backbone,
                 tricks,
                 monitor=self.monitor,
@@ -176,6 +194,8 @@ class Task:
                 anatomy=seen.anatomy,
                 copied=copied,
             )
+            changed.is_set_up = seen.late
+            return changed
         module = TricksModule(
             backbone,
             tricks,

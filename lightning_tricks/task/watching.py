@@ -28,8 +28,10 @@ class Watched:
     """Names of what it logs."""
     late: bool = False
     """Whether its layers change in `setup` or `configure_model`."""
+    trains: bool = False
+    """Whether it is a LightningModule that its own `configure_optimizers` can train."""
     trouble: str = ""
-    """Why its own `configure_optimizers` cannot be used; empty if it can."""
+    """Why it cannot; empty if it can, or is none."""
 
 
 class Prepared(Exception):
@@ -84,7 +86,7 @@ def watch_training(
     try:
         module = make()
         object.__setattr__(module, "configure_optimizers", lambda: None)
-        return replace(_watch(module, data, settings), trouble=trouble)
+        return replace(_watch(module, data, settings), trains=False, trouble=trouble)
     except (Exception, SystemExit) as error:
         if isinstance(error, SystemExit):
             raise KeyboardInterrupt from None
@@ -107,8 +109,9 @@ def _watch(
     if not found:
         raise InputError("the training step was never called: is there a training batch?")
     idle = [n for n, p in module.named_parameters() if p.requires_grad and id(p) not in look.optimized]
-    anatomy = replace(found[0], idle=tuple(idle) if look.optimized else ())
-    return Watched(anatomy, tuple(sorted(trainer.callback_metrics)), late=look.structure != before)
+    anatomy = found[0].without_idle(idle) if look.optimized else found[0]
+    logged = tuple(sorted(trainer.callback_metrics))
+    return Watched(anatomy, logged, late=look.structure != before, trains=True)
 
 
 def one_batch(module: pl.LightningModule, callbacks: Any = (), **settings: Any) -> pl.Trainer:

@@ -7,11 +7,11 @@ import warnings
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlflow
 import torch
-from mlflow.models import Model, infer_signature
+from mlflow.models import Model, ModelSignature, infer_signature
 from mlflow.tracking import MlflowClient
 from numpy.typing import NDArray
 from torch import nn
@@ -22,34 +22,77 @@ champion's models of several seeds as one."""
 _VARIABLE = "MLFLOW_TRACKING_URI"
 
 
+class Answering(NamedTuple):
+    """A network that answers by itself."""
+
+    network: nn.Module
+    """In evaluation mode, on the CPU."""
+    example: NDArray[Any]
+    """Raw inputs, of two samples or more."""
+
+
 def register(
     client: MlflowClient,
     run_id: str,
     name: str,
-    network: nn.Module,
-    example: NDArray[Any],
-    beside: Sequence[Path],
+    files: Sequence[Path],
     alias: str,
-) -> str:
-    """Log a network under a run and register it with an alias.
+    answering: Answering | None,
+) -> tuple[str, bool]:
+    """Register a model with an alias: its files and, where that can be, a network that answers.
 
-    It is saved as an exported program, which loads without unpickling code and takes batches of any
-    size.
+    The network is saved as an exported program, which loads without unpickling code and takes batches
+    of any size.
 
     Args:
         client: of MLflow.
         run_id: of the trial's run.
         name: of the registered model, which is made if it is not there.
-        network: in evaluation mode, on the CPU.
-        example: a batch of raw inputs, of two samples or more.
-        beside: further files to keep in the run's folder of the alias.
+        files: what `load_with_tricks` reads, and whatever else is to lie beside it.
         alias: of the version.
+        answering: the network; None if there is none.
 
     Returns:
-        The version of the registered model.
+        The version of the registered model, and whether its network was exported.
     """
-    with torch.no_grad():
-        outputs = network(torch.from_numpy(example)).numpy()
+    for path in files:
+        client.log_artifact(run_id, str(path), alias)
+    registered = None if answering is None else _export(client, run_id, name, answering, alias)
+    exported = registered is not None
+    if registered is None:
+        registered = _register_files(client, run_id, name, alias)
+    client.set_model_version_tag(name, registered, "files", alias)
+    client.set_registered_model_alias(name, alias, registered)
+    return registered, exported
+
+
+def _export(
+    client: MlflowClient, run_id: str, name: str, answering: Answering, alias: str
+) -> str | None:
+    """Log and register a network as an exported program; None if it cannot be exported."""
+    network, example = answering
+    try:
+        with torch.no_grad():
+            outputs = network(torch.from_numpy(example)).numpy()
+        signature = infer_signature(example, outputs)
+        torch.export.export(network, (torch.from_numpy(example),), strict=False)
+    except Exception:  # the user's code may do anything that cannot be exported
+        return None
+    try:
+        return _log(client, run_id, name, answering, alias, signature)
+    except Exception:  # of MLflow's own export, or a server that went away
+        client.get_run(run_id)
+        return None
+
+
+def _log(
+    client: MlflowClient,
+    run_id: str,
+    name: str,
+    answering: Answering,
+    alias: str,
+    signature: ModelSignature,
+) -> str:
     with _tracking_uri(client.tracking_uri), _quietly():
         logged = Model.log(
             artifact_path=None,
@@ -57,18 +100,22 @@ def register(
             name=alias,
             run_id=run_id,
             registered_model_name=name,
-            pytorch_model=network,
+            pytorch_model=answering.network,
             serialization_format="pt2",
-            signature=infer_signature(example, outputs),
-            input_example=example,
+            signature=signature,
+            input_example=answering.example,
             # Without these MLflow spends seconds on finding out.
             pip_requirements=[f"{p}=={version(p)}" for p in ("mlflow", "numpy", "torch")],
         )
-    for path in beside:
-        client.log_artifact(run_id, str(path), alias)
-    registered = str(logged.registered_model_version)
-    client.set_registered_model_alias(name, alias, registered)
-    return registered
+    return str(logged.registered_model_version)
+
+
+def _register_files(client: MlflowClient, run_id: str, name: str, alias: str) -> str:
+    """Register the files in a run's folder of an alias, without a network."""
+    with contextlib.suppress(mlflow.MlflowException):  # it is there already
+        client.create_registered_model(name)
+    source = f"{client.get_run(run_id).info.artifact_uri}/{alias}"
+    return str(client.create_model_version(name, source, run_id).version)
 
 
 def version_of(client: MlflowClient, name: str, alias: str) -> str | None:

@@ -11,8 +11,6 @@ from typing import Any, Self
 
 import mlflow
 from mlflow.entities import Metric, RunTag
-from numpy.typing import NDArray
-from torch import nn
 
 from lightning_tricks.errors import InputError, locked, one_line
 from lightning_tricks.redaction import redacted
@@ -26,6 +24,7 @@ from lightning_tricks.tracking.client import (
 )
 from lightning_tricks.tracking.format import DESCRIPTION, milliseconds, significant
 from lightning_tricks.tracking.holdings import NUMBER, children, sweep
+from lightning_tricks.tracking.registry import Answering
 from lightning_tricks.tracking.run_update import Status, Update
 from lightning_tricks.tracking.writer import SOURCE, Writer
 
@@ -192,22 +191,21 @@ class Tracker:
         view.save_view(self.client, self.experiment_id, run_id, columns, ascending)
 
     def register(
-        self,
-        number: int,
-        network: nn.Module,
-        example: NDArray[Any],
-        beside: Sequence[Path],
-        alias: str,
-    ) -> str:
-        """Register a network under a trial's run; return the version. See `registry.register`."""
+        self, number: int, files: Sequence[Path], alias: str, answering: Answering | None
+    ) -> tuple[str, bool]:
+        """Register a model under a trial's run; see `registry.register`."""
         self._guard()
         run_id = self.writer.runs[number]
-        return registry.register(self.client, run_id, self.name, network, example, beside, alias)
+        return registry.register(self.client, run_id, self.name, files, alias, answering)
 
     def describe_model(self, version: str, model: str, champion: str) -> None:
         """Write the pages of the registered model and of one of its versions, in Markdown."""
         self.client.update_registered_model(self.name, model)
         self.client.update_model_version(self.name, version, champion)
+
+    def describe_version(self, version: str, text: str) -> None:
+        """Write the page of a version of the registered model, in Markdown."""
+        self.client.update_model_version(self.name, version, text)
 
     def version_of(self, alias: str) -> str | None:
         """Return the version of the registered model that has an alias; None if there is none."""

@@ -71,14 +71,15 @@ def train(
 
 def _fit(watcher: TrialCallback, devices: int) -> Result:
     """Train once, from the checkpoint if there is one."""
-    module: TricksHooks | None = None
+    module: pl.LightningModule | None = None
     task = watcher.task
     with quiet():
         saved = watcher.saved()
         pl.seed_everything(watcher.seed, verbose=False)
         try:
             module = task.module(watcher.tricks)
-            module.logs_training = False  # the watcher reads it from the module
+            if isinstance(module, TricksHooks):
+                module.logs_training = False  # the watcher reads it from the module
             trainer, data = trainer_of(task, devices, [watcher], flavor_of(module)), task.data_of(module)
             trainer.fit(module, datamodule=data, ckpt_path=saved, weights_only=True)
             return result_of(watcher, module)

@@ -12,23 +12,25 @@ from lightning_tricks.space.trick import Trick, stages
 from lightning_tricks.tricks.augmentation import Augmentation, Erasing, NoAugmentation, NoErasing
 from lightning_tricks.tricks.averaging import Averaging, NoAveraging
 from lightning_tricks.tricks.clipping import Clipping, NormClipping
-from lightning_tricks.tricks.dropout import AnyDropout, NoDropout
+from lightning_tricks.tricks.dropout import AnyDropout, NoDropout, OwnDropout
 from lightning_tricks.tricks.initialization import HeNormal, Initialization, KeepInitialization
 from lightning_tricks.tricks.normalization import BatchNorm, Normalization, OwnNormalization
 from lightning_tricks.tricks.optimizers.adam import Adam
 from lightning_tricks.tricks.optimizers.any import AnyOptimizer
+from lightning_tricks.tricks.optimizers.own import OwnOptimizer
 from lightning_tricks.tricks.residual import (
     AnyStochasticDepth,
     AnyZeroGamma,
     NoStochasticDepth,
     NoZeroGamma,
+    OwnStochasticDepth,
 )
 from lightning_tricks.tricks.scaling import NoScaling, Scaling, Standardize
-from lightning_tricks.tricks.schedules import CosineSchedule, Schedule
+from lightning_tricks.tricks.schedules import CosineSchedule, OwnSchedule, Schedule
 from lightning_tricks.tricks.sharpness import NoSharpness, Sharpness
 from lightning_tricks.tricks.stopping import NoStopping, Stopping
 from lightning_tricks.tricks.targets import Mixing, NoMixing, NoSmoothing, Smoothing
-from lightning_tricks.tricks.transfer import DiscriminativeRates, Transfer, WholeNetwork
+from lightning_tricks.tricks.transfer import DiscriminativeRates, OwnParameters, Transfer, WholeNetwork
 from lightning_tricks.tricks.weight_decay import DecoupledWeightDecay, WeightDecay
 
 
@@ -154,9 +156,63 @@ LEARNING = ("augmentation", "erasing", "mixing", "smoothing")
 
 
 class ModuleTricks(Tricks):
-    """The tricks for a LightningModule with a forward of its own: inputs and targets are its affair."""
+    """The tricks for a LightningModule with a forward of its own: inputs and targets are its affair.
+
+    By default its norms, its dropout and its weights are as it made them, and the parameters that its
+    own optimizer leaves out are not trained.
+    """
 
     scaling: Annotated[Scaling, Choice("none")] = Field(NoScaling(), discriminator="kind")
+    initialization: Annotated[
+        Initialization,
+        Choice(
+            "keep",
+            "uniform",
+            "gaussian",
+            "lecun_normal",
+            "glorot_normal",
+            "glorot_uniform",
+            "he_normal",
+            "he_uniform",
+            "orthogonal",
+        ),
+    ] = Field(KeepInitialization(), discriminator="kind")
+    normalization: Annotated[
+        Normalization, Choice("own", "none", "batch", "layer", "group", "weight")
+    ] = Field(OwnNormalization(), discriminator="kind")
+    dropout: Annotated[AnyDropout, Choice("own", "none", "dropout")] = Field(
+        OwnDropout(), discriminator="kind"
+    )
+    stochastic_depth: AnyStochasticDepth = Field(OwnStochasticDepth(), discriminator="kind")
+    transfer: Transfer | OwnParameters = Field(  # type: ignore[assignment]  # wider
+        OwnParameters(), discriminator="kind"
+    )
+    optimizer: AnyOptimizer | OwnOptimizer = Field(  # type: ignore[assignment]  # wider
+        Adam(), discriminator="kind"
+    )
+    schedule: Schedule | OwnSchedule = Field(  # type: ignore[assignment]  # wider
+        CosineSchedule(), discriminator="kind"
+    )
+
+    @classmethod
+    def plain(cls) -> Self:
+        return cls(**{**dict(super().plain()), "transfer": OwnParameters()})
+
+    @classmethod
+    def yours(cls) -> Self:
+        """Return the record of the module exactly as it is: no trick touches it."""
+        own = {
+            "optimizer": OwnOptimizer(),  # type: ignore[call-arg]
+            "schedule": OwnSchedule(),
+        }
+        changing = ("weight_decay", "sharpness", "clipping", "averaging", "stopping")
+        off = {name: getattr(cls.plain(), name) for name in changing}
+        return cls(**{**off, **own})
+
+    @property
+    def untouched(self) -> bool:
+        """Whether this is the record of the module exactly as it is."""
+        return self == type(self).yours()
 
 
 class ImageTricks(Tricks):

@@ -99,6 +99,14 @@ class NoStochasticDepth(_NoResidualTrick):
         _switch_off(module)
 
 
+class OwnStochasticDepth(_NoResidualTrick):
+    """The stochastic depth that the backbone has, as it is."""
+
+    neutral: ClassVar[bool] = False
+    searched: ClassVar[bool] = False
+    kind: Literal["own"] = "own"
+
+
 class LinearStochasticDepth(ResidualTrick):
     """A sample skips the i-th of L residual branches with probability p·i/L (Huang et al., 2016).
 
@@ -137,4 +145,4 @@ def _switch_off(module: nn.Module) -> None:
 
 
 AnyZeroGamma = NoZeroGamma | ZeroGamma
-AnyStochasticDepth = NoStochasticDepth | LinearStochasticDepth
+AnyStochasticDepth = NoStochasticDepth | OwnStochasticDepth | LinearStochasticDepth

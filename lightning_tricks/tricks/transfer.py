@@ -73,6 +73,26 @@ class WholeNetwork(TransferTrick):
         return 1.0
 
 
+class OwnParameters(TransferTrick):
+    """The parameters that the optimizer of a LightningModule trains, at one rate.
+
+    A linear probe stays one.
+    """
+
+    searched: ClassVar[bool] = False
+    kind: Literal["own"] = "own"
+
+    def freeze(self, module: nn.Module) -> list[nn.Module]:
+        held = parameters_of(module)
+        for name in anatomy_of(module).idle:
+            held[name].requires_grad_(False)
+        return []
+
+    def rate(self, place: float) -> float:
+        del place
+        return 1.0
+
+
 class DiscriminativeRates(TransferTrick):
     """η_i = η·first^(1 − i/(L − 1)) for the i-th of L layers (Howard and Ruder, 2018).
 

@@ -1,7 +1,7 @@
 """What an optimizer trick is; most are formulas, which `formula.py` drives."""
 
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytorch_lightning as pl
 from torch import nn
@@ -16,7 +16,8 @@ class OptimizerTrick(Trick):
     elementwise: ClassVar[bool] = True
     """Whether the step of a weight follows from its own gradients alone, whatever tensor it is in."""
     kind: str
-    lr: float
+    if TYPE_CHECKING:  # each kind that has one declares it, with its domain
+        lr: float
 
     @abstractmethod
     def build(self, groups: list[dict[str, Any]], module: nn.Module) -> Optimizer:

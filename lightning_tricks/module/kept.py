@@ -1,0 +1,101 @@
+"""What is kept of trained modules beside their code: weights, recipe and versions, as plain files.
+
+Nothing is unpickled when they are read.
+"""
+
+import json
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from lightning_tricks.errors import InputError, one_line
+from lightning_tricks.flavors import is_lightning_module
+from lightning_tricks.module.conversion import with_tricks
+from lightning_tricks.module.hooks import TricksHooks
+from lightning_tricks.module.tricks_module import TricksModule
+from lightning_tricks.surgery.anatomy import Anatomy
+from lightning_tricks.surgery.replace import load_state
+from lightning_tricks.tricks.record import ModuleTricks, Tricks, record_of, type_name
+
+RECORD = "tricks.json"
+"""Name of the file with the record."""
+MODULE = "module.json"
+"""Name of the file with what else is needed to make the module again."""
+PACKAGES = ("lightning_tricks", "torch", "pytorch-lightning")
+
+
+def weights_name(member: int) -> str:
+    """Return the name of the file with the weights of one of several models."""
+    return f"weights-{member}.safetensors" if member else "weights.safetensors"
+
+
+def keep(modules: Sequence[pl.LightningModule], record: Tricks, folder: Path) -> list[Path]:
+    """Write modules of one record into a folder; return the files.
+
+    Args:
+        modules: trained ones, of different seeds.
+        record: of their tricks.
+        folder: that is there.
+    """
+    first = modules[0]
+    data: dict[str, Any] = {
+        "record_type": type_name(record),
+        "class": f"{type(first).__module__}.{type(first).__qualname__}",
+        "versions": {name: version(name) for name in PACKAGES},
+    }
+    if isinstance(first, TricksHooks):
+        data |= first.what_it_needs()
+    (folder / RECORD).write_text(json.dumps(record.model_dump(), indent=2), encoding="utf-8")
+    (folder / MODULE).write_text(json.dumps(data, indent=2), encoding="utf-8")
+    for member, module in enumerate(modules):
+        # Tensors of several names are written once for each: the file knows no ties.
+        state = {n: t.detach().cpu().clone().contiguous() for n, t in _tensors(module).items()}
+        save_file(state, folder / weights_name(member))
+    return sorted(folder.iterdir())
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
+
+
+def bring_back(folder: Path, module: nn.Module, member: int = 0) -> Any:
+    """Return a module as it was kept.
+
+    Args:
+        folder: that `keep` wrote.
+        module: a new one, made as the one that was trained; or the backbone.
+        member: number of the model, where several were kept.
+
+    Raises:
+        InputError: if a file is missing or damaged, or the module is another.
+    """
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        data = json.loads((folder / MODULE).read_text(encoding="utf-8"))
+        state = load_file(folder / weights_name(member))
+        tricks = record_of(record, data["record_type"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{str(folder)!r} holds no module with tricks: {one_line(error)}") from None
+    changed = _changed(module, tricks, data)
+    try:
+        load_state(changed, {**dict(changed.state_dict()), **state})
+    except RuntimeError as error:
+        raise InputError(f"the weights are of another module: {one_line(error)}") from None
+    return changed
+
+
+def _changed(module: nn.Module, tricks: Tricks, data: dict[str, Any]) -> nn.Module:
+    """Return a new module with the layers that a record gives it."""
+    if isinstance(tricks, ModuleTricks) and tricks.untouched:
+        return module
+    monitor, mode, validation_loss = data["watched"]
+    anatomy = Anatomy.read(data["anatomy"])
+    names = {"monitor": monitor, "mode": mode, "validation_loss": validation_loss}
+    if is_lightning_module(module):
+        return with_tricks(module, tricks, anatomy=anatomy, **names)
+    return TricksModule(module, tricks, anatomy=anatomy, **names)

@@ -1,0 +1,68 @@
+"""`load_with_tricks`: a trained module brought back, from a checkpoint or from MLflow."""
+
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from torch import nn
+
+from lightning_tricks.errors import InputError, one_line
+from lightning_tricks.flavors import is_lightning_module
+from lightning_tricks.module.conversion import load_checkpoint
+from lightning_tricks.module.kept import bring_back
+from lightning_tricks.tracking.client import connect
+
+_REGISTERED = re.compile(r"models:/(?P<name>[^@/]+)(@(?P<alias>[^@/]+)|/(?P<version>\d+))")
+
+
+def load_with_tricks(
+    source: str | Path,
+    module: nn.Module,
+    *,
+    member: int = 0,
+    trusted: bool = False,
+    tracking_uri: str | None = None,
+) -> Any:
+    """Load a module with the tricks that it was trained with, and its weights.
+
+    The layers are changed as the record says; `YourModule.load_from_checkpoint` does not know them.
+    `without_tricks` makes one of the user's class of what is returned.
+
+    Args:
+        source: `models:/NAME@champion`, a model that a study registered; or the path of a checkpoint
+            that a Trainer wrote for a module of `with_tricks`.
+        module: a new one, made as the one that was trained. For a registered model that was no
+            LightningModule, its backbone.
+        member: number of the model, where several are registered, as under the alias `ensemble`.
+        trusted: whether a checkpoint may hold more than tensors and plain data, such as
+            hyperparameters that are objects. To read those can run any code that it holds.
+        tracking_uri: of MLflow; by default its own.
+
+    Raises:
+        InputError: if there is no such model or checkpoint, or the module is another.
+
+    Example:
+        model = load_with_tricks("models:/mine@champion", Mine())
+    """
+    found = _REGISTERED.fullmatch(str(source))
+    if found is None:
+        if not is_lightning_module(module):
+            raise InputError(
+                f"a checkpoint is of a LightningModule (got {type(module).__name__}); for a backbone, "
+                "use TricksModule.load_from_checkpoint(path, backbone=...)"
+            )
+        return load_checkpoint(source, module, trusted=trusted)
+    client = connect(tracking_uri or mlflow.get_tracking_uri())
+    try:
+        if found["alias"]:
+            version = client.get_model_version_by_alias(found["name"], found["alias"])
+        else:
+            version = client.get_model_version(found["name"], found["version"])
+        folder = version.tags["files"]
+        with tempfile.TemporaryDirectory() as place:
+            path = client.download_artifacts(str(version.run_id), folder, place)
+            return bring_back(Path(path), module, member)
+    except (mlflow.MlflowException, OSError, KeyError) as error:
+        raise InputError(f"{source} cannot be loaded: {one_line(error)}") from None
