@@ -11,6 +11,7 @@ from torchmetrics import Metric
 
 from lightning_tricks.data.loaders import training_batches
 from lightning_tricks.errors import InputError
+from lightning_tricks.module.class_loss import ClassLoss, class_loss
 from lightning_tricks.module.hooks import TricksHooks
 from lightning_tricks.scores import Mode
 from lightning_tricks.surgery.anatomy import Anatomy, describe
@@ -18,6 +19,7 @@ from lightning_tricks.surgery.unfit import check_fit
 from lightning_tricks.surgery.watch import anatomy_of
 from lightning_tricks.tricks.record import Tricks, record_of, type_name
 from lightning_tricks.tricks.scaling import Cast, takes_tokens
+from lightning_tricks.tricks.targets import probabilities
 
 AUXILIARY = 0.3
 """The weight of the loss of each auxiliary head beside the main one (Szegedy et al., 2014)."""
@@ -28,12 +30,15 @@ Measure = Callable[[Tensor, Tensor], Tensor]
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the share of samples whose largest output is the target class.
+    """Return the share of targets that the outputs name.
 
     Args:
-        outputs: of shape (N, classes).
-        targets: class numbers, of shape (N,).
+        outputs: of shape (N, classes, …), of which the largest is the answer. Or logits of yes and no,
+            of shape (N,) or (N, 1), or as many as there are targets of 0.0 and 1.0: above 0 is yes.
+        targets: class numbers, of shape (N, …), or numbers of the outputs' shape.
     """
+    if outputs.dim() == 1 or outputs.shape[1] == 1 or targets.is_floating_point():
+        return ((outputs > 0) == (targets > 0.5).view_as(outputs)).float().mean()
     return (outputs.argmax(1) == targets).float().mean()
 
 
@@ -90,6 +95,7 @@ class TricksModule(TricksHooks, pl.LightningModule):
             }
         )
         self.loss, self.metrics = loss, dict(metrics)
+        self._class_loss: ClassLoss | None = None
         self.meters = nn.ModuleDict(
             {
                 f"{split} {name}": copy.deepcopy(metric)
@@ -99,7 +105,7 @@ class TricksModule(TricksHooks, pl.LightningModule):
             }
         )
         self.cast = Cast(tokens=takes_tokens(backbone))
-        self.scaling = record.scaling.build()
+        self.scaling = record.scaling.build(anatomy.axes)
         self.backbone = copy.deepcopy(backbone) if copied else backbone
         describe(self.backbone, anatomy)
         self.take_tricks(record, monitor, mode, validation_loss)
@@ -166,9 +172,34 @@ class TricksModule(TricksHooks, pl.LightningModule):
     def learned(self, batch: Batch) -> Batch:
         """Return the inputs and targets to learn from, in place of those of a training batch."""
         inputs, targets = batch
+        self._check_still(inputs, targets)
         inputs = self.tricks.erasing.apply(self.tricks.augmentation.apply(inputs))
+        if self.tricks.mixing.neutral and self.tricks.smoothing.neutral:
+            return self.cast(inputs), targets
+        numbers = not targets.is_floating_point()
+        if numbers:
+            if self._class_loss is None:
+                self._class_loss = class_loss(self.loss, targets, self.classes)
+            targets = self._class_loss.hide_ignored(targets)
         inputs, targets = self.tricks.mixing.mix(self.cast(inputs), targets, self.classes)
-        return inputs, self.tricks.smoothing.smooth(targets, self.classes)
+        certain = probabilities(targets, self.classes)
+        changed = self.tricks.smoothing.smooth(certain, self.classes)
+        if numbers and self._class_loss is not None:
+            changed = self._class_loss.scaled(certain, changed)
+        return inputs, changed
+
+    def _check_still(self, inputs: Tensor, targets: Tensor) -> None:
+        """Check that augmentation moves no pixels whose targets would stay where they are.
+
+        Raises:
+            InputError: if the targets are images, too.
+        """
+        images = targets.dim() > 2 and targets.shape[-2:] == inputs.shape[-2:]
+        if images and not self.tricks.augmentation.neutral:
+            raise InputError(
+                f"augmentation {self.tricks.augmentation.kind!r} moves pixels, and the targets are "
+                f"images of shape {tuple(targets.shape)}, which would stay: set augmentation to 'none'"
+            )
 
     def loss_of(self, outputs: Any, targets: Tensor) -> Tensor:
         """Return the loss of what the backbone put out, auxiliary heads included."""

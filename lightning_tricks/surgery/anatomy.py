@@ -86,6 +86,23 @@ class Draw:
     rate: float
 
 
+class Axes(NamedTuple):
+    """Where the features of a network's inputs are."""
+
+    inputs: int = 0
+    """Number of dimensions of the inputs that were seen; 0 if they were not one tensor."""
+    features: int | None = None
+    """Axis of the features or channels of such inputs; None if that cannot be told."""
+
+    def axis(self, dims: int) -> int | None:
+        """Return the axis of the features of inputs; None if that cannot be told.
+
+        Args:
+            dims: number of dimensions of the inputs.
+        """
+        return self.features if dims == self.inputs else {3: None}.get(dims, 1)
+
+
 @dataclass(frozen=True)
 class Anatomy:
     """How a network is built and how it runs."""
@@ -109,8 +126,8 @@ class Anatomy:
     """Whether there is attention in it."""
     outputs: int = 0
     """Number of outputs for a sample, such as classes."""
-    features: int | None = None
-    """Axis of the features or channels of the inputs; None if that cannot be told."""
+    axes: Axes = field(default_factory=Axes)
+    """Where the features of the inputs are."""
     watched: bool = False
     """Whether a batch was passed through; else all of this is by the order of assignment."""
     why: str = field(default="", compare=False)

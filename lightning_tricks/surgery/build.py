@@ -18,7 +18,7 @@ from lightning_tricks.surgery.anatomy import (
     modules_of,
     parameters_of,
 )
-from lightning_tricks.surgery.inputs import features_axis
+from lightning_tricks.surgery.inputs import axes_of
 from lightning_tricks.surgery.layers import ACTIVATIONS, DROPOUTS, known_layer
 from lightning_tricks.surgery.norms import NORMS, known, normalizes, place_of
 from lightning_tricks.surgery.uses import CONVOLUTIONS, Seen, Use, ends, nodes_of, tensors_in
@@ -47,7 +47,7 @@ def build(network: nn.Module, seen: Seen, result: Any, inputs: Any = None, why: 
         copies=tuple(copies(network)),
         attends=seen.attends or any(isinstance(m, nn.MultiheadAttention) for m in network.modules()),
         outputs=_outputs(main, layers),
-        features=features_axis(inputs, seen, layers),
+        axes=axes_of(inputs, seen, layers),
         watched=bool(seen.calls),
         why=why,
     )

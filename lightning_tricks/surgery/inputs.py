@@ -5,23 +5,25 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_tricks.surgery.anatomy import Layer
+from lightning_tricks.surgery.anatomy import Axes, Layer
 from lightning_tricks.surgery.uses import Seen
 
 
-def features_axis(inputs: Any, seen: Seen, layers: Sequence[Layer]) -> int | None:
-    """Return the axis of the features or channels of inputs, by the first layer that takes them.
+def axes_of(inputs: Any, seen: Seen, layers: Sequence[Layer]) -> Axes:
+    """Return where the features or channels of inputs are, by the first layer that takes them.
 
     Args:
         inputs: of the network; of shape (N, F), (N, channels, height, width), (N, T, F) and others.
         seen: of the run.
         layers: in the order of running.
-
-    Returns:
-        The axis; None if the layer does not tell, as one that takes all numbers flattened.
     """
-    if not isinstance(inputs, Tensor) or inputs.dim() < 2:
-        return None
+    if not isinstance(inputs, Tensor):
+        return Axes()
+    return Axes(inputs.dim(), _features(inputs, seen, layers) if inputs.dim() > 1 else None)
+
+
+def _features(inputs: Tensor, seen: Seen, layers: Sequence[Layer]) -> int | None:
+    """Return the axis; None if the layer does not tell, as one that takes all numbers flattened."""
     usual = {2: 1, 3: None}.get(inputs.dim(), 1)
     first = next((layer for layer in layers if layer.ran), None)
     call = None if first is None else seen.calls.get(first.path)

@@ -1,7 +1,8 @@
 """Input scaling, fitted on the training split and kept in the module (LeCun et al., 1998).
 
-The statistics are buffers, so that a saved model answers on raw inputs. They are taken per feature
-of flat inputs (N, F) and per channel of inputs (N, C, …).
+The statistics are buffers, so that a saved model answers on raw inputs. They are taken for each feature
+of flat inputs (N, F) and of sequences (N, T, F), and for each channel of inputs (N, C, …): the network
+tells which axis that is. Where it does not, there is one mean and one deviation for all numbers.
 """
 
 from abc import abstractmethod
@@ -13,7 +14,10 @@ from torch import Tensor, nn
 
 from lightning_tricks.errors import InputError
 from lightning_tricks.space.trick import Trick
+from lightning_tricks.surgery.anatomy import Axes
 
+USUAL = Axes(3, 1)
+"""Where features are if nobody says so: the dimension after that of the samples."""
 LIMIT = 8.0
 """Scaled inputs are cut off at ±8: a feature that is nearly constant in the training split would
 send any other value arbitrarily far away."""
@@ -30,13 +34,19 @@ class Statistics:
         self.count = 0
         self.mean = self.square = self.low = self.high = torch.zeros(())
 
-    def update(self, batch: Tensor) -> None:
-        """Add a batch of shape (N, F) or (N, C, …).
+    def update(self, batch: Tensor, axis: int | None = 1) -> None:
+        """Add a batch.
+
+        Args:
+            batch: of shape (N, …).
+            axis: of the features; None if all numbers are one feature.
 
         Raises:
             InputError: if a value is NaN or infinite.
         """
-        rows = batch.to(torch.float64).transpose(0, 1).flatten(1)  # (features, values of each)
+        wide = batch.to(torch.float64)
+        # (features, values of each)
+        rows = wide.reshape(1, -1) if axis is None else wide.movedim(axis, 0).flatten(1)
         if not torch.isfinite(rows).all():
             raise InputError("inputs must be finite (got NaN or infinity in the training split)")
         count, mean = rows.shape[1], rows.mean(1)
@@ -57,13 +67,18 @@ class Statistics:
 
 
 class Scale(nn.Module):
-    """x ← clamp((x − offset)·gain, ±8), with one offset and one gain a feature."""
+    """x ← clamp((x − offset)·gain, ±8), with one offset and one gain a feature.
+
+    Args:
+        axes: where the features of inputs are; where that cannot be told, all numbers are one feature.
+    """
 
     offset: Tensor
     gain: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, axes: Axes = USUAL) -> None:
         super().__init__()
+        self.axes = axes
         self.register_buffer("offset", torch.empty(0))
         self.register_buffer("gain", torch.empty(0))
 
@@ -73,7 +88,9 @@ class Scale(nn.Module):
         return self.offset.numel() > 0
 
     def forward(self, inputs: Tensor) -> Tensor:
-        shape = (1, -1) + (1,) * (inputs.dim() - 2)
+        axis = self.axes.axis(inputs.dim())
+        shape = [1] * inputs.dim()
+        shape[1 if axis is None else axis] = -1
         scaled = (inputs - self.offset.view(shape)) * self.gain.view(shape)
         return scaled.clamp(-LIMIT, LIMIT)
 
@@ -112,9 +129,13 @@ def takes_tokens(network: nn.Module) -> bool:
 class ScalingTrick(Trick):
     """How inputs are scaled."""
 
-    def build(self) -> Scale | None:
-        """Return the layer that scales, still to be fitted; None where there is nothing to do."""
-        return Scale()
+    def build(self, axes: Axes = USUAL) -> Scale | None:
+        """Return the layer that scales, still to be fitted; None where there is nothing to do.
+
+        Args:
+            axes: see `Scale`.
+        """
+        return Scale(axes)
 
     def fit(self, layer: Scale, batches: Iterable[Tensor]) -> None:
         """Fit a layer on the inputs of the training split.
@@ -124,7 +145,7 @@ class ScalingTrick(Trick):
         """
         statistics = Statistics()
         for batch in batches:
-            statistics.update(batch)
+            statistics.update(batch, layer.axes.axis(batch.dim()))
         if not statistics.count:
             raise InputError("input scaling needs a training split (got no batch)")
         offset, width = self.affine(statistics)
@@ -146,8 +167,8 @@ class NoScaling(ScalingTrick):
     neutral: ClassVar[bool] = True
     kind: Literal["none"] = "none"
 
-    def build(self) -> None:
-        return None
+    def build(self, axes: Axes = USUAL) -> None:
+        del axes
 
     def affine(self, statistics: Statistics) -> tuple[Tensor, Tensor]:
         return torch.zeros_like(statistics.mean), torch.ones_like(statistics.mean)

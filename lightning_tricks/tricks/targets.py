@@ -1,10 +1,11 @@
 """Targets that are less certain than the data: label smoothing, mixup, CutMix.
 
 While training only: validation is measured on the data as they are. The loss must take a probability
-for each class, as `torch.nn.functional.cross_entropy` does.
+for each class, as `torch.nn.functional.cross_entropy` does (`module/class_loss.py`).
 """
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Annotated, ClassVar, Literal
 
 import torch.nn.functional as F
@@ -12,8 +13,26 @@ from pydantic import Field
 from torch import Tensor
 from torchvision.transforms import v2
 
+from lightning_tricks.errors import InputError
 from lightning_tricks.space.domains import Float
 from lightning_tricks.space.trick import Trick
+
+
+def probabilities(targets: Tensor, classes: int) -> Tensor:
+    """Return targets as a probability for each class.
+
+    Args:
+        targets: class numbers of shape (N, …); negative ones are ignored. Or probabilities of shape
+            (N, classes, …), which stay as they are.
+        classes: the number of outputs.
+
+    Returns:
+        Numbers of shape (N, classes, …), all of them 0 for what is ignored.
+    """
+    if targets.is_floating_point():
+        return targets
+    certain = F.one_hot(targets.clamp(min=0), classes).movedim(-1, 1).float()
+    return certain * (targets >= 0).unsqueeze(1)
 
 
 class SmoothingTrick(Trick):
@@ -24,7 +43,7 @@ class SmoothingTrick(Trick):
         """Return the targets to learn from.
 
         Args:
-            targets: class numbers of shape (N,), or probabilities of shape (N, classes).
+            targets: class numbers of shape (N, …), or probabilities of shape (N, classes, …).
             classes: the number of outputs.
         """
 
@@ -52,8 +71,9 @@ class LabelSmoothing(SmoothingTrick):
     epsilon: Annotated[float, Float(0.02, 0.2)] = Field(0.1, gt=0, lt=1)
 
     def smooth(self, targets: Tensor, classes: int) -> Tensor:
-        certain = targets if targets.dim() > 1 else F.one_hot(targets, classes).float()
-        return certain * (1 - self.epsilon) + self.epsilon / classes
+        certain = probabilities(targets, classes)
+        whole = certain.sum(1, keepdim=True)  # 0 for a target that is to be ignored
+        return certain * (1 - self.epsilon) + whole * (self.epsilon / classes)
 
 
 class MixingTrick(Trick):
@@ -93,8 +113,7 @@ class MixUp(MixingTrick):
     alpha: Annotated[float, Float(0.1, 1.0, log=True)] = Field(0.2, gt=0)
 
     def mix(self, inputs: Tensor, targets: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-        mixed: tuple[Tensor, Tensor] = v2.MixUp(alpha=self.alpha, num_classes=classes)(inputs, targets)
-        return mixed
+        return _mixed(v2.MixUp(alpha=self.alpha), inputs, targets, classes)
 
 
 class CutMix(MixingTrick):
@@ -111,8 +130,21 @@ class CutMix(MixingTrick):
     alpha: Annotated[float, Float(0.2, 1.0, log=True)] = Field(1.0, gt=0)
 
     def mix(self, inputs: Tensor, targets: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-        mixed: tuple[Tensor, Tensor] = v2.CutMix(alpha=self.alpha, num_classes=classes)(inputs, targets)
-        return mixed
+        return _mixed(v2.CutMix(alpha=self.alpha), inputs, targets, classes)
+
+
+def _mixed(
+    transform: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    inputs: Tensor,
+    targets: Tensor,
+    classes: int,
+) -> tuple[Tensor, Tensor]:
+    if targets.is_floating_point() or targets.dim() > 1:
+        raise InputError(
+            f"mixing takes one class number for each sample (got {targets.dtype} of shape "
+            f"{tuple(targets.shape)}): set mixing to 'none'"
+        )
+    return transform(inputs, probabilities(targets, classes))
 
 
 Smoothing = NoSmoothing | LabelSmoothing

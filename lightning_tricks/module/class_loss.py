@@ -1,0 +1,80 @@
+"""Probabilities as targets of a loss that weights classes, or ignores some targets.
+
+For class numbers torch divides by the sum of the weights, for probabilities by the number of samples. So
+probabilities are scaled: the loss is then what torch's own `label_smoothing` makes of class numbers.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from lightning_tricks.tricks.targets import probabilities
+
+
+@dataclass
+class ClassLoss:
+    """How a loss calls `torch.nn.functional.cross_entropy`."""
+
+    weight: Tensor | None = None
+    ignore_index: int = -100
+    reduction: str = "mean"
+
+    def hide_ignored(self, targets: Tensor) -> Tensor:
+        """Return class numbers in which those to be ignored are negative."""
+        return targets.masked_fill(targets == self.ignore_index, -1)
+
+    def scaled(self, certain: Tensor, changed: Tensor) -> Tensor:
+        """Return probabilities whose loss is divided as that of class numbers is.
+
+        Args:
+            certain: of shape (N, classes, …), before they were smoothed.
+            changed: what is learned from.
+        """
+        if self.reduction != "mean":
+            return changed
+        total = certain.sum((0, *range(2, certain.dim())))  # of each class
+        weight = torch.ones_like(total) if self.weight is None else self.weight.to(total)
+        count = certain.numel() / certain.shape[1]
+        return changed * (count / (weight * total).sum().clamp_min(torch.finfo(total.dtype).tiny))
+
+
+def class_loss(loss: Callable[..., Any], targets: Tensor, classes: int) -> ClassLoss:
+    """Return how a loss calls cross entropy, for class numbers.
+
+    Args:
+        loss: takes outputs and targets.
+        targets: class numbers of shape (N, …).
+        classes: the number of outputs.
+    """
+    found = _Listener()
+    outputs = torch.zeros_like(probabilities(targets, classes))
+    try:
+        with found, torch.no_grad():
+            loss(outputs, targets)
+    except Exception:  # of the user's code: it is told where the loss itself is tried
+        return ClassLoss()
+    return found.heard
+
+
+class _Listener(TorchFunctionMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard = ClassLoss()
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        del types
+        given = kwargs or {}
+        if getattr(func, "__name__", "") == "cross_entropy":
+            weight = given.get("weight", args[2] if len(args) > 2 else None)
+            self.heard = ClassLoss(
+                None if weight is None else weight.detach(),
+                int(given.get("ignore_index", -100)),
+                str(given.get("reduction", "mean")),
+            )
+        return func(*args, **given)
