@@ -74,7 +74,7 @@ def fitted(tricks, epochs=2, **options):
 
 def test_a_users_module_is_copied_and_keeps_what_it_is():
     own = Own()
-    changed = with_tricks(own, ModuleTricks(dropout={"kind": "dropout"}), monitor="own_loss")
+    changed = with_tricks(own, ModuleTricks(normalization="batch", dropout="dropout"))
     assert isinstance(changed, Own)
     assert [type(m).__name__ for m in in_order([changed.encoder])] == ["Linear", "LastBatchNorm"]
     assert [type(m).__name__ for m in in_order([changed.head])] == ["UniformDropout", "Linear"]
@@ -251,7 +251,7 @@ def dictionaries():
 
 def test_statistics_are_gathered_by_the_users_own_training_step():
     """From batches of any form, and from the inputs that the network has in training."""
-    tricks = ModuleTricks(averaging={"kind": "ema"})
+    tricks = ModuleTricks(averaging="ema", normalization="batch")
     module = with_tricks(Scaling(), tricks, monitor="own_loss", validation_loss="own_loss")
     trainer(2).fit(module, dictionaries(), dictionaries())
     linear, norm = in_order(module.network)[:2]

@@ -317,7 +317,7 @@ def test_a_flat_group_with_gaps_equals_one_optimizer_for_each_parameter(kind):
     optimizer = trick.build(NoWeightDecay().groups(ours), ours)
     matrices = {id(p) for g in optimizer.param_groups if g.get("matrices") for p in g["params"]}
     parts = [
-        MuonOptimizer([{"params": [theirs_p], "matrices": True}], trick)
+        MuonOptimizer([{"params": [theirs_p]}], trick, {id(theirs_p)})
         if id(ours_p) in matrices
         else (Adam(lr=trick.lr) if kind == "muon" else trick).build([{"params": [theirs_p]}], theirs)
         for ours_p, theirs_p in zip(ours.parameters(), theirs.parameters(), strict=True)

@@ -28,6 +28,7 @@ from lightning_tricks import (
     Task,
     Tricks,
     create_study,
+    load_with_tricks,
     optimize,
 )
 from lightning_tricks.scores import rank_of
@@ -280,7 +281,7 @@ def test_a_failing_record_fails_alone_with_its_traceback():
 def test_when_all_of_the_first_trials_fail_the_study_stops_and_says_why():
     class Broken(nn.Sequential):
         def forward(self, inputs):
-            if self.training:
+            if self.training and len(inputs) > 4:  # more than are tried before the first trial
                 raise RuntimeError("broken")
             return super().forward(inputs)
 
@@ -352,10 +353,8 @@ def test_the_champion_is_registered_once_and_answers_on_raw_inputs():
 
     uri = f"{nested[best].info.artifact_uri}/best"
     record = json.loads(mlflow.artifacts.load_text(f"{uri}/tricks.json"))
-    path = mlflow.artifacts.download_artifacts(f"{uri}/state_dict.pt")
-    module = chosen.module(Tricks.parse(record))
-    module.load_state_dict(torch.load(path, weights_only=True))
-    module.eval()
+    module = load_with_tricks("models:/tiny@best", mlp()).eval()
+    assert module.tricks == Tricks.parse(record)
     torch.testing.assert_close(module(split.inputs), model(split.inputs))
 
 

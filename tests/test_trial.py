@@ -212,7 +212,7 @@ WRONG = {
     "nothing": ({"backbone": lambda t: None}, "backbone"),
     "forward": ({"backbone": lambda t: nn.Sequential(mlp(), nn.Bilinear(1, 1, 1))}, "does not take"),
     "data": ({"data": samples(3, 6)}, "must be a LightningDataModule"),
-    "loaders": ({"data": pl.LightningDataModule()}, r"val_dataloader\(\) must give"),
+    "loaders": ({"data": pl.LightningDataModule()}, r"dataloader\(\) must give"),
     "tricks": ({"tricks": 3}, "tricks must be Tricks"),
     "trainer": ({"trainer": {"max_epochs": 3}}, "must leave"),
     "name": ({"name": "../x"}, "a name must be"),

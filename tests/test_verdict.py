@@ -15,7 +15,7 @@ import pytorch_lightning as pl
 import tiny_study
 import torch
 import torch.nn.functional as F
-from conftest import mlp, small_data
+from conftest import mlp, samples, small_data
 from mlflow.tracking import MlflowClient
 from sklearn.metrics import f1_score
 from test_study import store, task
@@ -31,6 +31,7 @@ from lightning_tricks import (
     Task,
     Tricks,
     create_study,
+    load_with_tricks,
     optimize,
     record_of_champion,
 )
@@ -571,10 +572,14 @@ class Jumps(nn.Module):
         return self.network(inputs if inputs.sum() > 0 else inputs + 0.01)
 
 
-def test_a_verdict_stands_whose_champion_cannot_be_exported(study, capsys):
+def test_a_champion_that_cannot_be_exported_is_registered_and_comes_back(study, capsys):
     jumps = task(backbone=lambda tricks: Jumps())
     search(study, jumps, progress=True)
-    assert "no champion was registered" in capsys.readouterr().err
+    assert "warning" not in capsys.readouterr().err
+    back = load_with_tricks("models:/tiny@champion", Jumps(), tracking_uri=store()).eval()
+    ensemble = load_with_tricks("models:/tiny@ensemble", Jumps(), member=1, tracking_uri=store())
+    inputs = samples(4, 6)[0]
+    assert back(inputs).shape == ensemble.eval()(inputs).shape == (4, 3)
     first, before = study.user_attrs[VERDICT], len(verdict_study().trials)
     assert report_of(study, jumps, Verdict.read(first)).html()
     search(study, jumps)

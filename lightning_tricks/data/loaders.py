@@ -1,7 +1,7 @@
 """The user's own `DataLoader`s: walked without disturbing training, and as a data module."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -10,7 +10,18 @@ from torch.utils.data import DataLoader
 
 from lightning_tricks.data.tensor_loader import TensorLoader
 from lightning_tricks.errors import InputError
-from lightning_tricks.flavors import is_data_module
+from lightning_tricks.flavors import flavor_of, is_data_module
+
+ENDLESS = 1000
+"""Number of batches that are walked of a loader that does not tell how many it has."""
+
+
+def length_of(loader: Any) -> int | None:
+    """Return the number of batches of a loader; None if it does not tell."""
+    try:
+        return len(loader)
+    except TypeError:
+        return None
 
 
 def fresh(loader: Any) -> Any:
@@ -33,9 +44,8 @@ def training_batches(trainer: pl.Trainer) -> Iterator[Any]:
     """
     loader: Any = trainer.train_dataloader
     most = trainer.num_training_batches
-    limited = most != float("inf") and most < len(loader)
     loader = loader.whole if isinstance(loader, TensorLoader) else fresh(loader)
-    yield from islice(loader, int(most) if limited else None)
+    yield from islice(loader, ENDLESS if most == float("inf") else int(most))
 
 
 def data_module(data: Any) -> pl.LightningDataModule:
@@ -57,6 +67,40 @@ def data_module(data: Any) -> pl.LightningDataModule:
             f"(got {len(data)})"
         )
     return LoaderData(*data)
+
+
+class ModuleData(pl.LightningDataModule):
+    """The loaders that a LightningModule has itself.
+
+    Args:
+        make: makes the module.
+    """
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        super().__init__()
+        self.make = make
+        self.module: Any = None
+
+    def setup(self, stage: str) -> None:
+        self.module = self.make()
+        self.module.trainer = self.trainer
+        self.module.prepare_data()
+        self.module.setup(stage)
+
+    def train_dataloader(self) -> Any:
+        return self.module.train_dataloader()
+
+    def val_dataloader(self) -> Any:
+        return self.module.val_dataloader()
+
+    def test_dataloader(self) -> Any:
+        return self.module.test_dataloader()
+
+    def tests(self) -> bool:
+        """Tell whether there is a test split."""
+        kind = type(self.make())
+        lightnings = flavor_of(self.make()).package.LightningModule
+        return kind.test_dataloader is not lightnings.test_dataloader
 
 
 class LoaderData(pl.LightningDataModule):

@@ -78,6 +78,8 @@ class Fuser:
                 yield f"the data have their own {name}"
         if others := sorted(set(self.task.trainer) - {"accelerator"}):
             yield f"the trainer sets {', '.join(others)}"
+        if self.task.callbacks or self.task.logger is not None:
+            yield "the task has callbacks or a logger"
         if self.task.compiled:
             yield "the network is compiled"
         if self.task.channels_last:

@@ -3,6 +3,7 @@
 import copy
 import functools
 import pickle
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,8 +11,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.data import extract_batch_size
 from pytorch_lightning.utilities.signature_utils import is_param_in_hook_signature
 from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_tricks.errors import InputError, one_line
 from lightning_tricks.flavors import is_lightning_module
@@ -31,6 +35,8 @@ _OURS = (
     "logs_training",
     "what_it_needs",
     "is_set_up",
+    "passing",
+    "steady_schedule",
 )
 """What a module with tricks has beside what Lightning knows."""
 _HELD = {
@@ -39,6 +45,9 @@ _HELD = {
     "logs_training",
     "_watched",
     "_health",
+    "_sparse",
+    "_largest",
+    "_told",
     "_still",
     "_trained",
     "_ends",
@@ -190,6 +199,19 @@ class _WithTricks(TricksHooks):
         if stage != "fit" or not self.is_set_up:
             super().setup(stage)
 
+    def steady_schedule(self, optimizer: Optimizer) -> dict[str, Any]:
+        return {"scheduler": LambdaLR(optimizer, lambda count: 1.0), "interval": "epoch"}
+
+    @contextmanager
+    def passing(self) -> Iterator[TricksHooks]:
+        """Lend a copy: a training step may count, keep or send what it is given."""
+        trainer = self.trainer
+        with detached(self):
+            lent = copy.deepcopy(self)
+        lent.trainer = trainer
+        with torch.enable_grad():  # it may differentiate by its inputs
+            yield lent
+
     def pass_batch(self, batch: Any, batch_idx: int) -> None:
         """Run the training step for what norms gather, without logging."""
         # As Lightning does: whatever the second argument is called, it is the number of the batch.
@@ -203,6 +225,8 @@ def _noting_loss(step: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(step)
     def training_step(self: TricksHooks, *args: Any, **kwargs: Any) -> Any:
+        if self._skips(_size(args[0] if args else next(iter(kwargs.values()), None))):
+            return None
         result = step(self, *args, **kwargs)
         loss = result["loss"] if isinstance(result, Mapping) else result
         if loss is not None:
@@ -210,6 +234,16 @@ def _noting_loss(step: Callable[..., Any]) -> Callable[..., Any]:
         return result
 
     return training_step
+
+
+def _size(batch: Any) -> int:
+    """Return the number of samples in a batch; 0 if that cannot be told."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # Lightning guesses, and says so
+            return int(extract_batch_size(batch))
+    except Exception:  # it may be anything
+        return 0
 
 
 @contextmanager

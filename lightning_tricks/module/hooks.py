@@ -1,7 +1,8 @@
 """`TricksHooks`: the tricks that act in Lightning's hooks, whatever the forward and the steps are."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 import pytorch_lightning as pl
@@ -15,7 +16,7 @@ from lightning_tricks.flavors import adapt, flavor_of
 from lightning_tricks.module import health
 from lightning_tricks.module.lightning_internals import CURRENT_HOOK
 from lightning_tricks.scores import Mode
-from lightning_tricks.surgery.batch_norm import TrainingBatches
+from lightning_tricks.surgery.batch_norm import TrainingBatches, batch_norms
 from lightning_tricks.surgery.pretrained import learned_norm
 from lightning_tricks.surgery.torch_internals import foreach_norm
 from lightning_tricks.surgery.watch import anatomy_of
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 else:  # that of the user's own class, of whichever flavor
     _Module = object
 
+ONE_SAMPLE = "a last batch of one sample is left out: batch norm needs two"
 SAVED = "tricks"
 """Where a checkpoint holds what `load_with_tricks` needs."""
 
@@ -63,6 +65,7 @@ class TricksHooks(_Module):
         self._health = health.GradientHealth()
         self.epoch_metrics: dict[str, float] = {}
         """The training loss and gradient health of the last epoch."""
+        self._largest, self._told = 0, False
         self.is_set_up = False
         """Whether `setup` ran before the layers were changed, and is not to run again."""
         self.logs_training = True
@@ -84,6 +87,11 @@ class TricksHooks(_Module):
             layer.eval()
         return self
 
+    @contextmanager
+    def passing(self) -> Iterator["TricksHooks"]:
+        """Lend a module to pass batches through, whose norms gather what they see."""
+        yield self
+
     def pass_batch(self, batch: Any, batch_idx: int) -> None:
         """Pass a training batch through the network, for what it gathers of its inputs."""
         raise NotImplementedError
@@ -98,6 +106,19 @@ class TricksHooks(_Module):
         anatomy = anatomy_of(self.tricks_subject)
         return {"watched": list(self._watched), "anatomy": anatomy.plain()}
 
+    def _skips(self, size: int) -> bool:
+        """Tell whether a training batch is to be left out: one sample, where batch norm needs two.
+
+        Args:
+            size: of the batch.
+        """
+        alone = size == 1 < self._largest and any(m.training for m in batch_norms(self.tricks_subject))
+        self._largest = max(size, self._largest)
+        if alone and not self._told:
+            self._told = True
+            warnings.warn(ONE_SAMPLE, stacklevel=2)
+        return alone
+
     def __setattr__(self, name: str, value: Any) -> None:
         # Torch would look through parameters, buffers and submodules for it each time.
         if name == CURRENT_HOOK:
@@ -109,10 +130,15 @@ class TricksHooks(_Module):
         if isinstance(self.tricks.optimizer, OwnOptimizer):
             return super().configure_optimizers()
         optimizer = self.tricks.optimizer.build(self.parameter_groups(), self.tricks_subject)
-        schedule = self.schedule_of(optimizer)
+        schedule = self.schedule_of(optimizer) or self.steady_schedule(optimizer)
         if schedule is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": schedule}  # type: ignore[return-value]
+
+    def steady_schedule(self, optimizer: Optimizer) -> dict[str, Any] | None:
+        """Return a schedule that changes nothing, for a module that may ask for one; else None."""
+        del optimizer
+        return None
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the trainable parameters in groups of one decay and one learning rate each."""
@@ -124,6 +150,11 @@ class TricksHooks(_Module):
         schedule = self.tricks.schedule.build(optimizer, *self._budget())
         if schedule is not None and "monitor" in schedule:
             schedule["monitor"] = self._watched[2]
+            # It is only there after a validation.
+            every = getattr(self.trainer, "check_val_every_n_epoch", 1) or 1
+            schedule["frequency"] = every
+            plateau = schedule["scheduler"]
+            plateau.patience = max(round(plateau.patience / every), 1)
         return schedule
 
     def configure_callbacks(self) -> list[pl.Callback]:
@@ -169,7 +200,8 @@ class TricksHooks(_Module):
             )
         # A scaler of float16 losses skips steps whose gradients overflow.
         self._health.skips = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        self._trained = [p for p in self.tricks_subject.parameters() if p.requires_grad]
+        self._trained = list(self.tricks_subject.parameters())  # some may learn later only
+        self._sparse = any(getattr(m, "sparse", False) for m in self.tricks_subject.modules())
         self._ends = health.ends(self.tricks_subject, self._trained)
 
     @property
@@ -190,6 +222,9 @@ class TricksHooks(_Module):
                 f"clipping is the trick {self.tricks.clipping.kind!r} here: leave "
                 f"gradient_clip_val of the Trainer at None (got {gradient_clip_val})"
             )
+        for parameter in self._trained if self._sparse else ():
+            if parameter.grad is not None:  # formulas and norms are of all numbers
+                parameter.grad = parameter.grad.to_dense()
         places = [place for place, p in enumerate(self._trained) if p.grad is not None]
         gradients = [p.grad for p in self._trained if p.grad is not None]
         if not gradients:
@@ -225,6 +260,12 @@ class TricksHooks(_Module):
             raise InputError(
                 f"schedules need the length of training: set max_epochs of the Trainer (got {epochs})"
             )
+        for trick in (self.tricks.schedule, self.tricks.averaging):
+            if trick.needs_steps and steps < 1:
+                raise InputError(
+                    f"{trick.kind!r} needs the number of steps, and the training loader has no length: "
+                    "set limit_train_batches or max_steps of the Trainer"
+                )
         return int(steps), epochs
 
 

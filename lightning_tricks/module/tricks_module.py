@@ -158,8 +158,10 @@ class TricksModule(TricksHooks, pl.LightningModule):
         del batch_idx
         self(batch[0])
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         del batch_idx
+        if self._skips(len(batch[0])):
+            return None
         loss = self.learned_loss(batch)
         self._health.loss = loss.detach()
         return loss

@@ -13,7 +13,8 @@ BASELINE, YOURS = "baseline", "yours"
 """Names of what the user has: a LightningModule as it is, or else the recipe to begin with."""
 ENSEMBLE = " ensemble"
 """What the name of a row ends in that is of several models together."""
-_WORDS = {BASELINE: "the baseline", YOURS: "your module as it is"}
+WORDS = {BASELINE: "the baseline", YOURS: "your module as it is"}
+"""What they are called in sentences."""
 MOST_SEEDS = 500
 """More seeds than these are no way to tell."""
 Label = Literal["Confirmed gain", "Not confirmed", "No gain found"]
@@ -145,7 +146,7 @@ class Verdict(Kept):
         return " ".join(sentence for sentence in told if sentence)
 
     def _found(self) -> str:
-        have = _WORDS[self.incumbent]
+        have = WORDS[self.incumbent]
         keep = f"keep what you have, {have}."
         if self.candidate is None or self.gain is None:
             return f"{self.candidate} is the champion." if self.confirmed else keep

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lightning_tricks.errors import one_line
 from lightning_tricks.search.outcomes import CHAMPION, VERDICT
 from lightning_tricks.search.standing import remember_champion, verdict_of
-from lightning_tricks.selection.result import BASELINE, Gain, Label, Verdict
+from lightning_tricks.selection.result import BASELINE, WORDS, Gain, Label, Verdict
 from lightning_tricks.selection.terms import FEWEST, Terms
 from lightning_tricks.study import models
 from lightning_tricks.study.comparison import Comparison
@@ -164,11 +164,12 @@ class _Judgement:
         other = comparison.incumbent
         whole, lost = len(comparison.trials(candidate)), len(comparison.trials(other))
         if whole == comparison.draws and not lost:
-            why = f"{other.capitalize()} was trained to its end with none of {whole} seeds."
+            have = WORDS[other]
+            why = f"{have[0].upper()}{have[1:]} was trained to its end with none of {whole} seeds."
             return "Confirmed gain", why
         return "No gain found", (
             f"Of {comparison.draws} fresh seeds {candidate} was trained to its end with {whole}, and "
-            f"{other} with {lost}."
+            f"{WORDS[other]} with {lost}."
         )
 
     def _register(self, comparison: Comparison, verdict: Verdict) -> None:

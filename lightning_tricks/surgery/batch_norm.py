@@ -1,6 +1,8 @@
 """The running statistics of batch norm, under weights that were never trained on."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytorch_lightning as pl
@@ -68,7 +70,7 @@ def refresh_statistics(trainer: pl.Trainer, module: pl.LightningModule) -> None:
 
     Args:
         trainer: among whose callbacks are the `TrainingBatches`.
-        module: passes one on by its method `pass_batch`.
+        module: lends what passes one on, by its methods `passing` and `pass_batch`.
     """
     norms = batch_norms(module)
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set late
@@ -76,20 +78,19 @@ def refresh_statistics(trainer: pl.Trainer, module: pl.LightningModule) -> None:
     batches = kept[0].take() if kept else []
     if not norms or not batches:
         return
-    modes = {layer: layer.training for layer in module.modules()}
-    momenta = {norm: norm.momentum for norm in norms}
-    module.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain mean over the batches
-        norm.train()
-    try:
-        _pass(trainer, module, batches)
-    finally:
-        for norm, momentum in momenta.items():
-            norm.momentum = momentum
-        for layer, training in modes.items():
-            layer.training = training
+    with torch.random.fork_rng(), lend(module) as lent:
+        lent.eval()
+        gathering = batch_norms(lent)
+        for norm in gathering:
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain mean over the batches
+            norm.train()
+        with trainer.precision_plugin.train_step_context():
+            for number, batch in enumerate(batches):
+                lent.pass_batch(copy.deepcopy(batch), number)
+        for norm, found in zip(norms, gathering, strict=True):
+            for name, value in found.named_buffers(recurse=False):
+                getattr(norm, name).copy_(value)
     for norm in norms if trainer.world_size > 1 else ():  # each process had batches of its own
         for name in ("running_mean", "running_var"):
             getattr(norm, name).copy_(trainer.strategy.reduce(getattr(norm, name), reduce_op="mean"))
@@ -101,10 +102,19 @@ def batch_norms(module: nn.Module) -> list[BatchNormLayer]:
     return [norm for norm in norms if norm.track_running_stats and not frozen(norm)]
 
 
-def _pass(trainer: pl.Trainer, module: Any, batches: list[Any]) -> None:
-    with torch.random.fork_rng(), trainer.precision_plugin.train_step_context():
-        for number, batch in enumerate(batches):
-            module.pass_batch(copy.deepcopy(batch), number)
+@contextmanager
+def lend(module: Any) -> Iterator[Any]:
+    """Lend what a module lends to pass batches through; its layers get their modes back."""
+    modes = {layer: layer.training for layer in module.modules()}
+    momenta = {norm: norm.momentum for norm in batch_norms(module)}
+    try:
+        with module.passing() as lent:
+            yield lent
+    finally:
+        for norm, momentum in momenta.items():
+            norm.momentum = momentum
+        for layer, training in modes.items():
+            layer.training = training
 
 
 def _bytes(batch: Any) -> int:

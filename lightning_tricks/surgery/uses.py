@@ -222,6 +222,28 @@ def recording(network: nn.Module) -> Iterator[Seen]:
             handle.remove()
 
 
+class _Listener(TorchFunctionMode):
+    """Notes the names of the functions that are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.called: set[str] = set()
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        del types
+        self.called.add(getattr(func, "__name__", ""))
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def functions_called() -> Iterator[set[str]]:
+    """Note the names of torch's functions that are called meanwhile."""
+    with _Listener() as listener:
+        yield listener.called
+
+
 def nodes_of(value: Any) -> list[Any]:
     """Return the nodes of tensors in the graph that autograd makes."""
     return [t.grad_fn for t in tensors_in(value) if t.grad_fn is not None]

@@ -29,9 +29,7 @@ def normalize_weights(network: nn.Module) -> int:
     return count
 
 
-def trained_weights(
-    network: nn.Module, anatomy: Anatomy
-) -> Iterator[tuple[Layer, Weight, nn.Parameter]]:
+def weights_in(network: nn.Module, anatomy: Anatomy) -> Iterator[tuple[Layer, Weight, nn.Parameter]]:
     """Walk the parameters that the weights of layers are, or are computed from, in the order of running.
 
     Under weight norm that is the direction `v`, of the weight's shape, and not the lengths `g`.
@@ -42,5 +40,12 @@ def trained_weights(
             name, _, last = weight.name.rpartition(".")
             inside = ".".join(filter(None, (name, "parametrizations", last, "original1")))
             parameter = held.get(weight.name, held.get(inside))
-            if parameter is not None and parameter.requires_grad:
+            if parameter is not None:
                 yield layer, weight, parameter
+
+
+def trained_weights(
+    network: nn.Module, anatomy: Anatomy
+) -> Iterator[tuple[Layer, Weight, nn.Parameter]]:
+    """Walk those of the weights that are trained now."""
+    return (found for found in weights_in(network, anatomy) if found[2].requires_grad)

@@ -15,12 +15,14 @@ from torch import nn
 from lightning_tricks.data.in_memory import InMemoryData
 from lightning_tricks.errors import InputError
 from lightning_tricks.flavors import is_lightning_module
-from lightning_tricks.module.tricks_module import Batch, TricksModule, accuracy
+from lightning_tricks.module.hooks import ONE_SAMPLE
+from lightning_tricks.module.tricks_module import Batch, TricksModule, accuracy, heads
 from lightning_tricks.space.space import Space
 from lightning_tricks.space.trick import stages
 from lightning_tricks.surgery.anatomy import Anatomy
 from lightning_tricks.surgery.pretrained import same_weights
 from lightning_tricks.surgery.unfit import check_fit
+from lightning_tricks.surgery.uses import functions_called
 from lightning_tricks.task.rehearsal import build, overrides, rehearse_module, rehearse_network, step
 from lightning_tricks.task.task import SAMPLES, Task, words
 from lightning_tricks.tricks.record import LEARNING, SURGERY, Tricks
@@ -85,6 +87,8 @@ class _Checks:
     def run(self) -> None:
         """Check one thing after another; a later one leans on the space that earlier ones left."""
         network = self._check_weights()
+        if not isinstance(self.task.data, InMemoryData):
+            self._check_loader()
         if is_lightning_module(network):
             self._check_module(network)
         else:
@@ -93,6 +97,7 @@ class _Checks:
     def _check_network(self) -> None:
         """Check what a plain network takes."""
         module, batch = self._check_shapes()
+        rehearse_network(self.task, batch, "", module.tricks)
         self._say_if_unwatched(self.task.watched(self.baseline).anatomy)
         for stage in (*SURGERY, *LEARNING):
             self._filter_kinds(stage, partial(rehearse_network, self.task, batch, stage))
@@ -145,6 +150,14 @@ class _Checks:
         """The record to begin with, as near as the space allows."""
         nearest: Tricks = self.space.nearest(self.task.reference())
         return nearest
+
+    def _check_loader(self) -> None:
+        """Check what follows from the length of the training loader."""
+        if not self.task.knows_steps():
+            for stage in ("schedule", "averaging"):
+                self._filter_kinds(stage, partial(_check_steps, stage))
+        if self.task.leaves_one_sample():
+            self.lines.append(f"{ONE_SAMPLE}, in trials with it")
 
     def _check_weights(self) -> nn.Module:
         """Make the network twice, and return it: weights that are drawn differ, loaded ones do not."""
@@ -243,7 +256,7 @@ class _Checks:
         module = build(self.task, self._with("normalization", self._off("normalization")["kind"]))
         assert isinstance(module, TricksModule)
         self._filter_kinds("scaling", partial(_check_scaling, module, inputs))
-        outputs = _outputs(module, inputs)
+        outputs = heads(_outputs(module, inputs))[0]
         _check_measures(self.task, outputs, targets)
         return module, (inputs[:SAMPLES], targets[:SAMPLES])
 
@@ -260,6 +273,15 @@ def _check_scaling(module: TricksModule, inputs: torch.Tensor, tricks: Tricks) -
         module.check_scalable(inputs)
 
 
+def _check_steps(stage: str, tricks: Tricks) -> None:
+    trick = getattr(tricks, stage)
+    if trick.needs_steps:
+        raise InputError(
+            f"{stage} {trick.kind!r} needs the number of steps, and the training loader has no length: "
+            "set limit_train_batches or max_steps in the task's trainer"
+        )
+
+
 def _check_logged(name: str, logged: list[str], what: str) -> None:
     if name not in logged:
         raise InputError(f"{what} {name!r} is never logged; must be one of {logged}")
@@ -269,11 +291,18 @@ def _outputs(module: TricksModule, inputs: torch.Tensor) -> Any:
     module.eval()
     try:
         with torch.no_grad():
-            return module.backbone(module.cast(inputs))
+            outputs = module.backbone(module.cast(inputs))
     except Exception as error:
         raise InputError(
-            f"the backbone does not take inputs of shape {tuple(inputs.shape)}: {words(error)}"
+            f"the backbone does not take inputs of shape {tuple(inputs.shape)}: {words(error)}; a "
+            "network that takes several inputs goes into a LightningModule"
         ) from None
+    if not isinstance(outputs, (torch.Tensor, tuple)):
+        raise InputError(
+            f"the backbone must return its outputs as a tensor, such as logits (got "
+            f"{type(outputs).__name__}): return that from its forward, or put it into a LightningModule"
+        )
+    return outputs
 
 
 def _check_measures(task: Task, outputs: Any, targets: torch.Tensor) -> None:
@@ -294,15 +323,36 @@ def _check_measures(task: Task, outputs: Any, targets: torch.Tensor) -> None:
 def _check_fit(task: Task, outputs: Any, targets: torch.Tensor) -> None:
     if len(outputs) != len(targets):
         raise ValueError("one output a sample is needed")
-    if targets.is_floating_point() and outputs.shape != targets.shape:
-        raise ValueError("numbers to predict need outputs of the same shape")
     if targets.is_floating_point() and task.loss is F.cross_entropy:
         raise ValueError("numbers to predict need another loss, such as mse_loss")
-    if targets.is_floating_point() and any(f is accuracy for f in task.metrics.values()):
+    logits = _takes_logits(task, outputs, targets)
+    if targets.is_floating_point() and outputs.shape != targets.shape and not logits:
+        raise ValueError("numbers to predict need outputs of the same shape")
+    scored = any(f is accuracy for f in task.metrics.values())
+    single = outputs.dim() == 1 or outputs.shape[1] == 1
+    if scored and not logits and single and _binary(targets):
+        raise ValueError(
+            "accuracy takes a logit for yes or no, as binary_cross_entropy_with_logits does: give the "
+            "task that loss, or other metrics and a monitor"
+        )
+    if targets.is_floating_point() and scored and not logits:
         raise ValueError(
             "numbers to predict have no accuracy: give the task other metrics and a monitor, such as "
             "metrics={}, monitor='val/loss', mode='min'"
         )
+
+
+def _binary(targets: torch.Tensor) -> bool:
+    return not bool(((targets != 0) & (targets != 1)).any())
+
+
+def _takes_logits(task: Task, outputs: torch.Tensor, targets: torch.Tensor) -> bool:
+    """Tell whether the loss is that of logits of yes and no, for targets of 0 and 1."""
+    if not _binary(targets):
+        return False
+    with functions_called() as called, torch.no_grad():
+        task.loss(outputs, targets)
+    return bool(called & {"binary_cross_entropy_with_logits", "soft_margin_loss"})
 
 
 def _check_numbers(values: Mapping[str, Any]) -> None:

@@ -8,13 +8,12 @@ from typing import Any
 
 import pytorch_lightning as pl
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from pytorch_lightning.loggers.logger import DummyLogger
 
 from lightning_tricks.flavors import FLAVORS, Flavor, adapt
 
 _SILENT: Mapping[str, Any] = {
     "devices": 1,
-    "logger": False,
-    "enable_checkpointing": False,
     "enable_progress_bar": False,
     "enable_model_summary": False,
     "num_sanity_val_steps": 0,
@@ -30,6 +29,8 @@ def silent_trainer(
 ) -> pl.Trainer:
     """Return a Trainer that trains in this process, whatever launcher left its variables behind.
 
+    It has a logger, which drops what it is given: modules call `self.logger.experiment`.
+
     Args:
         flavor: of the Trainer, to which callbacks and plugins are adapted.
         callbacks: of the Trainer.
@@ -39,11 +40,14 @@ def silent_trainer(
     Raises:
         MisconfigurationException: if they ask for a device that is not there.
     """
+    package = flavor.package
     own = {
+        "logger": flavor.counterpart(DummyLogger)(),
         "plugins": [adapt(plugin, flavor) for plugin in (LightningEnvironment(), *plugins)],
         "callbacks": [adapt(callback, flavor) for callback in callbacks],
+        "enable_checkpointing": any(isinstance(c, package.callbacks.Checkpoint) for c in callbacks),
     }
-    trainer: pl.Trainer = flavor.package.Trainer(**{**_SILENT, **own, **settings})
+    trainer: pl.Trainer = package.Trainer(**{**_SILENT, **own, **settings})
     return trainer
 
 

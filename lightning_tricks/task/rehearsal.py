@@ -11,6 +11,7 @@ from lightning_tricks.module.tricks_module import Batch, TricksModule
 from lightning_tricks.task.quiet import quiet
 from lightning_tricks.task.task import Task, words
 from lightning_tricks.task.watching import one_batch
+from lightning_tricks.tricks.optimizers.muon import MuonOptimizer
 from lightning_tricks.tricks.record import Tricks
 
 
@@ -94,6 +95,8 @@ def step(module: TricksHooks, tricks: Tricks) -> None:
         optimizer = tricks.optimizer.build(groups, subject)
         getattr(optimizer, "train", bool)()  # those without a schedule have a mode
         optimizer.step()
+        if isinstance(optimizer, MuonOptimizer) and not optimizer.acts:
+            raise InputError("optimizer 'muon' finds nothing to act on: all its matrices are frozen")
     except InputError:
         raise
     except Exception as error:

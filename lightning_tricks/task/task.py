@@ -2,7 +2,9 @@
 
 import copy
 import functools
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -11,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
+from torch.utils.data import DataLoader
 
 from lightning_tricks.data.in_memory import InMemoryData
-from lightning_tricks.data.loaders import LoaderData, data_module, fresh
+from lightning_tricks.data.loaders import LoaderData, ModuleData, data_module, fresh, length_of
 from lightning_tricks.errors import InputError, check_name, one_line, shown
 from lightning_tricks.flavors import adapt, check_one_flavor, flavor_of, is_lightning_module
 from lightning_tricks.module.conversion import with_tricks
@@ -22,6 +25,7 @@ from lightning_tricks.scores import Mode
 from lightning_tricks.surgery.unfit import check_fit
 from lightning_tricks.surgery.watch import watch
 from lightning_tricks.task import fingerprint
+from lightning_tricks.task.quiet import silent_trainer
 from lightning_tricks.task.watching import Watched, makes_new, prepare, structure_of, watch_training
 from lightning_tricks.tricks.record import ModuleTricks, Tricks
 from lightning_tricks.tricks.scaling import Cast, takes_tokens
@@ -37,7 +41,7 @@ class Task:
     Args:
         name: names the study, the MLflow experiment and the registered model.
         data: the splits: a Lightning data module, or `DataLoader`s, (train, validation) or (train,
-            validation, test).
+            validation, test); or None for those of a LightningModule that has loaders of its own.
         backbone: makes the network for a record of tricks; or a LightningModule with a forward, steps
             and a loss of its own, for which `loss` and `metrics` are not used.
         tricks: the type of the records, `Tricks` or a subclass: the search space.
@@ -48,11 +52,14 @@ class Task:
         monitor: the metric that trials are compared by, as it is logged.
         mode: whether less or more of it is better.
         validation_loss: the metric that the plateau schedule looks at; by default the monitor where
-            less of it is better, and else `val/loss`.
+            less of it is better, and else `val/loss`, or what a LightningModule logs that is called
+            so, such as `val_loss`.
         loss: a mean over samples, from outputs and targets.
         metrics: further means over samples, or metrics of torchmetrics, by name.
         trainer: further arguments of Lightning's Trainer, such as `precision="bf16-mixed"` or
             `accumulate_grad_batches=4`.
+        callbacks: further callbacks of each trial, which has copies of its own.
+        logger: of each trial, which has a copy of its own; by default there is none to be seen.
         channels_last: whether images and convolutions keep the channels of a pixel together.
         compiled: whether the network is compiled by `torch.compile`.
         repeats: how often a trial trains its record at the same time, each time from another seed and,
@@ -73,6 +80,8 @@ class Task:
     loss: Measure = F.cross_entropy
     metrics: Mapping[str, Measure] = field(default_factory=lambda: {"accuracy": accuracy})
     trainer: Mapping[str, Any] = field(default_factory=dict)
+    callbacks: Sequence[pl.Callback] = ()
+    logger: Any = None
     channels_last: bool = False
     compiled: bool = False
     repeats: int = 1
@@ -84,6 +93,8 @@ class Task:
             raise InputError(f"epochs must be a whole number of at least 1 (got {self.epochs!r})")
         if not isinstance(self.repeats, int) or self.repeats < 1:
             raise InputError(f"repeats must be a whole number of at least 1 (got {self.repeats!r})")
+        if self.data is None:
+            object.__setattr__(self, "data", ModuleData(lambda: self.backbone(self.reference())))
         object.__setattr__(self, "data", data_module(self.data))
         if not (isinstance(self.tricks, type) and issubclass(self.tricks, Tricks)):
             raise InputError(f"tricks must be Tricks or a subclass of it (got {self.tricks!r})")
@@ -93,7 +104,16 @@ class Task:
                 f"(got {type(self.baseline).__name__})"
             )
         if taken := {"max_epochs", "callbacks", "logger"} & set(self.trainer):
-            raise InputError(f"trainer must leave {sorted(taken)} to the study")
+            raise InputError(
+                f"trainer must leave {sorted(taken)} to the study: epochs, callbacks and logger are "
+                "arguments of the task"
+            )
+        if self.trainer.get("gradient_clip_val") is not None:
+            value = self.trainer["gradient_clip_val"]
+            raise InputError(
+                "clipping is a trick: leave gradient_clip_val out of trainer, and pin clipping to "
+                f"{{'kind': 'norm', 'theta': {value}}} instead"
+            )
         if self.mode not in ("min", "max"):
             raise InputError(f"mode must be 'min' or 'max' (got {self.mode!r})")
 
@@ -108,10 +128,14 @@ class Task:
         """Optuna's name for the mode."""
         return "maximize" if self.mode == "max" else "minimize"
 
-    @property
+    @functools.cached_property
     def plateau(self) -> str:
         """The metric that the plateau schedule looks at."""
-        return self.validation_loss or (self.monitor if self.mode == "min" else "val/loss")
+        if self.validation_loss or self.mode == "min":
+            return self.validation_loss or self.monitor
+        logged = self.watched(self.reference()).logged
+        guesses = [name for name in logged if re.match(r"val.*loss", name)]
+        return min(guesses, key=len) if guesses and "val/loss" not in logged else "val/loss"
 
     @functools.cached_property
     def fingerprint(self) -> dict[str, Any]:
@@ -124,7 +148,7 @@ class Task:
             "backbone": f"{fingerprint.of_function(self.backbone)} {self._layers()}",
             "loss": fingerprint.of_function(self.loss),
             "metrics": {name: fingerprint.of_function(f) for name, f in self.metrics.items()},
-            "trainer": fingerprint.of_settings(self.trainer),
+            "trainer": fingerprint.of_settings({**self.trainer, **self._beside()}),
             "channels_last": self.channels_last,
             "compiled": self.compiled,
         }
@@ -261,7 +285,9 @@ class Task:
             InputError: if module and data module are the user's own, and of different flavors.
         """
         flavor = flavor_of(module)
-        if not isinstance(module, TricksModule) and not isinstance(self.data, InMemoryData | LoaderData):
+        if not isinstance(module, TricksModule) and not isinstance(
+            self.data, InMemoryData | LoaderData | ModuleData
+        ):
             check_one_flavor(flavor, data_module=self.data)
         data: pl.LightningDataModule = adapt(copy.copy(self.data), flavor)
         return data
@@ -288,11 +314,33 @@ class Task:
             InputError: if there is none.
         """
         try:
-            self.data.prepare_data()
-            self.data.setup("fit")
-            return next(iter(fresh(self.data.val_dataloader())))
+            with self._set_up() as data:
+                return next(iter(fresh(first_of(data.val_dataloader()))))
         except Exception as error:  # the user's code may raise anything
             raise InputError(f"val_dataloader() must give batches: {words(error)}") from None
+
+    @contextmanager
+    def _set_up(self) -> Iterator[Any]:
+        """Set up the data, which may ask their Trainer for what it knows."""
+        data = self.data
+        before, data.trainer = data.trainer, silent_trainer(flavor_of(data), **self.rehearsed)
+        try:
+            data.prepare_data()
+            data.setup("fit")
+            yield data
+        finally:
+            data.trainer = before
+
+    def knows_steps(self) -> bool:
+        """Tell whether the number of steps of a trial is known before it begins."""
+        limit = self.trainer.get("limit_train_batches")
+        if isinstance(limit, int) or self.trainer.get("max_steps", -1) > 0:
+            return True
+        try:
+            with self._set_up() as data:
+                return length_of(data.train_dataloader()) is not None
+        except Exception as error:  # the user's code may raise anything
+            raise InputError(f"train_dataloader() must give batches: {words(error)}") from None
 
     def samples(self) -> int | None:
         """Return the number of training samples, where it can be told."""
@@ -302,18 +350,38 @@ class Task:
             return self.data.samples()
         return None
 
+    def leaves_one_sample(self) -> bool:
+        """Tell whether the last training batch of an epoch is known to hold a single sample."""
+        with self._set_up() as data:
+            loader = data.train_dataloader()
+        if not isinstance(loader, DataLoader) or not loader.batch_size or loader.drop_last:
+            return False
+        samples: Any = loader.dataset
+        return loader.batch_size > 1 and (length_of(samples) or 0) % loader.batch_size == 1
+
     def tests(self) -> bool:
         """Tell whether there is a test split."""
         if isinstance(self.data, InMemoryData):
             return "test" in self.data.splits
         if isinstance(self.data, LoaderData):
             return "test" in self.data.loaders
+        if isinstance(self.data, ModuleData):
+            return self.data.tests()
         lightnings = flavor_of(self.data).package.LightningDataModule
         return bool(type(self.data).test_dataloader is not lightnings.test_dataloader)
+
+    def _beside(self) -> dict[str, Any]:
+        """Return what else acts in training, if there is anything."""
+        return {"callbacks": [type(each) for each in self.callbacks]} if self.callbacks else {}
 
     def _layers(self) -> str:
         with torch.random.fork_rng():
             return fingerprint.of_network(self.backbone(self.reference()))
+
+
+def first_of(loaders: Any) -> Any:
+    """Return the first of several loaders, or the only one."""
+    return loaders[0] if isinstance(loaders, (list, tuple)) else loaders
 
 
 def words(error: Exception) -> str:

@@ -1,5 +1,7 @@
 """`load_with_tricks`: a trained module brought back, from a checkpoint or from MLflow."""
 
+import contextlib
+import io
 import re
 import tempfile
 from pathlib import Path
@@ -61,7 +63,8 @@ def load_with_tricks(
         else:
             version = client.get_model_version(found["name"], found["version"])
         folder = version.tags["files"]
-        with tempfile.TemporaryDirectory() as place:
+        # MLflow shows a bar for each file.
+        with tempfile.TemporaryDirectory() as place, contextlib.redirect_stderr(io.StringIO()):
             path = client.download_artifacts(str(version.run_id), folder, place)
             return bring_back(Path(path), module, member)
     except (mlflow.MlflowException, OSError, KeyError) as error:

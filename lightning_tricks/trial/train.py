@@ -4,6 +4,7 @@ What is random in an epoch follows from the trial's seed and the number of the e
 goes on from the checkpoint of any epoch therefore ends with the score that it would have had.
 """
 
+import copy
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,9 +15,10 @@ import pytorch_lightning as pl
 import torch
 
 from lightning_tricks.errors import InputError, one_line
-from lightning_tricks.flavors import STANDALONE, Flavor, flavor_of
+from lightning_tricks.flavors import STANDALONE, check_one_flavor, flavor_of
 from lightning_tricks.module.health import Diverged
 from lightning_tricks.module.hooks import TricksHooks
+from lightning_tricks.module.tricks_module import TricksModule
 from lightning_tricks.redaction import redacted
 from lightning_tricks.task.quiet import quiet, silent_trainer
 from lightning_tricks.task.task import Task
@@ -80,7 +82,7 @@ def _fit(watcher: TrialCallback, devices: int) -> Result:
             module = task.module(watcher.tricks)
             if isinstance(module, TricksHooks):
                 module.logs_training = False  # the watcher reads it from the module
-            trainer, data = trainer_of(task, devices, [watcher], flavor_of(module)), task.data_of(module)
+            trainer, data = trainer_of(task, devices, [watcher], module), task.data_of(module)
             trainer.fit(module, datamodule=data, ckpt_path=saved, weights_only=True)
             return result_of(watcher, module)
         except (Exception, SystemExit) as error:  # the user's code may raise anything
@@ -129,13 +131,23 @@ def _ending(watcher: TrialCallback, error: BaseException | None = None) -> Resul
 
 
 def trainer_of(
-    task: Task, devices: int = 1, callbacks: Sequence[pl.Callback] = (), flavor: Flavor = STANDALONE
+    task: Task,
+    devices: int = 1,
+    callbacks: Sequence[pl.Callback] = (),
+    module: pl.LightningModule | None = None,
 ) -> pl.Trainer:
-    """Return the Trainer of a trial, of a flavor.
+    """Return the Trainer of a trial.
+
+    Args:
+        task: of the trial.
+        devices: number of processes that train it together.
+        callbacks: beside those of the task.
+        module: to be trained, whose flavor is the Trainer's.
 
     Raises:
         MisconfigurationException: if the task asks for a device that is not there.
     """
+    flavor = STANDALONE if module is None else flavor_of(module)
     defaults: dict[str, Any] = {
         "devices": devices,
         "strategy": "auto" if devices == 1 else "ddp",
@@ -143,8 +155,19 @@ def trainer_of(
         "deterministic": "warn" if torch.cuda.is_available() else None,
         "max_epochs": task.epochs,
     }
+    own = [copy.deepcopy(callback) for callback in task.callbacks]
+    for callback in own:
+        check_one_flavor(flavor, callback=callback)
+    if module is None or isinstance(module, TricksModule):
+        defaults["logger"] = False  # it asks for none
+    if task.logger is not None:
+        check_one_flavor(flavor, logger=task.logger)
+        defaults["logger"] = copy.deepcopy(task.logger)
     return silent_trainer(
-        flavor, callbacks=callbacks, plugins=[PlainCheckpoints()], **{**defaults, **task.trainer}
+        flavor,
+        callbacks=[*callbacks, *own],
+        plugins=[PlainCheckpoints()],
+        **{**defaults, **task.trainer},
     )
 
 

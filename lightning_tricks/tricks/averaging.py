@@ -26,6 +26,10 @@ from lightning_tricks.surgery.torch_internals import (
 class AveragingTrick(Trick):
     """Which average of the weights over training is used."""
 
+    needs_steps: ClassVar[bool] = False
+    """Whether the number of steps of the whole budget must be known."""
+    kind: str
+
     def callback(self) -> "WeightAveraging | None":
         """Return the Lightning callback that averages; None where there is nothing to do."""
         return WeightAveraging(self)
@@ -66,6 +70,7 @@ class ExponentialAveraging(AveragingTrick):
     batches. It adds little to a schedule that ends at zero.
     """
 
+    needs_steps: ClassVar[bool] = True
     kind: Literal["ema"] = "ema"
     horizon: Annotated[float, Float(0.01, 0.2, log=True)] = Field(0.05, gt=0, le=1)
 

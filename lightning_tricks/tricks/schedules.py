@@ -22,6 +22,10 @@ WARMUP_START = 0.01
 class ScheduleTrick(Trick):
     """How the learning rate changes over the budget."""
 
+    needs_steps: ClassVar[bool] = False
+    """Whether the number of steps of the whole budget must be known."""
+    kind: str
+
     @abstractmethod
     def build(self, optimizer: Optimizer, steps: int, epochs: int) -> dict[str, Any] | None:
         """Return what Lightning calls an `lr_scheduler_config`; None for a constant rate.
@@ -103,6 +107,7 @@ class StepSchedule(FactorSchedule):
 class _WarmUp(FactorSchedule):
     """A linear warm-up over a share of the budget, and a way down from η to a share of it."""
 
+    needs_steps: ClassVar[bool] = True
     interval: ClassVar[Literal["epoch", "step"]] = "step"
     kind: str
     warmup: Annotated[float, Float(0.0, 0.1)] = Field(0.05, ge=0, lt=1)
@@ -154,6 +159,7 @@ class OneCycleSchedule(FactorSchedule):
     moment only.
     """
 
+    needs_steps: ClassVar[bool] = True
     interval: ClassVar[Literal["epoch", "step"]] = "step"
     kind: Literal["one_cycle"] = "one_cycle"
     peak: Annotated[float, Float(0.1, 0.4)] = Field(0.25, gt=0, lt=1)

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from lightning_tricks.errors import InputError
 from lightning_tricks.space.domains import Float, OneMinus
 from lightning_tricks.surgery.watch import anatomy_of
-from lightning_tricks.surgery.weight_norm import trained_weights
+from lightning_tricks.surgery.weight_norm import weights_in
 from lightning_tricks.tricks.optimizers.adam import Adam
 from lightning_tricks.tricks.optimizers.base import OptimizerTrick
 from lightning_tricks.tricks.optimizers.flat import flat_steps
@@ -43,64 +43,82 @@ class Muon(OptimizerTrick):
     def build(self, groups: list[dict[str, Any]], module: nn.Module) -> Optimizer:
         hidden = {
             id(parameter)
-            for layer, weight, parameter in trained_weights(module, anatomy_of(module))
+            for layer, weight, parameter in weights_in(module, anatomy_of(module))
             if not layer.output and not layer.tied and weight.parts == 1
         }
-        split: list[dict[str, Any]] = []
-        for group in groups:
-            for matrices in (True, False):
-                chosen = [p for p in group["params"] if (id(p) in hidden) == matrices]
-                if chosen:
-                    split.append({**group, "params": chosen, "matrices": matrices})
-        if not any(group["matrices"] for group in split):
+        if not hidden:
             raise InputError(
                 "optimizer 'muon' found nothing to act on: looked for the weights of linear and "
                 "convolutional layers other than the outputs"
             )
-        return MuonOptimizer(split, self)
+        return MuonOptimizer(groups, self, hidden)
 
 
 class MuonOptimizer(PenalizedOptimizer):
     """Torch's Muon for the groups of matrices, Adam for the others.
 
     Args:
-        groups: of parameters; `matrices` says which are of matrices.
+        groups: of parameters. One that holds matrices and others is split; so is one that is added
+            later, as layers that learn later are.
         trick: the numbers of both.
+        hidden: ids of the parameters that are matrices.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], trick: Muon) -> None:
+    def __init__(self, groups: list[dict[str, Any]], trick: Muon, hidden: set[int]) -> None:
+        self._hidden = hidden
         super().__init__(groups, trick.lr)
         self._adam = Adam(beta1=trick.beta1, beta2=trick.beta2)
+        self._momentum = trick.momentum
         # Torch's Muon takes matrices only, and changes them: of each weight it has one that is zero
         # before a step, and the step after it.
-        self._matrices = {
-            parameter: nn.Parameter(torch.zeros_like(parameter.detach().flatten(1)))
-            for group in self.param_groups
-            if group["matrices"]
-            for parameter in group["params"]
-        }
-        self._muon = torch.optim.Muon(
-            self._matrices.values(),
-            weight_decay=0.0,
-            momentum=trick.momentum,
-            adjust_lr_fn="match_rms_adamw",
-        )
+        self._matrices: dict[Tensor, nn.Parameter] = {}
+        self._muon: torch.optim.Muon | None = None
+
+    @property
+    def acts(self) -> bool:
+        """Whether there is a matrix to act on now."""
+        return any(group["matrices"] for group in self.param_groups)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        parameters = param_group["params"]
+        parameters = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+        for matrices in (True, False):
+            chosen = [p for p in parameters if (id(p) in self._hidden) == matrices]
+            if chosen:
+                super().add_param_group({**param_group, "params": chosen, "matrices": matrices})
+
+    def _matrix(self, parameter: Tensor) -> nn.Parameter:
+        """Return the matrix that stands for a parameter in torch's Muon."""
+        if parameter not in self._matrices:
+            matrix = nn.Parameter(torch.zeros_like(parameter.detach().flatten(1)))
+            self._matrices[parameter] = matrix
+            if self._muon is None:
+                self._muon = torch.optim.Muon(
+                    [matrix],
+                    weight_decay=0.0,
+                    momentum=self._momentum,
+                    adjust_lr_fn="match_rms_adamw",
+                )
+            else:
+                self._muon.param_groups[0]["params"].append(matrix)
+        return self._matrices[parameter]
 
     def steps(
         self, group: dict[str, Any], parameters: list[Tensor], gradients: list[Tensor]
     ) -> Sequence[Tensor]:
         if not group["matrices"]:
             return flat_steps(self._adam.update, group, parameters, gradients, self.state)
+        matrices = [self._matrix(parameter) for parameter in parameters]
+        assert self._muon is not None  # it is made with the first matrix
         self._muon.zero_grad()
         self._muon.param_groups[0]["lr"] = group["lr"]
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            matrix, state = self._matrices[parameter], self.state[parameter]
+        for parameter, matrix, gradient in zip(parameters, matrices, gradients, strict=True):
             matrix.zero_()
             matrix.grad = gradient.flatten(1)
-            if "momentum" in state:  # of a checkpoint, it may be
-                self._muon.state[matrix]["momentum_buffer"] = state["momentum"]
+            if "momentum" in self.state[parameter]:  # of a checkpoint, it may be
+                held = self._muon.state[matrix]
+                held["momentum_buffer"] = self.state[parameter]["momentum"]
         self._muon.step()  # type: ignore[no-untyped-call]
-        for parameter in parameters:
-            buffer = self._muon.state[self._matrices[parameter]]["momentum_buffer"]
-            self.state[parameter]["momentum"] = buffer
-        return [self._matrices[parameter].detach().view_as(parameter) for parameter in parameters]
+        for parameter, matrix in zip(parameters, matrices, strict=True):
+            self.state[parameter]["momentum"] = self._muon.state[matrix]["momentum_buffer"]
+        return [m.detach().view_as(p) for m, p in zip(matrices, parameters, strict=True)]

@@ -54,6 +54,9 @@ class ScheduleFreeOptimizer(AdamWScheduleFree):  # type: ignore[misc]  # it has 
             warmup_steps=trick.warmup_steps,
         )
 
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        super().add_param_group({**DECAYS, **param_group})  # one that is added later has none
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step; evaluates the closure first, with gradients enabled."""
