@@ -108,6 +108,9 @@ class Own(pl.LightningModule):
         super().__init__()
         self.network = mlp()
 
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters())
+
     def training_step(self, batch, batch_idx):
         return F.cross_entropy(self.network(batch[0]), batch[1])
 

@@ -36,10 +36,11 @@ def _features(inputs: Tensor, seen: Seen, layers: Sequence[Layer]) -> int | None
 def _axis(inputs: Tensor, given: Tensor, *, last: bool) -> int | None:
     """Return the axis of inputs that became the features of what a layer was given."""
     axis = -1 if last else min(1, given.dim() - 1)
-    if given.shape == inputs.shape:
-        return axis % inputs.dim()
     width = given.shape[axis]
     axes = [a for a in range(1, inputs.dim()) if inputs.shape[a] == width]
-    if len(axes) > 1 and given.untyped_storage().data_ptr() == inputs.untyped_storage().data_ptr():
-        axes = [a for a in axes if inputs.stride(a) == given.stride(axis)]
+    if given.untyped_storage().data_ptr() == inputs.untyped_storage().data_ptr():  # a view of them
+        exact = [a for a in axes if inputs.stride(a) == given.stride(axis)]
+        axes = exact if len(exact) == 1 else axes
+    if len(axes) > 1 and given.shape == inputs.shape:
+        return axis % inputs.dim()
     return axes[0] if len(axes) == 1 else None

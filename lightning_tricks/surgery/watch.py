@@ -88,3 +88,7 @@ def _shapes(module: nn.Module) -> Iterator[tuple[bool, tuple[int, ...]]]:
     elif isinstance(module, Convolution):
         for side in (32, 64, 224):
             yield False, (2, module.in_channels, *(side for _ in module.kernel_size))
+    else:  # of another make: which of the sides of a matrix its inputs have is not known
+        for parameter in module.parameters(recurse=False):
+            for side in parameter.shape if parameter.dim() == 2 else ():
+                yield False, (2, side)

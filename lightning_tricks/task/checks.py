@@ -25,11 +25,18 @@ from lightning_tricks.surgery.unfit import check_fit
 from lightning_tricks.surgery.uses import functions_called
 from lightning_tricks.task.rehearsal import build, overrides, rehearse_module, rehearse_network, step
 from lightning_tricks.task.task import SAMPLES, Task, words
-from lightning_tricks.tricks.record import LEARNING, SURGERY, Tricks
+from lightning_tricks.task.watching import Watched
+from lightning_tricks.tricks.record import LEARNING, SURGERY, ModuleTricks, Tricks
 
 _FORWARD = ("scaling", *LEARNING)
 """The stages that need a forward of ours, which a LightningModule of the user's has not."""
 _FILTERED = (*_FORWARD, *SURGERY)
+_BUILT = ("initialization", "transfer")
+"""The stages that act when a module is made, beside those that change its layers."""
+
+
+_STEPS = ("configure_gradient_clipping", "lr_scheduler_step", "optimizer_step")
+"""The hooks of a LightningModule that tricks take the place of."""
 
 
 @dataclass
@@ -96,13 +103,13 @@ class _Checks:
 
     def _check_network(self) -> None:
         """Check what a plain network takes."""
+        for stage in _BUILT:
+            self._filter_kinds(stage, partial(build, self.task))
         module, batch = self._check_shapes()
         rehearse_network(self.task, batch, "", module.tricks)
         self._say_if_unwatched(self.task.watched(self.baseline).anatomy)
         for stage in (*SURGERY, *LEARNING):
             self._filter_kinds(stage, partial(rehearse_network, self.task, batch, stage))
-        for stage in ("initialization", "transfer"):
-            self._filter_kinds(stage, partial(build, self.task))
         module = rehearse_network(self.task, batch, "", self.baseline)
         self._filter_kinds("optimizer", partial(step, module))
 
@@ -117,10 +124,11 @@ class _Checks:
         _check_logged(self.task.monitor, list(seen.logged), "monitor")
         self._check_plateau(list(seen.logged))
         self._say_if_unwatched(seen.anatomy)
+        self._say_what_is_replaced(network, seen)
         for stage in _FORWARD:
             self._filter_kinds(stage, partial(build, self.task))
         self._keep_what_fits(seen.anatomy)
-        for stage in (*SURGERY, "initialization", "transfer", "sharpness", "averaging"):
+        for stage in (*_BUILT, *SURGERY, "sharpness", "averaging"):
             self._filter_kinds(stage, partial(rehearse_module, self.task, stage=stage))
         module = rehearse_module(self.task, self._with("schedule", "constant"))
         self._filter_kinds("optimizer", partial(step, module))
@@ -189,6 +197,20 @@ class _Checks:
                 f"out, such as {anatomy.idle[0]}; to train all, set transfer to 'all'"
             )
 
+    def _say_what_is_replaced(self, network: pl.LightningModule, seen: Watched) -> None:
+        """Say what of a module is used in the trial `yours` alone, or why there is none."""
+        name = type(network).__name__
+        if not issubclass(self.task.tricks, ModuleTricks):
+            self.lines.append(
+                f"no trial has {name} as it is: give the task tricks=ModuleTricks, or a subclass of it"
+            )
+        elif seen.trouble:
+            self.lines.append(f"no trial has {name} as it is, for that cannot train: {seen.trouble}")
+        if own := [hook for hook in _STEPS if overrides(network, hook)]:
+            self.lines.append(
+                f"{', '.join(own)} of {name} run in the trial `yours` alone: tricks take their place"
+            )
+
     def _keep_what_fits(self, anatomy: Anatomy) -> None:
         """Leave out of the search, unless the user asked for it, what the anatomy speaks against."""
         if anatomy.attends or anatomy.copies:
@@ -233,7 +255,7 @@ class _Checks:
     def _with(self, stage: str, kind: Any) -> Tricks:
         """Return the baseline with a kind of a stage; others that may not fit are off."""
         record = self.baseline.model_dump()
-        if stage in _FILTERED:
+        if stage in (*_FILTERED, *_BUILT):
             off = {name: self._off(name) for name in _FILTERED}
             if stage == "dropout":  # its places depend on the norms
                 del off["normalization"]

@@ -113,7 +113,9 @@ class MixUp(MixingTrick):
     alpha: Annotated[float, Float(0.1, 1.0, log=True)] = Field(0.2, gt=0)
 
     def mix(self, inputs: Tensor, targets: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-        return _mixed(v2.MixUp(alpha=self.alpha), inputs, targets, classes)
+        images = inputs.reshape(len(inputs), -1, 1, 1)  # torchvision's takes no others
+        mixed, soft = _mixed(v2.MixUp(alpha=self.alpha), images, targets, classes)
+        return mixed.view_as(inputs), soft
 
 
 class CutMix(MixingTrick):
