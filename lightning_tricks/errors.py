@@ -86,6 +86,11 @@ def one_line(error: BaseException, most: int = 200) -> str:
     return text if len(text) <= most else f"{text[:most]}…"
 
 
+def error_words(error: Exception) -> str:
+    """Write an exception of the user's code in a line, with its kind."""
+    return f"{type(error).__name__}: {one_line(error)}"
+
+
 def damaged(what: str, why: str) -> InputError:
     """Return the error of something in a storage that is not what was written there.
 

@@ -139,9 +139,9 @@ def test_the_plateau_schedule_looks_at_the_loss_that_the_task_names():
     assert check(task, Space(ModuleTricks)).notes == []
     study = create_study("own", storage=None, epochs=2)
     plateau = Space(ModuleTricks).pin({"schedule": "plateau"})
-    optimize(study, task, n_trials=2, space=plateau, workers="inline", progress=False)
-    assert [t.state.name for t in study.trials] == ["COMPLETE"] * 2
-    last = Outcome.read(study.trials[0]).epochs[-1]["metrics"]
+    optimize(study, task, n_trials=3, space=plateau, workers="inline", progress=False)
+    assert [t.state.name for t in study.trials] == ["COMPLETE"] * 3
+    last = Outcome.read(study.trials[1]).epochs[-1]["metrics"]
     assert last["val/loss"] == last["own_loss"]  # equal scores are told apart by it
 
 

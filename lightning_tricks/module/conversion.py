@@ -2,11 +2,9 @@
 
 import copy
 import functools
-import pickle
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -17,14 +15,14 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from lightning_tricks.errors import InputError, one_line
+from lightning_tricks.errors import InputError
 from lightning_tricks.flavors import is_lightning_module
-from lightning_tricks.module.hooks import SAVED, TricksHooks
+from lightning_tricks.module.hooks import TricksHooks
 from lightning_tricks.module.tricks_module import TricksModule
 from lightning_tricks.scores import Mode
 from lightning_tricks.surgery.anatomy import Anatomy, describe, forget
 from lightning_tricks.surgery.unfit import check_fit
-from lightning_tricks.tricks.record import LEARNING, ModuleTricks, Tricks, record_of
+from lightning_tricks.tricks.record import LEARNING, ModuleTricks, Tricks
 
 _OURS = (
     "tricks",
@@ -36,7 +34,6 @@ _OURS = (
     "what_it_needs",
     "is_set_up",
     "passing",
-    "steady_schedule",
 )
 """What a module with tricks has beside what Lightning knows."""
 _HELD = {
@@ -46,8 +43,7 @@ _HELD = {
     "_watched",
     "_health",
     "_sparse",
-    "_largest",
-    "_told",
+    "_singles",
     "_still",
     "_trained",
     "_ends",
@@ -118,52 +114,6 @@ def with_tricks(
     return changed
 
 
-def load_checkpoint(
-    path: str | Path, module: pl.LightningModule, *, trusted: bool = False
-) -> TricksHooks:
-    """Load a checkpoint of a module that `with_tricks` returned.
-
-    The layers of the network are changed as the record in the checkpoint says, and take its weights;
-    `YourModule.load_from_checkpoint` does not know them. `without_tricks` makes one of the user's class
-    of what is returned.
-
-    Args:
-        path: of a checkpoint that a Trainer wrote.
-        module: a new one, made as the one that was given to `with_tricks`.
-        trusted: whether the checkpoint may hold more than tensors and plain data, such as
-            hyperparameters that are objects. To read those can run any code that it holds.
-
-    Raises:
-        InputError: if it is no such checkpoint, or the module is another.
-    """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=not trusted)
-        saved = checkpoint[SAVED]
-        monitor, mode, validation_loss = saved["watched"]
-        record = record_of(saved["record"], saved["record_type"])
-        anatomy = Anatomy.read(saved["anatomy"])
-    except pickle.UnpicklingError:
-        raise InputError(
-            f"{str(path)!r} holds more than tensors and plain data: pass trusted=True if you know who "
-            "wrote it"
-        ) from None
-    except (OSError, KeyError, TypeError, RuntimeError, EOFError) as error:
-        raise InputError(f"{str(path)!r} is no checkpoint of tricks: {one_line(error)}") from None
-    changed = with_tricks(
-        module,
-        record,
-        monitor=monitor,
-        mode=mode,
-        validation_loss=validation_loss,
-        anatomy=anatomy,
-    )
-    try:
-        changed.load_state_dict(checkpoint["state_dict"])
-    except RuntimeError as error:
-        raise InputError(f"the weights are of another module: {one_line(error)}") from None
-    return changed
-
-
 def without_tricks(module: pl.LightningModule) -> nn.Module:
     """Return a copy that answers without the hooks of the tricks: in evaluation mode, on the CPU.
 
@@ -199,8 +149,10 @@ class _WithTricks(TricksHooks):
         if stage != "fit" or not self.is_set_up:
             super().setup(stage)
 
-    def steady_schedule(self, optimizer: Optimizer) -> dict[str, Any]:
-        return {"scheduler": LambdaLR(optimizer, lambda count: 1.0), "interval": "epoch"}
+    def schedule_of(self, optimizer: Optimizer) -> dict[str, Any]:
+        # A module may ask for its schedule, where there is none.
+        steady = {"scheduler": LambdaLR(optimizer, lambda count: 1.0), "interval": "epoch"}
+        return super().schedule_of(optimizer) or steady
 
     @contextmanager
     def passing(self) -> Iterator[TricksHooks]:
@@ -225,7 +177,7 @@ def _noting_loss(step: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(step)
     def training_step(self: TricksHooks, *args: Any, **kwargs: Any) -> Any:
-        if self._skips(_size(args[0] if args else next(iter(kwargs.values()), None))):
+        if self._singles.skips(_size(args[0] if args else next(iter(kwargs.values()), None))):
             return None
         result = step(self, *args, **kwargs)
         loss = result["loss"] if isinstance(result, Mapping) else result

@@ -1,6 +1,5 @@
 """`TricksHooks`: the tricks that act in Lightning's hooks, whatever the forward and the steps are."""
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
@@ -14,22 +13,21 @@ from torch.optim import Optimizer
 from lightning_tricks.errors import InputError
 from lightning_tricks.flavors import adapt, flavor_of
 from lightning_tricks.module import health
+from lightning_tricks.module.consistency import check_own, warn_of_redrawn_weights
 from lightning_tricks.module.lightning_internals import CURRENT_HOOK
+from lightning_tricks.module.singles import Singles
 from lightning_tricks.scores import Mode
-from lightning_tricks.surgery.batch_norm import TrainingBatches, batch_norms
-from lightning_tricks.surgery.pretrained import learned_norm
+from lightning_tricks.surgery.batch_norm import TrainingBatches
 from lightning_tricks.surgery.torch_internals import foreach_norm
 from lightning_tricks.surgery.watch import anatomy_of
 from lightning_tricks.tricks.optimizers.own import OwnOptimizer
 from lightning_tricks.tricks.record import Tricks, type_name
-from lightning_tricks.tricks.schedules import OwnSchedule
 
 if TYPE_CHECKING:
     _Module = pl.LightningModule
 else:  # that of the user's own class, of whichever flavor
     _Module = object
 
-ONE_SAMPLE = "a last batch of one sample is left out: batch norm needs two"
 SAVED = "tricks"
 """Where a checkpoint holds what `load_with_tricks` needs."""
 
@@ -65,13 +63,12 @@ class TricksHooks(_Module):
         self._health = health.GradientHealth()
         self.epoch_metrics: dict[str, float] = {}
         """The training loss and gradient health of the last epoch."""
-        self._largest, self._told = 0, False
         self.is_set_up = False
         """Whether `setup` ran before the layers were changed, and is not to run again."""
         self.logs_training = True
         """Whether they are logged. Logging costs; who reads them here can do without."""
-        _check_own(tricks)
-        _warn_of_redrawn_weights(tricks, self.tricks_subject)
+        check_own(tricks)
+        warn_of_redrawn_weights(tricks, self.tricks_subject)
         tricks.normalization.apply(self.tricks_subject)
         tricks.initialization.apply(self.tricks_subject)
         tricks.zero_gamma.apply(self.tricks_subject)
@@ -79,6 +76,7 @@ class TricksHooks(_Module):
         tricks.dropout.apply(self.tricks_subject)
         tricks.stochastic_depth.apply(self.tricks_subject)
         self._still = tricks.transfer.freeze(self.tricks_subject)
+        self._singles = Singles(self.tricks_subject)
 
     def train(self, mode: bool = True) -> Self:
         """Switch to training, but for the norms and dropout of frozen layers."""
@@ -106,19 +104,6 @@ class TricksHooks(_Module):
         anatomy = anatomy_of(self.tricks_subject)
         return {"watched": list(self._watched), "anatomy": anatomy.plain()}
 
-    def _skips(self, size: int) -> bool:
-        """Tell whether a training batch is to be left out: one sample, where batch norm needs two.
-
-        Args:
-            size: of the batch.
-        """
-        alone = size == 1 < self._largest and any(m.training for m in batch_norms(self.tricks_subject))
-        self._largest = max(size, self._largest)
-        if alone and not self._told:
-            self._told = True
-            warnings.warn(ONE_SAMPLE, stacklevel=2)
-        return alone
-
     def __setattr__(self, name: str, value: Any) -> None:
         # Torch would look through parameters, buffers and submodules for it each time.
         if name == CURRENT_HOOK:
@@ -130,15 +115,10 @@ class TricksHooks(_Module):
         if isinstance(self.tricks.optimizer, OwnOptimizer):
             return super().configure_optimizers()
         optimizer = self.tricks.optimizer.build(self.parameter_groups(), self.tricks_subject)
-        schedule = self.schedule_of(optimizer) or self.steady_schedule(optimizer)
+        schedule = self.schedule_of(optimizer)
         if schedule is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": schedule}  # type: ignore[return-value]
-
-    def steady_schedule(self, optimizer: Optimizer) -> dict[str, Any] | None:
-        """Return a schedule that changes nothing, for a module that may ask for one; else None."""
-        del optimizer
-        return None
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the trainable parameters in groups of one decay and one learning rate each."""
@@ -267,40 +247,3 @@ class TricksHooks(_Module):
                     "set limit_train_batches or max_steps of the Trainer"
                 )
         return int(steps), epochs
-
-
-def _check_own(tricks: Tricks) -> None:
-    """Check that a module's own optimizer comes with all that belongs to it.
-
-    Raises:
-        InputError: if a trick beside it would act on nothing.
-    """
-    own = isinstance(tricks.optimizer, OwnOptimizer)
-    if own != isinstance(tricks.schedule, OwnSchedule):
-        raise InputError(
-            "optimizer and schedule must both be 'own', or neither "
-            f"(got {tricks.optimizer.kind!r} and {tricks.schedule.kind!r})"
-        )
-    if own and not tricks.weight_decay.neutral:
-        raise InputError(
-            f"weight_decay {tricks.weight_decay.kind!r} would act on nothing beside the optimizer "
-            "'own', which has its own: set weight_decay to 'none'"
-        )
-
-
-def _warn_of_redrawn_weights(tricks: Tricks, module: nn.Module) -> None:
-    """Warn where weights that were trained before are about to be lost."""
-    learned = learned_norm(module)
-    losses = [
-        f"initialization {tricks.initialization.kind!r} draws its weights anew"
-        * (tricks.initialization.kind not in ("keep", "torch")),
-        f"normalization {tricks.normalization.kind!r} takes its norms out"
-        * (tricks.normalization.kind != "own"),
-    ]
-    if learned and any(losses):
-        warnings.warn(
-            f"the network was trained before ({learned} has learned), and "
-            f"{' and '.join(loss for loss in losses if loss)}: to keep what it learned, start from "
-            "Tricks.fine_tuning()",
-            stacklevel=4,
-        )

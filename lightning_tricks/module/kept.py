@@ -1,22 +1,24 @@
-"""What is kept of trained modules beside their code: weights, recipe and versions, as plain files.
+"""What is kept of trained modules beside their code: plain files, and checkpoints; and the way back.
 
 Nothing is unpickled when they are read.
 """
 
 import json
+import pickle
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lightning_tricks.errors import InputError, one_line
 from lightning_tricks.flavors import is_lightning_module
 from lightning_tricks.module.conversion import with_tricks
-from lightning_tricks.module.hooks import TricksHooks
+from lightning_tricks.module.hooks import SAVED, TricksHooks
 from lightning_tricks.module.tricks_module import TricksModule
 from lightning_tricks.surgery.anatomy import Anatomy
 from lightning_tricks.surgery.replace import load_state
@@ -99,3 +101,49 @@ def _changed(module: nn.Module, tricks: Tricks, data: dict[str, Any]) -> nn.Modu
     if is_lightning_module(module):
         return with_tricks(module, tricks, anatomy=anatomy, **names)
     return TricksModule(module, tricks, anatomy=anatomy, **names)
+
+
+def load_checkpoint(
+    path: str | Path, module: pl.LightningModule, *, trusted: bool = False
+) -> TricksHooks:
+    """Load a checkpoint of a module that `with_tricks` returned.
+
+    The layers of the network are changed as the record in the checkpoint says, and take its weights;
+    `YourModule.load_from_checkpoint` does not know them. `without_tricks` makes one of the user's class
+    of what is returned.
+
+    Args:
+        path: of a checkpoint that a Trainer wrote.
+        module: a new one, made as the one that was given to `with_tricks`.
+        trusted: whether the checkpoint may hold more than tensors and plain data, such as
+            hyperparameters that are objects. To read those can run any code that it holds.
+
+    Raises:
+        InputError: if it is no such checkpoint, or the module is another.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=not trusted)
+        saved = checkpoint[SAVED]
+        monitor, mode, validation_loss = saved["watched"]
+        record = record_of(saved["record"], saved["record_type"])
+        anatomy = Anatomy.read(saved["anatomy"])
+    except pickle.UnpicklingError:
+        raise InputError(
+            f"{str(path)!r} holds more than tensors and plain data: pass trusted=True if you know who "
+            "wrote it"
+        ) from None
+    except (OSError, KeyError, TypeError, RuntimeError, EOFError) as error:
+        raise InputError(f"{str(path)!r} is no checkpoint of tricks: {one_line(error)}") from None
+    changed = with_tricks(
+        module,
+        record,
+        monitor=monitor,
+        mode=mode,
+        validation_loss=validation_loss,
+        anatomy=anatomy,
+    )
+    try:
+        changed.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError as error:
+        raise InputError(f"the weights are of another module: {one_line(error)}") from None
+    return changed

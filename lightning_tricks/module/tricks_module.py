@@ -1,7 +1,7 @@
 """`TricksModule`: an ordinary LightningModule that hands each of Lightning's hooks to its trick."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,6 +13,7 @@ from lightning_tricks.data.loaders import training_batches
 from lightning_tricks.errors import InputError
 from lightning_tricks.module.class_loss import ClassLoss, class_loss
 from lightning_tricks.module.hooks import TricksHooks
+from lightning_tricks.module.measures import Measure, accuracy
 from lightning_tricks.scores import Mode
 from lightning_tricks.surgery.anatomy import Anatomy, describe
 from lightning_tricks.surgery.unfit import check_fit
@@ -25,21 +26,6 @@ AUXILIARY = 0.3
 """The weight of the loss of each auxiliary head beside the main one (Szegedy et al., 2014)."""
 
 Batch = tuple[Tensor, Tensor]
-Measure = Callable[[Tensor, Tensor], Tensor]
-"""Takes outputs and targets. A `torchmetrics.Metric` sees a whole split before it is computed."""
-
-
-def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the share of targets that the outputs name.
-
-    Args:
-        outputs: of shape (N, classes, …), of which the largest is the answer. Or logits of yes and no,
-            of shape (N,) or (N, 1), or as many as there are targets of 0.0 and 1.0: above 0 is yes.
-        targets: class numbers, of shape (N, …), or numbers of the outputs' shape.
-    """
-    if outputs.dim() == 1 or outputs.shape[1] == 1 or targets.is_floating_point():
-        return ((outputs > 0) == (targets > 0.5).view_as(outputs)).float().mean()
-    return (outputs.argmax(1) == targets).float().mean()
 
 
 class TricksModule(TricksHooks, pl.LightningModule):
@@ -160,7 +146,7 @@ class TricksModule(TricksHooks, pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         del batch_idx
-        if self._skips(len(batch[0])):
+        if self._singles.skips(len(batch[0])):
             return None
         loss = self.learned_loss(batch)
         self._health.loss = loss.detach()

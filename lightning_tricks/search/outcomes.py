@@ -18,14 +18,11 @@ from lightning_tricks import scores
 from lightning_tricks.errors import damaged, shown
 from lightning_tricks.fusion.width import Width
 from lightning_tricks.scores import Mode
-from lightning_tricks.space.space import Space
 from lightning_tricks.trial.result import Epoch, Result
 from lightning_tricks.tricks.record import Tricks
 
 IDENTITY, OUTCOME, ROLE = "identity", scores.OUTCOME, "role"
 LOSSES, STOP_AT = "losses", "stop_at"
-RECORD = "record"
-"""What a trial holds whose record is given, and not drawn: that of the user's module as it is."""
 GROUP = "group"
 """What a trial that was drawn for a group holds: the number of its first, and how many there are."""
 BASELINE, TESTS = "baseline", "tests"
@@ -208,20 +205,6 @@ def compared(trials: Sequence[FrozenTrial], best: FrozenTrial | None) -> list[Fr
         t for t in found if t is not None and t.state == TrialState.COMPLETE and OUTCOME in t.user_attrs
     ]
     return list({trial.number: trial for trial in complete}.values())
-
-
-def given_record(trial: FrozenTrial | optuna.Trial) -> Mapping[str, Any] | None:
-    """Return the record that a trial was given; None if it is to be drawn."""
-    held: Mapping[str, Any] | None = trial.user_attrs.get(RECORD)
-    return held
-
-
-def enqueue(study: optuna.Study, space: Space[Any], record: Tricks, attrs: Mapping[str, Any]) -> None:
-    """Put a trial of a record into the queue of a study, as parameters where the space has it."""
-    if space.nearest(record) == record:
-        study.enqueue_trial(space.params(record), user_attrs=dict(attrs))
-    else:
-        study.enqueue_trial({}, user_attrs={**attrs, RECORD: record.model_dump()})
 
 
 def part_name(study: str, part: str) -> str:

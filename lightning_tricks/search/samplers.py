@@ -14,8 +14,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.scores import Rank, rank_of
-from lightning_tricks.search import outcomes
 from lightning_tricks.search.effects import SHRINK, Option, draw_effects
+from lightning_tricks.search.given import given_record
 from lightning_tricks.search.optuna_internals import contains, trials_of, view
 from lightning_tricks.seeds import derive
 
@@ -152,7 +152,7 @@ class _Proposal:
         Under Hyperband `get_trials` shows those of one bracket, and of which depends on whether the
         pruner has seen a report since the program began.
         """
-        trials = [t for t in trials_of(self._study) if outcomes.given_record(t) is None]
+        trials = [t for t in trials_of(self._study) if given_record(t) is None]
         return _ended(trials, self._study.direction), _running(trials, self._trial.number)
 
     @cached_property

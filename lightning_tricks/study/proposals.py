@@ -9,6 +9,7 @@ from optuna.trial import TrialState
 
 from lightning_tricks.fusion.shape import shape_in, shape_of
 from lightning_tricks.search import outcomes
+from lightning_tricks.search.given import enqueue, given_record
 from lightning_tricks.search.optuna_internals import ask, last_reported, requeue
 from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.pruners import prunes
@@ -76,7 +77,7 @@ class Proposals:
         for role, tricks in references.items():
             if tricks not in seen:
                 seen.append(tricks)
-                outcomes.enqueue(self.study, self.space, tricks, {outcomes.ROLE: role})
+                enqueue(self.study, self.space, tricks, {outcomes.ROLE: role})
 
     def ask(self, first: OpenTrial | None = None, sampler: BaseSampler | None = None) -> bool:
         """Ask for one trial; return whether there is anything to train about it.
@@ -107,7 +108,7 @@ class Proposals:
 
     def _suggest(self, trial: optuna.Trial) -> Tricks:
         """Return the record of a trial, as it was given or as the space draws it."""
-        given = outcomes.given_record(trial)
+        given = given_record(trial)
         return self.space.suggest(trial) if given is None else self.space.model.parse(given)
 
     def group(self, wanted: int, workers: int) -> list[OpenTrial]:

@@ -10,6 +10,7 @@ from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.search import outcomes
+from lightning_tricks.search.given import enqueue
 from lightning_tricks.search.optuna_internals import storage_of
 from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.studies import unannounced
@@ -118,7 +119,7 @@ class Reruns:
             outcomes.DRAW: draw,
             outcomes.ROLE: f"{name} · {phase} {draw + 1}",
         }
-        outcomes.enqueue(own.study, own.space, record, attrs)
+        enqueue(own.study, own.space, record, attrs)
 
     @staticmethod
     def _of(phase: str, draw: int, trials: Iterable[FrozenTrial]) -> dict[str, FrozenTrial]:

@@ -1,6 +1,5 @@
 """Write the anatomy of a network down, from what was seen of it."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,17 +10,19 @@ from torch.nn.utils.parametrize import is_parametrized
 from lightning_tricks.surgery.anatomy import (
     Anatomy,
     Draw,
-    Fans,
     Layer,
     Norm,
     Weight,
     modules_of,
     parameters_of,
 )
-from lightning_tricks.surgery.inputs import axes_of
+from lightning_tricks.surgery.graph import ends, nodes_of, tensors_in
+from lightning_tricks.surgery.inputs import axes_of, outputs_of
 from lightning_tricks.surgery.layers import ACTIVATIONS, DROPOUTS, known_layer
 from lightning_tricks.surgery.norms import NORMS, known, normalizes, place_of
-from lightning_tricks.surgery.uses import CONVOLUTIONS, Seen, Use, ends, nodes_of, tensors_in
+from lightning_tricks.surgery.products import channels_of, weight_of
+from lightning_tricks.surgery.teachers import copies
+from lightning_tricks.surgery.uses import CONVOLUTIONS, Seen, Use
 
 
 def build(network: nn.Module, seen: Seen, result: Any, inputs: Any = None, why: str = "") -> Anatomy:
@@ -46,7 +47,7 @@ def build(network: nn.Module, seen: Seen, result: Any, inputs: Any = None, why: 
         draws=tuple(builder.draws()),
         copies=tuple(copies(network)),
         attends=seen.attends or any(isinstance(m, nn.MultiheadAttention) for m in network.modules()),
-        outputs=_outputs(main, layers),
+        outputs=outputs_of(main, layers),
         axes=axes_of(inputs, seen, layers),
         watched=bool(seen.calls),
         why=why,
@@ -87,17 +88,14 @@ class _Builder:
                 shape = self.parameters[name].shape
                 if len(shape) < 2 or name in weights:
                     continue
-                weights[name] = _weight(name, shape, use)
+                weights[name] = weight_of(name, shape, use)
                 if use.function in CONVOLUTIONS:
                     dims = CONVOLUTIONS[use.function][1]
         width = 0
         if weights:
             first = next(iter(weights.values()))
-            width = (
-                first.fans.outputs
-                if dims is None
-                else _channels(self.parameters[first.name].shape, uses)
-            )
+            shape = self.parameters[first.name].shape
+            width = first.fans.outputs if dims is None else channels_of(shape, uses)
         layer = Layer(path, tuple(weights.values()), self._biases(path), width, dims)
         called = path in self.seen.calls and len(weights) == 1 and not list(_plain_children(module))
         return self._told(replace(layer, called=called and self._gives(layer)))
@@ -240,46 +238,6 @@ class _Builder:
             yield Draw(path, named[0] if len(named) == 1 else "", rate)
 
 
-def copies(network: nn.Module) -> Iterator[tuple[str, str]]:
-    """Walk the modules without gradients that are built as another one that learns: teachers."""
-    walked: list[str] = []
-    learning: dict[Any, str] = {}
-    still: list[tuple[str, Any]] = []
-    for path, module in network.named_modules():
-        parameters = list(module.named_parameters())
-        if not path or len(parameters) < 2:
-            continue
-        built = (type(module), tuple((name, tuple(p.shape)) for name, p in parameters))
-        if all(p.requires_grad for _, p in parameters):
-            learning.setdefault(built, path)
-        elif not any(p.requires_grad for _, p in parameters):
-            still.append((path, built))
-    for path, built in still:
-        inside = any(path.startswith(f"{outer}.") for outer in walked)
-        if built in learning and not inside:
-            walked.append(path)
-            yield path, learning[built]
-
-
-def _weight(name: str, shape: Sequence[int], use: Use) -> Weight:
-    """Return a weight, with its fans by the way in which it is used."""
-    if use.function in CONVOLUTIONS:
-        transposed, _ = CONVOLUTIONS[use.function]
-        kernel = math.prod(shape[2:])
-        first, second = shape[:2]
-        inputs, outputs = (first // use.groups, second) if transposed else (second, first // use.groups)
-        return Weight(name, Fans(kernel * inputs, kernel * outputs), unit=int(transposed))
-    if use.left:
-        return Weight(name, Fans(shape[-1], shape[-2]), unit=len(shape) - 2)
-    return Weight(name, Fans(shape[-2], shape[-1]), unit=len(shape) - 1)
-
-
-def _channels(shape: Sequence[int], uses: Sequence[Use]) -> int:
-    """Return the number of channels that a convolution puts out."""
-    transposed = CONVOLUTIONS[uses[0].function][0]
-    return shape[1] * uses[0].groups if transposed else shape[0]
-
-
 def _plain_children(module: nn.Module) -> Iterator[nn.Module]:
     if not is_parametrized(module):
         yield from module.children()
@@ -287,11 +245,3 @@ def _plain_children(module: nn.Module) -> Iterator[nn.Module]:
 
 def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
-
-
-def _outputs(result: Tensor | None, layers: Sequence[Layer]) -> int:
-    """Return the number of outputs for a sample."""
-    if result is not None and result.dim() > 1:
-        return int(result.shape[1])
-    last = [layer.width for layer in layers if layer.output]
-    return last[0] if last else 0

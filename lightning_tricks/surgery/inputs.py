@@ -1,4 +1,4 @@
-"""Which axis of a network's inputs holds their features."""
+"""What goes into a network and comes out: the axis of features, the number of outputs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -44,3 +44,11 @@ def _axis(inputs: Tensor, given: Tensor, *, last: bool) -> int | None:
     if len(axes) > 1 and given.shape == inputs.shape:
         return axis % inputs.dim()
     return axes[0] if len(axes) == 1 else None
+
+
+def outputs_of(result: Tensor | None, layers: Sequence[Layer]) -> int:
+    """Return the number of outputs for a sample."""
+    if result is not None and result.dim() > 1:
+        return int(result.shape[1])
+    last = [layer.width for layer in layers if layer.output]
+    return last[0] if last else 0

@@ -149,13 +149,24 @@ def _tried(path: str, module: nn.Module, gain: str, inputs: Tensor) -> Norm | No
     first = torch.zeros_like(before)
     first[0] = 1
     changed = (result(before + first, inputs) - whole).abs() > 1e-9
-    width = before.numel()
+    return _along(path, before.numel(), changed)
+
+
+def _along(path: str, width: int, changed: Tensor) -> Norm | None:
+    """Return the norm of the axis along which the first gain alone changed the first numbers.
+
+    Args:
+        path: of the norm.
+        width: number of gains.
+        changed: which of its results did.
+    """
+    dims = changed.dim()
     axes = [
         axis
-        for axis in range(1, inputs.dim())
-        if inputs.shape[axis] == width and not changed.movedim(axis, 0)[1:].any()
+        for axis in range(1, dims)
+        if changed.shape[axis] == width and not changed.movedim(axis, 0)[1:].any()
     ]
     if len(axes) != 1:
         return None
-    last = (axes[0] == inputs.dim() - 1 and inputs.dim() != 2) or inputs.dim() == 2
-    return Norm(path, width, last=last, dims=None if last else inputs.dim() - 2)
+    last = axes[0] == dims - 1
+    return Norm(path, width, last=last, dims=None if last else dims - 2)

@@ -1,7 +1,7 @@
 """What a network does with its parameters while a batch passes through it."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from lightning_tricks.surgery.graph import nodes_of
 from lightning_tricks.surgery.torch_internals import DropoutLayer
 
 CONVOLUTIONS = {
@@ -53,9 +54,10 @@ class Call:
     """A module that ran."""
 
     path: str
-    inputs: Any
+    inputs: list[Tensor] = field(default_factory=list)
+    """The tensors that it was given in its last call."""
     output: Any = None
-    count: int = 1
+    count: int = 0
     nodes: list[Any] = field(default_factory=list)
 
 
@@ -83,6 +85,7 @@ class _Recorder(TorchFunctionMode):
         super().__init__()
         self.network, self.seen = network, seen
         self.names = {id(p): name for name, p in network.named_parameters()}
+        self.paths = {id(module): path for path, module in network.named_modules()}
         self.running: list[tuple[str, nn.Module]] = [("", network)]
         self.shares: set[int] = set()
         """Ids of tensors that are the result of a softmax."""
@@ -97,6 +100,27 @@ class _Recorder(TorchFunctionMode):
         if note is not None:
             note(self, name, args, kwargs or {}, result)
         return result
+
+    def begin(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        """Note that a module begins to run."""
+        path = self.paths[id(module)]
+        self.running.append((path, module))
+        given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        call = self.seen.calls.setdefault(path, Call(path))
+        call.inputs, call.count = given, call.count + 1
+        for tensor in given:
+            self.seen.takers.setdefault(id(tensor), []).append(path)
+        self.seen.alive.extend(given)
+
+    def end(self, module: nn.Module, args: Any, output: Any) -> None:
+        """Note what a module returned."""
+        del args
+        path = self.paths[id(module)]
+        while self.running and self.running.pop()[0] != path:
+            pass
+        self.seen.calls[path].output = output
+        self.seen.calls[path].nodes += nodes_of(output)
+        self.seen.alive.append(output)
 
     def multiply(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """Note a product with a matrix or a kernel."""
@@ -184,95 +208,14 @@ _NOTES: dict[str, Callable[..., None]] = {
 @contextmanager
 def recording(network: nn.Module) -> Iterator[Seen]:
     """Record what a network does meanwhile."""
-    seen = Seen()
-    recorder = _Recorder(network, seen)
-    paths = {id(module): path for path, module in network.named_modules()}
-
-    def begin(module: nn.Module, args: Any, kwargs: Any) -> None:
-        path = paths[id(module)]
-        recorder.running.append((path, module))
-        count = seen.calls[path].count + 1 if path in seen.calls else 1
-        given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
-        if path in seen.calls:
-            seen.calls[path].count, seen.calls[path].inputs = count, given
-        else:
-            seen.calls[path] = Call(path, given)
-        for tensor in given:
-            seen.takers.setdefault(id(tensor), []).append(path)
-        seen.alive.extend(given)
-
-    def end(module: nn.Module, args: Any, output: Any) -> None:
-        del args
-        path = paths[id(module)]
-        while recorder.running and recorder.running.pop()[0] != path:
-            pass
-        seen.calls[path].output = output
-        seen.calls[path].nodes += nodes_of(output)
-        seen.alive.append(output)
-
+    recorder = _Recorder(network, Seen())
     handles = []
     for module in network.modules():
-        handles.append(module.register_forward_pre_hook(begin, with_kwargs=True))
-        handles.append(module.register_forward_hook(end, always_call=True))
+        handles.append(module.register_forward_pre_hook(recorder.begin, with_kwargs=True))
+        handles.append(module.register_forward_hook(recorder.end, always_call=True))
     try:
         with recorder:
-            yield seen
+            yield recorder.seen
     finally:
         for handle in handles:
             handle.remove()
-
-
-class _Listener(TorchFunctionMode):
-    """Notes the names of the functions that are called."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.called: set[str] = set()
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        del types
-        self.called.add(getattr(func, "__name__", ""))
-        return func(*args, **(kwargs or {}))
-
-
-@contextmanager
-def functions_called() -> Iterator[set[str]]:
-    """Note the names of torch's functions that are called meanwhile."""
-    with _Listener() as listener:
-        yield listener.called
-
-
-def nodes_of(value: Any) -> list[Any]:
-    """Return the nodes of tensors in the graph that autograd makes."""
-    return [t.grad_fn for t in tensors_in(value) if t.grad_fn is not None]
-
-
-def tensors_in(value: Any) -> list[Tensor]:
-    """Return the tensors in whatever a module returns."""
-    leaves = tree_leaves(value)
-    objects = [leaf for leaf in leaves if not isinstance(leaf, (Tensor, nn.Module))]
-    leaves += [held for thing in objects for held in getattr(thing, "__dict__", {}).values()]
-    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-
-
-def ends(roots: Iterable[Any], owners: dict[Any, Any]) -> list[Any]:
-    """Walk the graph from some nodes back; return the owners of the first nodes that have one.
-
-    Args:
-        roots: the nodes of a result or a loss.
-        owners: what made a node, for some nodes.
-    """
-    found: dict[Any, None] = {}
-    waiting, visited = list(roots), set()
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in visited:
-            continue
-        visited.add(node)
-        if node in owners:
-            found[owners[node]] = None
-        else:
-            waiting += [earlier for earlier, _ in node.next_functions]
-    return list(found)

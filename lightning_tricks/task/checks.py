@@ -13,18 +13,20 @@ import torch.nn.functional as F
 from torch import nn
 
 from lightning_tricks.data.in_memory import InMemoryData
-from lightning_tricks.errors import InputError
+from lightning_tricks.errors import InputError, error_words
 from lightning_tricks.flavors import is_lightning_module
-from lightning_tricks.module.hooks import ONE_SAMPLE
-from lightning_tricks.module.tricks_module import Batch, TricksModule, accuracy, heads
+from lightning_tricks.module.measures import accuracy
+from lightning_tricks.module.singles import ONE_SAMPLE
+from lightning_tricks.module.tricks_module import Batch, TricksModule, heads
 from lightning_tricks.space.space import Space
 from lightning_tricks.space.trick import stages
 from lightning_tricks.surgery.anatomy import Anatomy
+from lightning_tricks.surgery.graph import functions_called
 from lightning_tricks.surgery.pretrained import same_weights
 from lightning_tricks.surgery.unfit import check_fit
-from lightning_tricks.surgery.uses import functions_called
+from lightning_tricks.task import data_facts
 from lightning_tricks.task.rehearsal import build, overrides, rehearse_module, rehearse_network, step
-from lightning_tricks.task.task import SAMPLES, Task, words
+from lightning_tricks.task.task import SAMPLES, Task
 from lightning_tricks.task.watching import Watched
 from lightning_tricks.tricks.record import LEARNING, SURGERY, ModuleTricks, Tricks
 
@@ -161,10 +163,11 @@ class _Checks:
 
     def _check_loader(self) -> None:
         """Check what follows from the length of the training loader."""
-        if not self.task.knows_steps():
+        loader = data_facts.training_loader(self.task.data, self.task.rehearsed)
+        if not data_facts.knows_steps(loader, self.task.trainer):
             for stage in ("schedule", "averaging"):
                 self._filter_kinds(stage, partial(_check_steps, stage))
-        if self.task.leaves_one_sample():
+        if data_facts.leaves_one_sample(loader):
             self.lines.append(f"{ONE_SAMPLE}, in trials with it")
 
     def _check_weights(self) -> nn.Module:
@@ -180,7 +183,7 @@ class _Checks:
                 except InputError:
                     raise
                 except Exception as error:  # the user's code may raise anything
-                    raise InputError(f"the backbone cannot be made: {words(error)}") from None
+                    raise InputError(f"the backbone cannot be made: {error_words(error)}") from None
         self.kept = same_weights(*states)
         return made[0]
 
@@ -316,7 +319,7 @@ def _outputs(module: TricksModule, inputs: torch.Tensor) -> Any:
             outputs = module.backbone(module.cast(inputs))
     except Exception as error:
         raise InputError(
-            f"the backbone does not take inputs of shape {tuple(inputs.shape)}: {words(error)}; a "
+            f"the backbone does not take inputs of shape {tuple(inputs.shape)}: {error_words(error)}; a "
             "network that takes several inputs goes into a LightningModule"
         ) from None
     if not isinstance(outputs, (torch.Tensor, tuple)):
@@ -337,7 +340,7 @@ def _check_measures(task: Task, outputs: Any, targets: torch.Tensor) -> None:
     except Exception as error:
         raise InputError(
             f"the backbone's outputs of shape {tuple(getattr(outputs, 'shape', ()))} do not "
-            f"fit {len(targets)} targets up to {targets.max().item()}: {words(error)}"
+            f"fit {len(targets)} targets up to {targets.max().item()}: {error_words(error)}"
         ) from None
     _check_numbers(values)
 

@@ -4,12 +4,12 @@ from typing import Any
 
 from pytorch_lightning.utilities.seed import isolate_rng
 
-from lightning_tricks.errors import InputError
+from lightning_tricks.errors import InputError, error_words
 from lightning_tricks.flavors import flavor_of
 from lightning_tricks.module.hooks import TricksHooks
 from lightning_tricks.module.tricks_module import Batch, TricksModule
 from lightning_tricks.task.quiet import quiet
-from lightning_tricks.task.task import Task, words
+from lightning_tricks.task.task import Task
 from lightning_tricks.task.watching import one_batch
 from lightning_tricks.tricks.optimizers.muon import MuonOptimizer
 from lightning_tricks.tricks.record import Tricks
@@ -28,7 +28,7 @@ def build(task: Task, tricks: Tricks) -> TricksHooks:
     except InputError:
         raise
     except Exception as error:  # the user's code may raise anything
-        raise InputError(f"the backbone cannot be made: {words(error)}") from None
+        raise InputError(f"the backbone cannot be made: {error_words(error)}") from None
 
 
 @isolate_rng()
@@ -111,6 +111,6 @@ def overrides(module: Any, hook: str) -> bool:
 
 def _misfit(tricks: Tricks, stage: str, what: str, error: Exception) -> str:
     if not stage:
-        return f"a first batch cannot be trained: {words(error)}"
+        return f"a first batch cannot be trained: {error_words(error)}"
     kind = getattr(tricks, stage).kind
-    return f"{stage} {kind!r} does not fit {what}: {words(error)}"
+    return f"{stage} {kind!r} does not fit {what}: {error_words(error)}"

@@ -3,8 +3,7 @@
 import copy
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -13,19 +12,18 @@ import torch
 import torch.nn.functional as F
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
-from torch.utils.data import DataLoader
 
 from lightning_tricks.data.in_memory import InMemoryData
-from lightning_tricks.data.loaders import LoaderData, ModuleData, data_module, fresh, length_of
-from lightning_tricks.errors import InputError, check_name, one_line, shown
+from lightning_tricks.data.loaders import LoaderData, ModuleData, data_module
+from lightning_tricks.errors import InputError, check_name, error_words, shown
 from lightning_tricks.flavors import adapt, check_one_flavor, flavor_of, is_lightning_module
 from lightning_tricks.module.conversion import with_tricks
-from lightning_tricks.module.tricks_module import Measure, TricksModule, accuracy
+from lightning_tricks.module.measures import Measure, accuracy
+from lightning_tricks.module.tricks_module import TricksModule
 from lightning_tricks.scores import Mode
 from lightning_tricks.surgery.unfit import check_fit
 from lightning_tricks.surgery.watch import watch
-from lightning_tricks.task import fingerprint
-from lightning_tricks.task.quiet import silent_trainer
+from lightning_tricks.task import data_facts, fingerprint
 from lightning_tricks.task.watching import Watched, makes_new, prepare, structure_of, watch_training
 from lightning_tricks.tricks.record import ModuleTricks, Tricks
 from lightning_tricks.tricks.scaling import Cast, takes_tokens
@@ -199,32 +197,13 @@ class Task:
         """
         backbone = self.backbone(tricks)
         check_fit(backbone)
-        copied = not self._makes_new
         if is_lightning_module(backbone):
-            seen = self.watched(tricks, backbone)
-            untouched = isinstance(tricks, ModuleTricks) and tricks.untouched
-            if untouched and copied:
-                backbone = copy.deepcopy(backbone)
-            if seen.late and (set_up or not untouched):
-                prepare(backbone, self.data_of(backbone), self.rehearsed)
-            if untouched:
-                return backbone
-            changed = with_tricks(
-                backbone,
-                tricks,
-                monitor=self.monitor,
-                mode=self.mode,
-                validation_loss=self.plateau,
-                anatomy=seen.anatomy,
-                copied=copied,
-            )
-            changed.is_set_up = seen.late
-            return changed
+            return self._own_module(backbone, tricks, set_up)
         module = TricksModule(
             backbone,
             tricks,
             anatomy=self.watched(tricks, backbone).anatomy,
-            copied=copied,
+            copied=not self._makes_new,
             loss=self.loss,
             metrics=self.metrics,
             monitor=self.monitor,
@@ -236,6 +215,30 @@ class Task:
         if self.compiled:
             module.backbone.compile()
         return module
+
+    def _own_module(
+        self, module: pl.LightningModule, tricks: Tricks, set_up: bool
+    ) -> pl.LightningModule:
+        """Return a LightningModule of the user's with the tricks of a record; see `module`."""
+        seen = self.watched(tricks, module)
+        if not self._makes_new:
+            module = copy.deepcopy(module)
+        untouched = isinstance(tricks, ModuleTricks) and tricks.untouched
+        if seen.late and (set_up or not untouched):
+            prepare(module, self.data_of(module), self.rehearsed)
+        if untouched:
+            return module
+        changed = with_tricks(
+            module,
+            tricks,
+            monitor=self.monitor,
+            mode=self.mode,
+            validation_loss=self.plateau,
+            anatomy=seen.anatomy,
+            copied=False,
+        )
+        changed.is_set_up = seen.late
+        return changed
 
     @functools.cached_property
     def _makes_new(self) -> bool:
@@ -304,7 +307,7 @@ class Task:
             return inputs.cpu(), targets.cpu()
         except Exception as error:
             raise InputError(
-                f"val_dataloader() must give batches of (inputs, targets): {words(error)}"
+                f"val_dataloader() must give batches of (inputs, targets): {error_words(error)}"
             ) from None
 
     def batch(self) -> Any:
@@ -313,62 +316,15 @@ class Task:
         Raises:
             InputError: if there is none.
         """
-        try:
-            with self._set_up() as data:
-                return next(iter(fresh(first_of(data.val_dataloader()))))
-        except Exception as error:  # the user's code may raise anything
-            raise InputError(f"val_dataloader() must give batches: {words(error)}") from None
-
-    @contextmanager
-    def _set_up(self) -> Iterator[Any]:
-        """Set up the data, which may ask their Trainer for what it knows."""
-        data = self.data
-        before, data.trainer = data.trainer, silent_trainer(flavor_of(data), **self.rehearsed)
-        try:
-            data.prepare_data()
-            data.setup("fit")
-            yield data
-        finally:
-            data.trainer = before
-
-    def knows_steps(self) -> bool:
-        """Tell whether the number of steps of a trial is known before it begins."""
-        limit = self.trainer.get("limit_train_batches")
-        if isinstance(limit, int) or self.trainer.get("max_steps", -1) > 0:
-            return True
-        try:
-            with self._set_up() as data:
-                return length_of(data.train_dataloader()) is not None
-        except Exception as error:  # the user's code may raise anything
-            raise InputError(f"train_dataloader() must give batches: {words(error)}") from None
+        return data_facts.first_batch(self.data, self.rehearsed)
 
     def samples(self) -> int | None:
         """Return the number of training samples, where it can be told."""
-        if isinstance(self.data, InMemoryData):
-            return len(self.data.splits["train"].inputs)
-        if isinstance(self.data, LoaderData):
-            return self.data.samples()
-        return None
-
-    def leaves_one_sample(self) -> bool:
-        """Tell whether the last training batch of an epoch is known to hold a single sample."""
-        with self._set_up() as data:
-            loader = data.train_dataloader()
-        if not isinstance(loader, DataLoader) or not loader.batch_size or loader.drop_last:
-            return False
-        samples: Any = loader.dataset
-        return loader.batch_size > 1 and (length_of(samples) or 0) % loader.batch_size == 1
+        return data_facts.training_samples(self.data)
 
     def tests(self) -> bool:
         """Tell whether there is a test split."""
-        if isinstance(self.data, InMemoryData):
-            return "test" in self.data.splits
-        if isinstance(self.data, LoaderData):
-            return "test" in self.data.loaders
-        if isinstance(self.data, ModuleData):
-            return self.data.tests()
-        lightnings = flavor_of(self.data).package.LightningDataModule
-        return bool(type(self.data).test_dataloader is not lightnings.test_dataloader)
+        return data_facts.has_test_split(self.data)
 
     def _beside(self) -> dict[str, Any]:
         """Return what else acts in training, if there is anything."""
@@ -377,13 +333,3 @@ class Task:
     def _layers(self) -> str:
         with torch.random.fork_rng():
             return fingerprint.of_network(self.backbone(self.reference()))
-
-
-def first_of(loaders: Any) -> Any:
-    """Return the first of several loaders, or the only one."""
-    return loaders[0] if isinstance(loaders, (list, tuple)) else loaders
-
-
-def words(error: Exception) -> str:
-    """Write an exception of the user's code in a line."""
-    return f"{type(error).__name__}: {one_line(error)}"

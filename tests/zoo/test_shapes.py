@@ -322,6 +322,7 @@ def test_layers_of_other_makes_are_drawn_normed_and_dropped():
         "Transposed",
         "LastBatchNorm",
         "ReLU",
+        "UniformDropout",
         "Transposed",
     ]
     assert network(torch.randn(4, 6)).shape == (4, 3)
@@ -554,7 +555,7 @@ class Counting(Plain):
         loss = self.loss({**batch, "inputs": inputs})
         (slope,) = torch.autograd.grad(loss, inputs, create_graph=True)
         self.steps += 1
-        self.seen.append(float(loss))
+        self.seen.append(float(loss.detach()))
         return loss + 0.01 * slope.square().sum()
 
 

@@ -1,0 +1,65 @@
+"""What is read off the graph that autograd makes, and off the functions that are called."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+
+class _Listener(TorchFunctionMode):
+    """Notes the names of the functions that are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.called: set[str] = set()
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        del types
+        self.called.add(getattr(func, "__name__", ""))
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def functions_called() -> Iterator[set[str]]:
+    """Note the names of torch's functions that are called meanwhile."""
+    with _Listener() as listener:
+        yield listener.called
+
+
+def nodes_of(value: Any) -> list[Any]:
+    """Return the nodes of tensors in the graph that autograd makes."""
+    return [t.grad_fn for t in tensors_in(value) if t.grad_fn is not None]
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """Return the tensors in whatever a module returns."""
+    leaves = tree_leaves(value)
+    objects = [leaf for leaf in leaves if not isinstance(leaf, (Tensor, nn.Module))]
+    leaves += [held for thing in objects for held in getattr(thing, "__dict__", {}).values()]
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+
+def ends(roots: Iterable[Any], owners: dict[Any, Any]) -> list[Any]:
+    """Walk the graph from some nodes back; return the owners of the first nodes that have one.
+
+    Args:
+        roots: the nodes of a result or a loss.
+        owners: what made a node, for some nodes.
+    """
+    found: dict[Any, None] = {}
+    waiting, visited = list(roots), set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in visited:
+            continue
+        visited.add(node)
+        if node in owners:
+            found[owners[node]] = None
+        else:
+            waiting += [earlier for earlier, _ in node.next_functions]
+    return list(found)

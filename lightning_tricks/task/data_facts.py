@@ -1,0 +1,94 @@
+"""What a task must know of its data before it is trained on."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pytorch_lightning as pl
+from torch.utils.data import DataLoader
+
+from lightning_tricks.data.in_memory import InMemoryData
+from lightning_tricks.data.loaders import LoaderData, ModuleData, fresh, length_of
+from lightning_tricks.errors import InputError, error_words
+from lightning_tricks.flavors import flavor_of
+from lightning_tricks.task.quiet import silent_trainer
+
+Settings = Mapping[str, Any]
+"""Arguments of a Trainer."""
+
+
+@contextmanager
+def set_up(data: Any, settings: Settings) -> Iterator[Any]:
+    """Set data up, which may ask their Trainer for what it knows."""
+    before, data.trainer = data.trainer, silent_trainer(flavor_of(data), **settings)
+    try:
+        data.prepare_data()
+        data.setup("fit")
+        yield data
+    finally:
+        data.trainer = before
+
+
+def first_batch(data: pl.LightningDataModule, settings: Settings) -> Any:
+    """Return the first validation batch.
+
+    Raises:
+        InputError: if there is none.
+    """
+    try:
+        with set_up(data, settings) as ready:
+            loaders = ready.val_dataloader()
+            first = loaders[0] if isinstance(loaders, (list, tuple)) else loaders
+            return next(iter(fresh(first)))
+    except Exception as error:  # the user's code may raise anything
+        raise InputError(f"val_dataloader() must give batches: {error_words(error)}") from None
+
+
+def training_loader(data: pl.LightningDataModule, settings: Settings) -> Any:
+    """Return the loader of the training split, which is not to be walked.
+
+    Raises:
+        InputError: if there is none.
+    """
+    try:
+        with set_up(data, settings) as ready:
+            return ready.train_dataloader()
+    except Exception as error:  # the user's code may raise anything
+        raise InputError(f"train_dataloader() must give batches: {error_words(error)}") from None
+
+
+def knows_steps(loader: Any, trainer: Settings) -> bool:
+    """Tell whether the number of steps of a trial is known before it begins.
+
+    Args:
+        loader: of the training split.
+        trainer: all arguments of the trials' Trainer.
+    """
+    limited = isinstance(trainer.get("limit_train_batches"), int) or trainer.get("max_steps", -1) > 0
+    return limited or length_of(loader) is not None
+
+
+def leaves_one_sample(loader: Any) -> bool:
+    """Tell whether the last batch of an epoch is known to hold a single sample."""
+    if not isinstance(loader, DataLoader) or not loader.batch_size or loader.drop_last:
+        return False
+    return loader.batch_size > 1 and (length_of(loader.dataset) or 0) % loader.batch_size == 1
+
+
+def training_samples(data: pl.LightningDataModule) -> int | None:
+    """Return the number of training samples, where it can be told."""
+    if isinstance(data, InMemoryData):
+        return len(data.splits["train"].inputs)
+    return data.samples() if isinstance(data, LoaderData) else None
+
+
+def has_test_split(data: pl.LightningDataModule) -> bool:
+    """Tell whether there is a test split."""
+    if isinstance(data, InMemoryData):
+        return "test" in data.splits
+    if isinstance(data, LoaderData):
+        return "test" in data.loaders
+    if isinstance(data, ModuleData):
+        return data.tests()
+    lightnings = flavor_of(data).package.LightningDataModule
+    return bool(type(data).test_dataloader is not lightnings.test_dataloader)
