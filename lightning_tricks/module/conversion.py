@@ -14,6 +14,7 @@ from pytorch_lightning.utilities.signature_utils import is_param_in_hook_signatu
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+from torch.utils._pytree import tree_leaves
 
 from lightning_tricks.errors import InputError
 from lightning_tricks.flavors import is_lightning_module
@@ -122,7 +123,7 @@ def without_tricks(module: pl.LightningModule) -> nn.Module:
     if isinstance(module, TricksModule):
         return module.network()
     with detached(module):
-        plain = copy.deepcopy(module).cpu().eval()
+        plain = copied(module).cpu().eval()
     if not isinstance(module, TricksHooks):
         return plain
     for name in _HELD & vars(plain).keys():
@@ -130,6 +131,13 @@ def without_tricks(module: pl.LightningModule) -> nn.Module:
     forget(plain)
     plain.__class__ = type(module).__bases__[1]
     return plain
+
+
+def copied(module: pl.LightningModule) -> pl.LightningModule:
+    """Return a copy of a module, also where it holds tensors of a graph, as metrics of losses do."""
+    held = (value for part in module.modules() for value in tree_leaves(list(vars(part).values())))
+    tensors = [value for value in held if isinstance(value, torch.Tensor) and not value.is_leaf]
+    return copy.deepcopy(module, {id(value): value.detach().clone() for value in tensors})
 
 
 @contextmanager
@@ -159,7 +167,7 @@ class _WithTricks(TricksHooks):
         """Lend a copy: a training step may count, keep or send what it is given."""
         trainer = self.trainer
         with detached(self):
-            lent = copy.deepcopy(self)
+            lent = copied(self)
         lent.trainer = trainer
         with torch.enable_grad():  # it may differentiate by its inputs
             yield lent

@@ -177,7 +177,7 @@ class _Checks:
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
                 try:
-                    made.append(self.task.backbone(self.baseline))
+                    made.append(self.task.make(self.baseline))
                     check_fit(made[-1])
                     states = [network.state_dict() for network in made]
                 except InputError:

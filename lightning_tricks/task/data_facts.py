@@ -11,7 +11,7 @@ from lightning_tricks.data.in_memory import InMemoryData
 from lightning_tricks.data.loaders import LoaderData, ModuleData, fresh, length_of
 from lightning_tricks.errors import InputError, error_words
 from lightning_tricks.flavors import flavor_of
-from lightning_tricks.task.quiet import silent_trainer
+from lightning_tricks.task.quiet import quiet, silent_trainer
 
 Settings = Mapping[str, Any]
 """Arguments of a Trainer."""
@@ -20,7 +20,9 @@ Settings = Mapping[str, Any]
 @contextmanager
 def set_up(data: Any, settings: Settings) -> Iterator[Any]:
     """Set data up, which may ask their Trainer for what it knows."""
-    before, data.trainer = data.trainer, silent_trainer(flavor_of(data), **settings)
+    with quiet():
+        trainer = silent_trainer(flavor_of(data), **settings)
+    before, data.trainer = data.trainer, trainer
     try:
         data.prepare_data()
         data.setup("fit")

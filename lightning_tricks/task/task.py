@@ -24,6 +24,7 @@ from lightning_tricks.scores import Mode
 from lightning_tricks.surgery.unfit import check_fit
 from lightning_tricks.surgery.watch import watch
 from lightning_tricks.task import data_facts, fingerprint
+from lightning_tricks.task.quiet import quiet
 from lightning_tricks.task.watching import Watched, makes_new, prepare, structure_of, watch_training
 from lightning_tricks.tricks.record import ModuleTricks, Tricks
 from lightning_tricks.tricks.scaling import Cast, takes_tokens
@@ -92,7 +93,7 @@ class Task:
         if not isinstance(self.repeats, int) or self.repeats < 1:
             raise InputError(f"repeats must be a whole number of at least 1 (got {self.repeats!r})")
         if self.data is None:
-            object.__setattr__(self, "data", ModuleData(lambda: self.backbone(self.reference())))
+            object.__setattr__(self, "data", ModuleData(lambda: self.make(self.reference())))
         object.__setattr__(self, "data", data_module(self.data))
         if not (isinstance(self.tricks, type) and issubclass(self.tricks, Tricks)):
             raise InputError(f"tricks must be Tricks or a subclass of it (got {self.tricks!r})")
@@ -186,6 +187,11 @@ class Task:
             vars(alike)[known] = getattr(self, known)
         return alike
 
+    def make(self, tricks: Tricks) -> nn.Module:
+        """Return the network for a record as the user makes it, without Lightning's advice."""
+        with quiet():
+            return self.backbone(tricks)
+
     def module(self, tricks: Tricks, *, set_up: bool = False) -> pl.LightningModule:
         """Return a new module; its weights come from torch's random state.
 
@@ -195,7 +201,7 @@ class Task:
             tricks: the record.
             set_up: whether its layers are to be there that it makes in `setup` or `configure_model`.
         """
-        backbone = self.backbone(tricks)
+        backbone = self.make(tricks)
         check_fit(backbone)
         if is_lightning_module(backbone):
             return self._own_module(backbone, tricks, set_up)
@@ -243,7 +249,7 @@ class Task:
     @functools.cached_property
     def _makes_new(self) -> bool:
         """Whether the networks of two trials share nothing, so that none need be copied."""
-        return makes_new(lambda: self.backbone(self.reference()))
+        return makes_new(lambda: self.make(self.reference()))
 
     @functools.cached_property
     def _seen(self) -> dict[str, Watched]:
@@ -267,7 +273,7 @@ class Task:
         """
 
         def make() -> Any:
-            made = self.backbone(tricks)
+            made = self.make(tricks)
             return made if self._makes_new else copy.deepcopy(made)
 
         with isolate_rng():
@@ -332,4 +338,4 @@ class Task:
 
     def _layers(self) -> str:
         with torch.random.fork_rng():
-            return fingerprint.of_network(self.backbone(self.reference()))
+            return fingerprint.of_network(self.make(self.reference()))

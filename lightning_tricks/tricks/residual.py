@@ -100,7 +100,10 @@ class NoStochasticDepth(_NoResidualTrick):
 
 
 class OwnStochasticDepth(_NoResidualTrick):
-    """The stochastic depth that the backbone has, as it is."""
+    """The stochastic depth that the backbone has, as it is.
+
+    When it helps: where its rates were chosen with care.
+    """
 
     neutral: ClassVar[bool] = False
     searched: ClassVar[bool] = False

@@ -554,6 +554,7 @@ class Counting(Plain):
         inputs = batch["inputs"].requires_grad_()
         loss = self.loss({**batch, "inputs": inputs})
         (slope,) = torch.autograd.grad(loss, inputs, create_graph=True)
+        self.last = loss  # with its graph
         self.steps += 1
         self.seen.append(float(loss.detach()))
         return loss + 0.01 * slope.square().sum()
