@@ -167,7 +167,7 @@ class _WithTricks(TricksHooks):
         """Lend a copy: a training step may count, keep or send what it is given."""
         trainer = self.trainer
         with detached(self):
-            lent = copied(self)
+            lent: Any = copied(self)
         lent.trainer = trainer
         with torch.enable_grad():  # it may differentiate by its inputs
             yield lent
