@@ -105,11 +105,13 @@ class _Checks:
 
     def _check_network(self) -> None:
         """Check what a plain network takes."""
+        anatomy = self.task.watched(self.baseline).anatomy
+        self._say_if_unwatched(anatomy)
+        self._keep_fixed_dropout(anatomy)
         for stage in _BUILT:
             self._filter_kinds(stage, partial(build, self.task))
         module, batch = self._check_shapes()
         rehearse_network(self.task, batch, "", module.tricks)
-        self._say_if_unwatched(self.task.watched(self.baseline).anatomy)
         for stage in (*SURGERY, *LEARNING):
             self._filter_kinds(stage, partial(rehearse_network, self.task, batch, stage))
         module = rehearse_network(self.task, batch, "", self.baseline)
@@ -129,6 +131,7 @@ class _Checks:
         self._say_what_is_replaced(network, seen)
         for stage in _FORWARD:
             self._filter_kinds(stage, partial(build, self.task))
+        self._keep_fixed_dropout(seen.anatomy)
         self._keep_what_fits(seen.anatomy)
         for stage in (*_BUILT, *SURGERY, "sharpness", "averaging"):
             self._filter_kinds(stage, partial(rehearse_module, self.task, stage=stage))
@@ -214,6 +217,19 @@ class _Checks:
                 f"{', '.join(own)} of {name} run in the trial `yours` alone: tricks take their place"
             )
 
+    def _keep_fixed_dropout(self, anatomy: Anatomy) -> None:
+        """Leave dropout as it is, unless the user asked for a kind, where a rate cannot be changed."""
+        fixed = [draw for draw in anatomy.draws if not draw.attribute]
+        if not fixed or "dropout" in self.space.changed:
+            return
+        reason = (
+            f"{fixed[0].path or 'the network'} calls a dropout function with the rate "
+            f"{fixed[0].rate:g}, which no attribute holds"
+        )
+        self.left_out["dropout"] = [k for k in self.space.domains["dropout"].extremes() if k != "own"]
+        self.reasons.append(reason)
+        self.space = self.space.pin({"dropout": "own"})
+
     def _keep_what_fits(self, anatomy: Anatomy) -> None:
         """Leave out of the search, unless the user asked for it, what the anatomy speaks against."""
         if anatomy.attends or anatomy.copies:
@@ -246,7 +262,8 @@ class _Checks:
             return
         kind, reason = next(iter(refused.items()))
         if len(refused) == len(kinds):
-            raise InputError(f"{reason}; leave {kind!r} out of {stage}")
+            about = reason.startswith((stage, repr(kind)))  # and not about another stage
+            raise InputError(f"{reason}; leave {kind!r} out of {stage}" if about else reason)
         self._leave_out(stage, list(refused), reason)
 
     def _leave_out(self, stage: str, kinds: list[str], reason: str) -> None:
@@ -270,7 +287,8 @@ class _Checks:
         kinds = self.space.domains[stage].extremes()
         options = stages(self.task.tricks)[stage]
         neutral = next(kind for kind, option in options.items() if option.neutral)
-        return {"kind": neutral if neutral in kinds or "own" not in kinds else "own"}
+        untouched = "own" in kinds and getattr(self.baseline, stage).kind == "own"
+        return {"kind": "own" if untouched or (neutral not in kinds and "own" in kinds) else neutral}
 
     def _check_shapes(self) -> tuple[TricksModule, Batch]:
         """Check the outputs for an example; return a module, and a few of the example's samples."""

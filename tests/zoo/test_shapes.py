@@ -388,10 +388,11 @@ def test_dropout_that_is_a_function_follows_the_trick():
 
 def test_dropout_that_cannot_be_changed_is_told_and_stays():
     task = Task("drops", small_data(), lambda tricks: Functional(None), epochs=1)
-    with pytest.raises(InputError, match=r"cannot change the rate 0.5 .*set dropout to 'own'"):
-        check(task, Space(Tricks))
-    own = Space(Tricks).pin({"dropout": "own"})
-    assert check(task, own).space.nearest(Tricks()).dropout.kind == "own"
+    checked = check(task, Space(Tricks))
+    assert checked.space.nearest(Tricks()).dropout.kind == "own"
+    assert "calls a dropout function with the rate 0.5, which no attribute holds" in checked.notes[0]
+    with pytest.raises(InputError, match=r"cannot change the rate 0.5 .*set dropout to 'own'$"):
+        check(task, Space(Tricks).pin({"dropout": "none"}))
 
 
 class Steps:
