@@ -55,7 +55,7 @@ def class_loss(loss: Callable[..., Any], targets: Tensor, classes: int) -> Class
     try:
         with found, torch.no_grad():
             loss(outputs, targets)
-    except Exception:  # of the user's code: it is told where the loss itself is tried
+    except Exception:  # of the user's code: `check` reports it
         return ClassLoss()
     return found.heard
 

@@ -34,7 +34,7 @@ def warn_of_redrawn_weights(tricks: Tricks, module: nn.Module) -> None:
     """Warn where weights that were trained before are about to be lost."""
     learned = learned_norm(module)
     losses = [
-        f"initialization {tricks.initialization.kind!r} draws its weights anew"
+        f"initialization {tricks.initialization.kind!r} draws new weights"
         * (tricks.initialization.kind not in ("keep", "torch")),
         f"normalization {tricks.normalization.kind!r} takes its norms out"
         * (tricks.normalization.kind != "own"),

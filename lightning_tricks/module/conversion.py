@@ -68,7 +68,7 @@ def with_tricks(
     Initialisation, normalization, residual branches, dropout, weight decay, optimizer, sharpness,
     clipping, schedule, averaging and stopping act on a copy of it. Its own `configure_optimizers`,
     `optimizer_step`, `lr_scheduler_step` and `configure_gradient_clipping` are not used; its other hooks
-    are called as ever. Tricks that need a forward of ours must be off, as they are in `ModuleTricks`:
+    are called as before. Tricks that need a forward of ours must be off, as they are in `ModuleTricks`:
     scaling, augmentation, erasing, mixing and smoothing.
 
     Args:
