@@ -25,7 +25,6 @@ def gradients(initialization: str, norm: str, activation: str, depth: int, width
     from torch import nn
 
     from lightning_tricks import Tricks, TricksModule
-    from lightning_tricks.surgery.layers import hidden_layers
 
     torch.manual_seed(0)
     activate = getattr(nn, ACTIVATIONS[activation])
@@ -36,7 +35,8 @@ def gradients(initialization: str, norm: str, activation: str, depth: int, width
     module = TricksModule(network, Tricks.parse({**plain, **record}))
     loss = F.cross_entropy(module(torch.randn(512, width)), torch.arange(512) % 10)
     loss.backward()
-    return [float(layer.weight.grad.norm()) for layer in hidden_layers(module.backbone)]
+    hidden = [layer for layer in module.backbone if isinstance(layer, nn.Linear)][:-1]
+    return [float(layer.weight.grad.norm()) for layer in hidden]
 
 
 def main() -> None:

@@ -43,9 +43,12 @@ def training_batches(trainer: pl.Trainer) -> Iterator[Any]:
     Lightning must have set up its loader, as it has once the number of steps is known.
     """
     loader: Any = trainer.train_dataloader
-    most = trainer.num_training_batches
+    most, length = trainer.num_training_batches, length_of(loader)
+    limit: int | None = ENDLESS if most == float("inf") else int(most)
+    if length is not None and most >= length:
+        limit = None  # the whole has more batches than the share of a process
     loader = loader.whole if isinstance(loader, TensorLoader) else fresh(loader)
-    yield from islice(loader, ENDLESS if most == float("inf") else int(most))
+    yield from islice(loader, limit)
 
 
 def data_module(data: Any) -> pl.LightningDataModule:
