@@ -33,7 +33,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms import v2
 
 from lightning_tricks import ConvNet, ImageTricks, Torchvision, TricksModule
-from lightning_tricks.task.quiet import SILENT
+from lightning_tricks.flavors import STANDALONE
+from lightning_tricks.task.quiet import silent_trainer
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
 import image_data
@@ -71,12 +72,12 @@ def ours(name, given):
             _wait()
             times.append(time.perf_counter())
 
-    trainer = pl.Trainer(
-        **SILENT,
+    trainer = silent_trainer(
+        STANDALONE,
         max_epochs=given.epochs + 1,
         callbacks=[Clock()],
         limit_val_batches=0,
-        num_sanity_val_steps=0,
+        logger=False,
         precision="bf16-mixed" if given.precision == "bf16" else "32-true",
     )
     module = TricksModule(network(name), TRICKS)
