@@ -99,11 +99,7 @@ def test_without_tricks_it_is_of_the_users_own_class_and_trains_by_itself():
     assert not plain.training
     torch.testing.assert_close(plain.network(INPUTS), module.eval().network(INPUTS))
     assert not {"tricks", "_health", "_trained"} & set(vars(plain))
-    Own.configure_optimizers = lambda self: torch.optim.SGD(self.parameters(), 0.1)
-    try:
-        trainer(1).fit(plain.train(), datamodule=small_data())
-    finally:
-        del Own.configure_optimizers
+    trainer(1).fit(plain.train(), datamodule=small_data())  # with the optimizer of its class
 
 
 def test_hyperparameters_that_are_objects_are_read_of_a_file_that_is_trusted_only(tmp_path):

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
+from lightning_tricks.surgery.graph import functions_called
 from lightning_tricks.tricks.targets import probabilities
 
 
@@ -50,31 +50,16 @@ def class_loss(loss: Callable[..., Any], targets: Tensor, classes: int) -> Class
         targets: class numbers of shape (N, …).
         classes: the number of outputs.
     """
-    found = _Listener()
     outputs = torch.zeros_like(probabilities(targets, classes))
     try:
-        with found, torch.no_grad():
+        with functions_called() as called, torch.no_grad():
             loss(outputs, targets)
     except Exception:  # of the user's code: `check` reports it
         return ClassLoss()
-    return found.heard
-
-
-class _Listener(TorchFunctionMode):
-    def __init__(self) -> None:
-        super().__init__()
-        self.heard = ClassLoss()
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        del types
-        given = kwargs or {}
-        if getattr(func, "__name__", "") == "cross_entropy":
-            weight = given.get("weight", args[2] if len(args) > 2 else None)
-            self.heard = ClassLoss(
-                None if weight is None else weight.detach(),
-                int(given.get("ignore_index", -100)),
-                str(given.get("reduction", "mean")),
-            )
-        return func(*args, **given)
+    args, given = called.get("cross_entropy", ((), {}))
+    weight = given.get("weight", args[2] if len(args) > 2 else None)
+    return ClassLoss(
+        None if weight is None else weight.detach(),
+        int(given.get("ignore_index", -100)),
+        str(given.get("reduction", "mean")),
+    )

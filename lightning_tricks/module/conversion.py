@@ -122,8 +122,7 @@ def without_tricks(module: pl.LightningModule) -> nn.Module:
     """
     if isinstance(module, TricksModule):
         return module.network()
-    with detached(module):
-        plain = copied(module).cpu().eval()
+    plain: pl.LightningModule = detached_copy(module).cpu().eval()
     if not isinstance(module, TricksHooks):
         return plain
     for name in _HELD & vars(plain).keys():
@@ -133,19 +132,16 @@ def without_tricks(module: pl.LightningModule) -> nn.Module:
     return plain
 
 
-def copied(module: pl.LightningModule) -> pl.LightningModule:
-    """Return a copy of a module, also where it holds tensors of a graph, as metrics of losses do."""
+def detached_copy(module: pl.LightningModule) -> Any:
+    """Return a copy of a module without its Trainer, which would be copied with all that it holds.
+
+    Tensors of a graph, as metrics of losses hold, are copied without it.
+    """
     held = (value for part in module.modules() for value in tree_leaves(list(vars(part).values())))
     tensors = [value for value in held if isinstance(value, torch.Tensor) and not value.is_leaf]
-    return copy.deepcopy(module, {id(value): value.detach().clone() for value in tensors})
-
-
-@contextmanager
-def detached(module: pl.LightningModule) -> Iterator[None]:
-    """Take a module from its Trainer meanwhile, which a copy would copy with all that it holds."""
     trainer, module.trainer = module._trainer, None
     try:
-        yield
+        return copy.deepcopy(module, {id(value): value.detach().clone() for value in tensors})
     finally:
         module.trainer = trainer
 
@@ -165,10 +161,8 @@ class _WithTricks(TricksHooks):
     @contextmanager
     def passing(self) -> Iterator[TricksHooks]:
         """Lend a copy: a training step may count, keep or send what it is given."""
-        trainer = self.trainer
-        with detached(self):
-            lent: Any = copied(self)
-        lent.trainer = trainer
+        lent = detached_copy(self)
+        lent.trainer = self.trainer
         with torch.enable_grad():  # it may differentiate by its inputs
             yield lent
 
@@ -185,7 +179,8 @@ def _noting_loss(step: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(step)
     def training_step(self: TricksHooks, *args: Any, **kwargs: Any) -> Any:
-        if self._singles.skips(_size(args[0] if args else next(iter(kwargs.values()), None))):
+        batch = args[0] if args else next(iter(kwargs.values()), None)
+        if self._singles.possible and self._singles.skips(_size(batch)):
             return None
         result = step(self, *args, **kwargs)
         loss = result["loss"] if isinstance(result, Mapping) else result

@@ -5,7 +5,8 @@ Nothing is unpickled when they are read.
 
 import json
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -83,29 +84,45 @@ def bring_back(folder: Path, module: nn.Module, member: int = 0) -> Any:
         tricks = record_of(record, data["record_type"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{str(folder)!r} holds no module with tricks: {one_line(error)}") from None
-    changed = _changed(module, tricks, data)
-    try:
-        load_state(changed, {**dict(changed.state_dict()), **state})
-    except RuntimeError as error:
-        raise InputError(f"the weights are of another module: {one_line(error)}") from None
+    changed = _made_again(module, tricks, data)
+    # Layers may hold more than tensors, which are as the module made them.
+    own = {name: value for name, value in changed.state_dict().items() if not torch.is_tensor(value)}
+    with _weights_of_this_module():
+        load_state(changed, {**own, **state})
     return changed
 
 
-def _changed(module: nn.Module, tricks: Tricks, data: dict[str, Any]) -> nn.Module:
-    """Return a new module with the layers that a record gives it."""
+def _made_again(module: nn.Module, tricks: Tricks, needs: Mapping[str, Any]) -> Any:
+    """Return a new module with the layers that a record gives it.
+
+    Args:
+        module: made as the one that was trained; or the backbone.
+        tricks: the record.
+        needs: what `TricksHooks.what_it_needs` returned.
+    """
     if isinstance(tricks, ModuleTricks) and tricks.untouched:
         return module
-    monitor, mode, validation_loss = data["watched"]
-    anatomy = Anatomy.read(data["anatomy"])
-    names = {"monitor": monitor, "mode": mode, "validation_loss": validation_loss}
-    if is_lightning_module(module):
-        return with_tricks(module, tricks, anatomy=anatomy, **names)
-    return TricksModule(module, tricks, anatomy=anatomy, **names)
+    monitor, mode, validation_loss = needs["watched"]
+    make: Any = with_tricks if is_lightning_module(module) else TricksModule
+    return make(
+        module,
+        tricks,
+        monitor=monitor,
+        mode=mode,
+        validation_loss=validation_loss,
+        anatomy=Anatomy.read(needs["anatomy"]),
+    )
 
 
-def load_checkpoint(
-    path: str | Path, module: pl.LightningModule, *, trusted: bool = False
-) -> TricksHooks:
+@contextmanager
+def _weights_of_this_module() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise InputError(f"the weights are of another module: {one_line(error)}") from None
+
+
+def load_checkpoint(path: str | Path, module: pl.LightningModule, *, trusted: bool = False) -> Any:
     """Load a checkpoint of a module that `with_tricks` returned.
 
     The layers of the network are changed as the record in the checkpoint says, and take its weights;
@@ -123,10 +140,9 @@ def load_checkpoint(
     """
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=not trusted)
-        saved = checkpoint[SAVED]
-        monitor, mode, validation_loss = saved["watched"]
+        saved, state = checkpoint[SAVED], checkpoint["state_dict"]
         record = record_of(saved["record"], saved["record_type"])
-        anatomy = Anatomy.read(saved["anatomy"])
+        needs = {name: saved[name] for name in ("watched", "anatomy")}
     except pickle.UnpicklingError:
         raise InputError(
             f"{str(path)!r} holds more than tensors and plain data: pass trusted=True if you know who "
@@ -134,16 +150,7 @@ def load_checkpoint(
         ) from None
     except (OSError, KeyError, TypeError, RuntimeError, EOFError) as error:
         raise InputError(f"{str(path)!r} is no checkpoint of tricks: {one_line(error)}") from None
-    changed = with_tricks(
-        module,
-        record,
-        monitor=monitor,
-        mode=mode,
-        validation_loss=validation_loss,
-        anatomy=anatomy,
-    )
-    try:
-        changed.load_state_dict(checkpoint["state_dict"])
-    except RuntimeError as error:
-        raise InputError(f"the weights are of another module: {one_line(error)}") from None
+    changed = _made_again(module, record, needs)
+    with _weights_of_this_module():
+        changed.load_state_dict(state)
     return changed

@@ -20,6 +20,11 @@ class Singles:
         self._norms = batch_norms(network)
         self._largest, self._told = 0, False
 
+    @property
+    def possible(self) -> bool:
+        """Whether the size of a batch matters at all."""
+        return bool(self._norms)
+
     def skips(self, size: int) -> bool:
         """Tell whether a batch is to be left out: one sample, where others had more.
 

@@ -4,7 +4,7 @@ It comes from a batch that was passed through the network (`watch.py`). So neith
 layers were assigned nor the names of their classes matter.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple, Self
@@ -137,11 +137,6 @@ class Anatomy:
     def hidden(self) -> tuple[Layer, ...]:
         """The layers except the outputs."""
         return tuple(layer for layer in self.layers if not layer.output)
-
-    @cached_property
-    def starts(self) -> Mapping[str, int]:
-        """When each module began to run, as its place among all."""
-        return {path: at for at, path in enumerate(self.runs)}
 
     def without_idle(self, names: Collection[str]) -> Self:
         """Return the anatomy of the network where some of its parameters are not trained.

@@ -8,25 +8,27 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
 
 class _Listener(TorchFunctionMode):
-    """Notes the names of the functions that are called."""
+    """Notes the functions that are called, with the arguments of the last call of each."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.called: set[str] = set()
+        self.called: dict[str, Arguments] = {}
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         del types
-        self.called.add(getattr(func, "__name__", ""))
+        self.called[getattr(func, "__name__", "")] = args, kwargs or {}
         return func(*args, **(kwargs or {}))
 
 
 @contextmanager
-def functions_called() -> Iterator[set[str]]:
-    """Note the names of torch's functions that are called meanwhile."""
+def functions_called() -> Iterator[dict[str, Arguments]]:
+    """Note torch's functions that are called meanwhile, with the arguments of the last call of each."""
     with _Listener() as listener:
         yield listener.called
 

@@ -7,7 +7,7 @@ from typing import TypeAlias
 import torch
 from torch import nn
 
-from lightning_tricks.surgery.anatomy import Anatomy, Fans, Layer, Weight
+from lightning_tricks.surgery.anatomy import Fans, Layer, Weight
 from lightning_tricks.surgery.torch_internals import Convolution, DropoutLayer, TransposedConvolution
 
 ACTIVATIONS: tuple[type[nn.Module], ...] = tuple(
@@ -147,18 +147,3 @@ def add_bias(layer: nn.Module) -> None:
         weight = layer.weight
         bias = torch.zeros(channels(layer), device=weight.device, dtype=weight.dtype)
         layer.register_parameter("bias", nn.Parameter(bias))
-
-
-def weights_of(network: nn.Module, anatomy: Anatomy) -> list[tuple[Layer, Weight, nn.Parameter]]:
-    """Return the weights of the layers that are trained and drawn at will, in the order of running.
-
-    Those are left out that are tied, parametrized, zero on purpose, or no parameter any more.
-    """
-    held = dict(network.named_parameters(remove_duplicate=False))
-    return [
-        (layer, weight, held[weight.name])
-        for layer in anatomy.layers
-        if layer.trained and not layer.tied and not layer.kept
-        for weight in layer.weights
-        if weight.name in held and held[weight.name].requires_grad
-    ]

@@ -211,7 +211,9 @@ class _Checks:
                 f"no trial has {name} as it is: give the task tricks=ModuleTricks, or a subclass of it"
             )
         elif seen.trouble:
-            self.lines.append(f"no trial has {name} as it is, for that cannot train: {seen.trouble}")
+            self.lines.append(
+                f"no trial has {name} as it is, because it cannot train so: {seen.trouble}"
+            )
         if own := [hook for hook in _STEPS if overrides(network, hook)]:
             self.lines.append(
                 f"{', '.join(own)} of {name} run in the trial `yours` alone: tricks take their place"
@@ -395,7 +397,7 @@ def _takes_logits(task: Task, outputs: torch.Tensor, targets: torch.Tensor) -> b
         return False
     with functions_called() as called, torch.no_grad():
         task.loss(outputs, targets)
-    return bool(called & {"binary_cross_entropy_with_logits", "soft_margin_loss"})
+    return bool(called.keys() & {"binary_cross_entropy_with_logits", "soft_margin_loss"})
 
 
 def _check_numbers(values: Mapping[str, Any]) -> None:

@@ -8,9 +8,8 @@ from lightning_tricks.errors import InputError, error_words
 from lightning_tricks.flavors import flavor_of
 from lightning_tricks.module.hooks import TricksHooks
 from lightning_tricks.module.tricks_module import Batch, TricksModule
-from lightning_tricks.task.quiet import quiet
 from lightning_tricks.task.task import Task
-from lightning_tricks.task.watching import one_batch
+from lightning_tricks.task.watching import fit_one_batch
 from lightning_tricks.tricks.optimizers.muon import MuonOptimizer
 from lightning_tricks.tricks.record import Tricks
 
@@ -71,12 +70,9 @@ def rehearse_module(task: Task, tricks: Tricks, stage: str = "") -> TricksHooks:
     """
     module = build(task, tricks)
     try:
-        with quiet():
-            one_batch(module, **task.rehearsed).fit(module, datamodule=task.data_of(module))
+        fit_one_batch(module, task.data_of(module), task.rehearsed)
     except InputError:
         raise
-    except SystemExit:  # so Lightning answers Ctrl-C
-        raise KeyboardInterrupt from None
     except Exception as error:  # the user's code may raise anything
         raise InputError(_misfit(tricks, stage, "the module or its data", error)) from None
     return module

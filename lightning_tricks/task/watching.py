@@ -1,7 +1,8 @@
 """Watch the network of a task run on its own data, before anything in it is changed."""
 
+import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +11,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
 
-from lightning_tricks.errors import InputError, one_line
+from lightning_tricks.errors import InputError, error_words
 from lightning_tricks.flavors import flavor_of
 from lightning_tricks.surgery.anatomy import Anatomy
 from lightning_tricks.surgery.build import build
@@ -79,22 +80,16 @@ def watch_training(
     """
     try:
         return _watch(make(), data, settings)
-    except (Exception, SystemExit) as error:  # the user's code may raise anything
-        if isinstance(error, SystemExit):  # so Lightning answers Ctrl-C
-            raise KeyboardInterrupt from None
-        trouble = f"{type(error).__name__}: {one_line(error)}"
+    except Exception as error:  # the user's code may raise anything
+        trouble = error_words(error)
     try:
         module = make()
         object.__setattr__(module, "configure_optimizers", lambda: None)
         return replace(_watch(module, data, settings), trains=False, trouble=trouble)
-    except (Exception, SystemExit) as error:
-        if isinstance(error, SystemExit):
-            raise KeyboardInterrupt from None
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"a first batch cannot be trained: {type(error).__name__}: {one_line(error)}"
-        ) from None
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"a first batch cannot be trained: {error_words(error)}") from None
 
 
 def _watch(
@@ -103,9 +98,8 @@ def _watch(
     settings: Mapping[str, Any],
 ) -> Watched:
     before, look, found = structure_of(module), _Look(), list[Anatomy]()
-    with quiet(), without_trace(), _recorded(module, found):
-        trainer = one_batch(module, [look], **settings)
-        trainer.fit(module, datamodule=data(module))
+    with without_trace(), _recorded(module, found):
+        trainer = fit_one_batch(module, data(module), settings, [look])
     if not found:
         raise InputError("the training step was never called: is there a training batch?")
     idle = [n for n, p in module.named_parameters() if p.requires_grad and id(p) not in look.optimized]
@@ -114,10 +108,25 @@ def _watch(
     return Watched(anatomy, logged, late=look.structure != before, trains=True)
 
 
-def one_batch(module: pl.LightningModule, callbacks: Any = (), **settings: Any) -> pl.Trainer:
-    """Return a silent Trainer that trains a module on one batch, and validates it on one."""
+def fit_one_batch(
+    module: pl.LightningModule,
+    data: pl.LightningDataModule,
+    settings: Mapping[str, Any],
+    callbacks: Sequence[pl.Callback] = (),
+) -> pl.Trainer:
+    """Train a module on one batch, validate it on one, and return the Trainer.
+
+    Raises:
+        KeyboardInterrupt: for Ctrl-C, to which Lightning answers with `SystemExit`.
+    """
     few: dict[str, Any] = {"limit_train_batches": 1, "limit_val_batches": 1, "max_epochs": 1}
-    return silent_trainer(flavor_of(module), callbacks=callbacks, **{**settings, **few})
+    try:
+        with quiet():
+            trainer = silent_trainer(flavor_of(module), callbacks=callbacks, **{**settings, **few})
+            trainer.fit(module, datamodule=data)
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    return trainer
 
 
 @contextmanager
@@ -146,11 +155,8 @@ def prepare(
     module: pl.LightningModule, data: pl.LightningDataModule, settings: Mapping[str, Any]
 ) -> None:
     """Run the hooks of a module that change its layers, as a Trainer does before it trains."""
-    try:
-        with quiet():
-            one_batch(module, [_Stop()], **settings).fit(module, datamodule=data)
-    except Prepared:
-        pass
+    with contextlib.suppress(Prepared):
+        fit_one_batch(module, data, settings, [_Stop()])
     module.trainer = None
 
 

@@ -16,8 +16,9 @@ from lightning_tricks.errors import InputError
 from lightning_tricks.space.domains import Float
 from lightning_tricks.space.trick import Trick
 from lightning_tricks.surgery.anatomy import Fans, parameters_of
-from lightning_tricks.surgery.layers import LOOKED_FOR, weights_of
+from lightning_tricks.surgery.layers import LOOKED_FOR
 from lightning_tricks.surgery.watch import anatomy_of
+from lightning_tricks.surgery.weight_norm import trained_weights
 
 
 class InitializationTrick(Trick):
@@ -34,7 +35,8 @@ class InitializationTrick(Trick):
             InputError: if there is no weight that may be drawn.
         """
         anatomy = anatomy_of(module)
-        found = weights_of(module, anatomy)
+        weights = trained_weights(module, anatomy)
+        found = [w for w in weights if w[0].trained and not (w[0].tied or w[0].kept)]
         if not found:
             raise InputError(
                 f"initialization {self.kind!r} found nothing to draw: looked for {LOOKED_FOR}; to keep "

@@ -25,7 +25,7 @@ def check_study(
 
     Args:
         task: with little data.
-        make: makes the network of the task anew.
+        make: makes a new network of the task.
         answer: returns what a network answers for one batch.
         folder: for the store of MLflow.
 
