@@ -3,14 +3,18 @@
 import json
 from pathlib import Path
 
+import optuna
 import pytest
 import tiny_study
 import torch
 from mlflow.tracking import MlflowClient
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from test_study import children, load, run, store, task
 
 from lightning_tricks import InputError, Space, Tricks, create_study, optimize
 from lightning_tricks.errors import UnknownStudy
+from lightning_tricks.search.journal import CHECKSUM
 from lightning_tricks.search.outcomes import OUTCOME
 from lightning_tricks.search.studies import load_study
 from lightning_tricks.tracking.tracker import Tracker
@@ -31,6 +35,54 @@ def test_mlflow_is_never_swept_because_the_storage_cannot_be_read(capsys):
         assert {run_.info.run_id for run_ in children()[1].values()} == before
 
 
+def test_a_changed_bit_anywhere_in_a_journal_is_found_and_its_line_named():
+    study = create_study("tiny", storage="optuna.journal")
+    study.enqueue_trial({"x": 0.5}, user_attrs={"ü": [1, None, 2.5]})
+    study.tell(study.ask({"x": optuna.distributions.FloatDistribution(0, 1)}), 0.25)
+    whole = Path("optuna.journal").read_bytes()
+    for place in range(0, len(whole) - 1, 3):
+        changed = bytearray(whole)
+        changed[place] ^= 1 << place % 7
+        Path("optuna.journal").write_bytes(changed)
+        line = whole[:place].count(b"\n") + 1
+        name = f'"{CHECKSUM}"'.encode()
+        if name in whole[place - len(name) : place + len(name)]:
+            continue  # of what tells a checksum, not of what it is of
+        with pytest.raises(InputError, match=f"line {line} of the journal"):
+            load_study("tiny", "optuna.journal").get_trials()
+
+
+def test_a_journal_that_another_program_wrote_names_the_line_that_cannot_be(journal):
+    lines = journal.splitlines(keepends=True)
+    wrong = lines[20].replace('"op_code":', '"op_code":9')
+    Path("optuna.journal").write_text("".join([*lines[:20], wrong, *lines[21:]]))
+    with pytest.raises(InputError, match="line 21 of the journal"):
+        load_study("tiny", "optuna.journal")
+
+
+def test_a_journal_with_checksums_is_read_by_optuna_itself(journal):
+    assert run("--n-trials", "2") == 0
+    storage = JournalStorage(JournalFileBackend("optuna.journal"))
+    theirs = optuna.load_study(study_name="tiny", storage=storage)
+    assert [trial.value for trial in theirs.trials] == [trial.value for trial in load().trials]
+
+
+def test_much_is_removed_only_if_that_was_asked_for(capsys):
+    assert run("--n-trials", "6") == 0
+    create_study("another", storage="other.journal")
+    before = {run_.info.run_id for run_ in children()[1].values()}
+    assert len(before) == 6
+    repair = ("--check", "--repair", "--storage", "other.journal")
+    assert run(*repair) == 2
+    error = capsys.readouterr().err
+    assert "would remove 8 things from MLflow" in error
+    assert "add --remove" in error
+    assert {run_.info.run_id for run_ in children()[1].values()} == before
+    assert run(*repair, "--remove") == 0
+    assert not MlflowClient(store()).search_model_versions("name='tiny'")
+    assert run("--check", "--remove") == 2
+
+
 WRONG_STUDY = {
     "lock": "x",
     "identity": [1],
@@ -48,12 +100,14 @@ WRONG_OUTCOME = {
 
 @pytest.fixture(scope="module")
 def journal(tmp_path_factory, empty_store):
-    """Return the journal of a study of two trials."""
+    """Return the journal of a study of two trials, as one without checksums would be."""
     folder = tmp_path_factory.mktemp("journal")
     study = create_study("tiny", storage=folder / "optuna.journal", epochs=2)
     options = {"tracking_uri": f"sqlite:///{folder}/mlflow.db", "checkpoints": folder / "checkpoints"}
     optimize(study, tiny_study.task(), n_trials=2, progress=False, **options)
-    return (folder / "optuna.journal").read_text()
+    lines = (folder / "optuna.journal").read_text().splitlines()
+    entries = [{k: v for k, v in json.loads(line).items() if k != CHECKSUM} for line in lines]
+    return "".join(f"{compact(entry)}\n" for entry in entries)
 
 
 def compact(value):

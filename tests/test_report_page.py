@@ -11,11 +11,12 @@ import pytest
 import tiny_study
 from mlflow.tracking import MlflowClient
 from playwright.sync_api import sync_playwright
-from test_study import store, task
+from test_study import run, store, task
 from test_verdict import search
 
-from lightning_tricks import create_study
+from lightning_tricks import InputError, create_study
 from lightning_tricks.report.figures import coordinates, rank_from_worst
+from lightning_tricks.report.file import write_report
 from lightning_tricks.report.importance import importances
 from lightning_tricks.search.outcomes import VERDICT, is_repeat
 from lightning_tricks.selection.result import Verdict
@@ -90,20 +91,47 @@ def test_a_report_is_kept_with_the_study_and_written_again_without_training(repo
     assert again == report.markdown()  # the command that made the study, not the one that wrote this
     assert len(create_study("tiny").trials) == trials
     assert tiny_study.main(tiny_study.task, ["--report", "again.md"]) == 2
-    assert "--report names the HTML file" in capsys.readouterr().err
+    assert "--report names an HTML file" in capsys.readouterr().err
     shorter = replace(tiny_study.task(), epochs=99)  # which the command need not say again
     verdict = Verdict.read(create_study("tiny").user_attrs[VERDICT])
     assert report_of(create_study("tiny"), shorter, verdict).markdown() == again
 
 
+TAKEN = ("optuna.journal", "mlflow.db", "checkpoints/r.html", "notes.html", "model.html", "folder.html")
+
+
+@pytest.mark.parametrize("place", TAKEN)
+def test_a_report_takes_the_place_of_nothing_else(place, with_store, capsys):
+    assert run("--n-trials", "2") == 0
+    Path("notes.html").write_text("mine")
+    Path("model.md").write_text("mine")  # beside which `model.html` would be written
+    Path("folder.html").mkdir()
+    before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    capsys.readouterr()
+    assert run("--report", place) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
+
+
+def test_a_report_is_whole_or_is_the_one_before(report, monkeypatch):
+    write_report(report, Path("r.html"))
+    before = Path("r.html").read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", lambda self, target: (_ for _ in ()).throw(OSError("full")))
+        with pytest.raises(InputError, match="the report cannot be written: full"):
+            write_report(report, Path("r.html"))
+    assert Path("r.html").read_bytes() == before
+    assert sorted(path.name for path in Path().glob("r.*")) == ["r.html", "r.md"]
+
+
 def test_a_report_names_every_command_that_made_the_study(with_store, monkeypatch):
-    def run(*flags):
+    def started(*flags):
         monkeypatch.setattr(sys, "argv", ["tiny_study.py", *flags])
         return tiny_study.main(tiny_study.task, ["--workers", "inline", *flags])
 
     judged = ("--n-trials", "4", "--finalists", "1", "--seeds", "3")
-    assert run("--n-trials", "3") == run(*judged) == run(*judged) == run("--check", "--repair") == 0
-    assert run("--report", "r.html") == 0
+    assert started("--n-trials", "3") == started(*judged) == started(*judged) == 0
+    assert started("--check", "--repair") == started("--report", "r.html") == 0
     told = re.findall(r"\| command \| (.*) \|", Path("r.md").read_text())
     assert told == [f"python tiny_study.py {' '.join(flags)}" for flags in (("--n-trials", "3"), judged)]
 

@@ -46,7 +46,6 @@ from lightning_tricks.study.batch_scores import batch_scores
 from lightning_tricks.study.conclusion import report_of
 from lightning_tricks.tracking.agreement import differences
 from lightning_tricks.tracking.holdings import NUMBER, PARENT
-from lightning_tricks.tracking.registry import _tracking_uri
 
 
 def verdict(label="Not confirmed", gain=None, **changed):
@@ -233,9 +232,9 @@ def test_a_study_with_a_verdict(study):
     assert not differences(study, task(), store())
     assert not differences(own, task(), store())
     inputs, _ = task().example()
-    with _tracking_uri(store()):
-        champion = mlflow.pytorch.load_model("models:/tiny@champion")
-        ensemble = mlflow.pytorch.load_model("models:/tiny@ensemble")
+    mlflow.set_tracking_uri(store())
+    champion = mlflow.pytorch.load_model("models:/tiny@champion")
+    ensemble = mlflow.pytorch.load_model("models:/tiny@ensemble")
     assert champion(inputs).shape == ensemble(inputs).shape == (len(inputs), 3)
     torch.testing.assert_close(ensemble(inputs).exp().sum(1), torch.ones(len(inputs)))
 
@@ -654,10 +653,10 @@ def test_a_verdict_whose_run_was_deleted_is_written_anew_with_its_models(study, 
     assert tiny_study.main(tiny_study.task, ["--check"]) == 0, capsys.readouterr().out
     assert [trial.value for trial in verdict_study().trials] == [trial.value for trial in before]
     inputs, _ = tiny_study.task().example()
-    with _tracking_uri(store()):
-        for alias in ("champion", "ensemble"):
-            model = mlflow.pytorch.load_model(f"models:/tiny@{alias}")
-            assert model(inputs).shape == (len(inputs), 3)
+    mlflow.set_tracking_uri(store())
+    for alias in ("champion", "ensemble"):
+        model = mlflow.pytorch.load_model(f"models:/tiny@{alias}")
+        assert model(inputs).shape == (len(inputs), 3)
     (registered,) = [
         version
         for version in client.search_model_versions("name='tiny'")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
+from lightning_tricks.markdown import escaped, table
 from lightning_tricks.report.figures import svg
 
 
@@ -25,9 +26,8 @@ class Table:
 
     def markdown(self) -> str:
         """Return it in Markdown."""
-        lines = [self.header, ["---"] * len(self.header), *self.rows]
-        cells = ([cell.replace("|", "\\|") for cell in line] for line in lines)
-        return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+        header, *rows = ([escaped(cell) for cell in line] for line in (self.header, *self.rows))
+        return table(header, rows)
 
 
 Block = str | Table | Figure
@@ -42,4 +42,4 @@ def html_of(block: Block) -> str:
 
 def markdown(block: str | Table) -> str:
     """Return a block in Markdown."""
-    return block.markdown() if isinstance(block, Table) else block
+    return block.markdown() if isinstance(block, Table) else escaped(block)

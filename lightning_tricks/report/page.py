@@ -10,6 +10,7 @@ import optuna
 from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial, TrialState
 
+from lightning_tricks.markdown import escaped
 from lightning_tricks.report import figures
 from lightning_tricks.report.blocks import Block, Table, html_of, markdown
 from lightning_tricks.report.importance import ENOUGH, importances
@@ -22,6 +23,8 @@ from lightning_tricks.task.task import Task
 from lightning_tricks.tricks.papers import papers_of
 from lightning_tricks.tricks.record import Tricks, describe
 
+MARK = "a report of lightning_tricks"
+"""A comment in each report, by which it is known from files that must not be replaced."""
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222;
   max-width: 46rem; margin: 2rem auto; padding: 0 1rem }
@@ -77,11 +80,11 @@ class Report:
 
     def markdown(self) -> str:
         """Return the report in Markdown, without the figures."""
-        parts = [f"# Study {self.search.study_name}", f"> {self.answer}"]
+        parts = [f"# Study {self.search.study_name}", f"> {escaped(self.answer)}"]
         for title, blocks in self._sections():
             written = [markdown(block) for block in blocks if not isinstance(block, Figure)]
             parts += [f"## {title}", *written] if written else []
-        return "\n\n".join(parts) + "\n"
+        return "\n\n".join([*parts, f"<!-- {MARK} -->"]) + "\n"
 
     def html(self) -> str:
         """Return the report as one HTML file."""
@@ -93,7 +96,7 @@ class Report:
             body.append(f"<h2>{html.escape(title)}</h2>")
             body += [html_of(block) for block in blocks]
         return (
-            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+            f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><!-- {MARK} -->'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
             f"<title>{html.escape(self.search.study_name)}</title><style>{STYLE}</style></head>\n"
             f"<body>\n{chr(10).join(body)}\n</body></html>\n"

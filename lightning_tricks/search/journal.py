@@ -1,13 +1,28 @@
-"""Journal files that survive being cut off."""
+"""Journal files that survive being cut off, and in which a changed byte is found.
+
+Each line carries a checksum of its content, under a name that Optuna does not read. A line without one,
+which another program wrote, is taken as it is.
+"""
 
 import json
+import shlex
+import zlib
+from collections.abc import Generator, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.storages import JournalStorage
+from optuna.storages.journal import BaseJournalBackend, JournalFileBackend, JournalFileSymlinkLock
+
+from lightning_tricks.errors import InputError
 
 LOCK_SECONDS = 5
 """After so long, the lock of a journal file is taken for one that a dead program left behind."""
+
+
+CHECKSUM = "crc32"
+"""Name of a line's checksum."""
 
 
 class Journal(JournalFileBackend):
@@ -16,10 +31,36 @@ class Journal(JournalFileBackend):
     def __init__(self, path: Path, lock: JournalFileSymlinkLock) -> None:
         super().__init__(str(path), lock_obj=lock)
         self._place, self._own_lock = path, lock
+        self._offsets = [0]
+        """Where each line begins, as far as they were read."""
+
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        """Read what was written from a line on.
+
+        Raises:
+            InputError: if a line is damaged; names it.
+        """
+        start = min(log_number_from, len(self._offsets) - 1)
+        with self._place.open("rb") as journal:
+            journal.seek(self._offsets[start])
+            for number, line in enumerate(journal, start):
+                if not line.endswith(b"\n"):  # it is being written
+                    return
+                if number + 1 == len(self._offsets):
+                    self._offsets.append(self._offsets[-1] + len(line))
+                if number >= log_number_from:
+                    yield self._read(line, number + 1)
+
+    def _read(self, line: bytes, number: int) -> dict[str, Any]:
+        try:
+            return _checked(line)
+        except ValueError:
+            raise damaged_journal(self._place, number) from None
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        marked = [{**log, CHECKSUM: _checksum(log)} for log in logs]
         try:
-            super().append_logs(logs)
+            super().append_logs(marked)
         except OSError:  # the disk is full, say: what comes next must begin on a line of its own
             _drop_cut_off_line(self._place, self._own_lock)
             raise
@@ -40,14 +81,73 @@ def _drop_cut_off_line(path: Path, lock: JournalFileSymlinkLock) -> None:
         lock.release()
 
 
+def _checksum(log: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(log, separators=(",", ":")).encode())
+
+
+def _checked(line: bytes) -> dict[str, Any]:
+    """Return the entry of a line, once its checksum is found to be right.
+
+    Raises:
+        ValueError: if it is not, or the line is no entry.
+    """
+    log = json.loads(line)
+    if not isinstance(log, dict):
+        raise ValueError("no entry")
+    mark = log.pop(CHECKSUM, None)
+    if mark is not None and mark != _checksum(log):
+        raise ValueError("another checksum")
+    return log
+
+
 def damaged_line(path: Path) -> int:
-    """Return the number, from 1 on, of the first line that is no entry of a journal; 0 if all are."""
+    """Return the number, from 1 on, of the first line that is not what a study wrote; 0 if all are."""
+    logs = []
     with path.open("rb") as journal:
         for number, line in enumerate(journal, 1):
             try:
-                entry = json.loads(line)
+                logs.append(_checked(line))
             except ValueError:
                 return number
-            if not isinstance(entry, dict) or "op_code" not in entry:
-                return number
-    return 0
+    return _first_refused(logs)
+
+
+def _first_refused(logs: list[dict[str, Any]]) -> int:
+    """Return the number of the first entry that Optuna cannot take; 0 if it takes all."""
+    if not _refuses(logs):
+        return 0
+    taken, refused = 0, len(logs)
+    while refused - taken > 1:
+        middle = (taken + refused) // 2
+        taken, refused = (taken, middle) if _refuses(logs[:middle]) else (middle, refused)
+    return refused
+
+
+class _Replayed(BaseJournalBackend):
+    """Some entries, to be read alone."""
+
+    def __init__(self, logs: list[dict[str, Any]]) -> None:
+        self.logs = logs
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        return islice(self.logs, log_number_from, None)
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        raise NotImplementedError
+
+
+def _refuses(logs: list[dict[str, Any]]) -> bool:
+    try:
+        JournalStorage(_Replayed(logs))
+    except Exception:  # a wrong entry may raise anything
+        return True
+    return False
+
+
+def damaged_journal(path: Path, line: int) -> InputError:
+    """Return the error of a journal with a damaged line, and what can be done."""
+    return InputError(
+        f"the storage cannot be opened: line {line} of the journal {str(path)!r} is damaged; put a "
+        f"backup in its place, or go on from what stands before it: `head -n {line - 1} "
+        f"{shlex.quote(str(path))} > mended.journal` and --storage mended.journal"
+    )

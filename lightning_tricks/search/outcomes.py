@@ -29,6 +29,8 @@ BASELINE, TESTS = "baseline", "tests"
 REFERENCES = ("yours", "baseline", "plain")
 """Roles of the trials that come first: the user's LightningModule as it is, and two recipes."""
 CHAMPION, MLFLOW_RUN = "champion", "mlflow_run"
+ENSEMBLE = "ensemble"
+"""Alias of the champion's models of several seeds, together."""
 SEED, ENTRY, PHASE, DRAW = "seed", "entry", "phase", "draw"
 """What a trial of a part holds: its seed, of which record it is, what for, and the how many-th."""
 SELECTION, REPORT = "selection", "report"
@@ -118,7 +120,15 @@ class Champion(TypedDict, total=False):
     trial: Required[int]
     run_id: Required[str | None]
     version: Required[str]
+    ensemble: str | None
+    """Version of the champion's ensemble; None if there is none, and absent if it was not made yet."""
     former: list[int]
+
+
+def aliases_of(champion: Champion) -> dict[str, str]:
+    """Return the versions that a study registered, by alias."""
+    ensemble = champion.get("ensemble")
+    return {champion["alias"]: champion["version"], **({ENSEMBLE: ensemble} if ensemble else {})}
 
 
 _KEPT: dict[str, TypeAdapter[Any]] = {

@@ -113,9 +113,23 @@ def remember_test(study: optuna.Study, number: int, metrics: Mapping[str, float]
 
 
 def remember_champion(
-    study: optuna.Study, alias: str, number: int, run_id: str | None, version: str
+    study: optuna.Study,
+    alias: str,
+    number: int,
+    run_id: str | None,
+    version: str,
+    **ensemble: str | None,
 ) -> None:
-    """Keep which trial is registered under an alias, and which were."""
+    """Keep which trial is registered under an alias, and which were.
+
+    Args:
+        study: that keeps it.
+        alias: of the version.
+        number: of the trial.
+        run_id: of the trial's run in MLflow.
+        version: of the registered model.
+        ensemble: the version of its ensemble, under the name `ensemble`, once that is known.
+    """
     before = study.user_attrs.get(CHAMPION, {})
     former = {*before.get("former", ()), before.get("trial")} - {number, None}
     held = {
@@ -124,5 +138,6 @@ def remember_champion(
         "run_id": run_id,
         "version": version,
         "former": sorted(former),
+        **ensemble,
     }
     study.set_user_attr(CHAMPION, held)

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,13 +9,19 @@ from pathlib import Path
 from typing import Literal
 
 import optuna
-from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages import BaseStorage, JournalStorage, get_storage
 from optuna.storages.journal import JournalFileSymlinkLock
 from optuna.trial import FrozenTrial
 
 from lightning_tricks.errors import InputError, UnknownStudy, check_url, locked, one_line
 from lightning_tricks.redaction import redacted
-from lightning_tricks.search.journal import LOCK_SECONDS, Journal, _drop_cut_off_line, damaged_line
+from lightning_tricks.search.journal import (
+    LOCK_SECONDS,
+    Journal,
+    _drop_cut_off_line,
+    damaged_journal,
+    damaged_line,
+)
 from lightning_tricks.search.pruners import PRUNERS
 from lightning_tricks.search.samplers import SAMPLERS
 from lightning_tricks.search.storage import CONNECT_SECONDS
@@ -83,13 +88,14 @@ def load_study(name: str, storage: str | Path | BaseStorage) -> optuna.Study:
     if file is not None and not file.exists():
         raise InputError(f"there is no storage at {str(storage)!r}")
     try:
-        return optuna.load_study(study_name=name, storage=_storage(storage))
-    except KeyError:
-        raise UnknownStudy(f"there is no study {name!r} in {_shown(storage)}") from None
+        opened = get_storage(_storage(storage))
+        if name in (study.study_name for study in opened.get_all_studies()):
+            return optuna.load_study(study_name=name, storage=opened)
     except InputError:
         raise
     except Exception as error:  # each storage raises its own
         raise _unopened(storage, error) from None
+    raise UnknownStudy(f"there is no study {name!r} in {_shown(storage)}")
 
 
 def storage_file(storage: str | Path) -> Path | None:
@@ -157,12 +163,8 @@ def _unopened(storage: object, error: Exception) -> InputError:
         )
     if not isinstance(storage, BaseStorage) and "://" not in str(storage):
         path = Path(str(storage))
-        if line := damaged_line(path):
-            return InputError(
-                f"the storage cannot be opened: line {line} of the journal {str(path)!r} is damaged; "
-                f"put a backup in its place, or go on from what stands before it: `head -n {line - 1} "
-                f"{shlex.quote(str(path))} > mended.journal` and --storage mended.journal"
-            )
+        if path.is_file() and (line := damaged_line(path)):
+            return damaged_journal(path, line)
     return InputError(
         f"the storage cannot be opened: {one_line(error)} (got {_shown(storage)}); give the path "
         "of a journal file, or an Optuna URL whose driver is installed and whose server is up"

@@ -172,6 +172,7 @@ def _parser(n_trials: int, finalists: int, repeats: int | None = None) -> _Parse
     add("--report", metavar="FILE.html", help="only write the report of a study that has its verdict")
     add("--check", action="store_true", help="only tell whether Optuna and MLflow agree")
     add("--repair", action="store_true", help="with --check: write MLflow anew where they do not")
+    add("--remove", action="store_true", help="with --repair: remove much that Optuna does not know")
     return parser
 
 

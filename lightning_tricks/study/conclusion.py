@@ -7,6 +7,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from lightning_tricks.errors import one_line
+from lightning_tricks.markdown import escaped
 from lightning_tricks.report.page import Report
 from lightning_tricks.search import outcomes
 from lightning_tricks.search.optuna_internals import storage_of
@@ -20,11 +21,9 @@ from lightning_tricks.study.summary import Summary, summarize, summarize_verdict
 from lightning_tricks.study.trained import Trained
 from lightning_tricks.task.task import Task
 from lightning_tricks.tracking import trial_updates, view
+from lightning_tricks.tracking.format import REPORT
 from lightning_tricks.tracking.registry import BEST
 from lightning_tricks.tracking.tracker import Tracker
-
-REPORT = "report.html"
-"""The artifact of the study's run that is handed around."""
 
 
 def report_of(study: optuna.Study, task: Task, verdict: Verdict) -> Report:
@@ -75,7 +74,7 @@ class Conclusion:
             means |= {} if verdict.gain is None else {"gain": verdict.gain.interval}
             metrics = {name: found.mean for name, found in means.items() if found is not None}
             links, tags = self._where_to_look(self.trained.standing), {"verdict": verdict.label}
-            self._describe(summary, metrics, f"{verdict.headline()} {links}", tags)
+            self._describe(summary, metrics, f"{escaped(verdict.headline())} {links}", tags)
             self.recorded &= self.tracker.attempt(lambda: self._log_report(verdict))
         return replace(summary, look=view.how_to_look(self.tracker.uri, self.tracker.link))
 
@@ -126,20 +125,21 @@ class Conclusion:
         held = self.study.user_attrs.get(outcomes.CHAMPION)
         run_id = self.tracker.run_of(best.number)
         registered = held and held["trial"] == best.number and held["run_id"] == run_id
-        if held and registered and self.tracker.version_of(held["alias"]) == held["version"]:
-            return
         try:
+            if held and registered and self.tracker.holds({held["alias"]: held["version"]}):
+                return
             module, standing = self.trained.restore(best), self.trained.standing
             record = self.task.tricks.parse(self.history.record_of(best))
             number = best.number
-            found = models.register(self.task, [module], record, self.tracker, number, BEST)
+            of = {number: module}
+            found = models.register(self.task, of, record, self.tracker, number, BEST)
             what = models.of_trial(self.tracker.name, number, standing)
             models.describe(found, self.tracker, record, standing, what)
         except Exception as error:  # of the export or MLflow: the study stands
             self.progress.warn(
                 f"the best model was not registered: {type(error).__name__}: {one_line(error)}"
             )
-            self.recorded &= self.tracker.answers()
+            self.recorded = False
             return
         remember_champion(self.study, BEST, best.number, run_id, found.version)
 
@@ -151,8 +151,9 @@ class Conclusion:
         tags: Mapping[str, str] | None = None,
     ) -> None:
         text = (
-            f"{answer}\n\nStudy of the training tricks of `{self.task.name}`: {self.task.monitor} of "
-            f"trials of up to {self.task.epochs} epochs.\n\n{summary.markdown()}\n\n"
+            f"{answer}\n\nStudy of the training tricks of `{self.task.name}`: "
+            f"{escaped(self.task.monitor)} of trials of up to {self.task.epochs} epochs.\n\n"
+            f"{summary.markdown()}\n\n"
             f"Reproduce it with {', then '.join(f'`{command}`' for command in commands_of(self.study))}."
         )
         self.recorded &= self.tracker.attempt(lambda: self.tracker.describe(text.strip(), metrics, tags))

@@ -2,13 +2,14 @@
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytorch_lightning as pl
 from torch import nn
 
+from lightning_tricks.markdown import escaped, table
 from lightning_tricks.module.conversion import without_tricks
 from lightning_tricks.module.ensemble import Ensemble
 from lightning_tricks.module.kept import keep
@@ -79,7 +80,7 @@ class Registered:
 
 def register(
     task: Task,
-    modules: Sequence[pl.LightningModule],
+    models: Mapping[int, pl.LightningModule],
     record: Tricks,
     tracker: Tracker,
     number: int,
@@ -89,12 +90,13 @@ def register(
 
     Args:
         task: of the study.
-        modules: of trials of the record; several for an ensemble.
+        models: of trials of the record, by their numbers; several for an ensemble.
         record: of the trials.
         tracker: of the study.
         number: of the trial under whose run the model is logged.
         alias: of the version.
     """
+    modules = list(models.values())
     network: nn.Module | None = without_tricks(modules[0])
     if len(modules) > 1:
         network = _together(task, modules)
@@ -102,7 +104,7 @@ def register(
         files = keep(modules, record, Path(place))
         example = evaluation.example_of(task, modules[0])
         answering = None if network is None or example is None else Answering(network, example)
-        version, exported = tracker.register(number, files, alias, answering)
+        version, exported = tracker.register(number, list(models), files, alias, answering)
     shape = ", ".join(map(str, ("N", *example.shape[1:]))) if exported and example is not None else ""
     kind = type(modules[0]).__name__ if not isinstance(modules[0], TricksModule) else ""
     return Registered(tracker.name, version, alias, shape, kind)
@@ -156,7 +158,7 @@ def _at(registered: Registered) -> str:
 
 def of_trial(name: str, number: int, standing: Standing) -> str:
     """Say which trial a model is of."""
-    test = [f"{key} {value:.4f}" for key, value in standing.tests.get(number, {}).items()]
+    test = [f"{escaped(key)} {value:.4f}" for key, value in standing.tests.get(number, {}).items()]
     return f"Trial {number} of the study `{name}`" + (f": {', '.join(test)}." if test else ".")
 
 
@@ -164,16 +166,14 @@ def _page(registered: Registered, record: Tricks, standing: Standing, what: str)
     """Write the page of a model version: what it is, how to load it, its recipe."""
     stages = [(stage, words(getattr(record, stage))) for stage in type(record).model_fields]
     changed = record.differences(standing.baseline)
-    rows = [f"| {stage} | {mine} | {changed.get(stage, ('', ''))[1]} |" for stage, mine in stages]
+    rows = [(stage, escaped(mine), escaped(changed.get(stage, ("", ""))[1])) for stage, mine in stages]
     return "\n".join(
         [
             what,
             "",
             registered.snippet(f"{registered.name}/{registered.version}"),
             "",
-            "| stage | trick | instead of the baseline's |",
-            "|---|---|---|",
-            *rows,
+            table(("stage", "trick", "instead of the baseline's"), rows),
             "",
             f"Recipe, versions and weights are in the run's folder `{registered.alias}`.",
         ]

@@ -12,8 +12,9 @@ from typing import Any
 import optuna
 
 from lightning_tricks.data.in_memory import InMemoryData
-from lightning_tricks.errors import InputError, UnknownStudy, one_line
+from lightning_tricks.errors import InputError, UnknownStudy
 from lightning_tricks.redaction import redacted
+from lightning_tricks.report.file import check_report_file, write_report
 from lightning_tricks.search import lock
 from lightning_tricks.search.outcomes import MLFLOW_RUN, PARTS, counted, inspect, part_name
 from lightning_tricks.search.standing import verdict_of
@@ -23,12 +24,16 @@ from lightning_tricks.study.conclusion import report_of
 from lightning_tricks.study.optimize import optimize
 from lightning_tricks.study.summary import count
 from lightning_tricks.task.task import Task
-from lightning_tricks.tracking.agreement import differences, left_behind
+from lightning_tricks.tracking.agreement import differences, left_behind, removals
 from lightning_tricks.tracking.client import tracking_file
 from lightning_tricks.tracking.holdings import sweep
 
 FEW, SEVERAL = 500, 3
 """With fewer validation samples a trial trains its record several times, unless told otherwise."""
+
+
+HANDFUL = 5
+"""More than so many things are removed from MLflow only if that was asked for."""
 
 
 def run(given: argparse.Namespace, make_task: Callable[[], Task]) -> int:
@@ -43,6 +48,8 @@ def run(given: argparse.Namespace, make_task: Callable[[], Task]) -> int:
     """
     if given.repair and not given.check:
         raise InputError("--repair goes with --check: it mends what that finds")
+    if given.remove and not given.repair:
+        raise InputError("--remove goes with --repair: it lets that remove what Optuna does not know")
     task = make_task()
     if given.epochs is not None:
         task = replace(task, epochs=given.epochs)
@@ -71,15 +78,19 @@ def _check_places(given: argparse.Namespace) -> None:
     Raises:
         InputError: if there are.
     """
-    places = {
+    seen: dict[Path, str] = {}
+    for flag, place in _places(given).items():
+        if place is not None and seen.setdefault(place, flag) != flag:
+            raise InputError(f"{seen[place]} and {flag} must be different places (got {place} for both)")
+
+
+def _places(given: argparse.Namespace) -> dict[str, Path | None]:
+    """Return the files and folders that a study reads, by flag; None for a server."""
+    return {
         "--storage": storage_file(given.storage),
         "--tracking-uri": tracking_file(given.tracking_uri),
         "--checkpoints": Path(given.checkpoints).absolute() if given.checkpoints else None,
     }
-    seen: dict[Path, str] = {}
-    for flag, place in places.items():
-        if place is not None and seen.setdefault(place, flag) != flag:
-            raise InputError(f"{seen[place]} and {flag} must be different places (got {place} for both)")
 
 
 def _train(name: str, given: argparse.Namespace, task: Task, space: Space[Any]) -> int:
@@ -123,19 +134,14 @@ def _train(name: str, given: argparse.Namespace, task: Task, space: Space[Any]) 
 
 def _report(name: str, given: argparse.Namespace, task: Task) -> int:
     """Write the report of a study, as HTML and in Markdown."""
+    path = Path(given.report).expanduser()
+    check_report_file(path, [place for place in _places(given).values() if place is not None])
     study = load_study(name, given.storage)
     inspect(study)
     if (verdict := verdict_of(study)) is None:
         raise InputError(f"study {name!r} has no verdict yet: run it with --finalists first")
-    path = Path(given.report)
-    if path.suffix == ".md":
-        raise InputError(f"--report names the HTML file, beside which Markdown is written (got {path})")
     report = report_of(study, task, verdict)
-    try:
-        path.write_text(report.html(), encoding="utf-8")
-        path.with_suffix(".md").write_text(report.markdown(), encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"the report cannot be written: {one_line(error)}") from None
+    write_report(report, path)
     _print(report.answer, f"written to {path} and {path.with_suffix('.md')}")
     return 0
 
@@ -157,6 +163,7 @@ def _check(name: str, given: argparse.Namespace, task: Task, space: Space[Any]) 
     if not trials and found and not lock.held(study):
         return _swept(name, given, found, study.user_attrs.get(MLFLOW_RUN))
     if trials and found and given.repair:
+        _check_removals(given, removals(name, given.tracking_uri, study))
         _print(*found, "writing it anew from what Optuna holds")
         _repair(study, given, task, space, counted(trials))
         found = _compared(study, given, task)
@@ -199,8 +206,23 @@ def _repair(
     )
 
 
+def _check_removals(given: argparse.Namespace, unknown: Sequence[str]) -> None:
+    """Refuse to remove more than a handful, unless that was said: the storage may be the wrong one.
+
+    Raises:
+        InputError: if it was not.
+    """
+    if len(unknown) > HANDFUL and not given.remove:
+        raise InputError(
+            f"--repair would remove {len(unknown)} things from MLflow that the storage does not know ("
+            f"{', '.join(unknown[:3])}, …): if that is the right storage, and whole, add --remove"
+        )
+
+
 def _swept(name: str, given: argparse.Namespace, found: Sequence[str], run_id: str | None = None) -> int:
     """Tell of what is left in MLflow of a study that Optuna holds nothing of, and remove it."""
+    if given.repair:
+        _check_removals(given, removals(name, given.tracking_uri))
     _print(*found)
     if given.repair:
         sweep(given.tracking_uri, name, run_id)

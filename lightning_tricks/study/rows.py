@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 from torch import Tensor
 
-from lightning_tricks.errors import one_line
+from lightning_tricks.errors import error_words, one_line
 from lightning_tricks.module.tricks_module import TricksModule
 from lightning_tricks.scores import test_name, without_split
 from lightning_tricks.search.outcomes import SEED
@@ -175,7 +175,11 @@ class Rows:
         """Return the score of an ensemble on a split, of shape (1, blocks of samples)."""
         key = split, tuple(trial.number for trial in trials)
         if key not in self._together:
-            self._together[key] = self._score_together(split, trials)
+            try:
+                self._together[key] = self._score_together(split, trials)
+            except Exception as error:  # of the user's data or metric, or no memory for so many models
+                self.trained.progress.warn(f"the ensemble has no score: {error_words(error)}")
+                self._together[key] = None
         return self._together[key]
 
     def _score_together(self, split: str, trials: Sequence[FrozenTrial]) -> Values | None:

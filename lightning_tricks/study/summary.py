@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lightning_tricks.markdown import escaped, table
 from lightning_tricks.notebook import html_table
 from lightning_tricks.scores import test_name
 from lightning_tricks.search.outcomes import (
@@ -112,11 +113,14 @@ class Summary:
     def markdown(self) -> str:
         """Return the table in Markdown; what differs from the baseline is bold."""
         body = [
-            [f"**{cell}**" if (row, at) in self.marked else cell for at, cell in enumerate(cells)]
+            [_in_bold(escaped(cell), (row, at) in self.marked) for at, cell in enumerate(cells)]
             for row, cells in enumerate(self.rows)
         ]
-        table = [self.header, ["---"] * len(self.header), *body]
-        return "\n".join([*("| " + " | ".join(row) + " |" for row in table), "", self.counts])
+        return f"{table([escaped(cell) for cell in self.header], body)}\n\n{escaped(self.counts)}"
+
+
+def _in_bold(cell: str, bold: bool) -> str:
+    return f"**{cell}**" if bold and cell else cell
 
 
 def _fit(widths: Sequence[int], room: int) -> list[int]:

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.errors import one_line
-from lightning_tricks.search.outcomes import CHAMPION, VERDICT
+from lightning_tricks.markdown import escaped
+from lightning_tricks.search.outcomes import CHAMPION, ENSEMBLE, VERDICT, aliases_of
 from lightning_tricks.search.standing import remember_champion, verdict_of
 from lightning_tricks.selection.result import BASELINE, WORDS, Gain, Label, Verdict
 from lightning_tricks.selection.terms import FEWEST, Terms
@@ -19,7 +20,6 @@ from lightning_tricks.study.coordinator import Coordinator
 from lightning_tricks.study.finalists import by_name, finalists, full_trainings
 from lightning_tricks.study.reruns import beside, record_of
 from lightning_tricks.tracking.registry import CHAMPION as ALIAS
-from lightning_tricks.tracking.registry import ENSEMBLE
 
 CHOOSING = 0.4
 """Share of the budget that chooses the candidate; the rest compares it with what the user has."""
@@ -60,8 +60,10 @@ def again(search: Coordinator) -> Verdict | None:
 def _is_registered(search: Coordinator) -> bool:
     """Tell whether MLflow has the champion that Optuna knows of."""
     known = search.study.user_attrs.get(CHAMPION)
+    if known is None or known["alias"] != ALIAS or "ensemble" not in known:
+        return False
     try:
-        return known is not None and search.tracker.version_of(ALIAS) == known["version"]
+        return search.tracker.holds(aliases_of(known))
     except Exception:  # a server that went away: what it has is left as it is
         return True
 
@@ -107,7 +109,7 @@ class _Judgement:
             means |= {
                 f"{n}/validation": r.validation.mean for n, r in verdict.rows.items() if r.validation
             }
-            words = verdict.headline()
+            words = escaped(verdict.headline())
             self._register(comparison, verdict)
             own.recorded &= own.tracker.attempt(
                 lambda: own.tracker.describe(words, means, {"verdict": verdict.label})
@@ -183,16 +185,20 @@ class _Judgement:
         try:
             module, standing = trained.restore(middle), trained.standing
             what = f"{name.capitalize()}, trained again: the median of {len(trials)} fresh seeds."
-            words = f"{what} {verdict.headline()}"
+            words = f"{what} {escaped(verdict.headline())}"
             record, number = comparison.records[name], middle.number
-            found = models.register(own.task, [module], record, tracker, number, ALIAS)
+            found = models.register(own.task, {number: module}, record, tracker, number, ALIAS)
             models.describe(found, tracker, record, standing, words)
-            run_id = tracker.run_of(number)
-            remember_champion(self.search.study, ALIAS, verdict.trial, run_id, found.version)
-            members = [trained.restore(t) for t in comparison.trials(name, self.terms.seeds)]
-            if len(members) > 1:
+            held = (ALIAS, verdict.trial, tracker.run_of(number), found.version)
+            remember_champion(self.search.study, *held)
+            of_seeds = comparison.trials(name, self.terms.seeds)
+            members = {t.number: trained.restore(t) for t in of_seeds} if len(of_seeds) > 1 else {}
+            ensemble = None
+            if members:
                 together = models.register(own.task, members, record, tracker, number, ENSEMBLE)
                 tracker.describe_version(together.version, models.of_members(together, len(members)))
+                ensemble = together.version
+            remember_champion(self.search.study, *held, ensemble=ensemble)
         except Exception as error:  # of the export or MLflow: the study stands
             own.progress.warn(f"no champion was registered: {type(error).__name__}: {one_line(error)}")
-            own.recorded &= tracker.answers()
+            own.recorded = False

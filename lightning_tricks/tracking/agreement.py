@@ -11,6 +11,7 @@ from lightning_tricks.search import lock, outcomes
 from lightning_tricks.search.standing import Standing, known_runs
 from lightning_tricks.task.task import Task
 from lightning_tricks.tracking import trial_updates
+from lightning_tricks.tracking.format import REPORT
 from lightning_tricks.tracking.holdings import Holdings, Recorded, holdings
 from lightning_tricks.tracking.run_update import Update
 from lightning_tricks.tracking.writer import FLUSH_SECONDS
@@ -47,6 +48,27 @@ def left_behind(name: str, tracking_uri: str) -> list[str]:
     return list(_strays(holdings(tracking_uri, name, None)))
 
 
+def removals(name: str, tracking_uri: str, study: optuna.Study | None = None) -> list[str]:
+    """Name what a repair would remove from MLflow, because Optuna does not know it.
+
+    Args:
+        name: of the study.
+        tracking_uri: where MLflow was written to.
+        study: in Optuna; None if it holds none of this name.
+
+    Raises:
+        InputError: if MLflow cannot be reached.
+    """
+    held = holdings(tracking_uri, name, None) if study is None else _held(study, tracking_uri)
+    known = set() if study is None else {t.number for t in study.get_trials(deepcopy=False)}
+    unknown = [run.number for run in held.trials if run.number not in known]
+    return [
+        *(f"run {run}" for run in held.strays),
+        *(f"the run of trial {number}" for number in unknown),
+        *(f"version {version}" for version in held.stray_versions),
+    ]
+
+
 def wrong(study: optuna.Study, task: Task, tracking_uri: str) -> set[int]:
     """Return the numbers of the trials that MLflow shows otherwise than Optuna holds them.
 
@@ -65,10 +87,23 @@ def _differences(study: optuna.Study, task: Task, tracking_uri: str) -> Iterator
         yield "the study's own run is not there in MLflow, or was deleted"
     yield from _trials(study, task, held)
     yield from _strays(held)
+    yield from _models(study, held)
+    if outcomes.VERDICT in study.user_attrs and REPORT not in held.files:
+        yield f"the study's run has no {REPORT}"
+
+
+def _models(study: optuna.Study, held: Holdings) -> Iterator[str]:
+    """Say what is wrong with the registered models."""
     champion = study.user_attrs.get(outcomes.CHAMPION)
-    if champion and champion["version"] != (found := held.aliases.get(champion["alias"])):
-        theirs = "none" if found is None else f"version {found}"
-        yield f"the {champion['alias']} is version {champion['version']} by Optuna, {theirs} in MLflow"
+    if not champion:
+        return
+    for alias, mine in outcomes.aliases_of(champion).items():
+        found = held.aliases.get(alias)
+        if mine != found:
+            theirs = "none" if found is None else f"version {found}"
+            yield f"the {alias} is version {mine} by Optuna, {theirs} in MLflow"
+        elif mine in held.broken:
+            yield f"the files of version {mine} of the registered model, the {alias}, are not there"
 
 
 def _held(study: optuna.Study, tracking_uri: str) -> Holdings:
@@ -89,6 +124,8 @@ def _strays(held: Holdings) -> Iterator[str]:
             "versions of the registered model whose run is not one of the study's: "
             f"{', '.join(held.stray_versions)}"
         )
+    if held.stray_models:
+        yield f"{len(held.stray_models)} exported networks are of no version of the registered model"
 
 
 def _trials(study: optuna.Study, task: Task, held: Holdings) -> Iterator[str]:
@@ -125,5 +162,7 @@ def _compare(task: Task, trial: FrozenTrial, standing: Standing, run: Recorded) 
         if mine != theirs:
             shown = "nothing" if theirs is None else theirs
             yield f"trial {trial.number}: {kind} {name} is {mine} by Optuna, {shown} in MLflow"
+    for name in sorted(set(expected.artifacts) - run.files):
+        yield f"trial {trial.number}: artifact {name} is not there in MLflow"
     for name in sorted(set(run.params) - set(expected.params)):
         yield f"trial {trial.number}: param {name} is {run.params[name]} in MLflow, not in Optuna"

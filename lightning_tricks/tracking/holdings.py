@@ -2,13 +2,23 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from mlflow.entities import Run
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 
 from lightning_tricks.errors import InputError
+from lightning_tricks.search.outcomes import ENSEMBLE
 from lightning_tricks.tracking.client import SQLITE, connect, file_of, one_line_errors, search_runs
-from lightning_tricks.tracking.registry import BEST, CHAMPION, version_of
+from lightning_tricks.tracking.registry import (
+    BEST,
+    CHAMPION,
+    is_whole,
+    stray_models,
+    version_of,
+    versions_of,
+)
 
 PARENT = "mlflow.parentRunId"
 NUMBER = "trial.number"
@@ -24,6 +34,8 @@ class Recorded:
     tags: Mapping[str, str]
     metrics: Mapping[str, float]
     """The last value of each."""
+    files: frozenset[str]
+    """The names of its artifacts."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +50,14 @@ class Holdings:
     """The ids of runs of an earlier write: of another run of the study, or that one itself."""
     stray_versions: list[str]
     """The versions of the registered model whose run is not one of the study's."""
+    stray_models: list[str]
+    """The ids of exported networks of the study that are of no version."""
     aliases: Mapping[str, str]
-    """Versions of the registered model, by the aliases `champion` and `best`."""
+    """Versions of the registered model, by alias."""
+    broken: frozenset[str]
+    """The versions with an alias whose files are not all there."""
+    files: frozenset[str]
+    """The names of the artifacts of the study's run."""
 
 
 def holdings(uri: str, name: str, run_id: str | None, beside: Collection[str] = ()) -> Holdings:
@@ -71,6 +89,9 @@ def sweep(uri: str, name: str, run_id: str | None, beside: Collection[str] = ())
         found = _holdings(client, name, run_id, beside)
         for version_number in found.stray_versions:
             client.delete_model_version(name, version_number)
+        experiment = client.get_experiment_by_name(name)
+        for model in [] if experiment is None else stray_models(client, experiment.experiment_id, name):
+            client.delete_logged_model(model)
         for stray in found.strays:
             client.delete_run(stray)
 
@@ -82,27 +103,46 @@ def _holdings(client: MlflowClient, name: str, run_id: str | None, beside: Colle
     asked = {run for run, above in parent.items() if above == run_id}
     own = asked | {run for run, above in parent.items() if above in beside}
     ours = [run for run in runs if NUMBER in run.data.tags or run.data.tags.get("study") == name]
-    versions = client.search_model_versions(f"name='{name}'")
+    versions = versions_of(client, name)
+    aliases = {
+        alias: number
+        for alias in (CHAMPION, BEST, ENSEMBLE)
+        if (number := version_of(client, name, alias)) is not None
+    }
     return Holdings(
         whole=run_id in asked,
-        trials=[_recorded(run) for run in ours if run.info.run_id in asked and NUMBER in run.data.tags],
+        trials=[
+            _recorded(client, run)
+            for run in ours
+            if run.info.run_id in asked and NUMBER in run.data.tags
+        ],
         strays=[run.info.run_id for run in ours if run.info.run_id not in own],
         stray_versions=[str(v.version) for v in versions if v.run_id not in own],
-        aliases={
-            alias: version
-            for alias in (CHAMPION, BEST)
-            if (version := version_of(client, name, alias)) is not None
-        },
+        stray_models=[] if experiment is None else stray_models(client, experiment.experiment_id, name),
+        aliases=aliases,
+        broken=frozenset(
+            str(v.version)
+            for v in versions
+            if str(v.version) in aliases.values() and not is_whole(client, v)
+        ),
+        files=frozenset().union(*(_files(client, run) for run in runs if run.info.run_id == run_id)),
     )
 
 
-def _recorded(run: Run) -> Recorded:
+def _files(client: MlflowClient, run: Run) -> frozenset[str]:
+    """Return the names of a run's artifacts."""
+    place = get_artifact_repository(run.info.artifact_uri, tracking_uri=client.tracking_uri)
+    return frozenset(Path(file.path).name for file in place.list_artifacts())
+
+
+def _recorded(client: MlflowClient, run: Run) -> Recorded:
     return Recorded(
         number=int(run.data.tags[NUMBER]),
         status=run.info.status,
         params=run.data.params,
         tags=run.data.tags,
         metrics=run.data.metrics,
+        files=_files(client, run),
     )
 
 

@@ -2,24 +2,32 @@
 
 import contextlib
 import io
-import os
+import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlflow
 import torch
-from mlflow.models import Model, ModelSignature, infer_signature
+from mlflow.entities import LoggedModelOutput
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.models import Model, infer_signature
 from mlflow.tracking import MlflowClient
 from numpy.typing import NDArray
 from torch import nn
 
-CHAMPION, BEST, ENSEMBLE = "champion", "best", "ensemble"
-"""Aliases of versions: the recipe to use by a verdict, the best score of a search that has none, and the
-champion's models of several seeds as one."""
-_VARIABLE = "MLFLOW_TRACKING_URI"
+CHAMPION, BEST = "champion", "best"
+"""Aliases of versions: the recipe to use by a verdict, and the best score of a search that has none; the
+champion's models of several seeds as one have the alias `ENSEMBLE`."""
+FILES, CONTENTS, TRIALS = "files", "contents", "trials"
+"""Tags of a version: the folder of its run with the files, their names, and which trials it is of."""
+STUDY = "study"
+"""Tag of an exported network: the study that it is of."""
+_SAVED = "saved"
+"""Tag of a version: whether it holds an exported network."""
 
 
 class Answering(NamedTuple):
@@ -31,91 +39,134 @@ class Answering(NamedTuple):
     """Raw inputs, of two samples or more."""
 
 
+@dataclass(frozen=True)
+class Registration:
+    """What is to be registered.
+
+    A registered model is told by the trials that it is of: registering it twice makes one version.
+    """
+
+    name: str
+    """Of the registered model, which is that of the study."""
+    alias: str
+    """Of the version."""
+    run_id: str
+    """Of the run that holds the files."""
+    trials: tuple[int, ...]
+    """Numbers of the trials whose models it is."""
+
+    def is_of(self, found: ModelVersion) -> bool:
+        """Tell whether a version is of these trials."""
+        tags = (found.tags.get(FILES), found.tags.get(TRIALS))
+        return found.run_id == self.run_id and tags == (self.alias, self.label)
+
+    @property
+    def label(self) -> str:
+        """The trials as the value of a tag."""
+        return ",".join(map(str, self.trials))
+
+
 def register(
-    client: MlflowClient,
-    run_id: str,
-    name: str,
-    files: Sequence[Path],
-    alias: str,
-    answering: Answering | None,
+    client: MlflowClient, wanted: Registration, files: Sequence[Path], answering: Answering | None
 ) -> tuple[str, bool]:
     """Register a model with an alias: its files and, where that can be, a network that answers.
 
     The network is saved as an exported program, which loads without unpickling code and takes batches
-    of any size.
+    of any size. A version of the same trials that is there gets back what it lost.
 
     Args:
         client: of MLflow.
-        run_id: of the trial's run.
-        name: of the registered model, which is made if it is not there.
+        wanted: what it is.
         files: what `load_with_tricks` reads, and whatever else is to lie beside it.
-        alias: of the version.
         answering: the network; None if there is none.
 
     Returns:
         The version of the registered model, and whether its network was exported.
     """
     for path in files:
-        client.log_artifact(run_id, str(path), alias)
-    registered = None if answering is None else _export(client, run_id, name, answering, alias)
-    exported = registered is not None
-    if registered is None:
-        registered = _register_files(client, run_id, name, alias)
-    client.set_model_version_tag(name, registered, "files", alias)
-    client.set_registered_model_alias(name, alias, registered)
-    return registered, exported
+        client.log_artifact(wanted.run_id, str(path), wanted.alias)
+    with tempfile.TemporaryDirectory() as place:
+        network = Path(place, "model")
+        exported = answering is not None and _export(answering, wanted.run_id, network)
+        found = next((v for v in versions_of(client, wanted.name) if wanted.is_of(v)), None)
+        if found is not None and _may_hold(client, found, exported):
+            if (model_id := network_of(found)) is not None:
+                client.log_model_artifacts(model_id, str(network))
+            number = str(found.version)
+        else:
+            number = _make_version(client, wanted, files, network if exported else None)
+    client.set_registered_model_alias(wanted.name, wanted.alias, number)
+    return number, exported
 
 
-def _export(
-    client: MlflowClient, run_id: str, name: str, answering: Answering, alias: str
-) -> str | None:
-    """Log and register a network as an exported program; None if it cannot be exported."""
+def _may_hold(client: MlflowClient, found: ModelVersion, exported: bool) -> bool:
+    """Tell whether a version may get its files again, with an exported network or without one."""
+    return (found.tags.get(_SAVED) == "yes") == exported and not _lost(client, found)
+
+
+def _export(answering: Answering, run_id: str, path: Path) -> bool:
+    """Save a network as an exported program; return whether that can be done."""
     network, example = answering
     try:
-        with torch.no_grad():
-            outputs = network(torch.from_numpy(example)).numpy()
-        signature = infer_signature(example, outputs)
-        torch.export.export(network, (torch.from_numpy(example),), strict=False)
+        with _quietly():
+            with torch.no_grad():
+                outputs = network(torch.from_numpy(example)).numpy()
+            mlflow.pytorch.save_model(
+                network,
+                path,
+                mlflow_model=Model(run_id=run_id),
+                serialization_format="pt2",
+                signature=infer_signature(example, outputs),
+                input_example=example,
+                # Without these MLflow spends seconds on finding out.
+                pip_requirements=[f"{p}=={version(p)}" for p in ("mlflow", "numpy", "torch")],
+            )
     except Exception:  # the user's code may do anything that cannot be exported
-        return None
-    try:
-        return _log(client, run_id, name, answering, alias, signature)
-    except Exception:  # of MLflow's own export, or a server that went away
-        client.get_run(run_id)
-        return None
+        return False
+    return True
 
 
-def _log(
-    client: MlflowClient,
-    run_id: str,
-    name: str,
-    answering: Answering,
-    alias: str,
-    signature: ModelSignature,
+def _make_version(
+    client: MlflowClient, wanted: Registration, files: Sequence[Path], network: Path | None
 ) -> str:
-    with _tracking_uri(client.tracking_uri), _quietly():
-        logged = Model.log(
-            artifact_path=None,
-            flavor=mlflow.pytorch,
-            name=alias,
-            run_id=run_id,
-            registered_model_name=name,
-            pytorch_model=answering.network,
-            serialization_format="pt2",
-            signature=signature,
-            input_example=answering.example,
-            # Without these MLflow spends seconds on finding out.
-            pip_requirements=[f"{p}=={version(p)}" for p in ("mlflow", "numpy", "torch")],
-        )
-    return str(logged.registered_model_version)
-
-
-def _register_files(client: MlflowClient, run_id: str, name: str, alias: str) -> str:
-    """Register the files in a run's folder of an alias, without a network."""
+    """Make a version of what was logged; return its number."""
     with contextlib.suppress(mlflow.MlflowException):  # it is there already
-        client.create_registered_model(name)
-    source = f"{client.get_run(run_id).info.artifact_uri}/{alias}"
-    return str(client.create_model_version(name, source, run_id).version)
+        client.create_registered_model(wanted.name)
+    run = client.get_run(wanted.run_id).info
+    source, model_id = f"{run.artifact_uri}/{wanted.alias}", None
+    if network is not None:
+        logged = client.create_logged_model(
+            run.experiment_id, wanted.alias, wanted.run_id, tags={STUDY: wanted.name}
+        )
+        source, model_id = f"models:/{logged.model_id}", str(logged.model_id)
+        client.log_model_artifacts(model_id, str(network))
+        client.finalize_logged_model(model_id, "READY")
+        client.log_outputs(wanted.run_id, [LoggedModelOutput(model_id, 0)])
+    tags = {
+        FILES: wanted.alias,
+        CONTENTS: ",".join(path.name for path in files),
+        TRIALS: wanted.label,
+        _SAVED: "no" if network is None else "yes",
+    }
+    made = client.create_model_version(wanted.name, source, wanted.run_id, tags, model_id=model_id)
+    return str(made.version)
+
+
+def versions_of(client: MlflowClient, name: str) -> list[ModelVersion]:
+    """Return the versions of a registered model; none if it is not there."""
+    found: list[ModelVersion] = []
+    token: str | None = None
+    while True:
+        page = client.search_model_versions(f"name='{name}'", page_token=token)
+        found += page
+        if not (token := page.token):
+            return found
+
+
+def network_of(found: ModelVersion) -> str | None:
+    """Return the id of the exported network of a version; None if it has none."""
+    _, is_model, model_id = str(found.source).partition("models:/")
+    return model_id if is_model else None
 
 
 def version_of(client: MlflowClient, name: str, alias: str) -> str | None:
@@ -128,18 +179,51 @@ def version_of(client: MlflowClient, name: str, alias: str) -> str | None:
         raise
 
 
-@contextlib.contextmanager
-def _tracking_uri(uri: str) -> Iterator[None]:
-    """Set MLflow's own for a while: its models are logged where that leads to."""
-    before, variable = mlflow.get_tracking_uri(), os.environ.get(_VARIABLE)
-    mlflow.set_tracking_uri(uri)
+def holds(client: MlflowClient, name: str, versions: Mapping[str, str]) -> bool:
+    """Tell whether versions of a registered model, by alias, are there with all their files."""
+    numbered = {str(found.version): found for found in versions_of(client, name)}
+    return all(
+        version_of(client, name, alias) == version
+        and version in numbered
+        and is_whole(client, numbered[version])
+        for alias, version in versions.items()
+    )
+
+
+def is_whole(client: MlflowClient, found: ModelVersion) -> bool:
+    """Tell whether all that a version is of can be loaded."""
+    if _lost(client, found):
+        return False
+    folder = found.tags.get(FILES, "")
+    there = {Path(file.path).name for file in client.list_artifacts(str(found.run_id), folder)}
+    wanted = set(filter(None, found.tags.get(CONTENTS, "").split(",")))
+    model_id = network_of(found)
+    return wanted <= there and (model_id is None or bool(client.list_logged_model_artifacts(model_id)))
+
+
+def _lost(client: MlflowClient, found: ModelVersion) -> bool:
+    """Tell whether the exported network of a version was deleted."""
+    if (model_id := network_of(found)) is None:
+        return False
     try:
-        yield
-    finally:
-        mlflow.set_tracking_uri(before)  # which sets the variable as well
-        os.environ.pop(_VARIABLE, None)
-        if variable is not None:
-            os.environ[_VARIABLE] = variable
+        client.get_logged_model(model_id)
+    except mlflow.MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return True
+        raise
+    return False
+
+
+def stray_models(client: MlflowClient, experiment_id: str, name: str) -> list[str]:
+    """Return the ids of a study's exported networks that are of no version."""
+    known = {network_of(version) for version in versions_of(client, name)}
+    found: list[str] = []
+    token: str | None = None
+    while True:
+        page = client.search_logged_models([experiment_id], page_token=token)
+        found += [str(m.model_id) for m in page if m.tags.get(STUDY) == name and m.model_id not in known]
+        if not (token := page.token):
+            return found
 
 
 @contextlib.contextmanager

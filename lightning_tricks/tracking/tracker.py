@@ -24,7 +24,7 @@ from lightning_tricks.tracking.client import (
 )
 from lightning_tricks.tracking.format import DESCRIPTION, milliseconds, significant
 from lightning_tricks.tracking.holdings import NUMBER, children, sweep
-from lightning_tricks.tracking.registry import Answering
+from lightning_tricks.tracking.registry import Answering, Registration
 from lightning_tricks.tracking.run_update import Status, Update
 from lightning_tricks.tracking.writer import SOURCE, Writer
 
@@ -191,12 +191,21 @@ class Tracker:
         view.save_view(self.client, self.experiment_id, run_id, columns, ascending)
 
     def register(
-        self, number: int, files: Sequence[Path], alias: str, answering: Answering | None
+        self,
+        number: int,
+        trials: Sequence[int],
+        files: Sequence[Path],
+        alias: str,
+        answering: Answering | None,
     ) -> tuple[str, bool]:
         """Register a model under a trial's run; see `registry.register`."""
         self._guard()
-        run_id = self.writer.runs[number]
-        return registry.register(self.client, run_id, self.name, files, alias, answering)
+        wanted = Registration(self.name, alias, self.writer.runs[number], tuple(trials))
+        return registry.register(self.client, wanted, files, answering)
+
+    def holds(self, versions: Mapping[str, str]) -> bool:
+        """Tell whether versions of the registered model, by alias, are there with all their files."""
+        return registry.holds(self.client, self.name, versions)
 
     def describe_model(self, version: str, model: str, champion: str) -> None:
         """Write the pages of the registered model and of one of its versions, in Markdown."""
@@ -206,10 +215,6 @@ class Tracker:
     def describe_version(self, version: str, text: str) -> None:
         """Write the page of a version of the registered model, in Markdown."""
         self.client.update_model_version(self.name, version, text)
-
-    def version_of(self, alias: str) -> str | None:
-        """Return the version of the registered model that has an alias; None if there is none."""
-        return registry.version_of(self.client, self.name, alias)
 
     def run_of(self, number: int) -> str | None:
         """Return the id of a trial's run."""

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from optuna.trial import FrozenTrial, TrialState
 
+from lightning_tricks.markdown import escaped
 from lightning_tricks.redaction import redacted
 from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.standing import Standing
@@ -119,9 +120,9 @@ def story(task: Task, trial: FrozenTrial, outcome: Outcome, standing: Standing) 
         f"{role.capitalize()}{': nothing was trained' if outcome.duplicate_of is not None else ''}."
         if role
         else "",
-        _ending(task, trial, outcome),
+        escaped(_ending(task, trial, outcome)),
         _where_to_look(trial, standing),
-        f"Differs from the baseline in: {differs}." if differs else "",
+        escaped(f"Differs from the baseline in: {differs}.") if differs else "",
         _over_seeds(trial, standing),
     ]
     return " ".join(part for part in parts if part)
@@ -138,7 +139,7 @@ def _where_to_look(trial: FrozenTrial, standing: Standing) -> str:
 def _over_seeds(trial: FrozenTrial, standing: Standing) -> str:
     """Say at a verdict's champion what was found."""
     verdict = standing.verdict if standing.is_of_verdict(trial) else None
-    return "" if verdict is None else verdict.headline()
+    return "" if verdict is None else escaped(verdict.headline())
 
 
 def _ending(task: Task, trial: FrozenTrial, outcome: Outcome) -> str:

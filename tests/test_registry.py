@@ -1,0 +1,67 @@
+"""Are the registered models there, whole, once each, and in the experiment of their study?"""
+
+import contextlib
+import shutil
+from pathlib import Path
+
+import mlflow
+import pytest
+import tiny_study
+from mlflow.tracking import MlflowClient
+from test_study import store, task
+from test_verdict import search
+
+from lightning_tricks import create_study, load_with_tricks
+
+DAMAGES = {
+    "the alias moved": lambda client: client.set_registered_model_alias("tiny", "champion", "2"),
+    "the ensemble is gone": lambda client: client.delete_model_version("tiny", "2"),
+    "a network without a version": lambda client: client.create_logged_model(
+        client.get_experiment_by_name("tiny").experiment_id, tags={"study": "tiny"}
+    ),
+    "the files of the models": lambda client: [shutil.rmtree(p) for p in Path("mlruns").rglob("models")],
+    "the files of all runs": lambda client: shutil.rmtree("mlruns"),
+}
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory, empty_store):
+    """Return a folder with a study that has its verdict."""
+    folder = tmp_path_factory.mktemp("judged")
+    shutil.copy(empty_store, folder / "mlflow.db")
+    with contextlib.chdir(folder):
+        search(create_study("tiny", storage="optuna.journal", epochs=3), tiny_study.task(), n_trials=4)
+    return folder
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_registered_models_are_checked_and_brought_back(damage, judged, monkeypatch, capsys):
+    monkeypatch.chdir(judged)
+    client = MlflowClient(store())
+    DAMAGES[damage](client)
+    assert tiny_study.main(tiny_study.task, ["--check"]) == 1
+    assert tiny_study.main(tiny_study.task, ["--check", "--repair"]) == 0, capsys.readouterr().out
+    assert tiny_study.main(tiny_study.task, ["--check"]) == 0, capsys.readouterr().out
+    mlflow.set_tracking_uri(store())
+    inputs, _ = tiny_study.task().example()
+    for alias in ("champion", "ensemble"):
+        assert mlflow.pytorch.load_model(f"models:/tiny@{alias}")(inputs).shape == (len(inputs), 3)
+    again = load_with_tricks("models:/tiny@champion", tiny_study.backbone(None), tracking_uri=store())
+    assert again(inputs).shape == (len(inputs), 3)
+    if damage != "the ensemble is gone":  # whose number MLflow does not give twice
+        assert len(client.search_model_versions("name='tiny'")) == 2
+
+
+def test_models_are_of_the_experiment_of_their_study(judged, monkeypatch):
+    monkeypatch.chdir(judged)
+    client = MlflowClient(store())
+    own = client.get_experiment_by_name("tiny").experiment_id
+    assert not client.search_logged_models(["0"])
+    assert len(client.search_logged_models([own])) >= 2
+
+
+def test_a_study_whose_default_experiment_was_deleted_has_its_champion(with_store):
+    client = MlflowClient(store())
+    client.delete_experiment("0")
+    search(create_study("tiny", storage=None), task(), n_trials=3)
+    assert client.get_model_version_by_alias("tiny", "champion").version
