@@ -47,7 +47,7 @@ def ablate(search: Coordinator, trial: int, seeds: int) -> Ablation:
         return before
     with beside(search, ABLATION) as own:
         found = _Comparison(search, own, trial, seeds).run()
-        own.recorded &= own.tracker.attempt(lambda: own.tracker.describe(found.headline(), {}))
+        own.recorded &= own.tracker.attempt(lambda: own.tracker.describe(found.headline(), []))
         search.study.set_user_attr(ABLATION, found.plain())
     return found
 

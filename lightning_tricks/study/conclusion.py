@@ -21,7 +21,7 @@ from lightning_tricks.study.summary import Summary, summarize, summarize_verdict
 from lightning_tricks.study.trained import Trained
 from lightning_tricks.task.task import Task
 from lightning_tricks.tracking import trial_updates, view
-from lightning_tricks.tracking.format import REPORT
+from lightning_tricks.tracking.format import REPORT, Metrics, metrics_at, milliseconds, own_metrics
 from lightning_tricks.tracking.registry import BEST
 from lightning_tricks.tracking.tracker import Tracker
 
@@ -72,7 +72,8 @@ class Conclusion:
             row = verdict.rows.get(verdict.champion)
             means = {} if row is None else {"champion": row.validation, "champion_test": row.test}
             means |= {} if verdict.gain is None else {"gain": verdict.gain.interval}
-            metrics = {name: found.mean for name, found in means.items() if found is not None}
+            values = {name: found.mean for name, found in means.items() if found is not None}
+            metrics = own_metrics(0, values, milliseconds())
             links, tags = self._where_to_look(self.trained.standing), {"verdict": verdict.label}
             self._describe(summary, metrics, f"{escaped(verdict.headline())} {links}", tags)
             self.recorded &= self.tracker.attempt(lambda: self._log_report(verdict))
@@ -106,8 +107,9 @@ class Conclusion:
         self.trained.tell([*compared, *(self.history[number] for number in standing.former)])
         summary = summarize(self.study, self.task)
         if self.tracker.flush(timeout=5):
-            metrics = {} if best is None else {"best": best.value or 0.0}
-            metrics |= {} if best is None else standing.tests.get(best.number, {})
+            now = milliseconds()
+            metrics = [] if best is None else own_metrics(0, {"best": best.value or 0.0}, now)
+            metrics += [] if best is None else metrics_at(0, standing.tests.get(best.number, {}), now)
             self._describe(summary, metrics)
         return replace(summary, look=view.how_to_look(self.tracker.uri, self.tracker.link))
 
@@ -146,7 +148,7 @@ class Conclusion:
     def _describe(
         self,
         summary: Summary,
-        metrics: Mapping[str, float],
+        metrics: Metrics,
         answer: str = "",
         tags: Mapping[str, str] | None = None,
     ) -> None:

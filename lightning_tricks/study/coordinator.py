@@ -106,6 +106,8 @@ class Coordinator:
         """What MLflow lacks, and what to do; empty if it holds all of the study."""
         if self.recorded:
             return ""
+        if why := next(iter(self.tracker.writer.refused.values()), ""):
+            return f"MLflow at {self.tracker.uri} refuses some of what Optuna holds of the study: {why}"
         count = self.tracker.writer.unwritten
         return (
             f"MLflow at {self.tracker.uri} is incomplete"
@@ -291,6 +293,7 @@ class Coordinator:
         if not running.is_new(epoch):
             return running.stopped
         running.epochs.append(epoch)
+        self.tracker.renamed.note(epoch.metrics)
         self.tracker.update(running.job.number, trial_updates.epoch(epoch, milliseconds()))
         return prunes(self.study) and running.report(epoch, self.task.epochs)
 

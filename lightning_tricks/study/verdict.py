@@ -19,6 +19,7 @@ from lightning_tricks.study.comparison import Comparison
 from lightning_tricks.study.coordinator import Coordinator
 from lightning_tricks.study.finalists import by_name, finalists, full_trainings
 from lightning_tricks.study.reruns import beside, record_of
+from lightning_tricks.tracking.format import metrics_at, milliseconds
 from lightning_tricks.tracking.registry import CHAMPION as ALIAS
 
 CHOOSING = 0.4
@@ -111,8 +112,9 @@ class _Judgement:
             }
             words = escaped(verdict.headline())
             self._register(comparison, verdict)
+            metrics = metrics_at(0, means, milliseconds())
             own.recorded &= own.tracker.attempt(
-                lambda: own.tracker.describe(words, means, {"verdict": verdict.label})
+                lambda: own.tracker.describe(words, metrics, {"verdict": verdict.label})
             )
             search.study.set_user_attr(VERDICT, verdict.plain())
         return verdict

@@ -14,6 +14,7 @@ from urllib.request import urlopen
 
 import sqlalchemy
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from lightning_tricks.errors import InputError, check_url, locked, one_line
@@ -21,6 +22,15 @@ from lightning_tricks.redaction import redacted
 
 ANSWER_SECONDS = 5.0
 """A server that does not answer by then, when a study begins, is taken for none."""
+_FOR_GOOD = {
+    "BAD_REQUEST",
+    "INVALID_PARAMETER_VALUE",
+    "INVALID_STATE",
+    "MALFORMED_REQUEST",
+    "RESOURCE_ALREADY_EXISTS",
+    "RESOURCE_DOES_NOT_EXIST",
+}
+"""Errors of MLflow about what it is asked to write."""
 _DATABASES = ("postgresql", "mysql", "mssql")
 SQLITE = "sqlite:///"
 
@@ -148,6 +158,11 @@ def unreachable(uri: str, error: Exception) -> InputError:
         f"MLflow cannot be opened: {one_line(error)} (got {shown}); start the server, or give "
         "another tracking URI"
     )
+
+
+def refused_for_good(error: Exception) -> bool:
+    """Tell whether MLflow answered, and will not take the same another time either."""
+    return isinstance(error, MlflowException) and error.error_code in _FOR_GOOD
 
 
 def search_runs(client: MlflowClient, experiment_id: str, condition: str) -> Iterable[Run]:

@@ -6,6 +6,9 @@ from typing import Any
 
 from mlflow.entities import Metric
 
+from lightning_tricks.tracking.names import key_of
+
+Metrics = list[Metric]
 NAME, DESCRIPTION = "mlflow.runName", "mlflow.note.content"
 """The tags that the UI shows as a run's name and description."""
 REPORT = "report.html"
@@ -28,13 +31,18 @@ def significant(value: float) -> float:
 
 
 def metrics_at(step: int, values: Mapping[str, float], when: int) -> list[Metric]:
-    """Return the metrics of one epoch.
+    """Return the metrics of one epoch, under the names that MLflow takes.
 
     Args:
         step: the number of the epoch.
-        values: by name.
+        values: by the names that the user gave them.
         when: milliseconds since the epoch.
     """
+    return [Metric(key_of(name), significant(value), when, step) for name, value in values.items()]
+
+
+def own_metrics(step: int, values: Mapping[str, float], when: int) -> list[Metric]:
+    """Return metrics of the study's own, under names that no user's metric has in MLflow."""
     return [Metric(name, significant(value), when, step) for name, value in values.items()]
 
 

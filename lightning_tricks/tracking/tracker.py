@@ -22,8 +22,9 @@ from lightning_tricks.tracking.client import (
     one_line_errors,
     unreachable,
 )
-from lightning_tricks.tracking.format import DESCRIPTION, milliseconds, significant
+from lightning_tricks.tracking.format import DESCRIPTION
 from lightning_tricks.tracking.holdings import NUMBER, children, sweep
+from lightning_tricks.tracking.names import Renamed
 from lightning_tricks.tracking.registry import Answering, Registration
 from lightning_tricks.tracking.run_update import Status, Update
 from lightning_tricks.tracking.writer import SOURCE, Writer
@@ -54,7 +55,7 @@ class Tracker:
         guard: Callable[[], None] = lambda: None,
         kind: str = "study",
     ) -> None:
-        self.kind = kind
+        self.kind, self.renamed = kind, Renamed(warn)
         self.uri, self.name, self._warn, self._guard = redacted(uri, whole=True), name, warn, guard
         with one_line_errors(uri):
             make_database(uri)
@@ -64,7 +65,9 @@ class Tracker:
 
     def for_part(self, part: str) -> Self:
         """Return one for a part of the same study, such as its verdict."""
-        return type(self)(self.store, self.name, self._warn, self._guard, part)
+        own = type(self)(self.store, self.name, self._warn, self._guard, part)
+        own.renamed = self.renamed  # it is said once
+        return own
 
     @property
     def store(self) -> str:
@@ -112,6 +115,7 @@ class Tracker:
             )
         tags = {**tags, **SOURCE}
         self.client.log_batch(run_id, tags=[RunTag(k, v) for k, v in tags.items()])
+        self.client.log_text(run_id, tags.get("command", ""), "command.txt")
         return run_id
 
     def _exists(self, run_id: str) -> bool:
@@ -167,7 +171,7 @@ class Tracker:
         return True
 
     def describe(
-        self, markdown: str, metrics: Mapping[str, float], tags: Mapping[str, str] | None = None
+        self, markdown: str, metrics: Sequence[Metric], tags: Mapping[str, str] | None = None
     ) -> None:
         """Write the study run's description, its report, its metrics and further tags."""
         markdown = redacted(markdown)
@@ -175,10 +179,7 @@ class Tracker:
             self.client.set_tag(self.writer.run_id, name, value)
         self.client.set_tag(self.writer.run_id, DESCRIPTION, markdown)
         self.client.log_text(self.writer.run_id, markdown, "report.md")
-        now = milliseconds()
-        self.client.log_batch(
-            self.writer.run_id, metrics=[Metric(k, significant(v), now, 0) for k, v in metrics.items()]
-        )
+        self.client.log_batch(self.writer.run_id, metrics=metrics)
 
     def log_report(self, files: Mapping[str, str]) -> None:
         """Keep the files of a report beside the study's run, without passwords."""
@@ -204,7 +205,7 @@ class Tracker:
         return registry.register(self.client, wanted, files, answering)
 
     def holds(self, versions: Mapping[str, str]) -> bool:
-        """Tell whether versions of the registered model, by alias, are there with all their files."""
+        """Tell whether versions of the registered model, by alias, are whole; see `registry.holds`."""
         return registry.holds(self.client, self.name, versions)
 
     def describe_model(self, version: str, model: str, champion: str) -> None:

@@ -18,6 +18,7 @@ from lightning_tricks.tracking.format import (
     RECORD_TYPE,
     metrics_at,
     milliseconds,
+    own_metrics,
     ranking,
     run_name,
     shown,
@@ -78,7 +79,7 @@ def ended(task: Task, trial: FrozenTrial, outcome: Outcome, standing: Standing) 
     last = outcome.epochs[-1]["number"] if outcome.epochs else 0
     update = Update(
         tags={name: value for name, value in tags.items() if value},
-        metrics=metrics_at(last, numbers, end),
+        metrics=own_metrics(last, numbers, end),
         artifacts={"traceback.txt": outcome.traceback} if outcome.traceback else {},
         end=end,
         status=STATUS[trial.state.name],

@@ -16,6 +16,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.tracking import MlflowClient
 
 from lightning_tricks.errors import TakenOver, one_line
+from lightning_tricks.tracking.client import refused_for_good
 from lightning_tricks.tracking.format import NAME, run_name
 from lightning_tricks.tracking.holdings import NUMBER, PARENT, children
 from lightning_tricks.tracking.run_update import Update
@@ -59,6 +60,8 @@ class Writer:
         """The ids of the trials' runs, by number."""
         self.down = False
         """Whether the last attempt to write failed."""
+        self.refused: dict[int, str] = {}
+        """Why MLflow does not take what was to be written about some trials, by number."""
         self._pending: dict[int, Update] = {}
         self._places: dict[str, str] = {}
         self._lock = threading.Condition()
@@ -104,7 +107,7 @@ class Writer:
             self._closing = True
             self._lock.notify_all()
         self._thread.join(timeout=30)
-        return not (self.down or self._pending or self._writing)
+        return not (self.down or self._pending or self._writing or self.refused)
 
     @property
     def unwritten(self) -> int:
@@ -144,6 +147,10 @@ class Writer:
                 self._guard()
                 self._apply(number, batch[number])
             except Exception as error:
+                if refused_for_good(error):
+                    self._refuse(number, batch[number], error)
+                    del batch[number]
+                    continue
                 self._lose(error)
                 with self._lock:
                     for late, update in self._pending.items():
@@ -160,6 +167,19 @@ class Writer:
         if self.down:
             self.down = False
             self._warn(f"MLflow at {self.uri} is back")
+
+    def _refuse(self, number: int, update: Update, error: Exception) -> None:
+        """Leave out what MLflow does not take; its run says so, and how the trial ended."""
+        why = one_line(error)
+        if not self.refused:
+            self._warn(f"MLflow refuses what is written about trial {number} ({why}): it is left out")
+        self.refused.setdefault(number, why)
+        run_id = self.runs.get(number)
+        with contextlib.suppress(Exception):  # it may be the run that it does not take
+            if run_id is not None:
+                self.client.set_tag(run_id, "refused", why)
+                if update.status not in (None, "RUNNING"):
+                    self.client.set_terminated(run_id, update.status, end_time=update.end)
 
     def _lose(self, error: Exception) -> None:
         if not self.down:
