@@ -81,8 +81,8 @@ def fused(task, count):
     fuser = Fuser(task)
     jobs = [Job(number, Tricks(), number) for number in range(count)]
     took = seconds(lambda: fuser.train(jobs, lambda *unused: False, lambda *unused: None))
-    if fuser.refusal:
-        print(f"{'':9}not fused: {fuser.refusal}")
+    if why := fuser.refusals.of(task.reference()):
+        print(f"{'':9}not fused: {why}")
         return None
     return took / count
 

@@ -38,13 +38,16 @@ from lightning_tricks.study.grouping import LEARNED_A_MEMBER
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
 
-OURS = "ours (tpe)"
+OURS = "ours (tricks)"
 SAMPLERS = {
     OURS: (TrickSampler, 1000),
-    "Optuna's TPE": (lambda seed: TPESampler(seed=seed), 1000),
-    "TPE, multivariate, group": (lambda seed: TPESampler(seed=seed, multivariate=True, group=True), 40),
-    "GP": (lambda seed: GPSampler(seed=seed), 40),
-    "random": (lambda seed: RandomSampler(seed=seed), 1000),
+    "Optuna 5's TPESampler": (lambda seed: TPESampler(seed=seed), 1000),
+    "TPESampler, multivariate, group": (
+        lambda seed: TPESampler(seed=seed, multivariate=True, group=True),
+        40,
+    ),
+    "GPSampler": (lambda seed: GPSampler(seed=seed), 40),
+    "RandomSampler": (lambda seed: RandomSampler(seed=seed), 1000),
 }
 """What makes each from a seed, and the most trials that are affordable with it."""
 GROUPED = "ours, in groups"

@@ -75,7 +75,7 @@ def study(name, seed):
             **where,
         )
     verdict = summary.verdict
-    held = {trial.number: trial.user_attrs["outcome"]["record"] for trial in made.trials}
+    held = {trial.number: trial.user_attrs["tricks:outcome"]["record"] for trial in made.trials}
     record = known.task.tricks.parse(held[verdict.candidate_trial])
     sign = 1 if known.task.mode == "max" else -1
     mine, theirs = truth(known, record, seeds), truth(known, known.task.reference(), seeds)

@@ -124,7 +124,7 @@ def capacity(counts, trials):
     for count in counts:
         with tempfile.TemporaryDirectory() as folder, Capacity(folder, count).coordinator as own:
             start = time.perf_counter()
-            own.run(trials, None, "finish")
+            own.run(trials)
             seconds = time.perf_counter() - start
             reports = SimulatedPlacement.made.reports
             later = caught_up(own)
@@ -144,7 +144,7 @@ def growth(workers, trials):
         last, costs = 0, {}
         for upto in itertools.chain((50, 150), range(500, trials + 1, 500)):
             start = time.perf_counter()
-            own.run(upto, None, "finish")
+            own.run(upto)
             costs[upto] = (time.perf_counter() - start) / (upto - last)
             print(f"trials {last:5} to {upto:5}: {1000 * costs[upto]:6.1f} ms a trial", flush=True)
             last = upto

@@ -1,8 +1,14 @@
 """The one exception that means "the input was wrong", as against a defect of the program."""
 
 import re
+import traceback
+from asyncio import CancelledError
+from collections.abc import Iterator
+from contextlib import contextmanager
+from numbers import Integral
+from pathlib import Path
 
-from lightning_tricks.redaction import password_of, redacted
+from lightning_tricks.redaction import password_of, redacted, remember
 
 NAME = re.compile(r"\w[\w .-]{0,99}")
 """Names of studies: they name a folder, an experiment and a registered model as well."""
@@ -17,6 +23,10 @@ class InputError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(redacted(message))
+
+
+ENDING = (SystemExit, GeneratorExit, CancelledError)
+"""Exceptions that are no mistakes by themselves, and that no study is to end by."""
 
 
 class UnknownStudy(InputError):
@@ -60,12 +70,24 @@ def check_name(name: str) -> str:
     return name
 
 
+def whole_number(name: str, value: object, least: int) -> int:
+    """Return a whole number, NumPy's too.
+
+    Raises:
+        InputError: if it is none, or is too small.
+    """
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        raise InputError(f"{name} must be a whole number of at least {least} (got {value!r})")
+    return int(value)
+
+
 def check_url(url: str) -> None:
     """Check that the password in a URL is read as it was meant.
 
     Raises:
         InputError: if a character in it would be taken for the end of it.
     """
+    remember(url)
     ends = "/?#" if url.startswith(("http:", "https:")) else "@"
     if found := [sign for sign in password_of(url) if sign in ends or sign.isspace()]:
         raise InputError(
@@ -86,9 +108,54 @@ def one_line(error: BaseException, most: int = 200) -> str:
     return text if len(text) <= most else f"{text[:most]}…"
 
 
-def error_words(error: Exception) -> str:
+def error_words(error: BaseException) -> str:
     """Write an exception of the user's code in a line, with its kind."""
     return f"{type(error).__name__}: {one_line(error)}"
+
+
+@contextmanager
+def user_code(
+    what: str, hint: str = "", of: tuple[type[BaseException], ...] = (BaseException,)
+) -> Iterator[None]:
+    """Run what the user wrote, which may raise anything.
+
+    Args:
+        what: it did not do, with which the error begins.
+        hint: with which it ends.
+        of: kinds of exceptions.
+
+    Raises:
+        InputError: whatever was raised, `SystemExit` too.
+        KeyboardInterrupt: for Ctrl-C, to which Lightning answers with `SystemExit`.
+    """
+    try:
+        yield
+    except (InputError, KeyboardInterrupt, TakenOver):
+        raise
+    except of as error:
+        if is_interrupt(error):
+            raise KeyboardInterrupt from None
+        why = f"{error_words(error)}{_place(error)}"
+        raise InputError(f"{what}: {why}{hint and '; '}{hint}") from None
+
+
+def is_interrupt(error: BaseException | None) -> bool:
+    """Tell whether an exception comes of Ctrl-C, or of a signal to end."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "SIGTERMException":
+            return True
+        error = error.__context__
+    return False
+
+
+def _place(error: BaseException) -> str:
+    """Say where in the user's own files an exception was raised, if it was there."""
+    own = Path(__file__).parent
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.suffix == ".py" and not path.is_relative_to(own) and "site-packages" not in path.parts:
+            return f" ({path.name}, line {frame.lineno})"
+    return ""
 
 
 def damaged(what: str, why: str) -> InputError:

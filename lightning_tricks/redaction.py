@@ -5,15 +5,24 @@ stands in between. Rather a word too many is hidden than a part of a password sh
 """
 
 import re
-from urllib.parse import unquote_plus
+from urllib.parse import quote, unquote_plus
 
 _STARS = "***"
-_START = r"(?:[A-Za-z][\w+.-]*:)?//"
-_IN_TEXT = re.compile(rf"{_START}\S+")
-_WHOLE = re.compile(rf"{_START}.+", re.DOTALL)
-_PASSWORD = re.compile(rf"^({_START}[^:/]*):(.*)@", re.DOTALL)
-_CUT_OFF = re.compile(r"^(\w[\w+.-]*://[^:/\[]*):(?!\d{1,5}(?!\w)).+", re.DOTALL)
+_START = r"(?:[A-Za-z][\w+.-]*:/{1,2}|//)"
+"""Of a URL; a path that was made of one has a single slash."""
+_BARE = r"[\w.%+~-]+:(?!/)"
+"""Of a URL without its scheme: a user name."""
+_IN_TEXT = re.compile(rf"{_START}\S+|{_BARE}\S*@\S+")
+_WHOLE = re.compile(rf"{_START}.+|{_BARE}.*@.+", re.DOTALL)
+_PASSWORD = re.compile(rf"^({_START}[^:/]*|[\w.%+~-]+):(?!/{{1,2}})(.*)@", re.DOTALL)
+_TOKEN = re.compile(r"^((?!postgresql|mysql|mssql|sqlite|models)\w[\w+.-]*:/{1,2})[^/@?#]+@", re.DOTALL)
+"""A user name without a password, which is a token, but for those of databases."""
+_CUT_OFF = re.compile(r"^(\w[\w+.-]*:/{1,2}[^:/\[]*):(?!\d{1,5}(?!\w)).+", re.DOTALL)
 """A password that is followed by no host, for its URL was cut off; ports are none."""
+_SHORTEST = 4
+"""Fewer characters are not looked for by themselves: they may be part of any word."""
+_known: set[str] = set()
+"""Passwords of URLs that were given: drivers repeat them without the URL."""
 _PAIR = re.compile(r"(?<=[?&])[^&]+")
 _SECRET = re.compile(
     r"(pass|pwd|secret|token|credential|signature|(api|access|private|account)[ _-]?key"
@@ -30,7 +39,19 @@ def redacted(text: str, *, whole: bool = False) -> str:
         text: with any number of URLs, each up to the next space.
         whole: whether the text is one URL or one argument of a command, in which a space ends nothing.
     """
-    return (_WHOLE if whole else _IN_TEXT).sub(lambda found: _hide(found[0]), text)
+    shown = (_WHOLE if whole else _IN_TEXT).sub(lambda found: _hide(found[0]), text)
+    for password in sorted(_known, key=len, reverse=True):  # one may be a part of another
+        shown = shown.replace(password, _STARS)
+    return shown
+
+
+def remember(url: str) -> None:
+    """Have the password of a URL hidden wherever it is written from now on."""
+    password = password_of(url)
+    if not password and (cut := _CUT_OFF.match(url)):
+        password = url[cut.end(1) + 1 :]
+    forms = (password, unquote_plus(password), quote(password, safe=""))
+    _known.update(form for form in forms if len(form) >= _SHORTEST)
 
 
 def password_of(url: str) -> str:
@@ -42,7 +63,7 @@ def password_of(url: str) -> str:
 def _hide(url: str) -> str:
     shown, hidden = _PASSWORD.subn(rf"\1:{_STARS}@", url)
     if not hidden:
-        shown = _CUT_OFF.sub(rf"\1:{_STARS}", url)
+        shown = _CUT_OFF.sub(rf"\1:{_STARS}", _TOKEN.sub(rf"\1{_STARS}@", url))
     return _PAIR.sub(_hide_value, shown)
 
 

@@ -10,10 +10,18 @@ from optuna.trial import FrozenTrial
 
 from lightning_tricks.errors import InputError
 
-OUTCOME = "outcome"
+PREFIX = "tricks:"
+"""Begins the names of all that is kept with studies and trials, so that none of the user's is one."""
+OUTCOME = f"{PREFIX}outcome"
 """Under this name a finished trial keeps how it ended."""
 LOSS = "val/loss"
 """Under this name the metrics of an epoch hold the validation loss, whatever the task calls it."""
+
+
+def is_own(trial: FrozenTrial) -> bool:
+    """Tell whether a finished trial was trained here: a user may add others of the same parameters."""
+    return OUTCOME in trial.user_attrs
+
 
 Mode = Literal["min", "max"]
 """Whether less or more is better."""

@@ -6,7 +6,6 @@ The images come from `--data-dir` (the pickled batches of the Python version), o
 """
 
 import sys
-from typing import Annotated, Literal
 
 from lightning_tricks import main
 
@@ -22,20 +21,9 @@ def task(data_dir: str | None = None):
     """Return the task: 45,000 images to train on, 5,000 validate, 10,000 test."""
     # Here, and not above, so that a mistyped flag is told before torch is imported.
     from image_data import cifar10
-    from pydantic import Field
+    from records import Cifar10Tricks
 
-    from lightning_tricks import Choice, ImageTricks, Task
-    from lightning_tricks.tricks.augmentation import Augmentation, FlipCrop
-
-    class Cifar10Tricks(ImageTricks):
-        """Every trick of a classifier of images, and which network."""
-
-        network: Annotated[Literal["resnet18", "googlenet"], Choice("resnet18", "googlenet")] = (
-            "resnet18"
-        )
-        augmentation: Annotated[Augmentation, Choice("none", "flip_crop", "trivial", "rand")] = Field(
-            FlipCrop(), discriminator="kind"
-        )
+    from lightning_tricks import Task
 
     return Task("cifar10", cifar10(data_dir), backbone, Cifar10Tricks, epochs=30)
 

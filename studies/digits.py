@@ -16,15 +16,10 @@ def network(tricks):
 def task():
     """Return the task: 1797 images, of which a fifth each validate and test."""
     # Here, and not above, so that a mistyped flag is told before torch is imported.
-    from pydantic import Field
+    from records import DigitsTricks
     from sklearn.datasets import load_digits
 
-    from lightning_tricks import MLP, InMemoryData, Task, Tricks
-
-    class DigitsTricks(Tricks):
-        """Every trick, and the shape of the network."""
-
-        network: MLP = Field(MLP(depth=2, width=128))
+    from lightning_tricks import InMemoryData, Task
 
     data = InMemoryData.from_arrays(*load_digits(return_X_y=True), batch_size=64)
     return Task(name="digits", data=data, backbone=network, tricks=DigitsTricks, epochs=20)

@@ -7,7 +7,6 @@ The images come from `--data-dir`, from Debian's package `dataset-fashion-mnist`
 """
 
 import sys
-from typing import Annotated
 
 from lightning_tricks import InputError, main
 
@@ -28,6 +27,7 @@ def task(data_dir: str | None = None, network: str | None = None, images: str | 
 
     # Here, and not above, so that a mistyped flag is told before torch is imported.
     from image_data import fashion_mnist
+    from records import ResNetTricks
 
     from lightning_tricks import ConvNet, ImageTricks, Task, Torchvision
 
@@ -37,29 +37,9 @@ def task(data_dir: str | None = None, network: str | None = None, images: str | 
         name=f"fashion-{network or 'convnet'}",
         data=fashion_mnist(data_dir, train=int(images or 10_000)),
         backbone=lambda tricks: shape.build(inputs=(1, 28, 28), outputs=10),
-        tricks=residual_tricks() if residual else ImageTricks,
+        tricks=ResNetTricks if residual else ImageTricks,
         epochs=8,
     )
-
-
-def residual_tricks():
-    """Return the type of the records of a network with residual branches: tricks for these too."""
-    from pydantic import Field
-
-    from lightning_tricks import Choice, ImageTricks
-    from lightning_tricks.tricks import residual
-
-    class ResNetTricks(ImageTricks):
-        """Every trick of a classifier of images with residual branches."""
-
-        zero_gamma: Annotated[residual.AnyZeroGamma, Choice("none", "zero_gamma")] = Field(
-            residual.NoZeroGamma(), discriminator="kind"
-        )
-        stochastic_depth: Annotated[residual.AnyStochasticDepth, Choice("none", "linear")] = Field(
-            residual.NoStochasticDepth(), discriminator="kind"
-        )
-
-    return ResNetTricks
 
 
 if __name__ == "__main__":

@@ -16,18 +16,13 @@ def network(tricks):
 def task():
     """Return the task: 178 wines, of which a fifth each validate and test."""
     # Here, and not above, so that a mistyped flag is told before torch is imported.
-    from pydantic import Field
+    from records import TableTricks
     from sklearn.datasets import load_wine
 
-    from lightning_tricks import MLP, InMemoryData, Task, Tricks
-
-    class WineTricks(Tricks):
-        """Every trick, and the shape of the network."""
-
-        network: MLP = Field(MLP(depth=2, width=64))
+    from lightning_tricks import InMemoryData, Task
 
     data = InMemoryData.from_arrays(*load_wine(return_X_y=True), batch_size=16)
-    return Task(name="wine", data=data, backbone=network, tricks=WineTricks, epochs=20)
+    return Task(name="wine", data=data, backbone=network, tricks=TableTricks, epochs=20)
 
 
 if __name__ == "__main__":

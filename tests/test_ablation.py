@@ -35,6 +35,7 @@ from lightning_tricks.search.outcomes import (
     SEED,
     VERDICT,
     Outcome,
+    kept,
 )
 from lightning_tricks.selection.ablation import (
     Ablation,
@@ -227,8 +228,8 @@ def part():
 
 def test_a_study_with_an_ablation(study):
     summary = search(study, loud(), space=NARROW, ablate=True)
-    found = Ablation.read(study.user_attrs[ABLATION])
-    judged = Verdict.read(study.user_attrs[VERDICT])
+    found = Ablation.read(study.user_attrs[kept(ABLATION)])
+    judged = Verdict.read(study.user_attrs[kept(VERDICT)])
     assert Ablation.read(json.loads(json.dumps(found.plain()))) == found
     assert found.trial == judged.trial
     assert "Ablation of the champion's" in summary.text().replace("\n", " ")
@@ -305,13 +306,13 @@ def test_an_ablation_that_is_interrupted_goes_on_to_the_same_end(study):
 
     with pytest.raises(KeyboardInterrupt):
         ablate(study, loud(backbone), same_task=True, **options)
-    assert ABLATION not in study.user_attrs
+    assert kept(ABLATION) not in study.user_attrs
     before = {t.number: t.value for t in part().trials if t.state.is_finished()}
     assert len(before) >= 7
     found = ablate(study, loud(), same_task=True, **options)
     assert before.items() <= {t.number: t.value for t in part().trials}.items()
     assert not differences(part(), loud(), store())
-    assert Ablation.read(study.user_attrs[ABLATION]) == found
+    assert Ablation.read(study.user_attrs[kept(ABLATION)]) == found
 
 
 def test_a_champion_without_tricks_has_none_to_take_out(study):
@@ -319,7 +320,7 @@ def test_a_champion_without_tricks_has_none_to_take_out(study):
     kept = {path: value for path, value in FEW.items() if not path.startswith("normalization")}
     space = Space(Tricks).pin(kept | bare)
     search(study, loud(), space=space, ablate=True)
-    found = Ablation.read(study.user_attrs[ABLATION])
+    found = Ablation.read(study.user_attrs[kept(ABLATION)])
     assert not found.effects
     assert "no trick to take out" in found.headline()
     assert not part().trials

@@ -99,8 +99,8 @@ def test_a_data_module_may_call_its_attributes_what_it_likes():
     assert not task.tests()
     study = create_study("splits", storage=None, epochs=1)
     optimize(study, task, n_trials=1, workers="inline", progress=False)
-    assert study.user_attrs["champion"]["trial"] == 0
-    assert not any(study.user_attrs["tests"].values())
+    assert study.user_attrs["tricks:champion"]["trial"] == 0
+    assert not any(study.user_attrs["tricks:tests"].values())
 
 
 class Own(pl.LightningModule):

@@ -120,7 +120,7 @@ def test_a_journal_with_wrong_values_is_told_in_a_line(name, journal, capsys):
     Path("optuna.journal").write_text(journal)
     study = load()
     if name in WRONG_STUDY:
-        study.set_user_attr(name, WRONG_STUDY[name])
+        study.set_user_attr(f"tricks:{name}", WRONG_STUDY[name])
     else:
         outcome = study.trials[1].user_attrs[OUTCOME]
         wrong = 5 if name == "outcome" else {**outcome, name: WRONG_OUTCOME[name]}
@@ -171,14 +171,14 @@ def test_kept_weights_that_do_not_fit_are_trained_again():
     study = create_study("tiny", storage=None)
     space = Space(Tricks).pin({"normalization": "batch"})
     optimize(study, task(), n_trials=2, space=space, progress=False)
-    study.set_user_attr("champion", {**study.user_attrs["champion"], "version": "9"})
+    study.set_user_attr("tricks:champion", {**study.user_attrs["tricks:champion"], "version": "9"})
     for path in Path("checkpoints/tiny").glob("trial-*.pt"):
         torch.save({"another": torch.zeros(3)}, path)
     optimize(study, task(), n_trials=2, space=space, progress=False)
-    best = study.user_attrs["champion"]["trial"]
+    best = study.user_attrs["tricks:champion"]["trial"]
     kept = torch.load(f"checkpoints/tiny/trial-{best:05d}.pt", weights_only=True)
     assert "another" not in kept
-    assert study.user_attrs["champion"]["version"] != "9"
+    assert study.user_attrs["tricks:champion"]["version"] != "9"
 
 
 def test_a_link_that_lies_in_wait_is_not_followed():

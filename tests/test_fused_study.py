@@ -17,7 +17,7 @@ from lightning_tricks import InputError, Space, Task, Tricks, create_study, opti
 from lightning_tricks.fusion.fuser import Fuser
 from lightning_tricks.fusion.shape import shape_of
 from lightning_tricks.fusion.width import Width
-from lightning_tricks.search.outcomes import FUSE, GROUP, VERDICT, Outcome
+from lightning_tricks.search.outcomes import FUSE, GROUP, VERDICT, Outcome, kept
 from lightning_tricks.study import grouping
 from lightning_tricks.study.trial_decisions import _group
 from lightning_tricks.tracking.agreement import differences
@@ -130,7 +130,8 @@ def test_a_verdict_has_its_seeds_in_groups_and_says_the_same(monkeypatch):
         search(study, n_trials=4, finalists=1, seeds=3, fuse=fuse)
         own = optuna.load_study(study_name=f"by {fuse}.verdict", storage=study._storage)
         named = [
-            (t.user_attrs["entry"], t.user_attrs["phase"], t.user_attrs["draw"]) for t in own.trials
+            (t.user_attrs["tricks:entry"], t.user_attrs["tricks:phase"], t.user_attrs["tricks:draw"])
+            for t in own.trials
         ]
         judged[fuse] = {name: t.value for name, t in zip(named, own.trials, strict=True)}
         assert differences(own, task(), store()) == []
@@ -197,7 +198,7 @@ def taking(monkeypatch):
 
     def take(seconds):
         found = seconds if callable(seconds) else seconds.__getitem__
-        monkeypatch.setattr(Fuser, "seconds", lambda self, count: (found(count), ""))
+        monkeypatch.setattr(Fuser, "seconds", lambda self, count, record: (found(count), ""))
 
     return take
 
@@ -250,7 +251,7 @@ def test_auto_says_why_nothing_is_fused(capsys, monkeypatch):
     assert "data-dependent" in found.why
     study = create_study("tiny", storage=None)
     search(study, its_task, n_trials=2, finalists=1, seeds=3, fuse="auto", progress=True)
-    assert "trainings are done one by one: vmap" in capsys.readouterr().err
+    assert "trained one by one: vmap" in capsys.readouterr().err
 
 
 def test_auto_says_what_of_a_task_cannot_be_fused(capsys, monkeypatch):
@@ -348,9 +349,9 @@ def test_who_leaves_while_it_is_measured_loses_nothing(monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             search(study, n_trials=2, finalists=1, seeds=3, fuse="auto")
     assert FUSE not in study.user_attrs
-    monkeypatch.setattr(Fuser, "seconds", lambda self, count: (1 / count, ""))
+    monkeypatch.setattr(Fuser, "seconds", lambda self, count, record: (1 / count, ""))
     search(study, n_trials=2, finalists=1, seeds=3, fuse="auto")
-    assert VERDICT in study.user_attrs
+    assert kept(VERDICT) in study.user_attrs
 
 
 def test_trainings_with_splits_of_their_own_are_as_one_what_they_are_alone():

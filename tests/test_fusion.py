@@ -41,7 +41,7 @@ def together(task, records, seeds, **options):
     pairs = zip(records, seeds, strict=True)
     jobs = [Job(number, record, seed) for number, (record, seed) in enumerate(pairs)]
     fuser.train(jobs, lambda *unused: False, lambda job, got: results.update({job.number: got}))
-    return [results[number] for number in range(len(records))], fuser.refusal
+    return [results[number] for number in range(len(records))], fuser.refusals.of(records[0])
 
 
 def assert_same(mine, alone):
@@ -167,9 +167,10 @@ def test_what_cannot_be_fused_is_trained_alone_and_says_why_once():
     for numbers in ((0, 1), (2, 3)):
         jobs = [Job(number, Tricks(), number) for number in numbers]
         fuser.train(jobs, lambda *unused: False, lambda job, got: results.update({job.number: got}))
-    assert "data-dependent" in fuser.refusal
+    why = fuser.refusals.of(Tricks())
+    assert "data-dependent" in why
     assert [bool(results[number].trouble) for number in range(4)] == [True, False, False, False]
-    assert results[0].trouble == f"trials are trained one by one: {fuser.refusal}"
+    assert results[0].trouble == f"trials of its shape are trained one by one: {why}"
     for number, result in results.items():
         assert result.score == train(task, Tricks(), number).score
 

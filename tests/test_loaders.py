@@ -86,7 +86,7 @@ def test_a_study_takes_loaders_for_data():
     study = create_study("loaders", storage=None, epochs=2)
     optimize(study, task, n_trials=2, workers="inline", progress=False)
     assert [t.state.name for t in study.trials] == ["COMPLETE"] * 2
-    assert "test/accuracy" in study.user_attrs["tests"]["0"]
+    assert "test/accuracy" in study.user_attrs["tricks:tests"]["0"]
 
 
 def test_loaders_travel_to_workers_while_they_are_in_use():

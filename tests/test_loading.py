@@ -142,8 +142,8 @@ def test_the_record_of_a_champion_comes_back_in_another_project(with_store, monk
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
     record = record_of_champion("tiny", "sqlite:///mlflow.db", alias="best")
     best = max(study.trials, key=lambda trial: trial.value or 0.0)
-    assert record.model_dump() in [t.user_attrs["outcome"]["record"] for t in study.trials]
-    assert best.user_attrs["outcome"]["epochs"]
+    assert record.model_dump() in [t.user_attrs["tricks:outcome"]["record"] for t in study.trials]
+    assert best.user_attrs["tricks:outcome"]["epochs"]
     client = MlflowClient(store())
     run_id = client.get_model_version_by_alias("tiny", "best").run_id
     assert record_of_run(run_id, "sqlite:///mlflow.db") == record

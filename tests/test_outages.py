@@ -366,7 +366,7 @@ def test_what_an_earlier_write_left_behind_is_told_and_mended(capsys):
 
     client = MlflowClient(store())
     found = {int(r.data.tags.get("trial.number", -1)): r.info.run_id for r in client.search_runs(["1"])}
-    client.delete_run(create_study("tiny").user_attrs["mlflow_run"])
+    client.delete_run(create_study("tiny").user_attrs["tricks:mlflow_run"])
     client.delete_model_version("tiny", client.get_model_version_by_alias("tiny", "best").version)
     client.set_tag(found[2], "trial.state", "FAIL")
     code, said = check(capsys)
@@ -388,7 +388,7 @@ def test_what_an_earlier_write_left_behind_is_told_and_mended(capsys):
 
 def test_the_run_of_a_study_that_was_deleted_is_written_anew_without_orphans(capsys):
     assert tiny_study.main(tiny_study.task, ["--n-trials", "2"]) == 0
-    MlflowClient(store()).delete_run(create_study("tiny").user_attrs["mlflow_run"])
+    MlflowClient(store()).delete_run(create_study("tiny").user_attrs["tricks:mlflow_run"])
     assert tiny_study.main(tiny_study.task, ["--n-trials", "2"]) == 0
     assert_agreement(create_study("tiny"))
 

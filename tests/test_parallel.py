@@ -93,8 +93,8 @@ def test_a_verdict_on_two_workers_trains_each_seed_on_the_split_of_that_seed():
     study = create_study("whole", storage=None)
     held = optimize(study, judged, n_trials=4, finalists=2, seeds=3, workers=2, progress=False).verdict
     part = optuna.load_study(study_name="whole.verdict", storage=study._storage)
-    reports = [t for t in part.trials if t.user_attrs["phase"] == "report"]
-    assert {t.user_attrs["entry"] for t in reports} >= {"baseline", held.candidate}
+    reports = [t for t in part.trials if t.user_attrs["tricks:phase"] == "report"]
+    assert {t.user_attrs["tricks:entry"] for t in reports} >= {"baseline", held.candidate}
     for trial in reports:
         outcome = Outcome.read(trial)
         alone = train(judged.rerun(), Tricks.parse(outcome.record), outcome.seed)
@@ -157,7 +157,9 @@ def test_the_death_of_rays_own_processes_costs_a_line_and_no_trial():
 
     def trains(more_than):
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        spared = all(t.user_attrs.get("losses", 0) < 2 for t in running)  # the third would be the last
+        spared = all(
+            t.user_attrs.get("tricks:losses", 0) < 2 for t in running
+        )  # the third would be the last
         return len(finished(study)) > more_than and len(running) >= 2 and spared
 
     for name in ("raylet", "gcs_server", "ray::DashboardAge"):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lightning_tricks import InputError
 from lightning_tricks.errors import check_url, one_line
-from lightning_tricks.redaction import redacted
+from lightning_tricks.redaction import redacted, remember
 
 MARK = "s3cr3t"
 """Stands at both ends of every password: where it is not seen, nothing of the password is."""
@@ -110,3 +110,28 @@ def test_a_password_that_would_be_read_in_part_is_refused(url):
 def test_a_password_that_is_read_whole_is_taken():
     for url in ("postgresql://u:p/w:x@h", "http://u:p@w@h", "postgresql://u:p%40w@h", "sqlite:///a@b"):
         check_url(url)
+
+
+FORMS = [
+    "databricks://u:{}@host.example",
+    "http://{}@host.example/x",
+    "databricks://{}@host.example",
+    "u:{}@host.example/x",
+    "[Errno 2] No such file or directory: 'postgresql:/u:{}@host.example/x'",
+    "postgresql://u:{}",
+    "http://u:{}",
+    "cannot be opened (got postgresql:/u:{}@host.example), nor u:{}@host.example",
+]
+
+
+@given(st.sampled_from(FORMS), SPACELESS.filter(str.isprintable))
+def test_other_forms_that_errors_have_show_none(form, password):
+    text = form.format(*[quote(password, safe="")] * 2)
+    assert MARK not in redacted(text)
+    assert MARK not in one_line(OSError(text))
+
+
+@given(SPACELESS.filter(str.isprintable))
+def test_what_a_driver_repeats_of_a_url_is_hidden(password):
+    remember(f"postgresql://u:{password}")
+    assert MARK not in redacted(f"nonnumeric port: {password!r} and {quote(password, safe='')}x")

@@ -18,7 +18,7 @@ from lightning_tricks import InputError, create_study
 from lightning_tricks.report.figures import coordinates, rank_from_worst
 from lightning_tricks.report.file import write_report
 from lightning_tricks.report.importance import importances
-from lightning_tricks.search.outcomes import VERDICT, is_repeat
+from lightning_tricks.search.outcomes import VERDICT, is_repeat, kept
 from lightning_tricks.selection.result import Verdict
 from lightning_tricks.study.conclusion import report_of
 
@@ -29,7 +29,7 @@ CHROMIUM = Path("/usr/bin/chromium")
 def report(with_store):
     study = create_study("tiny", storage="optuna.journal")
     search(study, task(), n_trials=8)
-    return report_of(study, task(), Verdict.read(study.user_attrs[VERDICT]))
+    return report_of(study, task(), Verdict.read(study.user_attrs[kept(VERDICT)]))
 
 
 def test_a_report_says_what_was_found_and_how_to_find_it_again(report):
@@ -93,7 +93,7 @@ def test_a_report_is_kept_with_the_study_and_written_again_without_training(repo
     assert tiny_study.main(tiny_study.task, ["--report", "again.md"]) == 2
     assert "--report names an HTML file" in capsys.readouterr().err
     shorter = replace(tiny_study.task(), epochs=99)  # which the command need not say again
-    verdict = Verdict.read(create_study("tiny").user_attrs[VERDICT])
+    verdict = Verdict.read(create_study("tiny").user_attrs[kept(VERDICT)])
     assert report_of(create_study("tiny"), shorter, verdict).markdown() == again
 
 

@@ -8,6 +8,7 @@ import pytest
 import search
 from conftest import mlp, small_data
 from optuna.distributions import CategoricalDistribution
+from optuna.pruners import HyperbandPruner
 from optuna.samplers import RandomSampler
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
@@ -161,7 +162,7 @@ def outcomes(study):
     return [(t.number, t.state, t.params, t.value) for t in study.trials]
 
 
-@pytest.mark.parametrize(("sampler", "pruner"), [*PAIRS, ("tpe", optuna.pruners.HyperbandPruner(1, 6))])
+@pytest.mark.parametrize(("sampler", "pruner"), [*PAIRS, ("tricks", HyperbandPruner(1, 6))])
 def test_a_study_goes_on_as_if_it_had_not_been_interrupted(sampler, pruner):
     def go(storage, trials):
         options = {"epochs": 6, "storage": storage, "sampler": sampler}

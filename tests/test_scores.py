@@ -37,7 +37,7 @@ def study_of(*outcomes, direction="maximize", sampler=None):
             value=ended.score,
             params={"x": float(number), "y": float(number)},
             distributions={name: FloatDistribution(0, 100) for name in ("x", "y")},
-            user_attrs={"outcome": ended.__dict__},
+            user_attrs={"tricks:outcome": ended.__dict__},
         )
         study.add_trial(trial)
     return study
@@ -79,7 +79,7 @@ def test_a_folder_that_is_opened_again_knows_whose_weights_it_holds():
 
 
 def test_the_sampler_changes_the_same_best_trial():
-    study = study_of(*TIED, sampler=SAMPLERS["tpe"](0))
+    study = study_of(*TIED, sampler=SAMPLERS["tricks"](0))
     kept = set()
     for _ in range(12):
         trial = study.ask()

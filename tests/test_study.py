@@ -495,7 +495,7 @@ def test_a_study_of_another_program_is_refused():
         optimize(study, task(), n_trials=3)
 
 
-@pytest.mark.parametrize("name", ["tpe", "random"])
+@pytest.mark.parametrize("name", ["tricks", "tpe", "random"])
 def test_a_sampler_does_not_depend_on_how_often_it_was_made(name):
     def propose(resume):
         study = optuna.create_study(sampler=SAMPLERS[name](3))

@@ -312,8 +312,10 @@ def test_a_trial_that_was_pruned_says_why():
 
 def test_a_repeat_has_no_duration_of_its_own():
     outcome = Outcome.of(Tricks(), 0, Result("complete", [Epoch(0, 0.4, {})], seconds=3.0))
-    first = create_trial(value=0.4, user_attrs={"outcome": outcome.__dict__})
-    again = create_trial(value=0.4, user_attrs={"outcome": {**outcome.__dict__, "duplicate_of": 5}})
+    first = create_trial(value=0.4, user_attrs={"tricks:outcome": outcome.__dict__})
+    again = create_trial(
+        value=0.4, user_attrs={"tricks:outcome": {**outcome.__dict__, "duplicate_of": 5}}
+    )
     one, other = (trial_updates.whole(task(), trial, Standing(Tricks())) for trial in (first, again))
     assert "seconds" in {metric.key for metric in one.metrics}
     assert "seconds" not in {metric.key for metric in other.metrics}

@@ -37,7 +37,7 @@ from lightning_tricks import (
 )
 from lightning_tricks.data.in_memory import InMemoryData
 from lightning_tricks.module.ensemble import Ensemble
-from lightning_tricks.search.outcomes import CHAMPION, DRAW, ENTRY, PHASE, SEED, VERDICT, Outcome
+from lightning_tricks.search.outcomes import CHAMPION, DRAW, ENTRY, PHASE, SEED, VERDICT, Outcome, kept
 from lightning_tricks.selection.intervals import Interval, mean_interval
 from lightning_tricks.selection.result import Gain, Row, Verdict
 from lightning_tricks.selection.terms import Terms
@@ -180,7 +180,7 @@ def verdict_study():
 def test_a_study_with_a_verdict(study):
     summary = search(study, task())
     own = verdict_study()
-    held = Verdict.read(study.user_attrs[VERDICT])
+    held = Verdict.read(study.user_attrs[kept(VERDICT)])
     assert summary.verdict == held
     names = ["plain", "baseline", *({held.candidate} - {"plain"})]
     assert summary.header[1:] == [f"{n} (champion)" if n == held.champion else n for n in names]
@@ -264,7 +264,7 @@ def test_the_test_split_is_looked_at_by_one_verdict_and_a_later_one_says_so(stud
 
 def test_a_verdict_that_is_interrupted_goes_on_to_the_same_end(study):
     whole = search(study, task(), checkpoints="whole")
-    expected = Verdict.read(study.user_attrs[VERDICT])
+    expected = Verdict.read(study.user_attrs[kept(VERDICT)])
     Path("optuna.journal").unlink()
 
     def done():
@@ -282,7 +282,7 @@ def test_a_verdict_that_is_interrupted_goes_on_to_the_same_end(study):
     assert done() == 7
     again = search(create_study("tiny", storage="optuna.journal"), task(), same_task=True)
     assert again.rows == whole.rows
-    held = Verdict.read(create_study("tiny").user_attrs[VERDICT])
+    held = Verdict.read(create_study("tiny").user_attrs[kept(VERDICT)])
     assert held.rows == expected.rows
     assert held.champion == expected.champion
 
@@ -579,10 +579,10 @@ def test_a_champion_that_cannot_be_exported_is_registered_and_comes_back(study, 
     ensemble = load_with_tricks("models:/tiny@ensemble", Jumps(), member=1, tracking_uri=store())
     inputs = samples(4, 6)[0]
     assert back(inputs).shape == ensemble.eval()(inputs).shape == (4, 3)
-    first, before = study.user_attrs[VERDICT], len(verdict_study().trials)
+    first, before = study.user_attrs[kept(VERDICT)], len(verdict_study().trials)
     assert report_of(study, jumps, Verdict.read(first)).html()
     search(study, jumps)
-    assert study.user_attrs[VERDICT] == first  # the test split was looked at once
+    assert study.user_attrs[kept(VERDICT)] == first  # the test split was looked at once
     assert len(verdict_study().trials) == before
 
 
@@ -597,7 +597,7 @@ def test_less_is_better_where_the_task_says_so(study):
     minimal = create_study("loss", storage="optuna.journal", direction="minimize")
     chosen_task = task(name="loss", monitor="val/loss", mode="min")
     search(minimal, chosen_task)
-    held = Verdict.read(minimal.user_attrs[VERDICT])
+    held = Verdict.read(minimal.user_attrs[kept(VERDICT)])
     worse, better = (held.rows[name].test.mean for name in ("baseline", held.candidate))
     assert held.gain.interval.mean == pytest.approx(worse - better)
     assert held.gain.metric == "test/loss"

@@ -13,7 +13,7 @@ from torch import Tensor
 from lightning_tricks.data.arrays import read_split
 from lightning_tricks.data.halves import validating_samples
 from lightning_tricks.data.tensor_loader import Split, TensorLoader
-from lightning_tricks.errors import InputError, one_line
+from lightning_tricks.errors import InputError, one_line, whole_number
 
 EVALUATION_BATCH = 4096
 """Samples in a batch where no gradient is kept; fewer if they are large."""
@@ -57,8 +57,7 @@ class InMemoryData(pl.LightningDataModule):
         regression: bool = False,
     ) -> None:
         super().__init__()
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise InputError(f"batch_size must be a whole number of at least 1 (got {batch_size})")
+        batch_size = whole_number("batch_size", batch_size, 1)
         given = {"train": train, "validation": validation, "test": test}
         present = {name: split for name, split in given.items() if split is not None}
         self.splits = {name: read_split(name, split, regression) for name, split in present.items()}

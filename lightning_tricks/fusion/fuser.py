@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from lightning_tricks.data.in_memory import InMemoryData
 from lightning_tricks.errors import one_line
 from lightning_tricks.fusion.group import Group
 from lightning_tricks.fusion.member import Member
 from lightning_tricks.fusion.part import Hear, Part
+from lightning_tricks.fusion.refusals import Refusals, device_of
 from lightning_tricks.fusion.rehearsal import rehearse_batch
 from lightning_tricks.fusion.trainee import Trainee
 from lightning_tricks.fusion.unfusible import Unfusible
@@ -24,16 +24,8 @@ from lightning_tricks.trial.ddp import RankDied, Ranks
 from lightning_tricks.trial.job import Job
 from lightning_tricks.trial.repeats import tasks_of
 from lightning_tricks.trial.result import Interrupted, Result
-from lightning_tricks.trial.train import trainer_of
+from lightning_tricks.tricks.record import Tricks
 
-_OF_DATA = (
-    "train_dataloader",
-    "val_dataloader",
-    "on_before_batch_transfer",
-    "transfer_batch_to_device",
-    "on_after_batch_transfer",
-)
-"""What of InMemoryData a group does for it."""
 Tell = Callable[[Job, Result | RankDied], None]
 """Takes a trial, and what became of it; `RankDied` if a process that trained it did."""
 Learn = Callable[[Width], Any]
@@ -57,40 +49,14 @@ class Fuser:
     ) -> None:
         self.task, self.interrupted = task, interrupted
         self.ranks = Ranks(task, devices)
-        self.refusal = next(self._refusals(devices), "")
-        """Why trials are trained one by one; empty as long as they are not."""
-        self._told = False
+        self.refusals = Refusals(task, devices)
+        self._told: set[str] = set()
         self._tasks: list[Task] = []
 
     @cached_property
     def device(self) -> torch.device:
         """What trains a group."""
         return device_of(self.task)
-
-    def _refusals(self, devices: int) -> Iterator[str]:
-        """Say why trials are trained one by one."""
-        if devices > 1:
-            yield "several devices train a trial"
-        if not isinstance(self.task.data, InMemoryData):
-            yield "the data are not InMemoryData"
-        for name in _OF_DATA:
-            if getattr(type(self.task.data), name) is not getattr(InMemoryData, name):
-                yield f"the data have their own {name}"
-        if others := sorted(set(self.task.trainer) - {"accelerator"}):
-            yield f"the trainer sets {', '.join(others)}"
-        if self.task.callbacks or self.task.logger is not None:
-            yield "the task has callbacks or a logger"
-        if self.task.compiled:
-            yield "the network is compiled"
-        if self.task.channels_last:
-            yield "images are channels_last"
-        try:
-            device = self.device
-        except Exception as error:  # it is not there: a trial that is trained alone says so
-            yield one_line(error)
-        else:
-            if device.type not in ("cpu", "cuda"):
-                yield f"the device is {device}"
 
     def train(
         self,
@@ -114,26 +80,34 @@ class Fuser:
         Raises:
             Interrupted: soon after `interrupted()` becomes true.
         """
-        known, width = width, self._grown(width, len(jobs) * self.task.repeats)
+        known, width = width, self._grown(width, jobs)
         if width != known:
             learn(width)
-        size = max(width.best // self.task.repeats, 1)
+        refused = self.refusals.of(jobs[0].tricks)
+        size = len(jobs) if refused else max(width.best // self.task.repeats, 1)
         for start in range(0, len(jobs), size):
             self._train(jobs[start : start + size], hear, tell, width)
 
-    def seconds(self, count: int) -> tuple[float, str]:
+    def seconds(self, count: int, record: Tricks | None = None) -> tuple[float, str]:
         """Return the seconds that each of some trainings takes, and why they were not done as one."""
+        record = self.task.reference() if record is None else record
         fuser = Fuser(short(self.task), interrupted=self.interrupted)
-        jobs = [Job(number, self.task.reference(), number) for number in range(count)]
+        jobs = [Job(number, record, number) for number in range(count)]
         start = time.perf_counter()
         fuser.train(jobs, lambda job, epoch: False, lambda job, result: None)
-        return (time.perf_counter() - start) / count, fuser.refusal
+        return (time.perf_counter() - start) / count, fuser.refusals.of(record)
 
-    def _grown(self, width: Width, wanted: int) -> Width:
-        """Find out whether so many trainings are worth being done as one, if that is not known."""
+    def _grown(self, width: Width, jobs: Sequence[Job]) -> Width:
+        """Find out how many trainings of a shape are worth being done as one, if that is not known."""
+        wanted = len(jobs) * self.task.repeats
         if width.final or wanted == 1:
             return width
-        return width.refused(self.refusal) if self.refusal else width.grown(wanted, self.seconds)
+        if not self.refusals.of(jobs[0].tricks):
+            grown = width.grown(wanted, lambda count: self.seconds(count, jobs[0].tricks))
+            if not grown.unfit:
+                return grown
+            self.refusals.add(jobs[0].tricks, grown.why)
+        return width.refused(self.refusals.of_all) if self.refusals.of_all else width
 
     def _train(self, jobs: Sequence[Job], hear: Hear, tell: Tell, width: Width) -> None:
         """Train trials as one, or one by one if that is to be or cannot be otherwise."""
@@ -143,17 +117,20 @@ class Fuser:
             del left[job.number]
             tell(job, result)
 
-        if len(jobs) * self.task.repeats > 1 and width.best > 1 and not self.refusal:
+        if len(jobs) * self.task.repeats > 1 and width.best > 1 and not self.refusals.of(jobs[0].tricks):
             self._tasks = self._tasks or tasks_of(self.task)
             parts = [Part(job, self._tasks, hear) for job in jobs]
             for fused, whole in self._together(parts):
                 ended(fused, whole)
-        news = f"trials are trained one by one: {self.refusal}" if len(left) > 1 else ""
+        why = self.refusals.of(jobs[0].tricks) if len(left) > 1 else ""
+        which = "" if self.refusals.of_all else " of its shape"
+        news = f"trials{which} are trained one by one: {why}" if why and why not in self._told else ""
         for job in list(left.values()):
             result: Result | RankDied = self._alone(job, hear)
-            if news and isinstance(result, Result) and not self._told:
+            if news and isinstance(result, Result) and why not in self._told:
                 trouble = "; ".join(filter(None, (result.trouble, news)))
-                result, self._told = replace(result, trouble=trouble), True
+                result = replace(result, trouble=trouble)
+                self._told.add(why)
             ended(job, result)
 
     def close(self) -> None:
@@ -175,13 +152,14 @@ class Fuser:
                 members = self._members(parts)
                 if len(members) > 1:
                     yield from self._run(members)
+                    self.refusals.fused = True
         except Interrupted:
             raise
         except Exception as error:  # the networks are the user's, and vmap has limits
             if self.interrupted():
                 raise Interrupted from None
             if not isinstance(error, torch.OutOfMemoryError):
-                self.refusal = one_line(error)
+                self.refusals.add(parts[0].job.tricks, one_line(error))
                 return
         else:
             return
@@ -225,13 +203,3 @@ class Fuser:
         for some in (left[:half], left[half:]):
             if some and len(left) > 1:
                 yield from self._together(some)
-
-
-def device_of(task: Task) -> torch.device:
-    """Return the device that Lightning trains a trial of a task on.
-
-    Raises:
-        MisconfigurationException: if it is not there.
-    """
-    with quiet():
-        return trainer_of(task).strategy.root_device

@@ -26,7 +26,7 @@ class Part:
         self.job, self._tasks, self._hear = job, tasks, hear
         self.trainees = [
             Trainee(
-                task.of_seed(seed_of(job.seed, number)),
+                task.of_seed(seed_of(job.seed, number)).of_record(job.tricks),
                 job.tricks,
                 seed_of(job.seed, number),
                 partial(self._reported, number),

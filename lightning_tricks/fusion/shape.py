@@ -5,8 +5,8 @@ from typing import Any
 
 from lightning_tricks.tricks.record import Tricks
 
-_WHOLE = ("normalization", "transfer")
-"""The stages whose numbers are the network's structure too."""
+_WHOLE = ("batch", "normalization", "transfer")
+"""The stages whose numbers are the structure of the network, or of a batch, too."""
 _KINDS = ("scaling", "dropout", "stochastic_depth", "sharpness")
 """The stages whose kind puts layers into the network, or a second pass into a step."""
 

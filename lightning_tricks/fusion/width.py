@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Literal, Self
 
 from pydantic import PositiveInt
@@ -39,6 +40,8 @@ class Width:
     """Why there are no more."""
     seconds: float | None = None
     """What each took; None if nothing was measured."""
+    unfit: bool = False
+    """Whether they could not be done as one at all."""
 
     @classmethod
     def of(cls, fuse: Fuse) -> Self:
@@ -49,10 +52,10 @@ class Width:
         """
         if fuse == "auto":
             return cls()
-        best = 1 if fuse == "off" else fuse
-        if not (isinstance(best, int) and 1 <= best <= ALL):
+        best: object = 1 if fuse == "off" else fuse
+        if not (isinstance(best, Integral) and 1 <= int(best) <= ALL):
             raise InputError(f"fuse must be auto, off or a whole number from 1 to 10⁹ (got {fuse!r})")
-        return cls(best, final=True)
+        return cls(int(best), final=True)
 
     @property
     def alone(self) -> bool:
@@ -82,7 +85,7 @@ class Width:
         if not why and each > seconds:
             each = min(each, measure(2 * self.best)[0])
         if why or each > seconds:
-            return replace(self, final=True, why=why or self.why, seconds=seconds)
+            return replace(self, final=True, why=why or self.why, seconds=seconds, unfit=bool(why))
         return replace(self, best=2 * self.best, seconds=each)
 
 

@@ -21,7 +21,8 @@ from lightning_tricks.surgery.batch_norm import TrainingBatches
 from lightning_tricks.surgery.torch_internals import foreach_norm
 from lightning_tricks.surgery.watch import anatomy_of
 from lightning_tricks.tricks.optimizers.own import OwnOptimizer
-from lightning_tricks.tricks.record import Tricks, type_name
+from lightning_tricks.tricks.record import Tricks
+from lightning_tricks.tricks.record_types import type_name
 
 if TYPE_CHECKING:
     _Module = pl.LightningModule

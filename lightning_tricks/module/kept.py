@@ -23,7 +23,8 @@ from lightning_tricks.module.hooks import SAVED, TricksHooks
 from lightning_tricks.module.tricks_module import TricksModule
 from lightning_tricks.surgery.anatomy import Anatomy
 from lightning_tricks.surgery.replace import load_state
-from lightning_tricks.tricks.record import ModuleTricks, Tricks, record_of, type_name
+from lightning_tricks.tricks.record import ModuleTricks, Tricks
+from lightning_tricks.tricks.record_types import record_of, type_name
 
 RECORD = "tricks.json"
 """Name of the file with the record."""

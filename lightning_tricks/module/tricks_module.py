@@ -18,7 +18,8 @@ from lightning_tricks.scores import Mode
 from lightning_tricks.surgery.anatomy import Anatomy, describe
 from lightning_tricks.surgery.unfit import check_fit
 from lightning_tricks.surgery.watch import anatomy_of
-from lightning_tricks.tricks.record import Tricks, record_of, type_name
+from lightning_tricks.tricks.record import Tricks
+from lightning_tricks.tricks.record_types import record_of, type_name
 from lightning_tricks.tricks.scaling import Cast, takes_tokens
 from lightning_tricks.tricks.targets import probabilities
 

@@ -17,6 +17,7 @@ from lightning_tricks.report.importance import ENOUGH, importances
 from lightning_tricks.report.scores import scores
 from lightning_tricks.report.worth import worth
 from lightning_tricks.search.outcomes import FUSE, IDENTITY, Outcome, is_repeat
+from lightning_tricks.search.studies import finished
 from lightning_tricks.selection.ablation import Ablation
 from lightning_tricks.selection.result import Verdict
 from lightning_tricks.task.task import Task
@@ -63,7 +64,7 @@ class Report:
         self.verdict, self.commands, self.ablation = verdict, commands, ablation
         self.epochs = search.user_attrs.get(IDENTITY, {}).get("epochs", task.epochs)
         """Of the study: a report asked for later need not say them again."""
-        self.trials = [t for t in search.get_trials(deepcopy=False) if t.state.is_finished()]
+        self.trials = finished(search)
         self.record = self._record_of(verdict.trial)
 
     def _record_of(self, number: int) -> Tricks:

@@ -1,5 +1,7 @@
 """Pruning in anyone's own Optuna objective with anyone's own Lightning Trainer."""
 
+from typing import Any
+
 import optuna
 import pytorch_lightning as pl
 
@@ -26,15 +28,23 @@ class PruningCallback(pl.Callback):
         self.validations = 0
         self.pruned = False
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps: a fit that goes on from it goes on counting."""
+        return {"validations": self.validations}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from what a checkpoint kept."""
+        self.validations = state_dict["validations"]
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         del pl_module
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         prune = False
+        step, self.validations = self.validations, self.validations + 1  # before a checkpoint is written
         if trainer.is_global_zero:
-            self.trial.report(monitored(trainer, self.monitor), self.validations)
+            self.trial.report(monitored(trainer, self.monitor), step)
             prune = self.trial.should_prune()
-        self.validations += 1
         if trainer.strategy.broadcast(prune):  # all processes stop together, or none
             self.pruned = trainer.should_stop = True
 

@@ -6,10 +6,11 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial
 
+from lightning_tricks.scores import PREFIX
 from lightning_tricks.space.space import Space
 from lightning_tricks.tricks.record import Tricks
 
-RECORD = "record"
+RECORD = f"{PREFIX}record"
 """Name under which such a trial holds its record."""
 
 

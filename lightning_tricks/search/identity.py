@@ -1,11 +1,14 @@
 """A study's identity: what must be the same for two trials to be comparable."""
 
 import json
+import warnings
 from typing import Any
 
 import optuna
+from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.errors import InputError
+from lightning_tricks.search.dashboard import name_score
 from lightning_tricks.search.outcomes import IDENTITY
 from lightning_tricks.space.space import Space
 from lightning_tricks.task.task import Task
@@ -31,6 +34,7 @@ def claim(
     mine = check(study, task, space, seed, same_task)
     if study.user_attrs.get(IDENTITY) != mine:
         study.set_user_attr(IDENTITY, mine)
+    name_score(study, task.monitor)
 
 
 def check(
@@ -59,18 +63,38 @@ def check(
     mine: dict[str, Any] = json.loads(json.dumps({**identity, FINGERPRINT: task.fingerprint}))
     theirs = study.user_attrs.get(IDENTITY)
     if theirs is None:
-        _check_empty(study)
+        _check_others(study, space)
     else:
         _compare(study.study_name, theirs, mine, same_task)
     return mine
 
 
-def _check_empty(study: optuna.Study) -> None:
-    if count := len(study.get_trials(deepcopy=False)):
+def _check_others(study: optuna.Study, space: Space[Any]) -> None:
+    """Check that what a study holds before its first trial is here to stay: trials of the same space.
+
+    Those that wait are trained; those that are finished tell the sampler what they scored.
+    """
+    trials = study.get_trials(deepcopy=False)
+    others = [t for t in trials if t.state != TrialState.WAITING and not _fits(t, space)]
+    if others:
         raise InputError(
-            f"study {study.study_name!r} holds {count} trials of another program; "
-            "choose another --study-name"
+            f"study {study.study_name!r} holds {len(others)} trials of another program, such as trial "
+            f"{others[0].number}; choose another --study-name"
         )
+
+
+def _fits(trial: FrozenTrial, space: Space[Any]) -> bool:
+    """Tell whether the parameters of a finished trial are those of a record of a space."""
+    if not trial.state.is_finished():
+        return False
+    drawn: Any = optuna.trial.FixedTrial(trial.params)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # about values out of range
+            space.suggest(drawn)
+    except Exception:  # a name that is missing, or a value that is none of the space
+        return False
+    return set(drawn.params) == set(trial.params)
 
 
 def _compare(name: str, theirs: dict[str, Any], mine: dict[str, Any], same_task: bool) -> None:

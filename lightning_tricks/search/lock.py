@@ -20,13 +20,14 @@ import optuna
 from filelock import FileLock, Timeout
 
 from lightning_tricks.errors import InputError, TakenOver, shown
+from lightning_tricks.scores import PREFIX
 from lightning_tricks.search.optuna_internals import user_attrs_of
 
 BEAT_SECONDS = 10.0
 """How often the holder counts on."""
 WATCH_SECONDS = 30.0
 """A beat of another machine that stands still for so long is that of a program that died."""
-LOCK = "lock"
+LOCK = f"{PREFIX}lock"
 
 
 @contextmanager

@@ -17,21 +17,28 @@ from typing_extensions import TypedDict
 from lightning_tricks import scores
 from lightning_tricks.errors import damaged, shown
 from lightning_tricks.fusion.width import Width
-from lightning_tricks.scores import Mode
+from lightning_tricks.scores import PREFIX, Mode
 from lightning_tricks.trial.result import Epoch, Result
 from lightning_tricks.tricks.record import Tricks
 
-IDENTITY, OUTCOME, ROLE = "identity", scores.OUTCOME, "role"
-LOSSES, STOP_AT = "losses", "stop_at"
-GROUP = "group"
+
+def kept(name: str) -> str:
+    """Return the name under which something is kept with a study or a trial."""
+    return f"{PREFIX}{name}"
+
+
+OUTCOME = scores.OUTCOME
+IDENTITY, ROLE = kept("identity"), kept("role")
+LOSSES, STOP_AT = kept("losses"), kept("stop_at")
+GROUP = kept("group")
 """What a trial that was drawn for a group holds: the number of its first, and how many there are."""
-BASELINE, TESTS = "baseline", "tests"
+BASELINE, TESTS = kept("baseline"), kept("tests")
 REFERENCES = ("yours", "baseline", "plain")
 """Roles of the trials that come first: the user's LightningModule as it is, and two recipes."""
-CHAMPION, MLFLOW_RUN = "champion", "mlflow_run"
+CHAMPION, MLFLOW_RUN = kept("champion"), kept("mlflow_run")
 ENSEMBLE = "ensemble"
 """Alias of the champion's models of several seeds, together."""
-SEED, ENTRY, PHASE, DRAW = "seed", "entry", "phase", "draw"
+SEED, ENTRY, PHASE, DRAW = kept("seed"), kept("entry"), kept("phase"), kept("draw")
 """What a trial of a part holds: its seed, of which record it is, what for, and the how many-th."""
 SELECTION, REPORT = "selection", "report"
 """What a verdict's trials are for: to choose, and to say how good what was chosen is."""
@@ -40,9 +47,9 @@ RATES, COMPARISON = "rates", "comparison"
 VERDICT, ABLATION = "verdict", "ablation"
 PARTS = (VERDICT, ABLATION)
 """What follows a search: each is a study beside it, and what it found is kept with the search."""
-PART_OF, PART_RUNS = "part_of", "part_runs"
+PART_OF, PART_RUNS = kept("part_of"), kept("part_runs")
 """What a part holds: whose it is; and a search, of its parts: their runs in MLflow."""
-COMMANDS, FUSE = "commands", "width"
+COMMANDS, FUSE = kept("commands"), kept("width")
 """That made the study, in their order, and how many trainings it does as one, if that was measured."""
 STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
@@ -141,8 +148,8 @@ _KEPT: dict[str, TypeAdapter[Any]] = {
     PART_RUNS: TypeAdapter(dict[str, str]),
     COMMANDS: TypeAdapter(list[str]),
     FUSE: TypeAdapter(Width),
-    VERDICT: TypeAdapter(dict[str, Any]),
-    ABLATION: TypeAdapter(dict[str, Any]),
+    kept(VERDICT): TypeAdapter(dict[str, Any]),
+    kept(ABLATION): TypeAdapter(dict[str, Any]),
 }
 _OUTCOME: TypeAdapter[Outcome] = TypeAdapter(Outcome)
 
@@ -155,7 +162,11 @@ def inspect(study: optuna.Study) -> None:
     """
     for name, kind in _KEPT.items():
         if name in study.user_attrs:
-            _check_kept(kind, study.user_attrs[name], f"{name} of study {study.study_name!r}")
+            _check_kept(
+                kind,
+                study.user_attrs[name],
+                f"{name.removeprefix(PREFIX)} of study {study.study_name!r}",
+            )
     for trial in study.get_trials(deepcopy=False):
         if OUTCOME in trial.user_attrs:
             _check_kept(_OUTCOME, trial.user_attrs[OUTCOME], f"outcome of trial {trial.number}")

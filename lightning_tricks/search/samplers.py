@@ -309,8 +309,13 @@ def _random(seed: int) -> BaseSampler:
     return optuna.samplers.RandomSampler(seed=seed)
 
 
+def _tpe(seed: int) -> BaseSampler:
+    return TPESampler(seed=seed)
+
+
 SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
-    "tpe": TrickSampler,
+    "tricks": TrickSampler,
+    "tpe": partial(SeededSampler, _tpe),
     "random": partial(SeededSampler, _random),
     "gp": partial(SeededSampler, _gp),
 }

@@ -19,6 +19,7 @@ from lightning_tricks.search.outcomes import (
     TESTS,
     VERDICT,
     Outcome,
+    kept,
 )
 from lightning_tricks.selection.ablation import Ablation
 from lightning_tricks.selection.result import Verdict
@@ -85,13 +86,13 @@ class Standing:
 
 def verdict_of(study: optuna.Study) -> Verdict | None:
     """Return the verdict that a study holds; None if it has none."""
-    data = study.user_attrs.get(VERDICT)
+    data = study.user_attrs.get(kept(VERDICT))
     return None if data is None else Verdict.read(data)
 
 
 def ablation_of(study: optuna.Study) -> Ablation | None:
     """Return the ablation that a study holds; None if it has none."""
-    data = study.user_attrs.get(ABLATION)
+    data = study.user_attrs.get(kept(ABLATION))
     return None if data is None else Ablation.read(data)
 
 

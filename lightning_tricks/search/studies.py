@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import Literal
 
 import optuna
+from optuna.exceptions import StorageInternalError
+from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, JournalStorage, get_storage
 from optuna.storages.journal import JournalFileSymlinkLock
 from optuna.trial import FrozenTrial
+from sqlalchemy.exc import SQLAlchemyError
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random
 
-from lightning_tricks.errors import InputError, UnknownStudy, check_url, locked, one_line
+from lightning_tricks.errors import InputError, UnknownStudy, check_name, check_url, locked, one_line
 from lightning_tricks.redaction import redacted
+from lightning_tricks.scores import is_own
 from lightning_tricks.search.journal import (
     LOCK_SECONDS,
     Journal,
@@ -25,6 +30,9 @@ from lightning_tricks.search.journal import (
 from lightning_tricks.search.pruners import PRUNERS
 from lightning_tricks.search.samplers import SAMPLERS
 from lightning_tricks.search.storage import CONNECT_SECONDS
+
+MOST_ATTEMPTS = 10
+"""To open a new database whose tables another program makes."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,7 @@ def create_study(
     direction: Literal["minimize", "maximize"] = "maximize",
     epochs: int = 20,
     storage: str | Path | BaseStorage | None = "optuna.journal",
-    sampler: str = "tpe",
+    sampler: str | BaseSampler = "tricks",
     pruner: str = "median",
     seed: int = 0,
 ) -> optuna.Study:
@@ -52,22 +60,23 @@ def create_study(
         direction: `maximize` or `minimize`.
         epochs: the full budget of a trial, to which the pruner is fitted.
         storage: the path of a journal file, an Optuna URL, a storage, or None for memory.
-        sampler: one of `SAMPLERS`.
+        sampler: `tricks`, this package's own; `tpe`, `gp` or `random`, Optuna's; or any sampler object.
         pruner: one of `PRUNERS`.
         seed: of the sampler.
 
     Raises:
         InputError: if the storage cannot be opened or a name is not known.
     """
+    check_name(name)
     for what, given, known in (("sampler", sampler, SAMPLERS), ("pruner", pruner, PRUNERS)):
-        if given not in known:
+        if not isinstance(given, BaseSampler) and given not in known:
             raise InputError(f"{what} must be one of {sorted(known)} (got {given!r})")
     try:
         return optuna.create_study(
             study_name=name,
-            storage=None if storage is None else _storage(storage),
+            storage=None if storage is None else _opened(storage),
             direction=direction,
-            sampler=SAMPLERS[sampler](seed),
+            sampler=sampler if isinstance(sampler, BaseSampler) else SAMPLERS[sampler](seed),
             pruner=PRUNERS[pruner](epochs),
             load_if_exists=True,
         )
@@ -88,7 +97,7 @@ def load_study(name: str, storage: str | Path | BaseStorage) -> optuna.Study:
     if file is not None and not file.exists():
         raise InputError(f"there is no storage at {str(storage)!r}")
     try:
-        opened = get_storage(_storage(storage))
+        opened = _opened(storage)
         if name in (study.study_name for study in opened.get_all_studies()):
             return optuna.load_study(study_name=name, storage=opened)
     except InputError:
@@ -105,7 +114,7 @@ def storage_file(storage: str | Path) -> Path | None:
         InputError: if it is a SQLite database in memory: each thread would have its own.
     """
     if not re.match(r"\w+(\+\w+)?://", str(storage)):
-        return Path(storage).absolute()
+        return Path(storage).expanduser().absolute()
     backend, _, place = str(storage).partition("://")
     if backend.partition("+")[0] != "sqlite":
         return None
@@ -118,6 +127,28 @@ def storage_file(storage: str | Path) -> Path | None:
     return Path(file).absolute()
 
 
+def _opened(storage: str | Path | BaseStorage) -> BaseStorage:
+    """Open a storage; another program may make the tables of a new database in the same moment."""
+    found = _storage(storage)
+    for attempt in Retrying(
+        retry=retry_if_exception(_made_by_another),
+        stop=stop_after_attempt(MOST_ATTEMPTS),
+        wait=wait_random(0.2, 1.0),
+        reraise=True,
+    ):
+        with attempt:
+            opened = get_storage(found)
+    return opened
+
+
+def _made_by_another(error: BaseException) -> bool:
+    """Tell whether a table, or a row of one, was there before it could be made."""
+    if isinstance(error, StorageInternalError) and error.__cause__ is not None:
+        error = error.__cause__
+    text = str(error).lower()
+    return isinstance(error, SQLAlchemyError) and ("already exists" in text or "unique" in text)
+
+
 def _storage(storage: str | Path | BaseStorage) -> BaseStorage | str:
     if isinstance(storage, BaseStorage):
         return storage
@@ -126,7 +157,7 @@ def _storage(storage: str | Path | BaseStorage) -> BaseStorage | str:
         storage_file(storage)
         os.environ.setdefault("PGCONNECT_TIMEOUT", CONNECT_SECONDS)
         return storage
-    path = Path(storage)
+    path = Path(storage).expanduser()
     if not path.parent.is_dir() or (path.exists() and not path.is_file()) or not str(storage):
         raise InputError(
             f"the storage {str(storage)!r} cannot be opened: it must be the path of a journal file "
@@ -151,8 +182,8 @@ def unannounced() -> Iterator[None]:
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
-    """Return the trials that ended, in whatever state, by number."""
-    return [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
+    """Return the trials that were trained and ended, in whatever state, by number."""
+    return [t for t in study.get_trials(deepcopy=False) if t.state.is_finished() and is_own(t)]
 
 
 def _unopened(storage: object, error: Exception) -> InputError:

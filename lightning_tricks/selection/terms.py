@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from lightning_tricks.errors import InputError
+from lightning_tricks.errors import InputError, whole_number
 
 FEWEST = 3
 """Fewest seeds that say anything of a spread."""
@@ -36,10 +36,8 @@ class Terms:
 
     def __post_init__(self) -> None:
         for name, least in {"finalists": 0, "seeds": FEWEST, "budget": 0}.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                shown = "verdict_budget" if name == "budget" else name
-                raise InputError(f"{shown} must be a whole number of at least {least} (got {value!r})")
+            shown = "verdict_budget" if name == "budget" else name
+            object.__setattr__(self, name, whole_number(shown, getattr(self, name), least))
         if self.budget and not self.finalists:
             raise InputError("a verdict's budget wants a verdict: leave finalists above 0")
         margin = self.margin

@@ -1,5 +1,6 @@
 """Small YAML files of plain data, read strictly: what is ambiguous or without end is an error."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from lightning_tricks.errors import InputError, one_line, shown
 MOST_BYTES = 50_000
 """The parser takes a second for so many; what a person writes has a hundredth of them."""
 MOST_DEEP = 20
+_SIXTIES = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
 
 
 def read_yaml(path: str | Path) -> Any:
@@ -35,9 +37,12 @@ def read_yaml(path: str | Path) -> Any:
 
 
 def _text(path: str | Path) -> str:
+    file = Path(path).expanduser()
     try:
-        with Path(path).open("rb") as file:
-            content = file.read(MOST_BYTES + 1)  # of what may be a device without end
+        if file.exists() and not file.is_file():  # one that others write to would be waited for
+            raise ValueError("it is no file")
+        with file.open("rb") as opened:
+            content = opened.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
             raise ValueError(f"it holds more than {MOST_BYTES} bytes")
         return content.decode("utf-8")
@@ -51,6 +56,10 @@ def _check_events(text: str) -> None:
     for event in yaml.parse(text, yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
             raise InputError(f"aliases are not taken; write out what *{event.anchor} stands for")
+        if isinstance(event, yaml.ScalarEvent) and not event.style and _SIXTIES.fullmatch(event.value):
+            raise InputError(
+                f"{event.value} is a number to the base of 60 in YAML: write it in quotes, or otherwise"
+            )
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > MOST_DEEP:

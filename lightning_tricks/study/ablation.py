@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.scores import rank_of
-from lightning_tricks.search.outcomes import ABLATION, COMPARISON, ENTRY, RATES, Outcome
+from lightning_tricks.search.outcomes import ABLATION, COMPARISON, ENTRY, RATES, Outcome, kept
 from lightning_tricks.search.standing import ablation_of
 from lightning_tricks.selection.ablation import (
     Ablation,
@@ -48,7 +48,7 @@ def ablate(search: Coordinator, trial: int, seeds: int) -> Ablation:
     with beside(search, ABLATION) as own:
         found = _Comparison(search, own, trial, seeds).run()
         own.recorded &= own.tracker.attempt(lambda: own.tracker.describe(found.headline(), []))
-        search.study.set_user_attr(ABLATION, found.plain())
+        search.study.set_user_attr(kept(ABLATION), found.plain())
     return found
 
 

@@ -13,7 +13,15 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
-from lightning_tricks.errors import InputError, TakenOver, Unfinished, check_name, quoted
+from lightning_tricks.errors import (
+    ENDING,
+    InputError,
+    TakenOver,
+    Unfinished,
+    check_name,
+    quoted,
+    user_code,
+)
 from lightning_tricks.redaction import redacted
 from lightning_tricks.search.choices import PRUNERS, SAMPLERS
 
@@ -113,7 +121,8 @@ def main(
 
         from lightning_tricks.study.program import run
 
-        return run(given, partial(make_task, **{name: getattr(given, name) for name in own}))
+        with user_code("your code ended the study", of=ENDING):
+            return run(given, partial(make_task, **{name: getattr(given, name) for name in own}))
     except InputError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
@@ -142,7 +151,7 @@ def _parser(n_trials: int, finalists: int, repeats: int | None = None) -> _Parse
     add("--study-name", type=_name, help="of the study (default: the task's name)")
     add("--storage", default="optuna.journal", help="path of a journal file, or an Optuna URL")
     add("--tracking-uri", default="sqlite:///mlflow.db", help="anything MLflow takes")
-    add("--sampler", choices=SAMPLERS, default="tpe", help="what proposes records")
+    add("--sampler", choices=SAMPLERS, default="tricks", help="what proposes records")
     add("--pruner", choices=PRUNERS, default="median", help="what stops hopeless trials")
     add("--repeats", type=_repeats, default=repeats or "auto", help="trainings of a trial, or auto")
     add("--seed", type=_seed, default=0, help="same seed, same trials")

@@ -10,6 +10,7 @@ from lightning_tricks.errors import one_line
 from lightning_tricks.markdown import escaped
 from lightning_tricks.report.page import Report
 from lightning_tricks.search import outcomes
+from lightning_tricks.search.dashboard import keep_report, note
 from lightning_tricks.search.optuna_internals import storage_of
 from lightning_tricks.search.standing import Standing, ablation_of, remember_champion
 from lightning_tricks.selection.result import Verdict
@@ -31,7 +32,7 @@ def report_of(study: optuna.Study, task: Task, verdict: Verdict) -> Report:
     reruns = [
         trial
         for part in outcomes.PARTS
-        if part in study.user_attrs
+        if outcomes.kept(part) in study.user_attrs
         for trial in optuna.load_study(
             study_name=outcomes.part_name(study.study_name, part), storage=storage_of(study)
         ).get_trials(deepcopy=False)
@@ -90,6 +91,7 @@ class Conclusion:
 
     def _log_report(self, verdict: Verdict) -> None:
         report = report_of(self.study, self.task, verdict)
+        keep_report(self.study, self.trained.folder.path, report.html())
         files = {REPORT: report.html(), "report.md": report.markdown(), **report.images()}
         self.tracker.log_report(files)
 
@@ -159,3 +161,4 @@ class Conclusion:
             f"Reproduce it with {', then '.join(f'`{command}`' for command in commands_of(self.study))}."
         )
         self.recorded &= self.tracker.attempt(lambda: self.tracker.describe(text.strip(), metrics, tags))
+        note(self.study, text.strip())

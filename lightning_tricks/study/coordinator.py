@@ -3,19 +3,18 @@
 Jobs go out to workers, events come back; a stop is an answer to one.
 """
 
-import math
 import statistics
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_tricks.errors import InputError, one_line
+from lightning_tricks.errors import InputError, one_line, user_code
 from lightning_tricks.search import outcomes
+from lightning_tricks.search.dashboard import note
 from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.pruners import prunes
 from lightning_tricks.search.standing import Standing, known_runs
@@ -47,8 +46,6 @@ MOST_REPEATS = 20
 WAIT_SECONDS = 0.5
 """How often it is looked whether the user wants to leave or time is up."""
 
-AtTimeout = Literal["finish", "requeue"]
-
 
 class Coordinator:
     """One run of a study, from taking it up to its conclusion."""
@@ -77,6 +74,8 @@ class Coordinator:
         """Whether a sampler draws the trials: those of a verdict and an ablation are given."""
         self.grouping = Grouping(study, task, placement.width, progress, planned=self.searches)
         self.proposals = Proposals(study, space, seed, folder, self.history, self.grouping, self._repeat)
+        self.callbacks: Sequence[Callable[[optuna.Study, FrozenTrial], None]] = ()
+        """Are called after each trial of the search, as Optuna does."""
         self.recorded = True
         """Whether MLflow holds all of the study; certain once this is left."""
 
@@ -87,7 +86,7 @@ class Coordinator:
             self.history.add(trial)
         self.folder.remove_checkpoints(except_of=left_over)
         self.folder.rank(*outcomes.with_weights(self.history))
-        if not self.history and not left_over and self.searches:
+        if outcomes.BASELINE not in self.study.user_attrs and self.searches:
             self._begin()
         self.standing = Standing.read(self.study, self.task)
         """As it was at the start: what changes it comes after the last trial."""
@@ -115,21 +114,12 @@ class Coordinator:
             "once MLflow is up, run the same command again to write what is missing"
         )
 
-    def run(
-        self,
-        n_trials: int,
-        timeout: float | None,
-        at_timeout: AtTimeout,
-        *,
-        keep_workers: bool = False,
-    ) -> None:
+    def run(self, n_trials: int, *, keep_workers: bool = False) -> None:
         """Finish trials until there are enough, time is up or the user wants to leave.
 
         Args:
             n_trials: finished trials in the study at the end; those that repeat an earlier record do
                 not count, for the sampler is asked again.
-            timeout: seconds after which no trial begins.
-            at_timeout: what becomes of those that are under way then.
             keep_workers: whether the workers stay, for a further call.
 
         Raises:
@@ -137,19 +127,17 @@ class Coordinator:
             Unfinished: if Ray died, and cannot be had again.
             KeyboardInterrupt: if the user asked for it.
         """
-        deadline = math.inf if timeout is None else time.monotonic() + timeout
-
-        def late() -> bool:
-            return time.monotonic() >= deadline
 
         def interrupted() -> bool:
-            return self.signals.leaving or (at_timeout == "requeue" and late())
+            return self.signals.interrupting
 
         with self.signals.handled(self.progress.print):
             if self.history.counted < n_trials and self.workers is None:
                 self.workers = self.placement.create(self.task, interrupted, self.progress.warn)
             while not interrupted():
-                wanted = 0 if late() or self.signals.stopping else n_trials - self.history.counted
+                wanted = (
+                    0 if self.signals.late or self.signals.stopping else n_trials - self.history.counted
+                )
                 if self._exhausted:
                     wanted = min(wanted, len(self.proposals.open))
                 if not self._advance(wanted):
@@ -157,9 +145,14 @@ class Coordinator:
             if not keep_workers or self.proposals.open:
                 self._close_workers()
             if self.history.counted < n_trials and self._exhausted:
-                self.progress.print("the sampler has no more to propose that was not tried")
-            elif self.history.counted < n_trials and late():
-                self.progress.print(f"time is up after {timeout:g} s")
+                tried = self.history.repeats_in_a_row >= MOST_REPEATS
+                self.progress.print(
+                    "the sampler has no more to propose that was not tried"
+                    if tried
+                    else "the search was ended by its sampler, or by a callback"
+                )
+            elif self.history.counted < n_trials and self.signals.late and self.searches:
+                self.progress.print("time is up: the same command goes on")
 
     def conclude(self, verdict: Verdict | None = None) -> Summary:
         """Register the champion, describe the study in MLflow and return what it found.
@@ -341,6 +334,15 @@ class Coordinator:
         self.folder.remove_checkpoint(trial.number)
         self.tracker.update(trial.number, trial_updates.ended(self.task, ended, outcome, self.standing))
         self._show(ended, outcome)
+        if self.searches:
+            note(trial, trial_updates.story(self.task, ended, outcome, self.standing))
+            self._call_back(ended)
+
+    def _call_back(self, ended: FrozenTrial) -> None:
+        """Call what the user gave to be called after each trial."""
+        for callback in self.callbacks:
+            with user_code("a callback of the study fails"):
+                callback(self.study, ended)
 
     def _show(self, trial: FrozenTrial, outcome: Outcome) -> None:
         repeated = outcome.duplicate_of is not None

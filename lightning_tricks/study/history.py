@@ -26,6 +26,8 @@ class History:
         """How many of the last ones did nothing but that."""
         self._mode = mode
         self._trials: dict[int, FrozenTrial] = {}
+        self._scored = False
+        """Whether any trial has a score."""
         self._first: dict[str, int] = {}
         """The number of the first trial that did not fail, by the key of its record."""
 
@@ -45,6 +47,7 @@ class History:
         self.counted += not repeats
         self.repeats_in_a_row = self.repeats_in_a_row + 1 if repeats else 0
         outcome = Outcome.read(trial)
+        self._scored |= outcome is not None and bool(outcome.epochs)
         if outcome is not None and trial.state != TrialState.FAIL:
             self._first.setdefault(outcome.key, trial.number)
         rivals = [t for t in (self.best, trial) if t is not None]
@@ -67,7 +70,7 @@ class History:
         return outcome.record
 
     def check(self, least: int) -> None:
-        """Give up where every trial failed: the mistake is not in the tricks.
+        """Give up where every trial failed, or none has a score: the mistake is not in the tricks.
 
         Args:
             least: the number of trials from which on that is said.
@@ -75,12 +78,11 @@ class History:
         Raises:
             InputError: if that is so.
         """
-        if self._first or len(self) < least:
-            return
-        if any(trial.state != TrialState.FAIL for trial in self):
+        if len(self) < least or (self._first and self._scored):
             return
         outcome = Outcome.read(list(self)[-1])
-        raise InputError(
-            f"the first {len(self)} trials all failed, the last one with: "
-            f"{outcome.reason if outcome else 'no reason'}"
-        )
+        why = outcome.reason if outcome else "no reason"
+        if all(trial.state == TrialState.FAIL for trial in self):
+            raise InputError(f"the first {len(self)} trials all failed, the last one with: {why}")
+        if not self._scored:
+            raise InputError(f"none of the first {len(self)} trials has a score, the last since {why}")

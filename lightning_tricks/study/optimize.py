@@ -1,13 +1,16 @@
 """`optimize`: check what is given, and let one coordinator finish the study."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import optuna
+from optuna.trial import FrozenTrial
 
-from lightning_tricks.errors import InputError, check_name
+from lightning_tricks.errors import InputError, check_name, quoted, whole_number
 from lightning_tricks.fusion.width import Fuse, Width
+from lightning_tricks.process import unchanged
 from lightning_tricks.search import identity, outcomes
 from lightning_tricks.search.lock import study_lock
 from lightning_tricks.search.optuna_internals import storage_of
@@ -18,15 +21,15 @@ from lightning_tricks.selection.result import Verdict
 from lightning_tricks.selection.terms import Terms
 from lightning_tricks.space.space import Space
 from lightning_tricks.study import ablation, verdict
-from lightning_tricks.study.coordinator import AtTimeout, Coordinator
+from lightning_tricks.study.coordinator import Coordinator
 from lightning_tricks.study.folder import StudyFolder
 from lightning_tricks.study.progress import Progress
-from lightning_tricks.study.reruns import beside
-from lightning_tricks.study.signals import Signals
+from lightning_tricks.study.reruns import TimeUp, beside
+from lightning_tricks.study.signals import AtTimeout, Signals
 from lightning_tricks.study.summary import Summary
 from lightning_tricks.task.checks import check
 from lightning_tricks.task.task import Task
-from lightning_tricks.tracking.client import check_tracking
+from lightning_tricks.tracking.client import check_tracking, uri_of
 from lightning_tricks.tracking.tracker import Tracker
 from lightning_tricks.workers.placement import Placement
 
@@ -40,6 +43,7 @@ class _Study(optuna.Study):
         self.exhausted = True
 
 
+@unchanged()
 def optimize(
     study: optuna.Study | StudyMaker,
     task: Task,
@@ -54,7 +58,7 @@ def optimize(
     ray_address: str | None = None,
     stall_minutes: float = 30,
     fuse: Fuse = "auto",
-    tracking_uri: str = "sqlite:///mlflow.db",
+    tracking_uri: str | Path = "sqlite:///mlflow.db",
     checkpoints: str | Path = "checkpoints",
     keep: int = 3,
     finalists: int = 0,
@@ -65,6 +69,7 @@ def optimize(
     ablate: bool = False,
     same_task: bool = False,
     progress: bool = True,
+    callbacks: Sequence[Callable[[optuna.Study, FrozenTrial], None]] = (),
     repair: bool = False,
 ) -> Summary:
     """Search the tricks of a task until the study holds `n_trials` finished trials.
@@ -80,7 +85,7 @@ def optimize(
         n_trials: finished trials in the study at the end, those of earlier runs included. A trial that
             repeats a record takes over its outcome and does not count: the sampler is asked again.
         space: the search space; by default that of the task's record type.
-        timeout: seconds after which no further trial begins.
+        timeout: seconds after which no further trial begins, of the search or of what follows it.
         at_timeout: whether to `finish` the trials under way then, or to `requeue` them.
         seed: the seed of each trial follows from it and the trial's number.
         workers: `inline` in this process, a number of Ray actors, or `auto`: one a GPU; without a
@@ -92,7 +97,7 @@ def optimize(
         fuse: how many trainings a worker does as one: a number, `off` for one, or `auto`: as many as
             the time for each still falls with, which is measured. A search draws that many at a time
             only once it has learned enough.
-        tracking_uri: anything MLflow takes.
+        tracking_uri: anything MLflow takes, or the path of a SQLite file.
         checkpoints: the folder for the checkpoints of running trials and the weights of the best;
             on a cluster, one that all nodes see.
         keep: of how many of the best trials the weights are kept.
@@ -111,6 +116,8 @@ def optimize(
             over so many seeds: what each trick is worth. For this there must be a verdict.
         same_task: whether to go on although data, functions or settings of the task look changed.
         progress: whether to tell how far it is, on the standard error.
+        callbacks: are called after each trial of the search with the study and the trial, as those of
+            `optuna.Study.optimize` are; `study.stop()` ends the search.
         repair: whether to mend MLflow first: what differs from Optuna is written anew, and what is of
             an earlier write of a study of this name is removed, runs and model versions.
 
@@ -125,16 +132,16 @@ def optimize(
     """
     space = Space(task.tricks) if space is None else space
     placement = Placement(workers, devices_per_trial, ray_address, stall_minutes, Width.of(fuse))
-    _check(study.study_name, task, space, timeout, at_timeout)
+    _check(study.study_name, task, space)
     terms = Terms(finalists, seeds, verdict_budget, margin, prefer_simple)
-    _check_numbers(n_trials=n_trials, seed=seed, keep=keep)
+    n_trials, seed = whole_number("n_trials", n_trials, 1), whole_number("seed", seed, 0)
+    signals = Signals(timeout, at_timeout)
     checked = check(task, space, placement.processes)
     folder = _folder(checkpoints, study.study_name, keep, task)
     placement.check()
-    check_tracking(tracking_uri, study.study_name)
+    check_tracking(uri_of(tracking_uri), study.study_name)
     # Nothing was made so far; the storage comes first, for it is the last that may turn out wrong.
     study = study.make() if isinstance(study, StudyMaker) else study
-    signals = Signals()
     with Progress(n_trials, quiet=not progress) as display:
         storage = retrying(storage_of(study), display.warn, lambda: signals.leaving)
         study = _Study(study.study_name, storage, study.sampler, study.pruner)
@@ -144,11 +151,12 @@ def optimize(
             storage.guard = lock.verify
             _announce(study, n_trials, checked.notes, display)
             identity.claim(study, task, checked.space, seed, same_task)
-            tracker = Tracker(tracking_uri, study.study_name, display.warn, lock.verify)
+            tracker = Tracker(uri_of(tracking_uri), study.study_name, display.warn, lock.verify)
             with Coordinator(
                 study, task, checked.space, seed, placement, tracker, display, folder, signals, repair
             ) as coordinator:
-                coordinator.run(n_trials, timeout, at_timeout)
+                coordinator.callbacks = callbacks
+                coordinator.run(n_trials)
                 summary = _conclude(coordinator, terms, ablate)
             if coordinator.missing:
                 display.warn(coordinator.missing)
@@ -169,7 +177,7 @@ def ablate(study: optuna.Study, task: Task, *, seeds: int = 5, **options: Any) -
     """
     held = max(outcomes.counted(finished(study)), 1)
     optimize(study, task, n_trials=held, seeds=seeds, ablate=True, **options)
-    return Ablation.read(study.user_attrs[outcomes.ABLATION])
+    return Ablation.read(study.user_attrs[outcomes.kept(outcomes.ABLATION)])
 
 
 def _conclude(search: Coordinator, terms: Terms, ablate: bool) -> Summary:
@@ -177,13 +185,16 @@ def _conclude(search: Coordinator, terms: Terms, ablate: bool) -> Summary:
     for part in search.study.user_attrs.get(outcomes.PART_RUNS, {}) if search.repair else ():
         with beside(search, part):
             pass  # its runs in MLflow are set right when it is taken up
-    if terms.finalists:
-        judged: Verdict | None = verdict.judge(search, terms)
-    else:
-        judged = verdict.again(search)
-    if ablate and judged is not None:
-        search.conclude(judged)  # which is not to wait for what may take hours
-        ablation.ablate(search, judged.trial, terms.seeds)
+    judged: Verdict | None = None
+    try:
+        judged = verdict.judge(search, terms) if terms.finalists else verdict.again(search)
+        if ablate and judged is not None:
+            search.conclude(judged)  # which is not to wait for what may take hours
+            ablation.ablate(search, judged.trial, terms.seeds)
+    except TimeUp:
+        part = "verdict" if judged is None else "ablation"
+        search.progress.print(f"time is up in the {part}: the same command goes on with it")
+        judged = judged or verdict.again(search)
     return search.conclude(judged)
 
 
@@ -202,9 +213,11 @@ def _announce(study: optuna.Study, n_trials: int, notes: list[str], display: Pro
 
 def _folder(checkpoints: str | Path, name: str, keep: int, task: Task) -> StudyFolder:
     """Return the folder of a study, which is not made yet, but can be."""
-    if not str(checkpoints):
-        raise InputError("checkpoints must be the path of a folder (got '')")
-    folder = StudyFolder(Path(checkpoints).absolute() / name, keep, task.mode)
+    if not str(checkpoints) or "://" in str(checkpoints):
+        raise InputError(f"checkpoints must be the path of a folder (got {quoted(str(checkpoints))})")
+    folder = StudyFolder(
+        Path(checkpoints).expanduser().absolute() / name, whole_number("keep", keep, 1), task.mode
+    )
     folder.check()
     return folder
 
@@ -216,24 +229,11 @@ def _check_study(
         raise InputError(f"the study must have one objective (got {len(study.directions)})")
     outcomes.inspect(study)
     identity.check(study, task, space, seed, same_task)
-    if needs_verdict and outcomes.VERDICT not in study.user_attrs:
+    if needs_verdict and outcomes.kept(outcomes.VERDICT) not in study.user_attrs:
         raise InputError("an ablation is of a verdict's champion: leave finalists above 0")
 
 
-_LEAST = {"n_trials": 1, "seed": 0, "keep": 1}
-
-
-def _check_numbers(**numbers: int) -> None:
-    for name, value in numbers.items():
-        if not isinstance(value, int) or value < _LEAST[name]:
-            raise InputError(f"{name} must be a whole number of at least {_LEAST[name]} (got {value!r})")
-
-
-def _check(name: str, task: Task, space: Space[Any], timeout: float | None, at_timeout: str) -> None:
-    if timeout is not None and not (isinstance(timeout, (int, float)) and timeout > 0):
-        raise InputError(f"timeout must be greater than 0 seconds (got {timeout!r})")
-    if at_timeout not in ("finish", "requeue"):
-        raise InputError(f"at_timeout must be 'finish' or 'requeue' (got {at_timeout!r})")
+def _check(name: str, task: Task, space: Space[Any]) -> None:
     if not isinstance(space, Space) or not issubclass(space.model, task.tricks):
         raise InputError(f"the space must be one of {task.tricks.__name__} (got {space!r:.80})")
     check_name(name)

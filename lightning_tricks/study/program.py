@@ -12,11 +12,12 @@ from typing import Any
 import optuna
 
 from lightning_tricks.data.in_memory import InMemoryData
-from lightning_tricks.errors import InputError, UnknownStudy
+from lightning_tricks.errors import InputError, UnknownStudy, shown, user_code
+from lightning_tricks.process import unchanged
 from lightning_tricks.redaction import redacted
 from lightning_tricks.report.file import check_report_file, write_report
 from lightning_tricks.search import lock
-from lightning_tricks.search.outcomes import MLFLOW_RUN, PARTS, counted, inspect, part_name
+from lightning_tricks.search.outcomes import MLFLOW_RUN, PARTS, counted, inspect, kept, part_name
 from lightning_tricks.search.standing import verdict_of
 from lightning_tricks.search.studies import StudyMaker, create_study, finished, load_study, storage_file
 from lightning_tricks.space.space import Space
@@ -36,6 +37,7 @@ HANDFUL = 5
 """More than so many things are removed from MLflow only if that was asked for."""
 
 
+@unchanged()
 def run(given: argparse.Namespace, make_task: Callable[[], Task]) -> int:
     """Train a study, or compare what Optuna and MLflow hold of it; return the exit code.
 
@@ -50,7 +52,10 @@ def run(given: argparse.Namespace, make_task: Callable[[], Task]) -> int:
         raise InputError("--repair goes with --check: it mends what that finds")
     if given.remove and not given.repair:
         raise InputError("--remove goes with --repair: it lets that remove what Optuna does not know")
-    task = make_task()
+    with user_code("the task cannot be made"):
+        task = make_task()
+    if not isinstance(task, Task):
+        raise InputError(f"the function that makes the task must return a Task (got {shown(task, 60)})")
     if given.epochs is not None:
         task = replace(task, epochs=given.epochs)
     task = replace(task, repeats=_repeats(task) if given.repeats == "auto" else given.repeats)
@@ -89,7 +94,7 @@ def _places(given: argparse.Namespace) -> dict[str, Path | None]:
     return {
         "--storage": storage_file(given.storage),
         "--tracking-uri": tracking_file(given.tracking_uri),
-        "--checkpoints": Path(given.checkpoints).absolute() if given.checkpoints else None,
+        "--checkpoints": Path(given.checkpoints).expanduser().absolute() if given.checkpoints else None,
     }
 
 
@@ -167,7 +172,7 @@ def _check(name: str, given: argparse.Namespace, task: Task, space: Space[Any]) 
         _print(*found, "writing it anew from what Optuna holds")
         _repair(study, given, task, space, counted(trials))
         found = _compared(study, given, task)
-    parts = [part for part in PARTS if part in study.user_attrs]
+    parts = [part for part in PARTS if kept(part) in study.user_attrs]
     beside = f" and the runs of its {' and its '.join(parts)}" if parts else ""
     agreed = f"Optuna and MLflow agree: {count(trials)}{beside}"
     _print(*(found or [agreed]))

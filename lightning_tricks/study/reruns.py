@@ -20,6 +20,10 @@ from lightning_tricks.study.folder import StudyFolder
 from lightning_tricks.tricks.record import Tricks
 
 
+class TimeUp(Exception):
+    """Time was up before all of a verdict, or of an ablation, was trained."""
+
+
 @contextmanager
 def beside(search: Coordinator, part: str) -> Iterator[Coordinator]:
     """Enter the coordinator of a part's study, which stands beside that of the search.
@@ -97,6 +101,7 @@ class Reruns:
 
         Raises:
             KeyboardInterrupt: if the user asked for it.
+            TimeUp: if time is, before all are trained.
         """
         own = self.coordinator
         held = {draw: self._of(phase, draw, own.study.trials) for draw in draws}
@@ -106,7 +111,9 @@ class Reruns:
                 self._enqueue(phase, name, records[name], draw)
         waiting = own.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         if waiting:
-            own.run(len(own.history) + len(waiting), None, "finish", keep_workers=True)
+            own.run(len(own.history) + len(waiting), keep_workers=True)
+            if own.signals.late and own.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+                raise TimeUp
         found = [self._of(phase, draw, own.history) for draw in draws]
         return [{name: of_draw[name] for name in records} for of_draw in found]
 

@@ -1,18 +1,51 @@
 """Ctrl-C and SIGTERM, noted when they come and acted on between two steps."""
 
+import math
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Literal
+
+from lightning_tricks.errors import InputError
 
 FINISHING = "finishing the trials under way; Ctrl-C again puts them back and leaves at once"
 
 
-class Signals:
-    """What the user asked for while a study runs."""
+AtTimeout = Literal["finish", "requeue"]
 
-    def __init__(self) -> None:
+
+class Signals:
+    """What ends a study before it is complete: the user, while it runs, or the time that it was given.
+
+    Args:
+        timeout: seconds after which no further trial begins; None for as long as it takes.
+        at_timeout: what becomes of the trials that are under way then.
+
+    Raises:
+        InputError: if one of them is not valid.
+    """
+
+    def __init__(self, timeout: float | None = None, at_timeout: AtTimeout = "finish") -> None:
+        if timeout is not None and not (isinstance(timeout, (int, float)) and timeout > 0):
+            raise InputError(f"timeout must be greater than 0 seconds (got {timeout!r})")
+        if at_timeout not in ("finish", "requeue"):
+            raise InputError(f"at_timeout must be 'finish' or 'requeue' (got {at_timeout!r})")
         self.count = 0
+        self._timeout = math.inf if timeout is None else timeout
+        self._deadline: float | None = None
+        self._requeues = at_timeout == "requeue"
+
+    @property
+    def late(self) -> bool:
+        """Whether time is up; it begins with the first trial."""
+        return self._deadline is not None and time.monotonic() >= self._deadline
+
+    @property
+    def interrupting(self) -> bool:
+        """Whether the trials under way are to be put back at once."""
+        return self.leaving or (self._requeues and self.late)
 
     @property
     def stopping(self) -> bool:
@@ -38,6 +71,8 @@ class Signals:
         Raises:
             KeyboardInterrupt: at the end, if there was one.
         """
+        if self._deadline is None:
+            self._deadline = time.monotonic() + self._timeout
         if threading.current_thread() is not threading.main_thread():
             yield
             return

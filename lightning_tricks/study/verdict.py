@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.errors import one_line
 from lightning_tricks.markdown import escaped
-from lightning_tricks.search.outcomes import CHAMPION, ENSEMBLE, VERDICT, aliases_of
+from lightning_tricks.search.outcomes import CHAMPION, ENSEMBLE, VERDICT, aliases_of, kept
 from lightning_tricks.search.standing import remember_champion, verdict_of
 from lightning_tricks.selection.result import BASELINE, WORDS, Gain, Label, Verdict
 from lightning_tricks.selection.terms import FEWEST, Terms
@@ -116,7 +116,7 @@ class _Judgement:
             own.recorded &= own.tracker.attempt(
                 lambda: own.tracker.describe(words, metrics, {"verdict": verdict.label})
             )
-            search.study.set_user_attr(VERDICT, verdict.plain())
+            search.study.set_user_attr(kept(VERDICT), verdict.plain())
         return verdict
 
     def _found(self, comparison: Comparison) -> Verdict:

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from lightning_tricks.data.batches import batch_size_of
 from lightning_tricks.data.in_memory import InMemoryData
-from lightning_tricks.errors import InputError, error_words
+from lightning_tricks.errors import InputError, shown, user_code
 from lightning_tricks.flavors import is_lightning_module
 from lightning_tricks.module.measures import accuracy
 from lightning_tricks.module.singles import ONE_SAMPLE
@@ -28,6 +29,7 @@ from lightning_tricks.task import data_facts
 from lightning_tricks.task.rehearsal import build, overrides, rehearse_module, rehearse_network, step
 from lightning_tricks.task.task import SAMPLES, Task
 from lightning_tricks.task.watching import Watched
+from lightning_tricks.tricks.batch import SIZES
 from lightning_tricks.tricks.record import LEARNING, SURGERY, ModuleTricks, Tricks
 
 _FORWARD = ("scaling", *LEARNING)
@@ -37,8 +39,14 @@ _BUILT = ("initialization", "transfer")
 """The stages that act when a module is made, beside those that change its layers."""
 
 
+SIZE = "batch.size.size"
+"""Path of the batch size."""
 _STEPS = ("configure_gradient_clipping", "lr_scheduler_step", "optimizer_step")
 """The hooks of a LightningModule that tricks take the place of."""
+
+
+FEW_PARAMETERS, CALLS = 1_000_000, 6
+"""A network that is made so quickly is made so many times more."""
 
 
 @dataclass
@@ -96,6 +104,7 @@ class _Checks:
     def run(self) -> None:
         """Check one thing after another; a later one leans on the space that earlier ones left."""
         network = self._check_weights()
+        self._check_batches()
         if not isinstance(self.task.data, InMemoryData):
             self._check_loader()
         if is_lightning_module(network):
@@ -164,6 +173,20 @@ class _Checks:
         nearest: Tricks = self.space.nearest(self.task.reference())
         return nearest
 
+    def _check_batches(self) -> None:
+        """Check that the batch size can be changed, if it is searched; search it around the data's."""
+        if "size" not in self.space.domains["batch"].extremes():
+            return
+        self._filter_kinds(
+            "batch", partial(data_facts.check_batch_size, self.task.data, self.task.rehearsed)
+        )
+        if "size" not in self.space.domains["batch"].extremes() or SIZE in self.space.changed:
+            return
+        own, samples = batch_size_of(self.task.data), self.task.samples()
+        most = min(4 * own if own else SIZES[-1], samples or SIZES[-1])
+        sizes = [size for size in SIZES if (own or SIZES[0]) / 4 <= size <= most]
+        self.space = self.space.narrow({SIZE: sizes or [own or 1]})
+
     def _check_loader(self) -> None:
         """Check what follows from the length of the training loader."""
         loader = data_facts.training_loader(self.task.data, self.task.rehearsed)
@@ -176,19 +199,32 @@ class _Checks:
     def _check_weights(self) -> nn.Module:
         """Make the network twice, and return it: weights that are drawn differ, loaded ones do not."""
         made: list[nn.Module] = []
-        for seed in (0, 1):
+        for seed in range(2):
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
-                try:
+                with user_code("the backbone cannot be made"):
                     made.append(self.task.make(self.baseline))
                     check_fit(made[-1])
                     states = [network.state_dict() for network in made]
-                except InputError:
-                    raise
-                except Exception as error:  # the user's code may raise anything
-                    raise InputError(f"the backbone cannot be made: {error_words(error)}") from None
+        self._check_structure(made)
         self.kept = same_weights(*states)
         return made[0]
+
+    def _check_structure(self, made: list[nn.Module]) -> None:
+        """Check that one record makes one network: a random one is another in each trial.
+
+        Raises:
+            InputError: if it does not.
+        """
+        few = sum(parameter.numel() for parameter in made[0].parameters()) < FEW_PARAMETERS
+        for _ in range(CALLS if few else 0):  # by chance two may be alike
+            with torch.random.fork_rng(), user_code("the backbone cannot be made"):
+                made.append(self.task.make(self.baseline))
+        if len({_layers_of(network) for network in made}) > 1:
+            raise InputError(
+                "the backbone makes networks of different layers from one record: what is random in it "
+                "but weights must become a field of the record, see `tricks` of the task"
+            )
 
     def _say_if_unwatched(self, anatomy: Anatomy) -> None:
         """Say that the network could not be watched, or what of it no trial changes."""
@@ -313,6 +349,13 @@ class _Checks:
         self._filter_kinds("schedule", attempt)
 
 
+def _layers_of(network: nn.Module) -> tuple[tuple[str, str, tuple[int, ...]], ...]:
+    """Return the layers of a network and the shapes of what they hold."""
+    layers = [(name, type(layer).__name__, ()) for name, layer in network.named_modules()]
+    sizes = [(name, "", tuple(value.shape)) for name, value in network.named_parameters()]
+    return (*layers, *sizes)
+
+
 def _check_scaling(module: TricksModule, inputs: torch.Tensor, tricks: Tricks) -> None:
     if not tricks.scaling.neutral:
         module.check_scalable(inputs)
@@ -334,14 +377,10 @@ def _check_logged(name: str, logged: list[str], what: str) -> None:
 
 def _outputs(module: TricksModule, inputs: torch.Tensor) -> Any:
     module.eval()
-    try:
-        with torch.no_grad():
-            outputs = module.backbone(module.cast(inputs))
-    except Exception as error:
-        raise InputError(
-            f"the backbone does not take inputs of shape {tuple(inputs.shape)}: {error_words(error)}; a "
-            "network that takes several inputs goes into a LightningModule"
-        ) from None
+    shape = tuple(inputs.shape)
+    hint = "a network that takes several inputs goes into a LightningModule"
+    with user_code(f"the backbone does not take inputs of shape {shape}", hint), torch.no_grad():
+        outputs = module.backbone(module.cast(inputs))
     if not isinstance(outputs, (torch.Tensor, tuple)):
         raise InputError(
             f"the backbone must return its outputs as a tensor, such as logits (got "
@@ -352,16 +391,15 @@ def _outputs(module: TricksModule, inputs: torch.Tensor) -> Any:
 
 def _check_measures(task: Task, outputs: Any, targets: torch.Tensor) -> None:
     """Check that the loss and the metrics take the outputs and targets, and return one number."""
-    try:
+    shape = tuple(getattr(outputs, "shape", ()))
+    given = f"outputs of shape {shape} and {len(targets)} targets up to {targets.max().item()}"
+    with user_code(f"the backbone's {given} do not fit each other"):
         _check_fit(task, outputs, targets)
-        copies = copy.deepcopy(dict(task.metrics))  # some remember what they saw
-        measured = {"loss": task.loss, **copies}
-        values = {name: f(outputs, targets) for name, f in measured.items()}
-    except Exception as error:
-        raise InputError(
-            f"the backbone's outputs of shape {tuple(getattr(outputs, 'shape', ()))} do not "
-            f"fit {len(targets)} targets up to {targets.max().item()}: {error_words(error)}"
-        ) from None
+        values = {"loss": task.loss(outputs, targets)}
+    metrics = copy.deepcopy(dict(task.metrics))  # some remember what they saw
+    for name, metric in metrics.items():
+        with user_code(f"the metric {name!r} does not take {given}"):
+            values[name] = metric(outputs, targets)
     _check_numbers(values)
 
 
@@ -403,4 +441,6 @@ def _takes_logits(task: Task, outputs: torch.Tensor, targets: torch.Tensor) -> b
 def _check_numbers(values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         if not isinstance(value, torch.Tensor) or value.numel() != 1:
-            raise InputError(f"{name} must return a tensor of one number (got {type(value)})")
+            tensor = isinstance(value, torch.Tensor)
+            found = f"one of shape {tuple(value.shape)}" if tensor else shown(value, 60)
+            raise InputError(f"{name} must return a tensor of one number (got {found})")

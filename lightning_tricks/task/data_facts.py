@@ -7,11 +7,14 @@ from typing import Any
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
+from lightning_tricks.data.batches import batch_size_of, with_batch_size
 from lightning_tricks.data.in_memory import InMemoryData
 from lightning_tricks.data.loaders import LoaderData, ModuleData, fresh, length_of
-from lightning_tricks.errors import InputError, error_words
+from lightning_tricks.errors import InputError, user_code
 from lightning_tricks.flavors import flavor_of
 from lightning_tricks.task.quiet import quiet, silent_trainer
+from lightning_tricks.tricks.batch import SizedBatches
+from lightning_tricks.tricks.record import Tricks
 
 Settings = Mapping[str, Any]
 """Arguments of a Trainer."""
@@ -37,13 +40,10 @@ def first_batch(data: pl.LightningDataModule, settings: Settings) -> Any:
     Raises:
         InputError: if there is none.
     """
-    try:
-        with set_up(data, settings) as ready:
-            loaders = ready.val_dataloader()
-            first = loaders[0] if isinstance(loaders, (list, tuple)) else loaders
-            return next(iter(fresh(first)))
-    except Exception as error:  # the user's code may raise anything
-        raise InputError(f"val_dataloader() must give batches: {error_words(error)}") from None
+    with user_code("val_dataloader() must give batches"), set_up(data, settings) as ready:
+        loaders = ready.val_dataloader()
+        first = loaders[0] if isinstance(loaders, (list, tuple)) else loaders
+        return next(iter(fresh(first)))
 
 
 def training_loader(data: pl.LightningDataModule, settings: Settings) -> Any:
@@ -52,11 +52,28 @@ def training_loader(data: pl.LightningDataModule, settings: Settings) -> Any:
     Raises:
         InputError: if there is none.
     """
-    try:
-        with set_up(data, settings) as ready:
-            return ready.train_dataloader()
-    except Exception as error:  # the user's code may raise anything
-        raise InputError(f"train_dataloader() must give batches: {error_words(error)}") from None
+    with user_code("train_dataloader() must give batches"), set_up(data, settings) as ready:
+        return ready.train_dataloader()
+
+
+def check_batch_size(data: pl.LightningDataModule, settings: Settings, tricks: Tricks) -> None:
+    """Check that the batch size of a record can be had.
+
+    Raises:
+        InputError: if the data's cannot be changed, or nothing comes of it.
+    """
+    own = batch_size_of(data)
+    if not isinstance(tricks.batch, SizedBatches):
+        return
+    if own is None and tricks.batch.rule != "none":
+        raise InputError(
+            f"batch 'size' with the rule {tricks.batch.rule!r} needs data with a batch size"
+        )
+    wanted = (own or 1) + 1  # any other
+    found = getattr(training_loader(with_batch_size(data, wanted), settings), "batch_size", None)
+    if found != wanted:
+        kind = type(data).__name__
+        raise InputError(f"batch_size of {kind} changes nothing about its training batches")
 
 
 def knows_steps(loader: Any, trainer: Settings) -> bool:

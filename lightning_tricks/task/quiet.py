@@ -1,6 +1,7 @@
 """Trainers that write nothing and print nothing."""
 
 import logging
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -52,8 +53,24 @@ def silent_trainer(
 
 
 @contextmanager
+def _without_autologging() -> Iterator[None]:
+    """Keep `mlflow.autolog()`, if the user has it on, from recording every training."""
+    loaded = sys.modules.get("mlflow.utils.autologging_utils")
+    integrations: Mapping[str, dict[str, Any]] = getattr(loaded, "AUTOLOGGING_INTEGRATIONS", {})
+    before = {name: dict(settings) for name, settings in integrations.items()}
+    for settings in integrations.values():
+        settings["disable"] = True
+    try:
+        yield
+    finally:
+        for name, settings in before.items():
+            integrations[name].clear()
+            integrations[name].update(settings)
+
+
+@contextmanager
 def quiet() -> Iterator[None]:
-    """Keep Lightning from printing its several lines about each fit."""
+    """Keep Lightning from printing its several lines about each fit, and MLflow from recording it."""
     names = [
         name
         for flavor in FLAVORS
@@ -71,7 +88,8 @@ def quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             # Advice about workers and devices, and torch's own deprecations inside Lightning.
             warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning\.pytorch)\..*")
-            yield
+            with _without_autologging():
+                yield
     finally:
         for logger, level in levels.items():
             logger.setLevel(level)

@@ -4,7 +4,7 @@ from typing import Any
 
 from pytorch_lightning.utilities.seed import isolate_rng
 
-from lightning_tricks.errors import InputError, error_words
+from lightning_tricks.errors import InputError, user_code
 from lightning_tricks.flavors import flavor_of
 from lightning_tricks.module.hooks import TricksHooks
 from lightning_tricks.module.tricks_module import Batch, TricksModule
@@ -20,14 +20,10 @@ def build(task: Task, tricks: Tricks) -> TricksHooks:
     Raises:
         InputError: if a trick finds nothing to act on, or the user's code raises anything.
     """
-    try:
+    with user_code("the backbone cannot be made"):
         module = task.module(tricks)
         assert isinstance(module, TricksHooks)  # all but the user's own, untouched
         return module
-    except InputError:
-        raise
-    except Exception as error:  # the user's code may raise anything
-        raise InputError(f"the backbone cannot be made: {error_words(error)}") from None
 
 
 @isolate_rng()
@@ -46,13 +42,9 @@ def rehearse_network(task: Task, batch: Batch, stage: str, tricks: Tricks) -> Tr
     module = build(task, tricks)
     assert isinstance(module, TricksModule)
     module.scaling = None  # it is not fitted
-    try:
+    with user_code(_misfit(tricks, stage, "the backbone, the data or the loss")):
         module.train(len(batch[0]) > 1)
         module.learned_loss(batch).backward()  # type: ignore[no-untyped-call]
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(_misfit(tricks, stage, "the backbone, the data or the loss", error)) from None
     return module
 
 
@@ -69,12 +61,8 @@ def rehearse_module(task: Task, tricks: Tricks, stage: str = "") -> TricksHooks:
         InputError: if that cannot be done.
     """
     module = build(task, tricks)
-    try:
+    with user_code(_misfit(tricks, stage, "the module or its data")):
         fit_one_batch(module, task.data_of(module), task.rehearsed)
-    except InputError:
-        raise
-    except Exception as error:  # the user's code may raise anything
-        raise InputError(_misfit(tricks, stage, "the module or its data", error)) from None
     return module
 
 
@@ -86,17 +74,13 @@ def step(module: TricksHooks, tricks: Tricks) -> None:
         InputError: if the optimizer finds nothing to act on, or cannot act on it.
     """
     subject = module.tricks_subject
-    try:
+    with user_code(_misfit(tricks, "optimizer", "the parameters")):
         groups = tricks.weight_decay.groups(subject)
         optimizer = tricks.optimizer.build(groups, subject)
         getattr(optimizer, "train", bool)()  # those without a schedule have a mode
         optimizer.step()
         if isinstance(optimizer, MuonOptimizer) and not optimizer.acts:
             raise InputError("optimizer 'muon' finds nothing to act on: all its matrices are frozen")
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(_misfit(tricks, "optimizer", "the parameters", error)) from None
 
 
 def overrides(module: Any, hook: str) -> bool:
@@ -105,8 +89,7 @@ def overrides(module: Any, hook: str) -> bool:
     return getattr(type(module), hook) is not getattr(lightnings, hook)
 
 
-def _misfit(tricks: Tricks, stage: str, what: str, error: Exception) -> str:
+def _misfit(tricks: Tricks, stage: str, what: str) -> str:
     if not stage:
-        return f"a first batch cannot be trained: {error_words(error)}"
-    kind = getattr(tricks, stage).kind
-    return f"{stage} {kind!r} does not fit {what}: {error_words(error)}"
+        return "a first batch cannot be trained"
+    return f"{stage} {getattr(tricks, stage).kind!r} does not fit {what}"

@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
 
+from lightning_tricks.data.batches import batch_size_of, with_batch_size
 from lightning_tricks.data.in_memory import InMemoryData
 from lightning_tricks.data.loaders import LoaderData, ModuleData, data_module
-from lightning_tricks.errors import InputError, check_name, error_words, shown
+from lightning_tricks.errors import InputError, check_name, shown, user_code, whole_number
 from lightning_tricks.flavors import adapt, check_one_flavor, flavor_of, is_lightning_module
 from lightning_tricks.module.conversion import with_tricks
 from lightning_tricks.module.measures import Measure, accuracy
@@ -88,10 +89,8 @@ class Task:
 
     def __post_init__(self) -> None:
         check_name(self.name)
-        if not isinstance(self.epochs, int) or self.epochs < 1:
-            raise InputError(f"epochs must be a whole number of at least 1 (got {self.epochs!r})")
-        if not isinstance(self.repeats, int) or self.repeats < 1:
-            raise InputError(f"repeats must be a whole number of at least 1 (got {self.repeats!r})")
+        for name in ("epochs", "repeats"):
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), 1))
         if self.data is None:
             object.__setattr__(self, "data", ModuleData(lambda: self.make(self.reference())))
         object.__setattr__(self, "data", data_module(self.data))
@@ -183,9 +182,38 @@ class Task:
         if not self.splits_vary:
             return self
         alike = replace(self, data=self.data.split_anew(seed), own_splits=False)
-        for known in ("fingerprint", "_makes_new", "_seen"):  # it is the same data, looked at once
-            vars(alike)[known] = getattr(self, known)
+        self._share_with(alike)
         return alike
+
+    def of_record(self, tricks: Tricks, parts: int = 1) -> "Task":
+        """Return the task with the batches of a record.
+
+        Args:
+            tricks: the record.
+            parts: in which a batch is taken, whose gradients are added up.
+
+        Raises:
+            InputError: if the data's cannot be changed.
+        """
+        if tricks.batch.neutral:
+            return self
+        own = batch_size_of(self.data)
+        data = with_batch_size(self.data, max((tricks.batch.size_of(own) or 1) // parts, 1))
+        added = {"accumulate_grad_batches": parts * self.trainer.get("accumulate_grad_batches", 1)}
+        alike = replace(self, data=data, trainer={**self.trainer, **(added if parts > 1 else {})})
+        self._share_with(alike)
+        vars(alike)["_rate_factor"] = tricks.batch.rate_factor(own)
+        return alike
+
+    @functools.cached_property
+    def _rate_factor(self) -> float:
+        """What the learning rate of a record is multiplied by, for the size of its batches."""
+        return 1.0
+
+    def _share_with(self, alike: "Task") -> None:
+        """Pass on what is known of the same network and data, which are looked at once."""
+        for known in ("fingerprint", "_makes_new", "_seen"):
+            vars(alike)[known] = getattr(self, known)
 
     def make(self, tricks: Tricks) -> nn.Module:
         """Return the network for a record as the user makes it, without Lightning's advice."""
@@ -203,6 +231,10 @@ class Task:
         """
         backbone = self.make(tricks)
         check_fit(backbone)
+        if self._rate_factor != 1 and hasattr(tricks.optimizer, "lr"):
+            rate = tricks.optimizer.lr * self._rate_factor
+            optimizer = tricks.optimizer.model_copy(update={"lr": rate})
+            tricks = tricks.model_copy(update={"optimizer": optimizer})
         if is_lightning_module(backbone):
             return self._own_module(backbone, tricks, set_up)
         module = TricksModule(
@@ -284,7 +316,8 @@ class Task:
                     self._seen[structure] = watch_training(make, self.data_of, self.rehearsed)
                 else:
                     inputs = Cast(tokens=takes_tokens(network))(self.example()[0][:SAMPLES])
-                    self._seen[structure] = Watched(watch(make(), [inputs]))
+                    with user_code(f"the backbone does not take inputs of shape {tuple(inputs.shape)}"):
+                        self._seen[structure] = Watched(watch(make(), [inputs]))
             return self._seen[structure]
 
     def data_of(self, module: pl.LightningModule) -> pl.LightningDataModule:
@@ -308,13 +341,9 @@ class Task:
             InputError: if there is none, or it is not of inputs and targets.
         """
         batch = self.batch()
-        try:
+        with user_code("val_dataloader() must give batches of (inputs, targets)"):
             inputs, targets = batch
             return inputs.cpu(), targets.cpu()
-        except Exception as error:
-            raise InputError(
-                f"val_dataloader() must give batches of (inputs, targets): {error_words(error)}"
-            ) from None
 
     def batch(self) -> Any:
         """Return the first validation batch, whatever it is.

@@ -11,8 +11,9 @@ import pytorch_lightning as pl
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
 
-from lightning_tricks.errors import InputError, error_words
+from lightning_tricks.errors import InputError, user_code
 from lightning_tricks.flavors import flavor_of
+from lightning_tricks.module.lightning_internals import check_not_cut_short
 from lightning_tricks.surgery.anatomy import Anatomy
 from lightning_tricks.surgery.build import build
 from lightning_tricks.surgery.uses import recording
@@ -79,17 +80,14 @@ def watch_training(
         InputError: if that cannot be done.
     """
     try:
-        return _watch(make(), data, settings)
-    except Exception as error:  # the user's code may raise anything
-        trouble = error_words(error)
-    try:
+        with user_code("training it on a batch fails"):
+            return _watch(make(), data, settings)
+    except InputError as error:
+        trouble = str(error)
+    with user_code("a first batch cannot be trained"):
         module = make()
         object.__setattr__(module, "configure_optimizers", lambda: None)
         return replace(_watch(module, data, settings), trains=False, trouble=trouble)
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(f"a first batch cannot be trained: {error_words(error)}") from None
 
 
 def _watch(
@@ -117,15 +115,13 @@ def fit_one_batch(
     """Train a module on one batch, validate it on one, and return the Trainer.
 
     Raises:
-        KeyboardInterrupt: for Ctrl-C, to which Lightning answers with `SystemExit`.
+        RuntimeError: if the module's own code ended the loop by `StopIteration`.
     """
     few: dict[str, Any] = {"limit_train_batches": 1, "limit_val_batches": 1, "max_epochs": 1}
-    try:
-        with quiet():
-            trainer = silent_trainer(flavor_of(module), callbacks=callbacks, **{**settings, **few})
-            trainer.fit(module, datamodule=data)
-    except SystemExit:
-        raise KeyboardInterrupt from None
+    with quiet():
+        trainer = silent_trainer(flavor_of(module), callbacks=callbacks, **{**settings, **few})
+        trainer.fit(module, datamodule=data)
+    check_not_cut_short(trainer)
     return trainer
 
 

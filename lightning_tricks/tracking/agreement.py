@@ -7,6 +7,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.errors import InputError
+from lightning_tricks.process import unchanged
+from lightning_tricks.scores import is_own
 from lightning_tricks.search import lock, outcomes
 from lightning_tricks.search.standing import Standing, known_runs
 from lightning_tricks.task.task import Task
@@ -17,6 +19,7 @@ from lightning_tricks.tracking.run_update import Update
 from lightning_tricks.tracking.writer import FLUSH_SECONDS
 
 
+@unchanged()
 def differences(study: optuna.Study, task: Task, tracking_uri: str) -> list[str]:
     """Say, in a line each, where MLflow differs from what Optuna holds; empty if they agree.
 
@@ -88,7 +91,7 @@ def _differences(study: optuna.Study, task: Task, tracking_uri: str) -> Iterator
     yield from _trials(study, task, held)
     yield from _strays(held)
     yield from _models(study, held)
-    if outcomes.VERDICT in study.user_attrs and REPORT not in held.files:
+    if outcomes.kept(outcomes.VERDICT) in study.user_attrs and REPORT not in held.files:
         yield f"the study's run has no {REPORT}"
 
 
@@ -137,7 +140,7 @@ def _trials(study: optuna.Study, task: Task, held: Holdings) -> Iterator[str]:
         found = runs.pop(trial.number, [])
         if len(found) > 1:
             yield f"trial {trial.number}: MLflow has {len(found)} runs of it"
-        elif trial.state.is_finished():
+        elif trial.state.is_finished() and is_own(trial):
             yield from _compare(task, trial, standing, found[0]) if found else _missing(trial)
         elif found and (trial.state == TrialState.WAITING or found[0].status != "RUNNING"):
             yield f"trial {trial.number}: {trial.state.name} in Optuna, {found[0].status} in MLflow"

@@ -13,11 +13,13 @@ from torch import nn
 from lightning_tricks.errors import InputError, one_line
 from lightning_tricks.flavors import is_lightning_module
 from lightning_tricks.module.kept import bring_back, load_checkpoint
+from lightning_tricks.process import unchanged
 from lightning_tricks.tracking.client import connect
 
 _REGISTERED = re.compile(r"models:/(?P<name>[^@/]+)(@(?P<alias>[^@/]+)|/(?P<version>\d+))")
 
 
+@unchanged()
 def load_with_tricks(
     source: str | Path,
     module: nn.Module,

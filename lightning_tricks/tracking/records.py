@@ -8,15 +8,18 @@ import mlflow
 from mlflow.tracking import MlflowClient
 
 from lightning_tricks.errors import InputError, one_line
+from lightning_tricks.process import unchanged
 from lightning_tricks.tracking.client import connect
 from lightning_tricks.tracking.format import RECORD_TYPE
 from lightning_tricks.tracking.registry import CHAMPION
-from lightning_tricks.tricks.record import Tricks, record_of
+from lightning_tricks.tricks.record import Tricks
+from lightning_tricks.tricks.record_types import record_of
 
 RECORD = "tricks.json"
 """The artifact of a trial's run that holds its record."""
 
 
+@unchanged()
 def record_of_run(run_id: str, tracking_uri: str | None = None) -> Tricks:
     """Return the record of a trial, of the type that the study's task gave it.
 
@@ -31,6 +34,7 @@ def record_of_run(run_id: str, tracking_uri: str | None = None) -> Tricks:
     return _read(connect(tracking_uri or mlflow.get_tracking_uri()), run_id)
 
 
+@unchanged()
 def record_of_champion(study: str, tracking_uri: str | None = None, alias: str = CHAMPION) -> Tricks:
     """Return the record of the champion of a study: the baseline's, unless a gain was confirmed.
 

@@ -4,7 +4,7 @@ import contextlib
 import io
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -26,8 +26,8 @@ FILES, CONTENTS, TRIALS = "files", "contents", "trials"
 """Tags of a version: the folder of its run with the files, their names, and which trials it is of."""
 STUDY = "study"
 """Tag of an exported network: the study that it is of."""
-_SAVED = "saved"
-"""Tag of a version: whether it holds an exported network."""
+NETWORK = "network"
+"""Tag of a version: the id of its exported network."""
 
 
 class Answering(NamedTuple):
@@ -101,7 +101,7 @@ def register(
 
 def _may_hold(client: MlflowClient, found: ModelVersion, exported: bool) -> bool:
     """Tell whether a version may get its files again, with an exported network or without one."""
-    return (found.tags.get(_SAVED) == "yes") == exported and not _lost(client, found)
+    return (network_of(found) is not None) == exported and not _lost(client, found)
 
 
 def _export(answering: Answering, run_id: str, path: Path) -> bool:
@@ -138,7 +138,8 @@ def _make_version(
         logged = client.create_logged_model(
             run.experiment_id, wanted.alias, wanted.run_id, tags={STUDY: wanted.name}
         )
-        source, model_id = f"models:/{logged.model_id}", str(logged.model_id)
+        # Its place: `models:/…` would be looked up where MLflow's own tracking URI leads to.
+        source, model_id = str(logged.artifact_location), str(logged.model_id)
         client.log_model_artifacts(model_id, str(network))
         client.finalize_logged_model(model_id, "READY")
         client.log_outputs(wanted.run_id, [LoggedModelOutput(model_id, 0)])
@@ -146,7 +147,7 @@ def _make_version(
         FILES: wanted.alias,
         CONTENTS: ",".join(path.name for path in files),
         TRIALS: wanted.label,
-        _SAVED: "no" if network is None else "yes",
+        NETWORK: model_id or "",
     }
     made = client.create_model_version(wanted.name, source, wanted.run_id, tags, model_id=model_id)
     return str(made.version)
@@ -165,8 +166,16 @@ def versions_of(client: MlflowClient, name: str) -> list[ModelVersion]:
 
 def network_of(found: ModelVersion) -> str | None:
     """Return the id of the exported network of a version; None if it has none."""
-    _, is_model, model_id = str(found.source).partition("models:/")
-    return model_id if is_model else None
+    return found.tags.get(NETWORK) or None
+
+
+def remove_versions(client: MlflowClient, name: str, runs: Collection[str]) -> None:
+    """Remove the versions of a registered model that are of some runs."""
+    for found in versions_of(client, name) if runs else ():
+        if found.run_id in runs:
+            client.delete_model_version(name, found.version)
+            if (model_id := network_of(found)) is not None:
+                client.delete_logged_model(model_id)
 
 
 def version_of(client: MlflowClient, name: str, alias: str) -> str | None:

@@ -144,7 +144,7 @@ class Tracker:
         Raises:
             InputError: if MLflow went away meanwhile.
         """
-        runs = self.writer.runs
+        runs, gone = self.writer.runs, []
         try:
             for run in list(children(self.client, self.experiment_id, self.writer.run_id)):
                 number = int(run.data.tags[NUMBER])
@@ -153,6 +153,8 @@ class Tracker:
                     runs[number] = run.info.run_id
                 else:
                     self.client.delete_run(run.info.run_id)  # of a trial that did not end, or half
+                    gone.append(run.info.run_id)
+            registry.remove_versions(self.client, self.name, gone)
         except Exception as error:  # whatever a server that goes away makes of it
             raise unreachable(self.uri, error) from None
         missing = [number for number in finished if number not in runs]
@@ -175,9 +177,8 @@ class Tracker:
     ) -> None:
         """Write the study run's description, its report, its metrics and further tags."""
         markdown = redacted(markdown)
-        for name, value in (tags or {}).items():
+        for name, value in {**(tags or {}), DESCRIPTION: markdown}.items():
             self.client.set_tag(self.writer.run_id, name, value)
-        self.client.set_tag(self.writer.run_id, DESCRIPTION, markdown)
         self.client.log_text(self.writer.run_id, markdown, "report.md")
         self.client.log_batch(self.writer.run_id, metrics=metrics)
 
@@ -188,8 +189,7 @@ class Tracker:
 
     def save_view(self, columns: Sequence[str], ascending: bool) -> None:
         """Give the runs table a view that shows the search's scores and tricks, best first."""
-        run_id = self.writer.run_id
-        view.save_view(self.client, self.experiment_id, run_id, columns, ascending)
+        view.save_view(self.client, self.experiment_id, self.writer.run_id, columns, ascending)
 
     def register(
         self,
@@ -201,8 +201,8 @@ class Tracker:
     ) -> tuple[str, bool]:
         """Register a model under a trial's run; see `registry.register`."""
         self._guard()
-        wanted = Registration(self.name, alias, self.writer.runs[number], tuple(trials))
-        return registry.register(self.client, wanted, files, answering)
+        of = Registration(self.name, alias, self.writer.runs[number], tuple(trials))
+        return registry.register(self.client, of, files, answering)
 
     def holds(self, versions: Mapping[str, str]) -> bool:
         """Tell whether versions of the registered model, by alias, are whole; see `registry.holds`."""

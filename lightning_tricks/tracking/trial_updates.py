@@ -26,7 +26,8 @@ from lightning_tricks.tracking.format import (
 from lightning_tricks.tracking.run_update import Status, Update
 from lightning_tricks.trial.repeats import SPREAD
 from lightning_tricks.trial.result import Epoch
-from lightning_tricks.tricks.record import Tricks, type_name
+from lightning_tricks.tricks.record import Tricks
+from lightning_tricks.tricks.record_types import type_name
 
 STATUS: dict[str, Status] = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 

@@ -15,7 +15,7 @@ import pytorch_lightning as pl
 
 from lightning_tricks.errors import one_line
 from lightning_tricks.module.health import Diverged
-from lightning_tricks.module.lightning_internals import begin_batches_anew
+from lightning_tricks.module.lightning_internals import begin_batches_anew, check_not_cut_short
 from lightning_tricks.scores import LOSS, monitored
 from lightning_tricks.seeds import derive
 from lightning_tricks.task.task import Task
@@ -120,6 +120,7 @@ class TrialCallback(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         del pl_module
+        check_not_cut_short(trainer)
         if self.checkpoint is not None:
             self.progress = copy.deepcopy(trainer.fit_loop.state_dict())
 
@@ -138,6 +139,7 @@ class TrialCallback(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking or not trainer.is_last_batch:
             return
+        check_not_cut_short(trainer)
         value = monitored(trainer, self.task.monitor)
         if not math.isfinite(value):
             raise Diverged(f"{self.task.monitor} became {value}")

@@ -14,7 +14,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from lightning_tricks.errors import InputError, one_line
+from lightning_tricks.errors import InputError, TakenOver, one_line
 from lightning_tricks.flavors import STANDALONE, check_one_flavor, flavor_of
 from lightning_tricks.module.health import Diverged
 from lightning_tricks.module.hooks import TricksHooks
@@ -66,12 +66,32 @@ def train(
         checkpoint.unlink(missing_ok=True)
         trouble = f"its checkpoint cannot be gone on from ({result.reason}): it began anew"
         result = replace(_fit(watch(), devices), trouble=trouble)
+    result = _in_parts(result, tricks, lambda parts: _fit(watch(), devices, parts))
     if result.state == "failed" and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()  # others may share the device
     return result
 
 
-def _fit(watcher: TrialCallback, devices: int) -> Result:
+def _in_parts(result: Result, tricks: Tricks, again: Callable[[int], Result]) -> Result:
+    """Return the result of a trial; batches that the memory does not hold are taken in parts.
+
+    Args:
+        result: of the trial with whole batches.
+        tricks: of the trial.
+        again: trains it with batches in so many parts.
+    """
+    size, parts = getattr(tricks.batch, "size", 1), 1
+    while result.reason.startswith(torch.OutOfMemoryError.__name__) and parts < size:
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            torch.cuda.empty_cache()
+        parts *= 2
+        result = again(parts)
+        said = f"batches of {size} do not fit the memory: the gradients of {parts} parts are added up"
+        result = replace(result, trouble="; ".join(filter(None, (result.trouble, said))))
+    return result
+
+
+def _fit(watcher: TrialCallback, devices: int, parts: int = 1) -> Result:
     """Train once, from the checkpoint if there is one."""
     module: pl.LightningModule | None = None
     task = watcher.task
@@ -79,16 +99,18 @@ def _fit(watcher: TrialCallback, devices: int) -> Result:
         saved = watcher.saved()
         pl.seed_everything(watcher.seed, verbose=False)
         try:
+            task = task.of_record(watcher.tricks, parts)
             module = task.module(watcher.tricks)
             if isinstance(module, TricksHooks):
                 module.logs_training = False  # the watcher reads it from the module
             trainer, data = trainer_of(task, devices, [watcher], module), task.data_of(module)
             trainer.fit(module, datamodule=data, ckpt_path=saved, weights_only=True)
             return result_of(watcher, module)
-        except (Exception, SystemExit) as error:  # the user's code may raise anything
-            # Lightning turns a signal into `SystemExit`.
+        except BaseException as error:  # the user's code may raise anything
             if isinstance(error, Interrupted) or watcher.interrupted():
                 raise Interrupted from None
+            if isinstance(error, KeyboardInterrupt | TakenOver):
+                raise
             return result_of(watcher, module, error)
 
 

@@ -1,16 +1,15 @@
 """The record that has one field for each training stage."""
 
-from collections.abc import Iterator
 from typing import Annotated, Any, Self
 
 from pydantic import Field
 
-from lightning_tricks.errors import InputError
 from lightning_tricks.notebook import html_table
 from lightning_tricks.space.domains import Choice, Domain
 from lightning_tricks.space.trick import Trick, stages
 from lightning_tricks.tricks.augmentation import Augmentation, Erasing, NoAugmentation, NoErasing
 from lightning_tricks.tricks.averaging import Averaging, NoAveraging
+from lightning_tricks.tricks.batch import Batches, OwnBatches
 from lightning_tricks.tricks.clipping import Clipping, NormClipping
 from lightning_tricks.tricks.dropout import AnyDropout, NoDropout, OwnDropout
 from lightning_tricks.tricks.initialization import HeNormal, Initialization, KeepInitialization
@@ -42,6 +41,7 @@ class Tricks(Trick):
     not searched unless a subclass or a space asks for their kinds: they do not fit every task.
     """
 
+    batch: Batches = Field(OwnBatches(), discriminator="kind")
     augmentation: Augmentation = Field(NoAugmentation(), discriminator="kind")
     erasing: Erasing = Field(NoErasing(), discriminator="kind")
     mixing: Mixing = Field(NoMixing(), discriminator="kind")
@@ -111,42 +111,6 @@ class Tricks(Trick):
             for name in type(self).model_fields
         ]
         return html_table(("stage", type(self).__name__, "by default"), rows)
-
-
-def type_name(record: Tricks) -> str:
-    """Return the name by which `record_of` finds the type of a record."""
-    return f"{type(record).__module__}:{type(record).__qualname__}"
-
-
-def record_of(data: Any, name: str = "") -> Tricks:
-    """Read a record from plain data, as a checkpoint holds it.
-
-    Types are looked for among those that are imported already: what a file names is not imported.
-
-    Args:
-        data: the record, or its plain data.
-        name: of its type; empty for `Tricks`.
-
-    Raises:
-        InputError: if the data are not valid, or the type is not imported.
-    """
-    if isinstance(data, Tricks):
-        return data
-    module, _, inside = name.partition(":")
-    for kind in _subclasses(Tricks):
-        # A script that was run has another name when it is imported.
-        if not name or (kind.__qualname__ == inside and module in (kind.__module__, "__main__")):
-            return kind.parse(data)
-    raise InputError(
-        f"the record is of the type {inside!r} of {module!r}: import that before, or give the record as "
-        "`tricks`"
-    )
-
-
-def _subclasses(kind: type[Tricks]) -> Iterator[type[Tricks]]:
-    yield kind
-    for derived in kind.__subclasses__():
-        yield from _subclasses(derived)
 
 
 SURGERY = ("normalization", "zero_gamma", "dropout", "stochastic_depth")

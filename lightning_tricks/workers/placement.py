@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Literal
 
 import joblib
@@ -44,7 +45,7 @@ class Placement:
     width: Width = field(default_factory=Width)
 
     def __post_init__(self) -> None:
-        count = isinstance(self.workers, int) and 1 <= self.workers <= MOST_WORKERS
+        count = isinstance(self.workers, Integral) and 1 <= self.workers <= MOST_WORKERS
         if not count and self.workers not in ("auto", "inline"):
             raise InputError(
                 f"workers must be auto, inline or a number from 1 to {MOST_WORKERS} "

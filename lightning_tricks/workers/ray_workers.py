@@ -9,6 +9,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -39,6 +40,8 @@ OPEN_SECONDS = 180.0
 """Ray has so long to start, or to answer."""
 CLOSE_SECONDS = 10.0
 """Ray's driver has so long to end by itself."""
+LONGEST_TEMPORARY = 40
+"""A socket's path has about a hundred characters, of which Ray takes sixty below its folder."""
 _HOST = Path(__file__).with_name("ray_driver.py")
 _ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
 # Ray binds to the loopback interface alone where it expects no cluster.
@@ -149,6 +152,8 @@ class RayWorkers(Workers):
         """Start Ray's driver and, with it, the workers."""
         environment = {**_ENVIRONMENT, **({} if self.address else _LOOPBACK), **os.environ}
         environment["PYTHONPATH"] = os.pathsep.join(_paths())
+        if self.address is None and len(tempfile.gettempdir()) > LONGEST_TEMPORARY:
+            environment.setdefault("RAY_TMPDIR", "/tmp")
         self._connection, there = Pipe()
         with there:
             self._host = subprocess.Popen(

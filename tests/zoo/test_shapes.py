@@ -491,7 +491,7 @@ def test_a_module_of_either_package_goes_to_a_champion_that_comes_back(make, tmp
     options = {"finalists": 1, "seeds": 3, "workers": "inline", "progress": False}
     summary = optimize(study, module_task(make), n_trials=4, tracking_uri=uri, **options)
     assert [t.state.name for t in study.trials].count("FAIL") == 0
-    assert study.trials[0].user_attrs["role"] == "yours"
+    assert study.trials[0].user_attrs["tricks:role"] == "yours"
     assert summary.verdict.incumbent == "yours"
     assert {"yours", "baseline", "plain"} <= set(summary.verdict.rows)
     assert "your module as it is" in summary.verdict.headline()
@@ -703,7 +703,7 @@ def test_layers_that_are_made_late_take_tricks_and_come_back(make):
     study = create_study("own", storage=None, direction="minimize", epochs=2)
     optimize(study, task, n_trials=4, workers="inline", progress=False)
     assert {t.state.name for t in study.trials} <= {"COMPLETE", "PRUNED"}
-    assert study.user_attrs["champion"]["alias"] == "best"
+    assert study.user_attrs["tricks:champion"]["alias"] == "best"
 
 
 def test_plateau_works_beside_validation_in_every_other_epoch():

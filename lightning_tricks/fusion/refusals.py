@@ -1,0 +1,86 @@
+"""Why trials of a task are trained one by one: all of them, or those of some shapes."""
+
+from collections.abc import Hashable, Iterator
+
+import torch
+
+from lightning_tricks.data.in_memory import InMemoryData
+from lightning_tricks.errors import one_line
+from lightning_tricks.fusion.shape import shape_of
+from lightning_tricks.task.quiet import quiet
+from lightning_tricks.task.task import Task
+from lightning_tricks.trial.train import trainer_of
+from lightning_tricks.tricks.record import Tricks
+
+MOST_SHAPES = 3
+"""So many shapes that could not be trained as one, and none that could: it is the network."""
+_OF_DATA = (
+    "train_dataloader",
+    "val_dataloader",
+    "on_before_batch_transfer",
+    "transfer_batch_to_device",
+    "on_after_batch_transfer",
+)
+"""What of InMemoryData a group does for it."""
+
+
+class Refusals:
+    """What is known of trials that cannot be trained as one.
+
+    Args:
+        task: of the trials.
+        devices: the number of devices that train a trial together.
+    """
+
+    def __init__(self, task: Task, devices: int) -> None:
+        self.of_all = next(_of_task(task, devices), "")
+        """Why no trials can be; empty as long as some may."""
+        self.fused = False
+        """Whether some were."""
+        self._of_shapes: dict[Hashable, str] = {}
+
+    def of(self, record: Tricks) -> str:
+        """Say why trials of a record's shape are trained one by one; empty if they need not be."""
+        return self.of_all or self._of_shapes.get(shape_of(record), "")
+
+    def add(self, record: Tricks, why: str) -> None:
+        """Note that trials of a record's shape cannot be trained as one."""
+        self._of_shapes[shape_of(record)] = why
+        if len(self._of_shapes) >= MOST_SHAPES and not self.fused:
+            self.of_all = why
+
+
+def _of_task(task: Task, devices: int) -> Iterator[str]:
+    """Say why no trials of a task can be trained as one."""
+    if devices > 1:
+        yield "several devices train a trial"
+    if not isinstance(task.data, InMemoryData):
+        yield "the data are not InMemoryData"
+    for name in _OF_DATA:
+        if getattr(type(task.data), name) is not getattr(InMemoryData, name):
+            yield f"the data have their own {name}"
+    if others := sorted(set(task.trainer) - {"accelerator"}):
+        yield f"the trainer sets {', '.join(others)}"
+    if task.callbacks or task.logger is not None:
+        yield "the task has callbacks or a logger"
+    if task.compiled:
+        yield "the network is compiled"
+    if task.channels_last:
+        yield "images are channels_last"
+    try:
+        device = device_of(task)
+    except Exception as error:  # it is not there: a trial that is trained alone says so
+        yield one_line(error)
+    else:
+        if device.type not in ("cpu", "cuda"):
+            yield f"the device is {device}"
+
+
+def device_of(task: Task) -> torch.device:
+    """Return the device that Lightning trains a trial of a task on.
+
+    Raises:
+        MisconfigurationException: if it is not there.
+    """
+    with quiet():
+        return trainer_of(task).strategy.root_device
