@@ -7,7 +7,7 @@ given up, as it should be. At the end both studies must hold the same trials, wi
 states and scores, and Optuna and MLflow must agree. Random search without pruning, so that both study
 the same records.
 
-    python benchmarks/chaos.py [--deaths 200] [--trials 400] [--seconds 6]
+    python benchmarks/chaos.py [--deaths 200] [--trials 400] [--seconds 6] [--modules]
 """
 
 import argparse
@@ -23,9 +23,12 @@ from pathlib import Path
 
 import optuna
 import psutil
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
 from sklearn.datasets import load_digits
 
-from lightning_tricks import MLP, InMemoryData, Task, main
+from lightning_tricks import MLP, InMemoryData, ModuleTricks, Task, main
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from server import Server
@@ -34,18 +37,45 @@ from lightning_tricks.search.outcomes import LOSSES
 from lightning_tricks.search.studies import finished, load_study
 from lightning_tricks.tracking.agreement import differences
 
+MODULES = "--modules"
 FLAGS = ["--sampler", "random", "--pruner", "none", "--seed", "1"]
+
+
+class Digits(pl.LightningModule):
+    """A LightningModule with steps, a loss and an optimizer of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = MLP().build((64,), 10)
+
+    def forward(self, inputs):
+        return self.network(inputs)
+
+    def training_step(self, batch, number):
+        return F.cross_entropy(self(batch[0].float() / 16), batch[1])
+
+    def validation_step(self, batch, number):
+        outputs = self(batch[0].float() / 16)
+        self.log("val/loss", F.cross_entropy(outputs, batch[1]))
+        self.log("val/accuracy", (outputs.argmax(1) == batch[1]).float().mean())
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
 def task():
     """Return a task whose trials take a second or two."""
     data = InMemoryData.from_arrays(*load_digits(return_X_y=True), batch_size=32)
+    if MODULES in sys.argv:
+        return Task("chaos", data, lambda tricks: Digits(), tricks=ModuleTricks, epochs=20)
     return Task("chaos", data, lambda tricks: MLP().build((64,), 10), epochs=30)
 
 
 def study_command(trials, *arguments):
     """Return the command of the study, which is this file again."""
-    return [sys.executable, __file__, "--study", "--n-trials", str(trials), *FLAGS, *arguments]
+    kind = [MODULES] if MODULES in sys.argv else []
+    own = [sys.executable, __file__, "--study", *kind, "--n-trials", str(trials)]
+    return [*own, *FLAGS, *arguments]
 
 
 class Chaos:
@@ -216,11 +246,12 @@ def compare(trials, deaths, seconds):
 
 if __name__ == "__main__":
     if "--study" in sys.argv:
-        sys.argv.remove("--study")
-        sys.exit(main(task, finalists=0))
+        arguments = [flag for flag in sys.argv[1:] if flag not in ("--study", MODULES)]
+        sys.exit(main(task, arguments, finalists=0))
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--deaths", type=int, default=200)
     parser.add_argument("--trials", type=int, help="by default two for each death")
+    parser.add_argument(MODULES, action="store_true", help="train LightningModules")
     parser.add_argument("--seconds", type=float, default=6.0, help="that the server is away")
     given = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)

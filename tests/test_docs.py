@@ -33,6 +33,7 @@ TEXTS = {**PAGES, "studies": ROOT / "studies" / "README.md"}
 CHROMIUM = shutil.which("chromium")
 KINDS = [(stage, kind) for stage, options in stages(Tricks).items() for kind in options]
 NO_SCRIPTS = {
+    "--artifact-dir",
     "--host",
     "--allowed-hosts",
     "--backend-store-uri",

@@ -15,6 +15,7 @@ from lightning_tricks.fusion.member import Member
 from lightning_tricks.fusion.part import Hear, Part
 from lightning_tricks.fusion.refusals import Refusals, device_of
 from lightning_tricks.fusion.rehearsal import rehearse_batch
+from lightning_tricks.fusion.threads import best_threads
 from lightning_tricks.fusion.trainee import Trainee
 from lightning_tricks.fusion.unfusible import Unfusible
 from lightning_tricks.fusion.width import EVERYTHING, Width, short
@@ -51,6 +52,7 @@ class Fuser:
         self.ranks = Ranks(task, devices)
         self.refusals = Refusals(task, devices)
         self._told: set[str] = set()
+        self._measured = False
         self._tasks: list[Task] = []
 
     @cached_property
@@ -80,6 +82,9 @@ class Fuser:
         Raises:
             Interrupted: soon after `interrupted()` becomes true.
         """
+        if width.automatic and not self._measured:
+            torch.set_num_threads(best_threads(self.task))
+            self._measured = True
         known, width = width, self._grown(width, jobs)
         if width != known:
             learn(width)

@@ -42,6 +42,8 @@ class Width:
     """What each took; None if nothing was measured."""
     unfit: bool = False
     """Whether they could not be done as one at all."""
+    automatic: bool = True
+    """Whether it is to be measured what is best, and with how many threads; else the user said it."""
 
     @classmethod
     def of(cls, fuse: Fuse) -> Self:
@@ -55,7 +57,7 @@ class Width:
         best: object = 1 if fuse == "off" else fuse
         if not (isinstance(best, Integral) and 1 <= int(best) <= ALL):
             raise InputError(f"fuse must be auto, off or a whole number from 1 to 10⁹ (got {fuse!r})")
-        return cls(int(best), final=True)
+        return cls(int(best), final=True, automatic=False)
 
     @property
     def alone(self) -> bool:
@@ -89,7 +91,7 @@ class Width:
         return replace(self, best=2 * self.best, seconds=each)
 
 
-EVERYTHING = Width(ALL, final=True)
+EVERYTHING = Width(ALL, final=True, automatic=False)
 """All that there are."""
 
 

@@ -9,7 +9,8 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
@@ -119,23 +120,29 @@ def main(
         own = [parser.add_argument(flag, help=meaning).dest for flag, meaning in flags.items()]
         given = parser.read(sys.argv[1:] if arguments is None else arguments)
 
-        from lightning_tricks.study.program import run
+        with _waiting_passively():
+            from lightning_tricks.study.program import run
 
         with user_code("your code ended the study", of=ENDING):
             return run(given, partial(make_task, **{name: getattr(given, name) for name in own}))
-    except InputError as error:
+    except (InputError, TakenOver, Unfinished) as error:
         sys.stderr.write(f"error: {error}\n")
-        return 2
-    except TakenOver as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 4
-    except Unfinished as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 5
+        return {TakenOver: 4, Unfinished: 5}.get(type(error), 2)
     except KeyboardInterrupt as interrupt:
         why = f" ({interrupt})" if str(interrupt) else ""
         sys.stderr.write(f"interrupted{redacted(why)}: run the same command to go on\n")
         return 130
+
+
+@contextmanager
+def _waiting_passively() -> Iterator[None]:
+    """Let the threads of what is imported sleep while they wait: spinning ones keep busy cores busy."""
+    variable = "OMP_WAIT_POLICY"  # which is read once, when torch is loaded
+    own = variable in os.environ
+    os.environ.setdefault(variable, "PASSIVE")
+    yield
+    if not own:
+        del os.environ[variable]
 
 
 def _parser(n_trials: int, finalists: int, repeats: int | None = None) -> _Parser:

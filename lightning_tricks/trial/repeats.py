@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from lightning_tricks.data.in_memory import InMemoryData
@@ -101,6 +102,7 @@ class _Member:
         self.error: BaseException | None = None
         self._turn, self._back = threading.Semaphore(0), threading.Semaphore(0)
         self._thread = threading.Thread(target=self._run, daemon=True)
+        self._threads = torch.get_num_threads()
 
     @property
     def ended(self) -> bool:
@@ -131,6 +133,7 @@ class _Member:
 
     def _run(self) -> None:
         self._turn.acquire()
+        torch.set_num_threads(self._threads)  # it holds for the thread that sets it
         try:
             self.result = train(
                 self.task, self.tricks, self.seed, self._report, self._interrupted, self.checkpoint

@@ -215,6 +215,15 @@ _ALL = [
         "https://arxiv.org/abs/1502.03167",
     ),
     Paper(
+        "Goyal et al., 2017",
+        "misc",
+        "Priya Goyal and Piotr Dollár and Ross Girshick and Pieter Noordhuis and Lukasz Wesolowski and "
+        "Aapo Kyrola and Andrew Tulloch and Yangqing Jia and Kaiming He",
+        "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour",
+        "arXiv 1706.02677",
+        "https://arxiv.org/abs/1706.02677",
+    ),
+    Paper(
         "Izmailov et al., 2018",
         "inproceedings",
         "Pavel Izmailov and Dmitrii Podoprikhin and Timur Garipov and Dmitry Vetrov and "
@@ -263,6 +272,14 @@ _ALL = [
         "Understanding the Disharmony between Dropout and Batch Normalization by Variance Shift",
         "Conference on Computer Vision and Pattern Recognition (CVPR)",
         "https://arxiv.org/abs/1801.05134",
+    ),
+    Paper(
+        "Krizhevsky, 2014",
+        "misc",
+        "Alex Krizhevsky",
+        "One weird trick for parallelizing convolutional neural networks",
+        "arXiv 1404.5997",
+        "https://arxiv.org/abs/1404.5997",
     ),
     Paper(
         "Loshchilov and Hutter, 2017",

@@ -1,6 +1,7 @@
 """What trains in a Ray actor."""
 
 import contextlib
+import os
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -38,6 +39,8 @@ class TrialRunner:
         self.fuser = Fuser(cloudpickle.loads(work), devices, self._interrupted)
         cores = joblib.cpu_count(only_physical_cores=True)
         self.threads = int(threads) if threads else max(cores // neighbours, 1)
+        if not threads:
+            os.environ.pop("OMP_NUM_THREADS", None)  # Ray's, not the user's
         self.stopped: set[int] = set()
         self.advanced = False
 

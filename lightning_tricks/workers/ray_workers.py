@@ -43,7 +43,11 @@ CLOSE_SECONDS = 10.0
 LONGEST_TEMPORARY = 40
 """A socket's path has about a hundred characters, of which Ray takes sixty below its folder."""
 _HOST = Path(__file__).with_name("ray_driver.py")
-_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",  # idle threads leave the cores to the other workers
+}
 # Ray binds to the loopback interface alone where it expects no cluster.
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 

@@ -1,0 +1,76 @@
+"""With how many threads a worker trains best: small networks wait for them more than they gain."""
+
+import os
+import statistics
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from lightning_tricks.fusion.refusals import device_of
+from lightning_tricks.task.task import Task
+from lightning_tricks.trial.train import train
+
+STEPS = 8
+"""Of how many steps a measurement is."""
+TIMES = 3
+"""How often each number of threads is tried: other programs come and go."""
+WORTH_SECONDS, MOST_SECONDS = 0.1, 3.0
+"""A step that takes longer is worth all threads; a measurement that does, with its data, is not made."""
+
+
+class _Clock(pl.Callback):
+    """Notes when each step ends; the one that is given, and no copy of it."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Clock":
+        return self
+
+    def on_train_batch_end(self, *unused: Any, **named: Any) -> None:
+        del unused, named
+        self.ends.append(time.perf_counter())
+
+    def step(self) -> float:
+        """Return the seconds that a step took; infinity if there were too few."""
+        taken = [end - start for start, end in zip(self.ends, self.ends[1:], strict=False)]
+        return statistics.median(taken) if taken else float("inf")
+
+
+def best_threads(task: Task) -> int:
+    """Return with how many threads a step takes least, one or all that torch has, by trying both.
+
+    On a busy machine torch's threads wait for each other: a step of a small network takes ten times as
+    long with two of them as with one.
+    """
+    count = torch.get_num_threads()
+    if count == 1 or "OMP_NUM_THREADS" in os.environ:  # which the user said
+        return count
+    try:
+        if device_of(task).type != "cpu":
+            return count
+        start = time.perf_counter()
+        seconds = {count: _step(task)}
+        if seconds[count] > WORTH_SECONDS or time.perf_counter() - start > MOST_SECONDS:
+            return count
+        for _ in range(TIMES):
+            for threads in (1, count):
+                torch.set_num_threads(threads)
+                seconds[threads] = min(seconds.get(threads, float("inf")), _step(task))
+    except Exception:  # no data, or no such device: the trial tells
+        return count
+    finally:
+        torch.set_num_threads(count)
+    return min(seconds, key=lambda threads: seconds[threads])
+
+
+def _step(task: Task) -> float:
+    """Return the seconds that a step of a task takes."""
+    clock = _Clock()
+    few = {"limit_train_batches": STEPS, "limit_val_batches": 1}
+    short = replace(task, trainer={**task.trainer, **few}, epochs=1, repeats=1, callbacks=(clock,))
+    train(short, task.reference(), seed=0)
+    return clock.step()

@@ -1,0 +1,82 @@
+"""With how many threads is trained: measured where it is left to us, as the user says elsewhere."""
+
+import time
+
+import pytest
+import torch
+from conftest import MEASURING, mlp, small_data
+from torch import nn
+
+from lightning_tricks import Task, Tricks, create_study, optimize
+from lightning_tricks.fusion import threads
+from lightning_tricks.fusion.fuser import Fuser
+from lightning_tricks.fusion.threads import best_threads
+from lightning_tricks.trial.job import Job
+
+
+class Waiting(nn.Module):
+    """A network whose threads wait for each other, or gain much."""
+
+    slow = 1
+
+    def __init__(self):
+        super().__init__()
+        self.layers = mlp()
+
+    def forward(self, inputs):
+        time.sleep(0.01 if torch.get_num_threads() == self.slow else 0.001)
+        return self.layers(inputs)
+
+
+def task():
+    return Task("waiting", small_data(batch_size=2), lambda tricks: Waiting(), epochs=1)
+
+
+@pytest.fixture(autouse=True)
+def two_threads(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize(("slow", "best"), [(1, 2), (2, 1)])
+def test_the_faster_number_is_taken_and_torch_left_alone(slow, best, monkeypatch):
+    monkeypatch.setattr(Waiting, "slow", slow)
+    assert best_threads(task()) == best
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("why", ["the user", "long steps", "slow data", "fails"])
+def test_what_is_not_to_be_measured_is_left_as_it_is(why, monkeypatch):
+    monkeypatch.setattr(Waiting, "slow", 2)
+    some = task()
+    if why == "the user":
+        monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    elif why == "long steps":
+        monkeypatch.setattr(threads, "WORTH_SECONDS", 1e-6)
+    elif why == "slow data":
+        monkeypatch.setattr(threads, "MOST_SECONDS", 1e-6)
+    else:
+        some = Task("waiting", small_data(), lambda tricks: 1 / 0, epochs=1)
+    assert best_threads(some) == 2
+
+
+def test_a_worker_measures_once_and_trains_with_what_it_found(monkeypatch):
+    monkeypatch.setattr(Waiting, "slow", 2)
+    asked = []
+    monkeypatch.setattr(
+        "lightning_tricks.fusion.fuser.best_threads", lambda task: asked.append(task) or 1
+    )
+    fuser, jobs = Fuser(task()), [Job(0, Tricks.plain(), 0)]
+    for width in (MEASURING(4), MEASURING("auto"), MEASURING("auto")):
+        fuser.train(jobs, lambda *unused: False, lambda *unused: None, width)
+    assert len(asked) == 1  # a number is the user's
+    assert torch.get_num_threads() == 1
+
+
+def test_the_process_has_its_threads_again(with_store, monkeypatch):
+    monkeypatch.setattr("lightning_tricks.fusion.width.Width.of", MEASURING)
+    monkeypatch.setattr(Waiting, "slow", 2)
+    optimize(create_study("waiting", storage=None), task(), n_trials=2, progress=False)
+    assert torch.get_num_threads() == 2
