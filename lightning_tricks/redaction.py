@@ -16,7 +16,7 @@ _IN_TEXT = re.compile(rf"{_START}\S+|{_BARE}\S*@\S+")
 _WHOLE = re.compile(rf"{_START}.+|{_BARE}.*@.+", re.DOTALL)
 _PASSWORD = re.compile(rf"^({_START}[^:/]*|[\w.%+~-]+):(?!/{{1,2}})(.*)@", re.DOTALL)
 _TOKEN = re.compile(r"^((?!postgresql|mysql|mssql|sqlite|models)\w[\w+.-]*:/{1,2})[^/@?#]+@", re.DOTALL)
-"""A user name without a password, which is a token, but for those of databases."""
+"""A user name without a password is a token, except that of a database."""
 _CUT_OFF = re.compile(r"^(\w[\w+.-]*:/{1,2}[^:/\[]*):(?!\d{1,5}(?!\w)).+", re.DOTALL)
 """A password that is followed by no host, for its URL was cut off; ports are none."""
 _SHORTEST = 4

@@ -1,4 +1,4 @@
-"""The batch size of data, read and changed, whatever kind of data they are."""
+"""The batch size of data of any kind, read and changed."""
 
 import copy
 from typing import Any
@@ -48,7 +48,7 @@ def with_batch_size(data: pl.LightningDataModule, size: int) -> pl.LightningData
 
 
 def resized(loader: Any, size: int) -> "DataLoader[Any]":
-    """Return a `DataLoader` that is as another, but for the size of its batches.
+    """Return a `DataLoader` that differs from another in the size of its batches alone.
 
     Raises:
         InputError: if its batches are put together in a way of its own.

@@ -13,7 +13,7 @@ from lightning_tricks.trial.train import trainer_of
 from lightning_tricks.tricks.record import Tricks
 
 MOST_SHAPES = 3
-"""So many shapes that could not be trained as one, and none that could: it is the network."""
+"""After this number of shapes that could not be trained as one, and none that could, none is tried."""
 _OF_DATA = (
     "train_dataloader",
     "val_dataloader",

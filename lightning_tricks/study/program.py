@@ -34,7 +34,7 @@ FEW, SEVERAL = 500, 3
 
 
 HANDFUL = 5
-"""More than so many things are removed from MLflow only if that was asked for."""
+"""More things than these are removed from MLflow only with `--remove`."""
 
 
 @unchanged()

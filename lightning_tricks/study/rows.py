@@ -177,7 +177,9 @@ class Rows:
         if key not in self._together:
             try:
                 self._together[key] = self._score_together(split, trials)
-            except Exception as error:  # of the user's data or metric, or no memory for so many models
+            except (
+                Exception
+            ) as error:  # of the user's data or metric, or the models do not fit the memory together
                 self.trained.progress.warn(f"the ensemble has no score: {error_words(error)}")
                 self._together[key] = None
         return self._together[key]

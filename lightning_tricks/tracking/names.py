@@ -60,7 +60,7 @@ class Renamed:
     """Says once of each metric that MLflow has another name for it.
 
     Args:
-        show: is told, in a line.
+        show: prints a line.
     """
 
     def __init__(self, show: Callable[[str], None]) -> None:

@@ -43,7 +43,7 @@ class Answering(NamedTuple):
 class Registration:
     """What is to be registered.
 
-    A registered model is told by the trials that it is of: registering it twice makes one version.
+    Versions are known by their trials: to register the same trials twice makes one version.
     """
 
     name: str

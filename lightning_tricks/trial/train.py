@@ -78,7 +78,7 @@ def _in_parts(result: Result, tricks: Tricks, again: Callable[[int], Result]) ->
     Args:
         result: of the trial with whole batches.
         tricks: of the trial.
-        again: trains it with batches in so many parts.
+        again: trains it, given the number of parts.
     """
     size, parts = getattr(tricks.batch, "size", 1), 1
     while result.reason.startswith(torch.OutOfMemoryError.__name__) and parts < size:
