@@ -51,7 +51,8 @@ def remember(url: str) -> None:
     if not password and (cut := _CUT_OFF.match(url)):
         password = url[cut.end(1) + 1 :]
     forms = (password, unquote_plus(password), quote(password, safe=""))
-    _known.update(form for form in forms if len(form) >= _SHORTEST)
+    written = (*forms, *(repr(form)[1:-1] for form in forms))
+    _known.update(form for form in written if len(form) >= _SHORTEST)
 
 
 def password_of(url: str) -> str:

@@ -317,8 +317,8 @@ def test_an_ablation_that_is_interrupted_goes_on_to_the_same_end(study):
 
 def test_a_champion_without_tricks_has_none_to_take_out(study):
     bare = {"scaling": "none", "normalization": "none"}
-    kept = {path: value for path, value in FEW.items() if not path.startswith("normalization")}
-    space = Space(Tricks).pin(kept | bare)
+    others = {path: value for path, value in FEW.items() if not path.startswith("normalization")}
+    space = Space(Tricks).pin(others | bare)
     search(study, loud(), space=space, ablate=True)
     found = Ablation.read(study.user_attrs[kept(ABLATION)])
     assert not found.effects

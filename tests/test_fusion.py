@@ -228,9 +228,11 @@ def test_a_group_that_was_dropped_goes_on_from_its_checkpoints(tmp_path, monkeyp
     )
     for number, result in whole.items():
         assert not results[number].trouble
-        assert [e.metrics for e in results[number].epochs] == [e.metrics for e in result.epochs]
+        # Where tensors lie in memory decides in which order a CPU adds: the last bits may differ.
+        for mine, other in zip(results[number].epochs, result.epochs, strict=True):
+            assert mine.metrics == pytest.approx(other.metrics, rel=1e-5, abs=1e-7)
         for name, tensor in result.weights.items():
-            torch.testing.assert_close(results[number].weights[name], tensor, rtol=0, atol=0)
+            torch.testing.assert_close(results[number].weights[name], tensor, rtol=1e-5, atol=1e-7)
 
 
 def test_metrics_of_torchmetrics_and_numbers_to_predict():

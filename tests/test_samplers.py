@@ -14,6 +14,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
 from lightning_tricks import Space, Task, Tricks, create_study, optimize, suggest
+from lightning_tricks.errors import TakenOver
 from lightning_tricks.module.tricks_module import accuracy
 from lightning_tricks.search.effects import draw_effects
 from lightning_tricks.search.pruners import PRUNERS
@@ -111,7 +112,7 @@ def test_a_search_finds_more_than_chance_does():
     assert statistics.mean(ours) > statistics.mean(chance) + 1
 
 
-class Died(BaseException):
+class Died(TakenOver):
     """As if the program had died."""
 
 
@@ -191,7 +192,7 @@ class Paused:
         return getattr(self.trial, name)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", sorted({*SAMPLERS} - {"tpe"}))  # Optuna's keeps off running trials
 @pytest.mark.parametrize("before", [2, 4, 9])
 def test_a_proposal_is_the_same_whatever_is_proposed_meanwhile(sampler, before):
     def propose(meanwhile):

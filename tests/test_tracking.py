@@ -294,7 +294,7 @@ def test_a_trial_that_was_pruned_says_why():
         state=TrialState.PRUNED,
         value=0.4,
         user_attrs={
-            "outcome": Outcome.of(
+            "tricks:outcome": Outcome.of(
                 Tricks(clipping={"kind": "none"}),
                 0,
                 Result("pruned", [Epoch(0, 0.4, {})], "the pruner stopped it after epoch 1"),

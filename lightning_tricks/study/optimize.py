@@ -140,8 +140,7 @@ def optimize(
     folder = _folder(checkpoints, study.study_name, keep, task)
     placement.check()
     check_tracking(uri_of(tracking_uri), study.study_name)
-    # Nothing was made so far; the storage comes first, for it is the last that may turn out wrong.
-    study = study.make() if isinstance(study, StudyMaker) else study
+    study = study.make() if isinstance(study, StudyMaker) else study  # nothing was made before
     with Progress(n_trials, quiet=not progress) as display:
         storage = retrying(storage_of(study), display.warn, lambda: signals.leaving)
         study = _Study(study.study_name, storage, study.sampler, study.pruner)

@@ -14,7 +14,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from lightning_tricks.errors import InputError, TakenOver, one_line
+from lightning_tricks.errors import InputError, TakenOver, is_interrupt, one_line
 from lightning_tricks.flavors import STANDALONE, check_one_flavor, flavor_of
 from lightning_tricks.module.health import Diverged
 from lightning_tricks.module.hooks import TricksHooks
@@ -109,8 +109,10 @@ def _fit(watcher: TrialCallback, devices: int, parts: int = 1) -> Result:
         except BaseException as error:  # the user's code may raise anything
             if isinstance(error, Interrupted) or watcher.interrupted():
                 raise Interrupted from None
-            if isinstance(error, KeyboardInterrupt | TakenOver):
+            if isinstance(error, TakenOver):
                 raise
+            if is_interrupt(error):
+                raise KeyboardInterrupt from None
             return result_of(watcher, module, error)
 
 
