@@ -26,6 +26,8 @@ FILES, CONTENTS, TRIALS = "files", "contents", "trials"
 """Tags of a version: the folder of its run with the files, their names, and which trials it is of."""
 STUDY = "study"
 """Tag of an exported network: the study that it is of."""
+_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
+"""MLflow's words for what is not there."""
 NETWORK = "network"
 """Tag of a version: the id of its exported network."""
 
@@ -183,7 +185,7 @@ def version_of(client: MlflowClient, name: str, alias: str) -> str | None:
     try:
         return str(client.get_model_version_by_alias(name, alias).version)
     except mlflow.MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+        if error.error_code in _ABSENT:
             return None
         raise
 
@@ -207,7 +209,14 @@ def is_whole(client: MlflowClient, found: ModelVersion) -> bool:
     there = {Path(file.path).name for file in client.list_artifacts(str(found.run_id), folder)}
     wanted = set(filter(None, found.tags.get(CONTENTS, "").split(",")))
     model_id = network_of(found)
-    return wanted <= there and (model_id is None or bool(client.list_logged_model_artifacts(model_id)))
+    if model_id is None or not wanted <= there:
+        return wanted <= there
+    try:
+        return bool(client.list_logged_model_artifacts(model_id))
+    except mlflow.MlflowException as error:  # it went away meanwhile
+        if error.error_code in _ABSENT:
+            return False
+        raise
 
 
 def _lost(client: MlflowClient, found: ModelVersion) -> bool:
@@ -217,7 +226,7 @@ def _lost(client: MlflowClient, found: ModelVersion) -> bool:
     try:
         client.get_logged_model(model_id)
     except mlflow.MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+        if error.error_code in _ABSENT:
             return True
         raise
     return False
