@@ -203,28 +203,20 @@ def holds(client: MlflowClient, name: str, versions: Mapping[str, str]) -> bool:
 
 def is_whole(client: MlflowClient, found: ModelVersion) -> bool:
     """Tell whether all that a version is of can be loaded."""
-    if _lost(client, found):
-        return False
     folder = found.tags.get(FILES, "")
     there = {Path(file.path).name for file in client.list_artifacts(str(found.run_id), folder)}
     wanted = set(filter(None, found.tags.get(CONTENTS, "").split(",")))
+    if not wanted <= there or _lost(client, found):
+        return False
     model_id = network_of(found)
-    if model_id is None or not wanted <= there:
-        return wanted <= there
-    try:
-        return bool(client.list_logged_model_artifacts(model_id))
-    except mlflow.MlflowException as error:  # it went away meanwhile
-        if error.error_code in _ABSENT:
-            return False
-        raise
+    return model_id is None or bool(client.list_logged_model_artifacts(model_id))
 
 
 def _lost(client: MlflowClient, found: ModelVersion) -> bool:
     """Tell whether the exported network of a version was deleted."""
-    if (model_id := network_of(found)) is None:
-        return False
     try:
-        client.get_logged_model(model_id)
+        if (model_id := network_of(found)) is not None:
+            client.get_logged_model(model_id)
     except mlflow.MlflowException as error:
         if error.error_code in _ABSENT:
             return True
