@@ -2,7 +2,7 @@
 
 Other programs keep cores busy while a search of digits is trained in this process: with as many threads
 as torch takes, its own default, and with as many as are measured to be best, ours. Both are tried in
-turn, several times; what is told is the median of the seconds, and the ratio of each turn.
+turn, several times. It prints the median of the seconds, and the ratio of each turn.
 
     python benchmarks/under_load.py [--busy 0 1 2] [--trials 6] [--turns 3]
 """

@@ -91,8 +91,9 @@ class Conclusion:
 
     def _log_report(self, verdict: Verdict) -> None:
         report = report_of(self.study, self.task, verdict)
-        keep_report(self.study, self.trained.folder.path, report.html())
-        files = {REPORT: report.html(), "report.md": report.markdown(), **report.images()}
+        page = report.html()  # which draws all figures
+        keep_report(self.study, self.trained.folder.path, page)
+        files = {REPORT: page, "report.md": report.markdown(), **report.images()}
         self.tracker.log_report(files)
 
     def write(self) -> Summary:
