@@ -273,7 +273,7 @@ def test_auto_says_what_of_a_task_cannot_be_fused(capsys, monkeypatch):
 def test_auto_measures_what_is_there_and_off_is_one():
     assert Width().grown(64, Fuser(task()).seconds).best in (1, 2, 4, 8, 16, 32, 64)
     assert MEASURING("off").alone
-    assert MEASURING(5) == Width(5, final=True)
+    assert MEASURING(5) == Width(5, final=True, automatic=False)
 
 
 @pytest.mark.usefixtures("eager")

@@ -16,13 +16,13 @@ from pathlib import Path
 import mlflow
 import pytest
 import torch
-from judged_study import Sized, task
+from judged_study import Sized, backbone, task
 from playwright.sync_api import Page, sync_playwright
 from server import ModelServer, Server
 from test_layers import PACKAGE, ROOT
 from test_tracking import BROWSER, CHROMIUM
 
-from lightning_tricks import create_study, references
+from lightning_tricks import create_study, load_with_tricks, record_of_champion, references
 from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.standing import Standing
 
@@ -160,6 +160,18 @@ def test_champion_and_ensemble_are_served_and_answer_as_they_do_when_they_are_lo
     finally:
         for server in servers:
             server.kill()
+
+
+def test_models_of_a_server_are_found_by_a_program_whose_own_mlflow_is_another(judged, tmp_path):
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'other.db'}")
+    command = [sys.executable, str(TESTS / "judged_study.py"), "--check", "--tracking-uri", judged.uri]
+    checked = subprocess.run(command, cwd=judged.folder, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert record_of_champion("judged", judged.uri) == judged.record()
+    for alias in ("champion", "ensemble"):
+        assert load_with_tricks(
+            f"models:/judged@{alias}", backbone(judged.record()), tracking_uri=judged.uri
+        )
 
 
 @pytest.fixture(scope="module")

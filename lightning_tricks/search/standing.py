@@ -18,6 +18,7 @@ from lightning_tricks.search.outcomes import (
     ROLE,
     TESTS,
     VERDICT,
+    Champion,
     Outcome,
     kept,
 )
@@ -113,32 +114,8 @@ def remember_test(study: optuna.Study, number: int, metrics: Mapping[str, float]
     study.set_user_attr(TESTS, {**study.user_attrs.get(TESTS, {}), str(number): dict(metrics)})
 
 
-def remember_champion(
-    study: optuna.Study,
-    alias: str,
-    number: int,
-    run_id: str | None,
-    version: str,
-    **ensemble: str | None,
-) -> None:
-    """Keep which trial is registered under an alias, and which were.
-
-    Args:
-        study: that keeps it.
-        alias: of the version.
-        number: of the trial.
-        run_id: of the trial's run in MLflow.
-        version: of the registered model.
-        ensemble: the version of its ensemble, under the name `ensemble`, once that is known.
-    """
+def remember_champion(study: optuna.Study, champion: Champion) -> None:
+    """Keep what is registered of a study, and of which trials something was before."""
     before = study.user_attrs.get(CHAMPION, {})
-    former = {*before.get("former", ()), before.get("trial")} - {number, None}
-    held = {
-        "alias": alias,
-        "trial": number,
-        "run_id": run_id,
-        "version": version,
-        "former": sorted(former),
-        **ensemble,
-    }
-    study.set_user_attr(CHAMPION, held)
+    former = {*before.get("former", ()), before.get("trial")} - {champion["trial"], None}
+    study.set_user_attr(CHAMPION, {**champion, "former": sorted(former)})

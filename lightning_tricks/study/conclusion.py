@@ -146,7 +146,8 @@ class Conclusion:
             )
             self.recorded = False
             return
-        remember_champion(self.study, BEST, best.number, run_id, found.version)
+        champion = outcomes.Champion(alias=BEST, trial=number, run_id=run_id, version=found.version)
+        remember_champion(self.study, champion)
 
     def _describe(
         self,

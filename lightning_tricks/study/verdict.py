@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.errors import one_line
 from lightning_tricks.markdown import escaped
-from lightning_tricks.search.outcomes import CHAMPION, ENSEMBLE, VERDICT, aliases_of, kept
+from lightning_tricks.search.outcomes import CHAMPION, ENSEMBLE, VERDICT, Champion, aliases_of, kept
 from lightning_tricks.search.standing import remember_champion, verdict_of
 from lightning_tricks.selection.result import BASELINE, WORDS, Gain, Label, Verdict
 from lightning_tricks.selection.terms import FEWEST, Terms
@@ -191,8 +191,9 @@ class _Judgement:
             record, number = comparison.records[name], middle.number
             found = models.register(own.task, {number: module}, record, tracker, number, ALIAS)
             models.describe(found, tracker, record, standing, words)
-            held = (ALIAS, verdict.trial, tracker.run_of(number), found.version)
-            remember_champion(self.search.study, *held)
+            run_id = tracker.run_of(number)
+            held = Champion(alias=ALIAS, trial=verdict.trial, run_id=run_id, version=found.version)
+            remember_champion(self.search.study, held)
             of_seeds = comparison.trials(name, self.terms.seeds)
             members = {t.number: trained.restore(t) for t in of_seeds} if len(of_seeds) > 1 else {}
             ensemble = None
@@ -200,7 +201,7 @@ class _Judgement:
                 together = models.register(own.task, members, record, tracker, number, ENSEMBLE)
                 tracker.describe_version(together.version, models.of_members(together, len(members)))
                 ensemble = together.version
-            remember_champion(self.search.study, *held, ensemble=ensemble)
+            remember_champion(self.search.study, {**held, "ensemble": ensemble})
         except Exception as error:  # of the export or MLflow: the study stands
             own.progress.warn(f"no champion was registered: {type(error).__name__}: {one_line(error)}")
             own.recorded = False

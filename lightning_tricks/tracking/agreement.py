@@ -91,7 +91,7 @@ def _differences(study: optuna.Study, task: Task, tracking_uri: str) -> Iterator
     yield from _trials(study, task, held)
     yield from _strays(held)
     yield from _models(study, held)
-    if outcomes.kept(outcomes.VERDICT) in study.user_attrs and REPORT not in held.files:
+    if outcomes.kept(outcomes.VERDICT) in study.user_attrs and REPORT not in held.files():
         yield f"the study's run has no {REPORT}"
 
 
@@ -105,7 +105,7 @@ def _models(study: optuna.Study, held: Holdings) -> Iterator[str]:
         if mine != found:
             theirs = "none" if found is None else f"version {found}"
             yield f"the {alias} is version {mine} by Optuna, {theirs} in MLflow"
-        elif mine in held.broken:
+        elif mine in held.broken():
             yield f"the files of version {mine} of the registered model, the {alias}, are not there"
 
 
@@ -165,7 +165,7 @@ def _compare(task: Task, trial: FrozenTrial, standing: Standing, run: Recorded) 
         if mine != theirs:
             shown = "nothing" if theirs is None else theirs
             yield f"trial {trial.number}: {kind} {name} is {mine} by Optuna, {shown} in MLflow"
-    for name in sorted(set(expected.artifacts) - run.files):
+    for name in sorted(set(expected.artifacts) - run.files()):
         yield f"trial {trial.number}: artifact {name} is not there in MLflow"
     for name in sorted(set(run.params) - set(expected.params)):
         yield f"trial {trial.number}: param {name} is {run.params[name]} in MLflow, not in Optuna"

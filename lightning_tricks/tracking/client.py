@@ -6,8 +6,10 @@ import os
 import secrets
 import shlex
 import ssl
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit, urlunsplit
 from urllib.request import urlopen
@@ -15,11 +17,13 @@ from urllib.request import urlopen
 import sqlalchemy
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from mlflow.store.entities import PagedList
 from mlflow.tracking import MlflowClient
 
 from lightning_tricks.errors import InputError, check_url, locked, one_line
 from lightning_tricks.redaction import redacted
 
+Item = TypeVar("Item")
 ANSWER_SECONDS = 5.0
 """A server that does not answer by then, when a study begins, is taken for none."""
 _FOR_GOOD = {
@@ -175,14 +179,15 @@ def refused_for_good(error: Exception) -> bool:
 
 def search_runs(client: MlflowClient, experiment_id: str, condition: str) -> Iterable[Run]:
     """Walk the runs of an experiment that meet a condition, page by page."""
+    ask = partial(client.search_runs, [experiment_id], filter_string=condition, max_results=1000)
+    return pages(ask)
+
+
+def pages(ask: Callable[..., PagedList[Item]]) -> Iterator[Item]:
+    """Walk all that MLflow answers to a question, which it does in pages."""
     token: str | None = None
     while True:
-        page = client.search_runs(
-            [experiment_id],
-            filter_string=condition,
-            max_results=1000,
-            page_token=token,
-        )
+        page = ask(page_token=token)
         yield from page
         if not (token := page.token):
             return

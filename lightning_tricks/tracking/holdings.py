@@ -1,15 +1,16 @@
 """What MLflow holds of a study, and what of it is of an earlier write."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 from mlflow.entities import Run
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.tracking import MlflowClient
 
 from lightning_tricks.errors import InputError
 from lightning_tricks.search.outcomes import ENSEMBLE
+from lightning_tricks.tracking.artifacts import files_of
 from lightning_tricks.tracking.client import SQLITE, connect, file_of, one_line_errors, search_runs
 from lightning_tricks.tracking.registry import (
     BEST,
@@ -34,8 +35,8 @@ class Recorded:
     tags: Mapping[str, str]
     metrics: Mapping[str, float]
     """The last value of each."""
-    files: frozenset[str]
-    """The names of its artifacts."""
+    files: Callable[[], frozenset[str]]
+    """Asks for the names of its artifacts."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,10 @@ class Holdings:
     """The ids of exported networks of the study that are of no version."""
     aliases: Mapping[str, str]
     """Versions of the registered model, by alias."""
-    broken: frozenset[str]
-    """The versions with an alias whose files are not all there."""
-    files: frozenset[str]
-    """The names of the artifacts of the study's run."""
+    broken: Callable[[], frozenset[str]]
+    """Asks for the versions with an alias whose files are not all there."""
+    files: Callable[[], frozenset[str]]
+    """Asks for the names of the artifacts of the study's run."""
 
 
 def holdings(uri: str, name: str, run_id: str | None, beside: Collection[str] = ()) -> Holdings:
@@ -120,19 +121,21 @@ def _holdings(client: MlflowClient, name: str, run_id: str | None, beside: Colle
         stray_versions=[str(v.version) for v in versions if v.run_id not in own],
         stray_models=[] if experiment is None else stray_models(client, experiment.experiment_id, name),
         aliases=aliases,
-        broken=frozenset(
-            str(v.version)
-            for v in versions
-            if str(v.version) in aliases.values() and not is_whole(client, v)
-        ),
-        files=frozenset().union(*(_files(client, run) for run in runs if run.info.run_id == run_id)),
+        broken=partial(_broken, client, [v for v in versions if str(v.version) in aliases.values()]),
+        files=partial(_files, client, [run for run in runs if run.info.run_id == run_id]),
     )
 
 
-def _files(client: MlflowClient, run: Run) -> frozenset[str]:
-    """Return the names of a run's artifacts."""
-    place = get_artifact_repository(run.info.artifact_uri, tracking_uri=client.tracking_uri)
-    return frozenset(Path(file.path).name for file in place.list_artifacts())
+def _files(client: MlflowClient, runs: Iterable[Run]) -> frozenset[str]:
+    """Return the names of the artifacts of runs."""
+    with one_line_errors(client.tracking_uri):
+        return frozenset().union(*(files_of(client, run.info.artifact_uri) for run in runs))
+
+
+def _broken(client: MlflowClient, versions: Iterable[ModelVersion]) -> frozenset[str]:
+    """Return those of some versions whose files are not all there."""
+    with one_line_errors(client.tracking_uri):
+        return frozenset(str(v.version) for v in versions if not is_whole(client, v))
 
 
 def _recorded(client: MlflowClient, run: Run) -> Recorded:
@@ -142,7 +145,7 @@ def _recorded(client: MlflowClient, run: Run) -> Recorded:
         params=run.data.params,
         tags=run.data.tags,
         metrics=run.data.metrics,
-        files=_files(client, run),
+        files=partial(_files, client, [run]),
     )
 
 

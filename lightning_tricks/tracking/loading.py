@@ -14,6 +14,7 @@ from lightning_tricks.errors import InputError, one_line
 from lightning_tricks.flavors import is_lightning_module
 from lightning_tricks.module.kept import bring_back, load_checkpoint
 from lightning_tricks.process import unchanged
+from lightning_tricks.tracking.artifacts import fetch
 from lightning_tricks.tracking.client import connect
 
 _REGISTERED = re.compile(r"models:/(?P<name>[^@/]+)(@(?P<alias>[^@/]+)|/(?P<version>\d+))")
@@ -66,7 +67,7 @@ def load_with_tricks(
         folder = version.tags["files"]
         # MLflow shows a bar for each file.
         with tempfile.TemporaryDirectory() as place, contextlib.redirect_stderr(io.StringIO()):
-            path = client.download_artifacts(str(version.run_id), folder, place)
-            return bring_back(Path(path), module, member)
+            path = fetch(client, str(version.run_id), folder, place)
+            return bring_back(path, module, member)
     except (mlflow.MlflowException, OSError, KeyError) as error:
         raise InputError(f"{source} cannot be loaded: {one_line(error)}") from None

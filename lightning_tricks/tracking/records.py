@@ -2,13 +2,13 @@
 
 import json
 import tempfile
-from pathlib import Path
 
 import mlflow
 from mlflow.tracking import MlflowClient
 
 from lightning_tricks.errors import InputError, one_line
 from lightning_tricks.process import unchanged
+from lightning_tricks.tracking.artifacts import fetch
 from lightning_tricks.tracking.client import connect
 from lightning_tricks.tracking.format import RECORD_TYPE
 from lightning_tricks.tracking.registry import CHAMPION
@@ -59,8 +59,7 @@ def _read(client: MlflowClient, run_id: str) -> Tricks:
     try:
         kind = client.get_run(run_id).data.tags.get(RECORD_TYPE, "")
         with tempfile.TemporaryDirectory() as folder:
-            path = client.download_artifacts(run_id, RECORD, folder)
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
+            data = json.loads(fetch(client, run_id, RECORD, folder).read_text(encoding="utf-8"))
     except (mlflow.MlflowException, OSError, ValueError) as error:
         raise InputError(f"run {run_id} holds no record: {one_line(error)}") from None
     return record_of(data, kind)

@@ -6,6 +6,7 @@ import tempfile
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,9 @@ from mlflow.models import Model, infer_signature
 from mlflow.tracking import MlflowClient
 from numpy.typing import NDArray
 from torch import nn
+
+from lightning_tricks.tracking.artifacts import files_of
+from lightning_tricks.tracking.client import pages
 
 CHAMPION, BEST = "champion", "best"
 """Aliases of versions: the recipe to use by a verdict, and the best score of a search that has none; the
@@ -157,13 +161,7 @@ def _make_version(
 
 def versions_of(client: MlflowClient, name: str) -> list[ModelVersion]:
     """Return the versions of a registered model; none if it is not there."""
-    found: list[ModelVersion] = []
-    token: str | None = None
-    while True:
-        page = client.search_model_versions(f"name='{name}'", page_token=token)
-        found += page
-        if not (token := page.token):
-            return found
+    return list(pages(partial(client.search_model_versions, f"name='{name}'")))
 
 
 def network_of(found: ModelVersion) -> str | None:
@@ -204,7 +202,8 @@ def holds(client: MlflowClient, name: str, versions: Mapping[str, str]) -> bool:
 def is_whole(client: MlflowClient, found: ModelVersion) -> bool:
     """Tell whether all that a version is of can be loaded."""
     folder = found.tags.get(FILES, "")
-    there = {Path(file.path).name for file in client.list_artifacts(str(found.run_id), folder)}
+    run = client.get_run(str(found.run_id)).info
+    there = files_of(client, run.artifact_uri, folder)
     wanted = set(filter(None, found.tags.get(CONTENTS, "").split(",")))
     if not wanted <= there or _lost(client, found):
         return False
@@ -227,13 +226,8 @@ def _lost(client: MlflowClient, found: ModelVersion) -> bool:
 def stray_models(client: MlflowClient, experiment_id: str, name: str) -> list[str]:
     """Return the ids of a study's exported networks that are of no version."""
     known = {network_of(version) for version in versions_of(client, name)}
-    found: list[str] = []
-    token: str | None = None
-    while True:
-        page = client.search_logged_models([experiment_id], page_token=token)
-        found += [str(m.model_id) for m in page if m.tags.get(STUDY) == name and m.model_id not in known]
-        if not (token := page.token):
-            return found
+    found = pages(partial(client.search_logged_models, [experiment_id]))
+    return [str(m.model_id) for m in found if m.tags.get(STUDY) == name and m.model_id not in known]
 
 
 @contextlib.contextmanager

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from mlflow.entities import Param, RunTag
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 
 from lightning_tricks.errors import TakenOver, one_line
+from lightning_tricks.tracking.artifacts import repository
 from lightning_tricks.tracking.client import refused_for_good
 from lightning_tricks.tracking.format import NAME, run_name
 from lightning_tricks.tracking.holdings import NUMBER, PARENT, children
@@ -217,7 +217,7 @@ class Writer:
             return
         if run_id not in self._places:
             self._places[run_id] = str(self.client.get_run(run_id).info.artifact_uri)
-        place = get_artifact_repository(self._places[run_id], tracking_uri=self.client.tracking_uri)
+        place = repository(self.client, self._places[run_id])
         with tempfile.TemporaryDirectory() as folder:
             for name, content in artifacts.items():
                 text = content if isinstance(content, str) else json.dumps(content, indent=2)
