@@ -38,7 +38,7 @@ from lightning_tricks.search.studies import finished, load_study
 from lightning_tricks.tracking.agreement import differences
 
 MODULES = "--modules"
-FLAGS = ["--sampler", "random", "--pruner", "none", "--seed", "1"]
+FLAGS = ["--sampler", "random", "--pruner", "none", "--repeats", "1", "--seed", "1"]
 
 
 class Digits(pl.LightningModule):
