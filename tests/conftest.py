@@ -1,6 +1,5 @@
 """What several tests share: the variants of every stage, small networks and small data."""
 
-import itertools
 import logging
 import os
 import shutil
@@ -46,7 +45,6 @@ def as_asked(fuse: Fuse) -> Width:
 
 
 VARIANTS = [(stage, kind) for stage, options in stages(Tricks).items() for kind in options]
-STAGE_PAIRS = list(itertools.combinations(stages(Tricks), 2))
 
 
 def variant(stage: str, kind: str, **fields: Any) -> Any:
