@@ -3,7 +3,9 @@
 import logging
 import os
 import random
+import shlex
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -11,6 +13,8 @@ from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
+
+from lightning_tricks.redaction import redacted
 
 VARIABLES = ("PL_", "MLFLOW_", "_MLFLOW_", "PGCONNECT_TIMEOUT", "CUBLAS_WORKSPACE_CONFIG")
 """Beginnings of the names of environment variables that training and recording set."""
@@ -97,3 +101,8 @@ def _torch() -> Callable[[], None]:
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = convolutions
 
     return restore
+
+
+def command() -> str:
+    """Return the command that started this program, without passwords."""
+    return shlex.join(["python", *(redacted(argument, whole=True) for argument in sys.argv)])

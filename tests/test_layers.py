@@ -21,6 +21,7 @@ LONG = {
     "ray_workers": "one class, which talks to one process",
     "domains": "five domains that are read side by side",
     "papers": "a list, two thirds of it",
+    "optimize": "half of it what its arguments mean",
     "task": "one class, half of it what its arguments mean",
 }
 """Files that are longer, and why."""

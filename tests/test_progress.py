@@ -13,8 +13,9 @@ from lightning_tricks.study.progress import Progress, duration
 
 
 def finish(bar, *seconds, workers=1):
+    bar.workers = workers
     for spent in seconds:
-        bar.trial_ended("trial", "COMPLETE", "0.9", spent, workers)
+        bar.trial_ended("trial", "COMPLETE", "0.9", spent)
 
 
 def lines(total, *seconds, workers=1):

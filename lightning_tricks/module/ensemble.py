@@ -2,9 +2,20 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+
+
+class Answering(NamedTuple):
+    """A network that answers by itself."""
+
+    network: nn.Module
+    """In evaluation mode, on the CPU."""
+    example: NDArray[Any]
+    """Raw inputs, of two samples or more."""
 
 
 class Ensemble(nn.Module):

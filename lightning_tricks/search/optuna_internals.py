@@ -85,6 +85,11 @@ def _of(study: optuna.Study, trial: optuna.Trial, trial_id: int) -> optuna.Trial
     return trial
 
 
+def live(study: optuna.Study, trial: FrozenTrial) -> optuna.Trial:
+    """Return a trial of a study as one that can be written to."""
+    return optuna.Trial(study, trial._trial_id)
+
+
 def last_reported(study: optuna.Study, trial: optuna.Trial) -> int:
     """Return the last step that was reported to a running trial; -1 if none was."""
     return max(study._storage.get_trial(trial._trial_id).intermediate_values, default=-1)

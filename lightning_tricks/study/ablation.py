@@ -26,16 +26,16 @@ from lightning_tricks.selection.ablation import (
 from lightning_tricks.selection.arms import AGAIN, STRONGEST, Arm, arms, pairs, rates, steadiest
 from lightning_tricks.selection.arms import RATES as COUNT
 from lightning_tricks.selection.intervals import Interval, mean_interval
-from lightning_tricks.study.coordinator import Coordinator
-from lightning_tricks.study.reruns import Reruns, beside, record_of
+from lightning_tricks.study.reruns import Reruns, record_of
+from lightning_tricks.study.session import Session, beside
 from lightning_tricks.tricks.record import Tricks
 
 
-def ablate(search: Coordinator, trial: int, seeds: int) -> Ablation:
+def ablate(search: Session, trial: int, seeds: int) -> Ablation:
     """Compare the champion with itself without each trick, and plain with plain and each trick.
 
     Args:
-        search: whose coordinator is still entered.
+        search: whose session is still open.
         trial: the number of the champion's trial.
         seeds: to compare with, none of which found a learning rate.
 
@@ -45,9 +45,9 @@ def ablate(search: Coordinator, trial: int, seeds: int) -> Ablation:
     before = ablation_of(search.study)
     if before is not None and (before.trial, before.seeds) == (trial, seeds):
         return before
-    with beside(search, ABLATION) as own:
-        found = _Comparison(search, own, trial, seeds).run()
-        own.recorded &= own.tracker.attempt(lambda: own.tracker.describe(found.headline(), []))
+    with beside(search, ABLATION) as own, Reruns(own) as reruns:
+        found = _Comparison(search, reruns, trial, seeds).run()
+        own.archive.describe(found.headline())
         search.study.set_user_attr(kept(ABLATION), found.plain())
     return found
 
@@ -55,9 +55,9 @@ def ablate(search: Coordinator, trial: int, seeds: int) -> Ablation:
 class _Comparison:
     """One ablation, from the learning rates to what is said."""
 
-    def __init__(self, search: Coordinator, own: Coordinator, trial: int, seeds: int) -> None:
-        self.own, self.trial, self.seeds = own, trial, seeds
-        self.space, self.task, self.reruns = search.space, search.task, Reruns(own)
+    def __init__(self, search: Session, reruns: Reruns, trial: int, seeds: int) -> None:
+        self.reruns, self.own, self.trial, self.seeds = reruns, reruns.session, trial, seeds
+        self.space, self.task = search.space, search.task
         self.champion = record_of(search, search.history[trial])
         self.plain: Tricks = self.space.nearest(self.task.tricks.plain())
         self.sign = 1 if self.task.mode == "max" else -1

@@ -157,7 +157,7 @@ def _parser(n_trials: int, finalists: int, repeats: int | None = None) -> _Parse
     add("--epochs", type=_count, help="full budget of a trial (default: the task's)")
     add("--study-name", type=_name, help="of the study (default: the task's name)")
     add("--storage", default="optuna.journal", help="path of a journal file, or an Optuna URL")
-    add("--tracking-uri", default="sqlite:///mlflow.db", help="anything MLflow takes")
+    add("--tracking-uri", default="sqlite:///mlflow.db", help="anything MLflow takes, or none")
     add("--sampler", choices=SAMPLERS, default="tricks", help="what proposes records")
     add("--pruner", choices=PRUNERS, default="median", help="what stops hopeless trials")
     add("--repeats", type=_repeats, default=repeats or "auto", help="trainings of a trial, or auto")

@@ -11,7 +11,6 @@ from lightning_tricks.selection.intervals import Interval
 from lightning_tricks.selection.looks import error_of, levels, looks_up_to
 from lightning_tricks.selection.result import BASELINE, ENSEMBLE, Gain, Row, incumbent_of, simplicity
 from lightning_tricks.selection.terms import FEWEST, Terms
-from lightning_tricks.study.coordinator import Coordinator
 from lightning_tricks.study.reruns import Reruns
 from lightning_tricks.study.rows import Rows, Values
 from lightning_tricks.tricks.record import Tricks
@@ -24,7 +23,7 @@ class Comparison:
     """Chooses the candidate by seeds of its own, and compares it with what the user has by others.
 
     Args:
-        own: the coordinator of the verdict's study.
+        reruns: in the study of the verdict.
         records: the recipes by name; those that may become the candidate first.
         terms: what the user asks for.
         budgets: number of trainings to choose the candidate with, and in all.
@@ -34,22 +33,22 @@ class Comparison:
 
     def __init__(
         self,
-        own: Coordinator,
+        reruns: Reruns,
         records: Mapping[str, Tricks],
         terms: Terms,
         budgets: tuple[int, int],
         tried: int,
         before: int,
     ) -> None:
-        self.own, self.records, self.terms = own, records, terms
+        self.reruns, self.own, self.records, self.terms = reruns, reruns.session, records, terms
         self.tried, self.before = tried, before
-        self.rows, self.reruns = Rows(own), Reruns(own)
-        self.sign = 1 if own.task.mode == "max" else -1
+        self.rows = Rows(self.own)
+        self.sign = 1 if self.own.task.mode == "max" else -1
         choosing, self.left = budgets
         self.incumbent = incumbent_of(records)
         """Name of what the user has."""
         rivals = [name for name in list(records)[: terms.finalists] if name != self.incumbent]
-        self.halving = Halving(rivals, choosing, own.task.mode == "max")
+        self.halving = Halving(rivals, choosing, self.own.task.mode == "max")
         self.reports: dict[str, dict[int, FrozenTrial]] = {}
         """Complete trials of the comparison, by the name of their recipe and the number of the seed."""
         self.draws = 0

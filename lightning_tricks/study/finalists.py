@@ -8,11 +8,11 @@ from lightning_tricks.scores import rank_of
 from lightning_tricks.search.outcomes import Outcome, name_of
 from lightning_tricks.selection.evidence import shrunk
 from lightning_tricks.selection.result import BASELINE, YOURS, incumbent_of
-from lightning_tricks.study.coordinator import Coordinator
 from lightning_tricks.study.reruns import record_of
+from lightning_tricks.study.session import Session
 
 
-def by_name(search: Coordinator) -> dict[str, FrozenTrial]:
+def by_name(search: Session) -> dict[str, FrozenTrial]:
     """Return the trials of a search by name, except those that repeat a recipe."""
     found = {}
     for trial in search.history:
@@ -22,7 +22,7 @@ def by_name(search: Coordinator) -> dict[str, FrozenTrial]:
     return found
 
 
-def finalists(search: Coordinator, count: int) -> dict[str, FrozenTrial]:
+def finalists(search: Session, count: int) -> dict[str, FrozenTrial]:
     """Return the best complete trials of a search by evidence, and the references after them.
 
     Args:
@@ -43,7 +43,7 @@ def finalists(search: Coordinator, count: int) -> dict[str, FrozenTrial]:
     return {name: known[name] for name in chosen if name in known}
 
 
-def full_trainings(search: Coordinator) -> int:
+def full_trainings(search: Session) -> int:
     """Return how many trainings of the full budget a search took, pruned trials by their share."""
     spent = [o for trial in search.history if (o := Outcome.read(trial)) is not None]
     epochs = sum(len(outcome.epochs) for outcome in spent if outcome.duplicate_of is None)

@@ -8,14 +8,16 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
+from optuna.trial import FrozenTrial
 from torch import Tensor
 
 from lightning_tricks.errors import InputError
 from lightning_tricks.scores import Mode, Rank, rank
+from lightning_tricks.search.observer import Observer
 from lightning_tricks.search.outcomes import Outcome
 
 
-class StudyFolder:
+class StudyFolder(Observer):
     """What is kept of trials, so that the disk a study uses does not grow with them.
 
     Args:
@@ -80,9 +82,10 @@ class StudyFolder:
         """Return where the checkpoints of a trial go."""
         return self._running / f"trial-{number:05d}.ckpt"
 
-    def remove_checkpoint(self, number: int) -> None:
+    def ended(self, trial: FrozenTrial, outcome: Outcome) -> None:
         """Drop the checkpoints of a trial that ended."""
-        for path in self._running.glob(f"{self.checkpoint(number).stem}.*"):
+        del outcome
+        for path in self._running.glob(f"{self.checkpoint(trial.number).stem}.*"):
             _remove(path)
 
     def save_weights(

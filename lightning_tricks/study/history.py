@@ -7,11 +7,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.errors import InputError
 from lightning_tricks.scores import Mode
+from lightning_tricks.search.observer import Observer
 from lightning_tricks.search.outcomes import Outcome, best_of, is_repeat, key
 from lightning_tricks.tricks.record import Tricks
 
 
-class History:
+class History(Observer):
     """The finished trials by number: a storage takes long to list them.
 
     Args:
@@ -39,6 +40,10 @@ class History:
 
     def __getitem__(self, number: int) -> FrozenTrial:
         return self._trials[number]
+
+    def ended(self, trial: FrozenTrial, outcome: Outcome) -> None:
+        del outcome
+        self.add(trial)
 
     def add(self, trial: FrozenTrial) -> None:
         """Add a trial that ended."""

@@ -11,9 +11,10 @@ from torch import nn
 
 from lightning_tricks.markdown import escaped, table
 from lightning_tricks.module.conversion import without_tricks
-from lightning_tricks.module.ensemble import Ensemble
+from lightning_tricks.module.ensemble import Answering, Ensemble
 from lightning_tricks.module.kept import keep
 from lightning_tricks.module.tricks_module import TricksModule
+from lightning_tricks.search.archive import Archive
 from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.standing import Standing
 from lightning_tricks.study import evaluation
@@ -21,8 +22,6 @@ from lightning_tricks.study.folder import StudyFolder
 from lightning_tricks.surgery.replace import load_state
 from lightning_tricks.task.quiet import quiet
 from lightning_tricks.task.task import Task
-from lightning_tricks.tracking.registry import Answering
-from lightning_tricks.tracking.tracker import Tracker
 from lightning_tricks.trial.train import train
 from lightning_tricks.tricks.record import Tricks
 from lightning_tricks.tricks.record import describe as words
@@ -53,7 +52,8 @@ def restore(
 class Registered:
     """A version of a registered model, and how to load it."""
 
-    name: str
+    archive: Archive
+    """In which it is."""
     version: str
     alias: str
     shape: str
@@ -61,16 +61,17 @@ class Registered:
     kind: str
     """Class of the LightningModule; empty for a backbone."""
 
-    def snippet(self, model: str) -> str:
-        """Write how to load the model by a name that MLflow knows."""
+    def snippet(self, *, version: bool = False) -> str:
+        """Write how to load the model: by its alias, or this very version."""
+        model = self.archive.address(self.alias, self.version if version else "")
         module = f"{self.kind}(...)" if self.kind else "backbone"
         own = (
             "from lightning_tricks import load_with_tricks\n\n"
-            f'module = load_with_tricks("models:/{model}", {module})  # made as in the study\n'
+            f'module = load_with_tricks("{model}", {module})  # made as in the study\n'
         )
         network = (
             "import mlflow\n\n"
-            f'model = mlflow.pytorch.load_model("models:/{model}")\n'
+            f'model = mlflow.pytorch.load_model("{model}")\n'
             f"model(raw_inputs)  # of shape ({self.shape})\n"
         )
         blocks = [network, own] if self.shape else [own]
@@ -82,18 +83,18 @@ def register(
     task: Task,
     models: Mapping[int, pl.LightningModule],
     record: Tricks,
-    tracker: Tracker,
+    archive: Archive,
     number: int,
     alias: str,
 ) -> Registered:
-    """Register the models of a record in MLflow: files, and a network where it can be exported.
+    """Register the models of a record: files, and a network where it can be exported.
 
     Args:
         task: of the study.
         models: of trials of the record, by their numbers; several for an ensemble.
         record: of the trials.
-        tracker: of the study.
-        number: of the trial under whose run the model is logged.
+        archive: of the study.
+        number: of the trial with which the models are kept.
         alias: of the version.
     """
     modules = list(models.values())
@@ -104,10 +105,10 @@ def register(
         files = keep(modules, record, Path(place))
         example = evaluation.example_of(task, modules[0])
         answering = None if network is None or example is None else Answering(network, example)
-        version, exported = tracker.register(number, list(models), files, alias, answering)
+        version, exported = archive.register(number, list(models), files, alias, answering)
     shape = ", ".join(map(str, ("N", *example.shape[1:]))) if exported and example is not None else ""
     kind = type(modules[0]).__name__ if not isinstance(modules[0], TricksModule) else ""
-    return Registered(tracker.name, version, alias, shape, kind)
+    return Registered(archive, version, alias, shape, kind)
 
 
 def _together(task: Task, modules: Sequence[pl.LightningModule]) -> Ensemble | None:
@@ -118,42 +119,36 @@ def _together(task: Task, modules: Sequence[pl.LightningModule]) -> Ensemble | N
     return Ensemble([without_tricks(m) for m in modules], probabilities=probabilities).eval()
 
 
-def describe(
-    registered: Registered, tracker: Tracker, record: Tricks, standing: Standing, what: str
-) -> None:
+def describe(registered: Registered, study: str, record: Tricks, standing: Standing, what: str) -> None:
     """Write the pages of a registered model and of its version.
 
     Args:
         registered: the version.
-        tracker: of the study.
+        study: its name.
         record: of the model.
         standing: of the study.
         what: the model is, in a sentence.
     """
-    name, alias = registered.name, registered.alias
+    alias = registered.alias
     model = (
-        f"The model of the study `{name}` to use is its version with the alias `{alias}`.\n\n"
-        f"{registered.snippet(_at(registered))}"
+        f"The model of the study `{study}` to use is its version with the alias `{alias}`.\n\n"
+        f"{registered.snippet()}"
     )
-    tracker.describe_model(registered.version, model, _page(registered, record, standing, what))
+    page = _page(registered, record, standing, what)
+    registered.archive.describe_model(alias, registered.version, page, model)
 
 
-def of_members(registered: Registered, members: int) -> str:
-    """Say what an ensemble is, and how to load it."""
+def describe_together(registered: Registered, members: int) -> None:
+    """Write the page of an ensemble: what it is, and how to load it."""
     each = (
         f"{members} models of the champion's recipe, each of another seed: a prediction of all costs "
         f"{members} times one of the champion."
     )
-    if registered.shape:
-        return f"{each} Their outputs are averaged.\n\n{registered.snippet(_at(registered))}"
-    return (
-        f"{each} `load_with_tricks(..., member=n)` loads the n-th, from 0 on.\n\n"
-        f"{registered.snippet(_at(registered))}"
-    )
-
-
-def _at(registered: Registered) -> str:
-    return f"{registered.name}@{registered.alias}"
+    how = "Their outputs are averaged."
+    if not registered.shape:
+        how = "`load_with_tricks(..., member=n)` loads the n-th, from 0 on."
+    text = f"{each} {how}\n\n{registered.snippet()}"
+    registered.archive.describe_model(registered.alias, registered.version, text)
 
 
 def of_trial(name: str, number: int, standing: Standing) -> str:
@@ -171,7 +166,7 @@ def _page(registered: Registered, record: Tricks, standing: Standing, what: str)
         [
             what,
             "",
-            registered.snippet(f"{registered.name}/{registered.version}"),
+            registered.snippet(version=True),
             "",
             table(("stage", "trick", "instead of the baseline's"), rows),
             "",

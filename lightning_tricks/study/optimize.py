@@ -1,18 +1,19 @@
 """`optimize`: check what is given, and let one coordinator finish the study."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import optuna
-from optuna.trial import FrozenTrial
 
 from lightning_tricks.errors import InputError, check_name, quoted, whole_number
 from lightning_tricks.fusion.width import Fuse, Width
 from lightning_tricks.process import unchanged
 from lightning_tricks.search import identity, outcomes
 from lightning_tricks.search.lock import study_lock
+from lightning_tricks.search.observer import Observer
 from lightning_tricks.search.optuna_internals import storage_of
 from lightning_tricks.search.storage import retrying
 from lightning_tricks.search.studies import StudyMaker, finished
@@ -21,16 +22,18 @@ from lightning_tricks.selection.result import Verdict
 from lightning_tricks.selection.terms import Terms
 from lightning_tricks.space.space import Space
 from lightning_tricks.study import ablation, verdict
+from lightning_tricks.study.archives import check_archive, open_archive
+from lightning_tricks.study.conclusion import conclude, remember_command
 from lightning_tricks.study.coordinator import Coordinator
 from lightning_tricks.study.folder import StudyFolder
+from lightning_tricks.study.observers import Callback
 from lightning_tricks.study.progress import Progress
-from lightning_tricks.study.reruns import TimeUp, beside
+from lightning_tricks.study.reruns import TimeUp
+from lightning_tricks.study.session import Session, beside, session
 from lightning_tricks.study.signals import AtTimeout, Signals
 from lightning_tricks.study.summary import Summary
 from lightning_tricks.task.checks import check
 from lightning_tricks.task.task import Task
-from lightning_tricks.tracking.client import check_tracking, uri_of
-from lightning_tricks.tracking.tracker import Tracker
 from lightning_tricks.workers.placement import Placement
 
 
@@ -58,7 +61,7 @@ def optimize(
     ray_address: str | None = None,
     stall_minutes: float = 30,
     fuse: Fuse = "auto",
-    tracking_uri: str | Path = "sqlite:///mlflow.db",
+    tracking_uri: str | Path | None = "sqlite:///mlflow.db",
     checkpoints: str | Path = "checkpoints",
     keep: int = 3,
     finalists: int = 0,
@@ -69,7 +72,8 @@ def optimize(
     ablate: bool = False,
     same_task: bool = False,
     progress: bool = True,
-    callbacks: Sequence[Callable[[optuna.Study, FrozenTrial], None]] = (),
+    callbacks: Sequence[Callback] = (),
+    observers: Sequence[Observer] = (),
     repair: bool = False,
 ) -> Summary:
     """Search the tricks of a task until the study holds `n_trials` finished trials.
@@ -97,7 +101,8 @@ def optimize(
         fuse: how many trainings a worker does as one: a number, `off` for one, or `auto`: as many as
             the time for each still falls with, which is measured. A search draws that many at a time
             only once it has learned enough.
-        tracking_uri: anything MLflow takes, or the path of a SQLite file.
+        tracking_uri: anything MLflow takes, or the path of a SQLite file; None for no MLflow: then the
+            report and the models lie in the study's folder, below `checkpoints`.
         checkpoints: the folder for the checkpoints of running trials and the weights of the best;
             on a cluster, one that all nodes see.
         keep: of how many of the best trials the weights are kept.
@@ -118,6 +123,7 @@ def optimize(
         progress: whether to tell how far it is, on the standard error.
         callbacks: are called after each trial of the search with the study and the trial, as those of
             `optuna.Study.optimize` are; `study.stop()` ends the search.
+        observers: hear of the search as it goes; see `Observer`.
         repair: whether to mend MLflow first: what differs from Optuna is written anew, and what is of
             an earlier write of a study of this name is removed, runs and model versions.
 
@@ -139,7 +145,7 @@ def optimize(
     checked = check(task, space, placement.processes)
     folder = _folder(checkpoints, study.study_name, keep, task)
     placement.check()
-    check_tracking(uri_of(tracking_uri), study.study_name)
+    check_archive(tracking_uri, study.study_name)
     study = study.make() if isinstance(study, StudyMaker) else study  # nothing was made before
     with Progress(n_trials, quiet=not progress) as display:
         storage = retrying(storage_of(study), display.warn, lambda: signals.leaving)
@@ -150,16 +156,31 @@ def optimize(
             storage.guard = lock.verify
             _announce(study, n_trials, checked.notes, display)
             identity.claim(study, task, checked.space, seed, same_task)
-            tracker = Tracker(uri_of(tracking_uri), study.study_name, display.warn, lock.verify)
-            with Coordinator(
-                study, task, checked.space, seed, placement, tracker, display, folder, signals, repair
-            ) as coordinator:
-                coordinator.callbacks = callbacks
-                coordinator.run(n_trials)
-                summary = _conclude(coordinator, terms, ablate)
-            if coordinator.missing:
-                display.warn(coordinator.missing)
-            return replace(summary, missing=coordinator.missing)
+            if not repair:
+                remember_command(study)
+            places = partial(
+                open_archive, tracking_uri, study, task, checked.space, folder, display, lock, repair
+            )
+            with session(
+                study,
+                task,
+                checked.space,
+                seed,
+                placement,
+                folder,
+                display,
+                signals,
+                places,
+                callbacks,
+                observers,
+            ) as search:
+                with Coordinator(search) as coordinator:
+                    coordinator.run(n_trials)
+                summary = _conclude(search, terms, ablate, repair)
+                search.observers.concluded(study)
+            if missing := search.archive.missing:
+                display.warn(missing)
+            return replace(summary, missing=missing)
 
 
 def ablate(study: optuna.Study, task: Task, *, seeds: int = 5, **options: Any) -> Ablation:
@@ -179,22 +200,22 @@ def ablate(study: optuna.Study, task: Task, *, seeds: int = 5, **options: Any) -
     return Ablation.read(study.user_attrs[outcomes.kept(outcomes.ABLATION)])
 
 
-def _conclude(search: Coordinator, terms: Terms, ablate: bool) -> Summary:
+def _conclude(search: Session, terms: Terms, ablate: bool, repair: bool) -> Summary:
     """Run what is to follow a search, and return what was found: by the verdict, if there is one."""
-    for part in search.study.user_attrs.get(outcomes.PART_RUNS, {}) if search.repair else ():
+    for part in search.study.user_attrs.get(outcomes.PART_RUNS, {}) if repair else ():
         with beside(search, part):
             pass  # its runs in MLflow are set right when it is taken up
     judged: Verdict | None = None
     try:
         judged = verdict.judge(search, terms) if terms.finalists else verdict.again(search)
         if ablate and judged is not None:
-            search.conclude(judged)  # which is not to wait for what may take hours
+            conclude(search, judged)  # which is not to wait for what may take hours
             ablation.ablate(search, judged.trial, terms.seeds)
     except TimeUp:
         part = "verdict" if judged is None else "ablation"
         search.progress.print(f"time is up in the {part}: the same command goes on with it")
         judged = judged or verdict.again(search)
-    return search.conclude(judged)
+    return conclude(search, judged)
 
 
 def _announce(study: optuna.Study, n_trials: int, notes: list[str], display: Progress) -> None:

@@ -1,9 +1,8 @@
 """What a study script does once its arguments are read."""
 
 import argparse
-import contextlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,29 +11,21 @@ from typing import Any
 import optuna
 
 from lightning_tricks.data.in_memory import InMemoryData
-from lightning_tricks.errors import InputError, UnknownStudy, shown, user_code
+from lightning_tricks.errors import InputError, shown, user_code
 from lightning_tricks.process import unchanged
 from lightning_tricks.redaction import redacted
 from lightning_tricks.report.file import check_report_file, write_report
-from lightning_tricks.search import lock
-from lightning_tricks.search.outcomes import MLFLOW_RUN, PARTS, counted, inspect, kept, part_name
+from lightning_tricks.search.outcomes import inspect
 from lightning_tricks.search.standing import verdict_of
-from lightning_tricks.search.studies import StudyMaker, create_study, finished, load_study, storage_file
+from lightning_tricks.search.studies import StudyMaker, create_study, load_study, storage_file
 from lightning_tricks.space.space import Space
 from lightning_tricks.study.conclusion import report_of
 from lightning_tricks.study.optimize import optimize
-from lightning_tricks.study.summary import count
 from lightning_tricks.task.task import Task
-from lightning_tricks.tracking.agreement import differences, left_behind, removals
-from lightning_tricks.tracking.client import tracking_file
-from lightning_tricks.tracking.holdings import sweep
+from lightning_tricks.tracking.addresses import tracking_file
 
 FEW, SEVERAL = 500, 3
 """With fewer validation samples a trial trains its record several times, unless told otherwise."""
-
-
-HANDFUL = 5
-"""More things than these are removed from MLflow only with `--remove`."""
 
 
 @unchanged()
@@ -48,6 +39,8 @@ def run(given: argparse.Namespace, make_task: Callable[[], Task]) -> int:
     Raises:
         InputError: if anything given is wrong.
     """
+    if given.tracking_uri == "none":
+        given.tracking_uri = None
     if given.repair and not given.check:
         raise InputError("--repair goes with --check: it mends what that finds")
     if given.remove and not given.repair:
@@ -68,6 +61,15 @@ def run(given: argparse.Namespace, make_task: Callable[[], Task]) -> int:
     if given.report is not None:
         return _report(name, given, task)
     return _check(name, given, task, space) if given.check else _train(name, given, task, space)
+
+
+def _check(name: str, given: argparse.Namespace, task: Task, space: Space[Any]) -> int:
+    """Tell whether Optuna and MLflow agree, which takes seconds to be imported."""
+    if given.tracking_uri is None:
+        raise InputError("--check compares Optuna and MLflow: it cannot go with --tracking-uri none")
+    from lightning_tricks.study.checking import check  # noqa: PLC0415
+
+    return check(name, given, task, space, _print)
 
 
 def _repeats(task: Task) -> int:
@@ -93,7 +95,7 @@ def _places(given: argparse.Namespace) -> dict[str, Path | None]:
     """Return the files and folders that a study reads, by flag; None for a server."""
     return {
         "--storage": storage_file(given.storage),
-        "--tracking-uri": tracking_file(given.tracking_uri),
+        "--tracking-uri": tracking_file(given.tracking_uri or ""),
         "--checkpoints": Path(given.checkpoints).expanduser().absolute() if given.checkpoints else None,
     }
 
@@ -149,90 +151,6 @@ def _report(name: str, given: argparse.Namespace, task: Task) -> int:
     write_report(report, path)
     _print(report.answer, f"written to {path} and {path.with_suffix('.md')}")
     return 0
-
-
-def _check(name: str, given: argparse.Namespace, task: Task, space: Space[Any]) -> int:
-    """Tell whether Optuna and MLflow agree; mend MLflow if that is asked for."""
-    try:
-        study = load_study(name, given.storage)
-    except UnknownStudy as error:  # a storage that cannot be read says nothing about MLflow
-        found = []
-        with contextlib.suppress(InputError):  # there is no MLflow either
-            found = left_behind(name, given.tracking_uri)
-        if not found:
-            raise
-        return _swept(name, given, [str(error), *found])
-    inspect(study)
-    trials = finished(study)
-    found = _compared(study, given, task)
-    if not trials and found and not lock.held(study):
-        return _swept(name, given, found, study.user_attrs.get(MLFLOW_RUN))
-    if trials and found and given.repair:
-        _check_removals(given, removals(name, given.tracking_uri, study))
-        _print(*found, "writing it anew from what Optuna holds")
-        _repair(study, given, task, space, counted(trials))
-        found = _compared(study, given, task)
-    parts = [part for part in PARTS if kept(part) in study.user_attrs]
-    beside = f" and the runs of its {' and its '.join(parts)}" if parts else ""
-    agreed = f"Optuna and MLflow agree: {count(trials)}{beside}"
-    _print(*(found or [agreed]))
-    return int(bool(found))
-
-
-def _compared(study: optuna.Study, given: argparse.Namespace, task: Task) -> list[str]:
-    """Say where MLflow differs from Optuna, in the search and in what follows it."""
-    found = differences(study, task, given.tracking_uri)
-    for part in PARTS:
-        with contextlib.suppress(UnknownStudy):  # there is none
-            own = load_study(part_name(study.study_name, part), given.storage)
-            inspect(own)
-            lines = differences(own, task, given.tracking_uri) if MLFLOW_RUN in own.user_attrs else []
-            found += [f"{part}: {line}" for line in lines if line not in found]
-    return found
-
-
-def _repair(
-    study: optuna.Study, given: argparse.Namespace, task: Task, space: Space[Any], n_trials: int
-) -> None:
-    """Write MLflow anew; nothing is trained, for the study holds its trials already."""
-    optimize(
-        study,
-        task,
-        n_trials=n_trials,
-        space=space,
-        seed=given.seed,
-        workers="inline",
-        tracking_uri=given.tracking_uri,
-        checkpoints=given.checkpoints,
-        keep=given.keep,
-        same_task=given.same_task,
-        progress=False,
-        repair=True,
-    )
-
-
-def _check_removals(given: argparse.Namespace, unknown: Sequence[str]) -> None:
-    """Refuse to remove more than a handful, unless that was said: the storage may be the wrong one.
-
-    Raises:
-        InputError: if it was not.
-    """
-    if len(unknown) > HANDFUL and not given.remove:
-        raise InputError(
-            f"--repair would remove {len(unknown)} things from MLflow that the storage does not know ("
-            f"{', '.join(unknown[:3])}, …): if that is the right storage, and whole, add --remove"
-        )
-
-
-def _swept(name: str, given: argparse.Namespace, found: Sequence[str], run_id: str | None = None) -> int:
-    """Tell of what is left in MLflow of a study that Optuna holds nothing of, and remove it."""
-    if given.repair:
-        _check_removals(given, removals(name, given.tracking_uri))
-    _print(*found)
-    if given.repair:
-        sweep(given.tracking_uri, name, run_id)
-        _print("removed: MLflow holds no more of it than Optuna, which is nothing")
-    return int(not given.repair)
 
 
 def _print(*lines: str) -> None:

@@ -39,7 +39,8 @@ class Progress:
     ) -> None:
         self.stream = stream or sys.stderr
         self.quiet = quiet
-        self.total = total
+        self.total, self.workers = total, 1
+        """Of trials to be finished; and how many are trained at the same time."""
         self.done = self.pruned = self.failed = 0
         self._trained: list[float] = []
         """The seconds of each trial that was trained in this run."""
@@ -100,9 +101,7 @@ class Progress:
         self.print(f"warning: {line}", "yellow")
         self.quiet = quiet
 
-    def trial_ended(
-        self, line: str, state: str, best: str, seconds: float | None = None, workers: int = 1
-    ) -> None:
+    def trial_ended(self, line: str, state: str, best: str, seconds: float | None = None) -> None:
         """Count a trial that ended.
 
         Args:
@@ -110,7 +109,6 @@ class Progress:
             state: Optuna's name of its state.
             best: the best score so far, in words; empty where it means nothing.
             seconds: that it was trained for; None if it was not trained, and does not count.
-            workers: the number of trials that are trained at the same time.
         """
         if seconds is not None:
             self._trained.append(seconds)
@@ -118,18 +116,18 @@ class Progress:
         self.pruned += state == "PRUNED"
         self.failed += state == "FAIL"
         counts = f"{self.pruned} pruned" + (f", {self.failed} failed" if self.failed else "")
-        news = f"{counts}{f', best {best}' if best else ''}{self._left(workers)}"
+        news = f"{counts}{f', best {best}' if best else ''}{self._left()}"
         if self._live is not None:
             (task,) = self._live.task_ids
             self._live.update(task, completed=self.done, description=news, refresh=True)
         else:
             self.print(f"{self.done}/{self.total}  {line}  ({news})")
 
-    def _left(self, workers: int) -> str:
+    def _left(self) -> str:
         left = self.total - self.done
         if left <= 0 or len(self._trained) < TELLING:
             return ""
-        rounds = math.ceil(left / workers)
+        rounds = math.ceil(left / self.workers)
         return f", about {duration(rounds * statistics.median(self._trained))} left"
 
 

@@ -1,7 +1,7 @@
 """What is trained next: the trials that a sampler draws, alone or in groups, and those left over."""
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import optuna
 from optuna.samplers import BaseSampler
@@ -9,16 +9,14 @@ from optuna.trial import TrialState
 
 from lightning_tricks.fusion.shape import shape_in, shape_of
 from lightning_tricks.search import outcomes
-from lightning_tricks.search.given import enqueue, given_record
+from lightning_tricks.search.given import given_record
 from lightning_tricks.search.optuna_internals import ask, last_reported, requeue
 from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.pruners import prunes
 from lightning_tricks.search.shaped import PartialFixed
 from lightning_tricks.seeds import derive
-from lightning_tricks.space.space import Space
-from lightning_tricks.study.folder import StudyFolder
 from lightning_tricks.study.grouping import Grouping
-from lightning_tricks.study.history import History
+from lightning_tricks.study.session import Session
 from lightning_tricks.study.trial_decisions import OpenTrial
 from lightning_tricks.trial.job import Job
 from lightning_tricks.tricks.record import Tricks
@@ -31,53 +29,24 @@ class Proposals:
     """The trials of a study that were asked for and did not end.
 
     Args:
-        study: whose sampler draws them.
-        space: of what it draws.
-        seed: that of each trial follows from it, and its number.
-        folder: for their checkpoints.
-        history: those that ended.
+        session: whose study's sampler draws them.
         grouping: how many are drawn together.
         repeats: is to let those end that repeat a record.
     """
 
-    def __init__(
-        self,
-        study: optuna.Study,
-        space: Space[Tricks],
-        seed: int,
-        folder: StudyFolder,
-        history: History,
-        grouping: Grouping,
-        repeats: Repeats,
-    ) -> None:
-        self.study, self.space, self.seed = study, space, seed
-        self.folder, self.history, self.grouping = folder, history, grouping
-        self.repeats = repeats
+    def __init__(self, session: Session, grouping: Grouping, repeats: Repeats) -> None:
+        self.study, self.space, self.seed = session.study, session.space, session.seed
+        self.folder, self.history = session.folder, session.history
+        self.grouping, self.repeats = grouping, repeats
         self.open: dict[int, OpenTrial] = {}
         """All of them, by number."""
         self.queue: deque[OpenTrial] = deque()
         """Those that wait for a worker."""
-        self._latest = -1
+        trials = self.study.get_trials(deepcopy=False)
+        self._latest = len(trials) - 1
         """The number of the latest trial."""
-        self._left_over: set[int] = set()
-        """The numbers of the trials that were under way when the study was taken up, and come first."""
-
-    def take_up(self) -> list[int]:
-        """Let the trials that were under way come first; return their numbers."""
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            requeue(self.study, trial)
-        self._latest = len(self.study.get_trials(deepcopy=False)) - 1
-        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        self._left_over = {trial.number for trial in waiting}
-        return sorted(self._left_over)
-
-    def begin_with(self, references: Mapping[str, Tricks]) -> None:
-        """Let some records come first, by their roles; of equal ones the first."""
-        seen = []
-        for role, tricks in references.items():
-            if tricks not in seen:
-                seen.append(tricks)
-                enqueue(self.study, self.space, tricks, {outcomes.ROLE: role})
+        self._left_over = {t.number for t in trials if t.state == TrialState.WAITING}
+        """The numbers of the trials that waited when the study was taken up, and come first."""
 
     def ask(self, first: OpenTrial | None = None, sampler: BaseSampler | None = None) -> bool:
         """Ask for one trial; return whether there is anything to train about it.
@@ -109,7 +78,8 @@ class Proposals:
     def _suggest(self, trial: optuna.Trial) -> Tricks:
         """Return the record of a trial, as it was given or as the space draws it."""
         given = given_record(trial)
-        return self.space.suggest(trial) if given is None else self.space.model.parse(given)
+        found: Tricks = self.space.suggest(trial) if given is None else self.space.model.parse(given)
+        return found
 
     def group(self, wanted: int, workers: int) -> list[OpenTrial]:
         """Take the next trial out of the queue, and those that can be trained with it.

@@ -1,22 +1,17 @@
 """Trainings of given records with given seeds, as trials of a study beside the search."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Self
 
-import optuna
-from optuna.pruners import NopPruner
-from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.search import outcomes
 from lightning_tricks.search.given import enqueue
-from lightning_tricks.search.optuna_internals import storage_of
 from lightning_tricks.search.outcomes import Outcome
-from lightning_tricks.search.studies import unannounced
 from lightning_tricks.seeds import derive
 from lightning_tricks.study.coordinator import Coordinator
-from lightning_tricks.study.folder import StudyFolder
+from lightning_tricks.study.session import Session
 from lightning_tricks.tricks.record import Tricks
 
 
@@ -24,70 +19,21 @@ class TimeUp(Exception):
     """Time was up before all of a verdict, or of an ablation, was trained."""
 
 
-@contextmanager
-def beside(search: Coordinator, part: str) -> Iterator[Coordinator]:
-    """Enter the coordinator of a part's study, which stands beside that of the search.
-
-    Args:
-        search: whose coordinator is still entered.
-        part: one of `PARTS`.
-
-    Raises:
-        InputError: if its folder cannot be made, or MLflow cannot be reached.
-    """
-    with _coordinator(search, part) as own:
-        runs = search.study.user_attrs.get(outcomes.PART_RUNS, {})
-        search.study.set_user_attr(outcomes.PART_RUNS, {**runs, part: own.tracker.writer.run_id})
-        yield own
-    search.recorded &= own.recorded
-
-
-def _coordinator(search: Coordinator, part: str) -> Coordinator:
-    study = _study(search, part)
-    folder = StudyFolder(search.folder.path / part, keep=1, mode=search.task.mode)
-    folder.create()
-    return Coordinator(
-        study,
-        search.task.rerun(),
-        search.space,
-        search.seed,
-        search.placement,
-        search.tracker.for_part(part),
-        search.progress,
-        folder,
-        search.signals,
-        search.repair,
-    )
-
-
-def _study(search: Coordinator, part: str) -> optuna.Study:
-    """Return the part's study in Optuna, which knows whose it is."""
-    with unannounced():
-        study = optuna.create_study(
-            study_name=outcomes.part_name(search.study.study_name, part),
-            storage=storage_of(search.study),
-            direction=search.study.direction,
-            sampler=RandomSampler(seed=search.seed),  # asked for nothing: all is given
-            pruner=NopPruner(),
-            load_if_exists=True,
-        )
-    held = search.study.user_attrs
-    passed_on = {name: held[name] for name in (outcomes.BASELINE, outcomes.FUSE) if name in held}
-    for name, value in {outcomes.PART_OF: search.study.study_name, **passed_on}.items():
-        if study.user_attrs.get(name) != value:
-            study.set_user_attr(name, value)
-    return study
-
-
 class Reruns:
     """Train records over seeds; what was trained before is not trained again.
 
     Args:
-        coordinator: of a part's study, which is entered.
+        session: of a part of a study.
     """
 
-    def __init__(self, coordinator: Coordinator) -> None:
-        self.coordinator = coordinator
+    def __init__(self, session: Session) -> None:
+        self.session, self._coordinator = session, Coordinator(session)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self._coordinator.close()
 
     def run(
         self, phase: str, records: Mapping[str, Tricks], draws: Sequence[int]
@@ -103,22 +49,25 @@ class Reruns:
             KeyboardInterrupt: if the user asked for it.
             TimeUp: if time is, before all are trained.
         """
-        own = self.coordinator
+        own = self.session
         held = {draw: self._of(phase, draw, own.study.trials) for draw in draws}
         # Those of one record side by side, for they can be trained as one.
         for name, draw in itertools.product(records, draws):
             if name not in held[draw]:
                 self._enqueue(phase, name, records[name], draw)
-        waiting = own.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        if waiting:
-            own.run(len(own.history) + len(waiting), keep_workers=True)
-            if own.signals.late and own.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        if waiting := self._waiting():
+            self._coordinator.run(len(own.history) + waiting, keep_workers=True)
+            if own.signals.late and self._waiting():
                 raise TimeUp
         found = [self._of(phase, draw, own.history) for draw in draws]
         return [{name: of_draw[name] for name in records} for of_draw in found]
 
+    def _waiting(self) -> int:
+        """Return how many trials wait to be trained."""
+        return len(self.session.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+
     def _enqueue(self, phase: str, name: str, record: Tricks, draw: int) -> None:
-        own = self.coordinator
+        own = self.session
         attrs = {
             outcomes.SEED: _seed(own.seed, draw, phase),
             outcomes.ENTRY: name,
@@ -146,9 +95,9 @@ def _seed(seed: int, draw: int, phase: str) -> int:
     return derive(seed, draw, phase) // 2 * 2 + (phase == outcomes.REPORT)
 
 
-def record_of(coordinator: Coordinator, trial: FrozenTrial) -> Tricks:
+def record_of(session: Session, trial: FrozenTrial) -> Tricks:
     """Return the record of a finished trial."""
     outcome = Outcome.read(trial)
     assert outcome is not None  # it was trained
-    record: Tricks = coordinator.task.tricks.parse(outcome.record)
+    record: Tricks = session.task.tricks.parse(outcome.record)
     return record

@@ -19,7 +19,7 @@ from lightning_tricks.selection.intervals import Interval, mean_interval
 from lightning_tricks.selection.result import Row
 from lightning_tricks.study import evaluation
 from lightning_tricks.study.batch_scores import batch_scores
-from lightning_tricks.study.coordinator import Coordinator
+from lightning_tricks.study.session import Session
 from lightning_tricks.study.trained import Trained
 
 Values = NDArray[np.float64]
@@ -41,12 +41,12 @@ class Rows:
     the comparison where each seed has its own. Where there is neither, on the validation split.
 
     Args:
-        own: the coordinator of the verdict's study.
+        own: the session of the verdict.
     """
 
-    def __init__(self, own: Coordinator) -> None:
+    def __init__(self, own: Session) -> None:
         self.task = own.task
-        self.trained = Trained(own.study, own.task, own.folder, own.tracker, own.progress)
+        self.trained = Trained(own)
         self.measure = evaluation.measure_of(self.task, self.task.monitor)
         self.tests = self.task.tests()
         """Whether models are scored on a test split."""
@@ -96,7 +96,7 @@ class Rows:
 
     def _leave_tests_out(self, error: Exception) -> None:
         why = f"its metrics have no {error}" if isinstance(error, KeyError) else one_line(error)
-        self.trained.progress.warn(f"the test split is left out: {type(error).__name__}: {why}")
+        self.trained.session.progress.warn(f"the test split is left out: {type(error).__name__}: {why}")
         self.tests = False
 
     def _score(self, trial: FrozenTrial) -> None:
@@ -180,7 +180,7 @@ class Rows:
             except (
                 Exception
             ) as error:  # of the user's data or metric, or the models do not fit the memory together
-                self.trained.progress.warn(f"the ensemble has no score: {error_words(error)}")
+                self.trained.session.progress.warn(f"the ensemble has no score: {error_words(error)}")
                 self._together[key] = None
         return self._together[key]
 

@@ -10,27 +10,26 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.errors import one_line
 from lightning_tricks.markdown import escaped
+from lightning_tricks.search.archive import CHAMPION as ALIAS
 from lightning_tricks.search.outcomes import CHAMPION, ENSEMBLE, VERDICT, Champion, aliases_of, kept
 from lightning_tricks.search.standing import remember_champion, verdict_of
 from lightning_tricks.selection.result import BASELINE, WORDS, Gain, Label, Verdict
 from lightning_tricks.selection.terms import FEWEST, Terms
 from lightning_tricks.study import models
 from lightning_tricks.study.comparison import Comparison
-from lightning_tricks.study.coordinator import Coordinator
 from lightning_tricks.study.finalists import by_name, finalists, full_trainings
-from lightning_tricks.study.reruns import beside, record_of
-from lightning_tricks.tracking.format import metrics_at, milliseconds
-from lightning_tricks.tracking.registry import CHAMPION as ALIAS
+from lightning_tricks.study.reruns import Reruns, record_of
+from lightning_tricks.study.session import Session, beside
 
 CHOOSING = 0.4
 """Share of the budget that chooses the candidate; the rest compares it with what the user has."""
 
 
-def judge(search: Coordinator, terms: Terms) -> Verdict:
+def judge(search: Session, terms: Terms) -> Verdict:
     """Run the verdict of a search that has its trials; register the champion and its ensemble.
 
     Args:
-        search: whose coordinator is still entered.
+        search: whose session is still open.
         terms: what the user asks for.
 
     Raises:
@@ -45,7 +44,7 @@ def judge(search: Coordinator, terms: Terms) -> Verdict:
     return _Judgement(search, trials, terms, looks, before if same else None).run()
 
 
-def again(search: Coordinator) -> Verdict | None:
+def again(search: Session) -> Verdict | None:
     """Return the verdict that a study holds; register its champion again if MLflow lost it.
 
     Nothing is trained, and the test split is not looked at: Optuna holds all of that.
@@ -58,13 +57,13 @@ def again(search: Coordinator) -> Verdict | None:
     return _Judgement(search, trials, before.terms, before.before, before).run()
 
 
-def _is_registered(search: Coordinator) -> bool:
+def _is_registered(search: Session) -> bool:
     """Tell whether MLflow has the champion that Optuna knows of."""
     known = search.study.user_attrs.get(CHAMPION)
     if known is None or known["alias"] != ALIAS or "ensemble" not in known:
         return False
     try:
-        return search.tracker.holds(aliases_of(known))
+        return search.archive.holds(aliases_of(known))
     except Exception:  # a server that went away: what it has is left as it is
         return True
 
@@ -82,7 +81,7 @@ class _Judgement:
 
     def __init__(
         self,
-        search: Coordinator,
+        search: Session,
         trials: Mapping[str, FrozenTrial],
         terms: Terms,
         looks: int,
@@ -100,10 +99,10 @@ class _Judgement:
         search = self.search
         records = {name: record_of(search, trial) for name, trial in self.trials.items()}
         tried = sum(trial.state == TrialState.COMPLETE for trial in search.history)
-        with beside(search, VERDICT) as own:
+        with beside(search, VERDICT) as own, Reruns(own) as reruns:
             own.progress.start_stage("verdict", self.budget, list(own.history))
             comparison = Comparison(
-                own, records, self.terms, (self.choosing, self.budget), tried, self.looks
+                reruns, records, self.terms, (self.choosing, self.budget), tried, self.looks
             )
             verdict = self._found(comparison)
             means = {f"{n}/test": r.test.mean for n, r in verdict.rows.items() if r.test}
@@ -112,10 +111,7 @@ class _Judgement:
             }
             words = escaped(verdict.headline())
             self._register(comparison, verdict)
-            metrics = metrics_at(0, means, milliseconds())
-            own.recorded &= own.tracker.attempt(
-                lambda: own.tracker.describe(words, metrics, {"verdict": verdict.label})
-            )
+            own.archive.describe(words, scores=means, label=verdict.label)
             search.study.set_user_attr(kept(VERDICT), verdict.plain())
         return verdict
 
@@ -138,7 +134,9 @@ class _Judgement:
         comparison.train(["plain", BASELINE], FEWEST)
         together = dict.fromkeys([incumbent, *([candidate] if candidate else []), *others])
         rows = comparison.table(list(dict.fromkeys(["plain", BASELINE, *together])), list(together))
-        comparison.rows.trained.tell(t for name in comparison.reports for t in comparison.trials(name))
+        comparison.own.archive.place(
+            trial for name in comparison.reports for trial in comparison.trials(name)
+        )
         return Verdict(
             label=label,
             champion=champion,
@@ -180,8 +178,8 @@ class _Judgement:
         """Register the model of the champion's median seed, and its models together as an ensemble."""
         own, name = comparison.own, verdict.champion
         trials = sorted(comparison.trials(name), key=lambda trial: trial.value or 0.0)
-        tracker, trained = own.tracker, comparison.rows.trained
-        if not trials or not tracker.flush(timeout=60):
+        archive, trained = own.archive, comparison.rows.trained
+        if not trials or not archive.flush(60):
             return
         middle = trials[(len(trials) - 1) // 2]
         try:
@@ -189,19 +187,19 @@ class _Judgement:
             what = f"{name.capitalize()}, trained again: the median of {len(trials)} fresh seeds."
             words = f"{what} {escaped(verdict.headline())}"
             record, number = comparison.records[name], middle.number
-            found = models.register(own.task, {number: module}, record, tracker, number, ALIAS)
-            models.describe(found, tracker, record, standing, words)
-            run_id = tracker.run_of(number)
+            found = models.register(own.task, {number: module}, record, archive, number, ALIAS)
+            models.describe(found, self.search.study.study_name, record, standing, words)
+            run_id = archive.run_of(number)
             held = Champion(alias=ALIAS, trial=verdict.trial, run_id=run_id, version=found.version)
             remember_champion(self.search.study, held)
             of_seeds = comparison.trials(name, self.terms.seeds)
             members = {t.number: trained.restore(t) for t in of_seeds} if len(of_seeds) > 1 else {}
             ensemble = None
             if members:
-                together = models.register(own.task, members, record, tracker, number, ENSEMBLE)
-                tracker.describe_version(together.version, models.of_members(together, len(members)))
+                together = models.register(own.task, members, record, archive, number, ENSEMBLE)
+                models.describe_together(together, len(members))
                 ensemble = together.version
             remember_champion(self.search.study, {**held, "ensemble": ensemble})
         except Exception as error:  # of the export or MLflow: the study stands
             own.progress.warn(f"no champion was registered: {type(error).__name__}: {one_line(error)}")
-            own.recorded = False
+            archive.whole = False

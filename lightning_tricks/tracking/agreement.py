@@ -10,10 +10,10 @@ from lightning_tricks.errors import InputError
 from lightning_tricks.process import unchanged
 from lightning_tricks.scores import is_own
 from lightning_tricks.search import lock, outcomes
+from lightning_tricks.search.archive import REPORT
 from lightning_tricks.search.standing import Standing, known_runs
 from lightning_tricks.task.task import Task
 from lightning_tricks.tracking import trial_updates
-from lightning_tricks.tracking.format import REPORT
 from lightning_tricks.tracking.holdings import Holdings, Recorded, holdings
 from lightning_tricks.tracking.run_update import Update
 from lightning_tricks.tracking.writer import FLUSH_SECONDS
@@ -78,8 +78,7 @@ def wrong(study: optuna.Study, task: Task, tracking_uri: str) -> set[int]:
     Raises:
         InputError: if MLflow cannot be reached.
     """
-    lines = _trials(study, task, _held(study, tracking_uri))
-    return {int(line.split(":")[0].removeprefix("trial ")) for line in lines}
+    return {number for number, _ in _trials(study, task, _held(study, tracking_uri))}
 
 
 def _differences(study: optuna.Study, task: Task, tracking_uri: str) -> Iterator[str]:
@@ -88,7 +87,7 @@ def _differences(study: optuna.Study, task: Task, tracking_uri: str) -> Iterator
         raise InputError(f"study {study.study_name!r} was never trained: there is nothing to compare")
     if not held.whole:
         yield "the study's own run is not there in MLflow, or was deleted"
-    yield from _trials(study, task, held)
+    yield from (f"trial {number}: {what}" for number, what in _trials(study, task, held))
     yield from _strays(held)
     yield from _models(study, held)
     if outcomes.kept(outcomes.VERDICT) in study.user_attrs and REPORT not in held.files():
@@ -131,25 +130,25 @@ def _strays(held: Holdings) -> Iterator[str]:
         yield f"{len(held.stray_models)} exported networks are of no version of the registered model"
 
 
-def _trials(study: optuna.Study, task: Task, held: Holdings) -> Iterator[str]:
+def _trials(study: optuna.Study, task: Task, held: Holdings) -> Iterator[tuple[int, str]]:
+    """Say, trial by trial, what MLflow shows otherwise than Optuna holds it."""
     runs: dict[int, list[Recorded]] = {}
     for run in held.trials:
         runs.setdefault(run.number, []).append(run)
     standing = Standing.read(study, task)
     for trial in study.get_trials(deepcopy=False):
         found = runs.pop(trial.number, [])
+        number, state = trial.number, trial.state
         if len(found) > 1:
-            yield f"trial {trial.number}: MLflow has {len(found)} runs of it"
-        elif trial.state.is_finished() and is_own(trial):
-            yield from _compare(task, trial, standing, found[0]) if found else _missing(trial)
-        elif found and (trial.state == TrialState.WAITING or found[0].status != "RUNNING"):
-            yield f"trial {trial.number}: {trial.state.name} in Optuna, {found[0].status} in MLflow"
+            yield number, f"MLflow has {len(found)} runs of it"
+        elif state.is_finished() and is_own(trial) and found:
+            yield from ((number, line) for line in _compare(task, trial, standing, found[0]))
+        elif state.is_finished() and is_own(trial):
+            yield number, f"{state.name} in Optuna, MLflow has no run of it"
+        elif found and (state == TrialState.WAITING or found[0].status != "RUNNING"):
+            yield number, f"{state.name} in Optuna, {found[0].status} in MLflow"
     for number in sorted(runs):
-        yield f"trial {number}: MLflow has a run of it, Optuna does not know it"
-
-
-def _missing(trial: FrozenTrial) -> Iterator[str]:
-    yield f"trial {trial.number}: {trial.state.name} in Optuna, MLflow has no run of it"
+        yield number, "MLflow has a run of it, Optuna does not know it"
 
 
 def _compare(task: Task, trial: FrozenTrial, standing: Standing, run: Recorded) -> Iterator[str]:
@@ -164,8 +163,8 @@ def _compare(task: Task, trial: FrozenTrial, standing: Standing, run: Recorded) 
     for kind, name, mine, theirs in pairs:
         if mine != theirs:
             shown = "nothing" if theirs is None else theirs
-            yield f"trial {trial.number}: {kind} {name} is {mine} by Optuna, {shown} in MLflow"
+            yield f"{kind} {name} is {mine} by Optuna, {shown} in MLflow"
     for name in sorted(set(expected.artifacts) - run.files()):
-        yield f"trial {trial.number}: artifact {name} is not there in MLflow"
+        yield f"artifact {name} is not there in MLflow"
     for name in sorted(set(run.params) - set(expected.params)):
-        yield f"trial {trial.number}: param {name} is {run.params[name]} in MLflow, not in Optuna"
+        yield f"param {name} is {run.params[name]} in MLflow, not in Optuna"

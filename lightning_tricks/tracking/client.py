@@ -8,7 +8,6 @@ import shlex
 import ssl
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit, urlunsplit
@@ -22,6 +21,7 @@ from mlflow.tracking import MlflowClient
 
 from lightning_tricks.errors import InputError, check_url, locked, one_line
 from lightning_tricks.redaction import redacted
+from lightning_tricks.tracking.addresses import SQLITE, file_of
 
 Item = TypeVar("Item")
 ANSWER_SECONDS = 5.0
@@ -36,20 +36,6 @@ _FOR_GOOD = {
 }
 """Errors of MLflow about what it is asked to write."""
 _DATABASES = ("postgresql", "mysql", "mssql")
-SQLITE = "sqlite:///"
-
-
-def uri_of(place: str | Path) -> str:
-    """Return a tracking URI; a path is that of a SQLite file, or of a folder if it has no suffix."""
-    if not isinstance(place, Path):
-        return place
-    path = place.expanduser()
-    return f"{SQLITE}{path}" if path.suffix else str(path)
-
-
-def tracking_file(uri: str) -> Path | None:
-    """Return the file of a tracking URI; None if it is no SQLite database."""
-    return file_of(uri) if uri.startswith(SQLITE) else None
 
 
 def check_tracking(uri: str, experiment: str) -> None:
@@ -198,8 +184,3 @@ def _absolute(uri: str) -> str:
     if not uri.startswith(SQLITE) or uri.endswith(":memory:"):
         return uri
     return SQLITE + str(file_of(uri))
-
-
-def file_of(uri: str) -> Path:
-    """Return the file of a SQLite URI."""
-    return Path(uri.removeprefix(SQLITE).partition("?")[0]).absolute()

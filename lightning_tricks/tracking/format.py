@@ -11,8 +11,6 @@ from lightning_tricks.tracking.names import key_of
 Metrics = list[Metric]
 NAME, DESCRIPTION = "mlflow.runName", "mlflow.note.content"
 """The tags that the UI shows as a run's name and description."""
-REPORT = "report.html"
-"""The artifact of the study's run that is handed around."""
 RANKING = "ranking"
 OUT_OF_REACH = 1e9
 """By so much the champion is ranked above others."""

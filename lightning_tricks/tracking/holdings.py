@@ -9,12 +9,12 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.tracking import MlflowClient
 
 from lightning_tricks.errors import InputError
+from lightning_tricks.search.archive import BEST, CHAMPION
 from lightning_tricks.search.outcomes import ENSEMBLE
+from lightning_tricks.tracking.addresses import SQLITE, file_of
 from lightning_tricks.tracking.artifacts import files_of
-from lightning_tricks.tracking.client import SQLITE, connect, file_of, one_line_errors, search_runs
+from lightning_tricks.tracking.client import connect, one_line_errors, search_runs
 from lightning_tricks.tracking.registry import (
-    BEST,
-    CHAMPION,
     is_whole,
     stray_models,
     version_of,

@@ -8,10 +8,10 @@ from mlflow.tracking import MlflowClient
 
 from lightning_tricks.errors import InputError, one_line
 from lightning_tricks.process import unchanged
+from lightning_tricks.search.archive import CHAMPION
 from lightning_tricks.tracking.artifacts import fetch
 from lightning_tricks.tracking.client import connect
 from lightning_tricks.tracking.format import RECORD_TYPE
-from lightning_tricks.tracking.registry import CHAMPION
 from lightning_tricks.tricks.record import Tricks
 from lightning_tricks.tricks.record_types import record_of
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import mlflow
 import torch
@@ -17,15 +16,11 @@ from mlflow.entities import LoggedModelOutput
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import Model, infer_signature
 from mlflow.tracking import MlflowClient
-from numpy.typing import NDArray
-from torch import nn
 
+from lightning_tricks.module.ensemble import Answering
 from lightning_tricks.tracking.artifacts import files_of
 from lightning_tricks.tracking.client import pages
 
-CHAMPION, BEST = "champion", "best"
-"""Aliases of versions: the recipe to use by a verdict, and the best score of a search that has none; the
-champion's models of several seeds as one have the alias `ENSEMBLE`."""
 FILES, CONTENTS, TRIALS = "files", "contents", "trials"
 """Tags of a version: the folder of its run with the files, their names, and which trials it is of."""
 STUDY = "study"
@@ -34,15 +29,6 @@ _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 """MLflow's words for what is not there."""
 NETWORK = "network"
 """Tag of a version: the id of its exported network."""
-
-
-class Answering(NamedTuple):
-    """A network that answers by itself."""
-
-    network: nn.Module
-    """In evaluation mode, on the CPU."""
-    example: NDArray[Any]
-    """Raw inputs, of two samples or more."""
 
 
 @dataclass(frozen=True)

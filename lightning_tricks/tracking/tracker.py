@@ -13,6 +13,7 @@ import mlflow
 from mlflow.entities import Metric, RunTag
 
 from lightning_tricks.errors import InputError, locked, one_line
+from lightning_tricks.module.ensemble import Answering
 from lightning_tricks.redaction import redacted
 from lightning_tricks.tracking import registry, view
 from lightning_tricks.tracking.client import (
@@ -25,7 +26,7 @@ from lightning_tricks.tracking.client import (
 from lightning_tricks.tracking.format import DESCRIPTION
 from lightning_tricks.tracking.holdings import NUMBER, children, sweep
 from lightning_tricks.tracking.names import Renamed
-from lightning_tricks.tracking.registry import Answering, Registration
+from lightning_tricks.tracking.registry import Registration
 from lightning_tricks.tracking.run_update import Status, Update
 from lightning_tricks.tracking.writer import SOURCE, Writer
 
@@ -208,13 +209,10 @@ class Tracker:
         """Tell whether versions of the registered model, by alias, are whole; see `registry.holds`."""
         return registry.holds(self.client, self.name, versions)
 
-    def describe_model(self, version: str, model: str, champion: str) -> None:
-        """Write the pages of the registered model and of one of its versions, in Markdown."""
-        self.client.update_registered_model(self.name, model)
-        self.client.update_model_version(self.name, version, champion)
-
-    def describe_version(self, version: str, text: str) -> None:
-        """Write the page of a version of the registered model, in Markdown."""
+    def describe_model(self, version: str, text: str, page: str = "") -> None:
+        """Write the page of a version in Markdown; with `page` that of the registered model, too."""
+        if page:
+            self.client.update_registered_model(self.name, page)
         self.client.update_model_version(self.name, version, text)
 
     def run_of(self, number: int) -> str | None:

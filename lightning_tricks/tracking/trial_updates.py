@@ -1,15 +1,12 @@
 """What MLflow is told about a trial, in the words of the study."""
 
-import shlex
-import sys
 from datetime import datetime
 
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_tricks.markdown import escaped
-from lightning_tricks.redaction import redacted
 from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.standing import Standing
+from lightning_tricks.search.story import story
 from lightning_tricks.task.task import Task
 from lightning_tricks.tracking import view
 from lightning_tricks.tracking.format import (
@@ -24,7 +21,6 @@ from lightning_tricks.tracking.format import (
     shown,
 )
 from lightning_tricks.tracking.run_update import Status, Update
-from lightning_tricks.trial.repeats import SPREAD
 from lightning_tricks.trial.result import Epoch
 from lightning_tricks.tricks.record import Tricks
 from lightning_tricks.tricks.record_types import type_name
@@ -108,26 +104,9 @@ def placed(task: Task, trial: FrozenTrial, outcome: Outcome, standing: Standing,
     tags = {
         NAME: run_name(trial.number, role, search=standing.ranked),
         "role": role,
-        DESCRIPTION: story(task, trial, outcome, standing),
+        DESCRIPTION: story(task, trial, outcome, standing, _where_to_look(trial, standing)),
     }
     return Update(tags=tags, metrics=metrics)
-
-
-def story(task: Task, trial: FrozenTrial, outcome: Outcome, standing: Standing) -> str:
-    """Tell a trial in a line: what it is, how it ended, how it differs from the baseline."""
-    role = standing.role(trial)
-    changed = task.tricks.parse(outcome.record).differences(standing.baseline)
-    differs = "; ".join(f"{stage} {mine}" for stage, (mine, _) in changed.items())
-    parts = [
-        f"{role.capitalize()}{': nothing was trained' if outcome.duplicate_of is not None else ''}."
-        if role
-        else "",
-        escaped(_ending(task, trial, outcome)),
-        _where_to_look(trial, standing),
-        escaped(f"Differs from the baseline in: {differs}.") if differs else "",
-        _over_seeds(trial, standing),
-    ]
-    return " ".join(part for part in parts if part)
 
 
 def _where_to_look(trial: FrozenTrial, standing: Standing) -> str:
@@ -136,25 +115,6 @@ def _where_to_look(trial: FrozenTrial, standing: Standing) -> str:
         return ""
     page = view.model_page(standing.study, standing.version)
     return f"[Its model of the median seed]({page}). The report is with the parent run."
-
-
-def _over_seeds(trial: FrozenTrial, standing: Standing) -> str:
-    """Say at a verdict's champion what was found."""
-    verdict = standing.verdict if standing.is_of_verdict(trial) else None
-    return "" if verdict is None else escaped(verdict.headline())
-
-
-def _ending(task: Task, trial: FrozenTrial, outcome: Outcome) -> str:
-    score = "" if outcome.score is None else f"{task.monitor} {outcome.score:.4f}"
-    epochs = len(outcome.epochs)
-    after = f"{score} after {epochs} epoch{'s' if epochs > 1 else ''}" if score else ""
-    spread = outcome.epochs[-1]["metrics"].get(SPREAD) if outcome.epochs else None
-    if spread is not None:
-        after += f", the mean of {task.repeats} trainings (standard deviation {spread:.4f})"
-    if trial.state == TrialState.COMPLETE:
-        return f"{after}."
-    word = {"PRUNED": "Pruned", "FAIL": "Failed"}[trial.state.name]
-    return f"{word}: {outcome.reason}{f', {score} by then' if score else ''}."
 
 
 def _end(trial: FrozenTrial) -> int:
@@ -173,8 +133,3 @@ def whole(task: Task, trial: FrozenTrial, standing: Standing) -> Update:
         update.merge(epoch(done, start + int(step * count)))
     update.merge(ended(task, trial, outcome, standing))
     return update
-
-
-def command() -> str:
-    """Return the command that started this program, without passwords."""
-    return shlex.join(["python", *(redacted(argument, whole=True) for argument in sys.argv)])

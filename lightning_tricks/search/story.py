@@ -1,0 +1,53 @@
+"""A trial in a line: what it is, how it ended, how it differs from the baseline."""
+
+from optuna.trial import FrozenTrial, TrialState
+
+from lightning_tricks.markdown import escaped
+from lightning_tricks.search.outcomes import Outcome
+from lightning_tricks.search.standing import Standing
+from lightning_tricks.task.task import Task
+from lightning_tricks.trial.repeats import SPREAD
+
+
+def story(task: Task, trial: FrozenTrial, outcome: Outcome, standing: Standing, links: str = "") -> str:
+    """Tell a trial in a line of Markdown.
+
+    Args:
+        task: of the study.
+        trial: that ended.
+        outcome: of the trial.
+        standing: of the study.
+        links: to what else there is to see of it.
+    """
+    role = standing.role(trial)
+    changed = task.tricks.parse(outcome.record).differences(standing.baseline)
+    differs = "; ".join(f"{stage} {mine}" for stage, (mine, _) in changed.items())
+    parts = [
+        f"{role.capitalize()}{': nothing was trained' if outcome.duplicate_of is not None else ''}."
+        if role
+        else "",
+        escaped(_ending(task, trial, outcome)),
+        links,
+        escaped(f"Differs from the baseline in: {differs}.") if differs else "",
+        _over_seeds(trial, standing),
+    ]
+    return " ".join(part for part in parts if part)
+
+
+def _over_seeds(trial: FrozenTrial, standing: Standing) -> str:
+    """Say at a verdict's champion what was found."""
+    verdict = standing.verdict if standing.is_of_verdict(trial) else None
+    return "" if verdict is None else escaped(verdict.headline())
+
+
+def _ending(task: Task, trial: FrozenTrial, outcome: Outcome) -> str:
+    score = "" if outcome.score is None else f"{task.monitor} {outcome.score:.4f}"
+    epochs = len(outcome.epochs)
+    after = f"{score} after {epochs} epoch{'s' if epochs > 1 else ''}" if score else ""
+    spread = outcome.epochs[-1]["metrics"].get(SPREAD) if outcome.epochs else None
+    if spread is not None:
+        after += f", the mean of {task.repeats} trainings (standard deviation {spread:.4f})"
+    if trial.state == TrialState.COMPLETE:
+        return f"{after}."
+    word = {"PRUNED": "Pruned", "FAIL": "Failed"}[trial.state.name]
+    return f"{word}: {outcome.reason}{f', {score} by then' if score else ''}."

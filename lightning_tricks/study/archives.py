@@ -1,0 +1,55 @@
+"""Which archive a study has: MLflow, or its folder.
+
+MLflow is imported only where it is used, for that takes seconds.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from lightning_tricks.search.archive import Archive
+from lightning_tricks.search.lock import StudyLock
+from lightning_tricks.space.space import Space
+from lightning_tricks.study.folder import StudyFolder
+from lightning_tricks.study.folder_archive import FolderArchive
+from lightning_tricks.study.progress import Progress
+from lightning_tricks.task.task import Task
+from lightning_tricks.tracking.addresses import uri_of
+
+
+def check_archive(tracking_uri: str | Path | None, name: str) -> None:
+    """Look whether MLflow answers, if it is to be used; make nothing.
+
+    Raises:
+        InputError: if it does not, or would not take a study of this name.
+    """
+    if tracking_uri is not None:
+        from lightning_tricks.tracking.client import check_tracking  # noqa: PLC0415 - as said above
+
+        check_tracking(uri_of(tracking_uri), name)
+
+
+def open_archive(
+    tracking_uri: str | Path | None,
+    study: optuna.Study,
+    task: Task,
+    space: Space[Any],
+    folder: StudyFolder,
+    display: Progress,
+    lock: StudyLock,
+    repair: bool,
+) -> AbstractContextManager[Archive]:
+    """Open MLflow on a study, or its folder in place of that.
+
+    Raises:
+        InputError: if MLflow cannot be written to.
+    """
+    if tracking_uri is None:
+        return nullcontext(FolderArchive(folder.path))
+    from lightning_tricks.tracking.mlflow_archive import MLflowArchive  # noqa: PLC0415
+    from lightning_tricks.tracking.tracker import Tracker  # noqa: PLC0415
+
+    tracker = Tracker(uri_of(tracking_uri), study.study_name, display.warn, lock.verify)
+    return MLflowArchive(tracker, study, task, space, repair=repair).opened()

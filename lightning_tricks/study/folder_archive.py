@@ -1,0 +1,85 @@
+"""A study without MLflow: its report, its models and what is said of it, as files in its folder."""
+
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import optuna
+
+from lightning_tricks.module.ensemble import Answering
+from lightning_tricks.module.kept import MODULE
+from lightning_tricks.search.archive import REPORT, Archive
+from lightning_tricks.task.task import Task
+
+PAGE = "README.md"
+"""Name of the file that says what lies beside it."""
+_VERSION = "1"
+"""Of each model: the one before is replaced."""
+
+
+class FolderArchive(Archive):
+    """Files in a folder.
+
+    Args:
+        path: of the folder, which is there.
+        models: of the folder that models are put into; by default the same.
+    """
+
+    def __init__(self, path: Path, models: Path | None = None) -> None:
+        self.path, self.models = path, models or path
+
+    @property
+    def look(self) -> str:
+        found = "The report:" if (self.path / REPORT).exists() else "What was found:"
+        name = REPORT if (self.path / REPORT).exists() else PAGE
+        return f"{found}  {self.path / name}"
+
+    @contextmanager
+    def beside(self, part: str, study: optuna.Study, task: Task) -> Iterator["FolderArchive"]:
+        del study, task
+        yield FolderArchive(self.path / part, self.models)
+
+    def describe(
+        self,
+        text: str,
+        values: Mapping[str, float] | None = None,
+        scores: Mapping[str, float] | None = None,
+        label: str = "",
+    ) -> None:
+        del values, scores, label  # which the text holds
+        (self.path / PAGE).write_text(f"{text}\n", encoding="utf-8")
+
+    def keep_report(self, files: Mapping[str, str]) -> None:
+        for name, text in files.items():
+            (self.path / name).write_text(text, encoding="utf-8")
+
+    def register(
+        self,
+        number: int,
+        trials: Sequence[int],
+        files: Sequence[Path],
+        alias: str,
+        answering: Answering | None,
+    ) -> tuple[str, bool]:
+        del number, trials, answering
+        place = self.models / alias
+        part = place.with_name(f"{alias}.{secrets.token_hex(8)}.part")
+        part.mkdir(parents=True)
+        for file in files:
+            shutil.copy(file, part)
+        shutil.rmtree(place, ignore_errors=True)
+        part.replace(place)
+        return _VERSION, False
+
+    def describe_model(self, alias: str, version: str, text: str, page: str = "") -> None:
+        del version, page
+        (self.models / alias / PAGE).write_text(f"{text}\n", encoding="utf-8")
+
+    def holds(self, versions: Mapping[str, str]) -> bool:
+        return all((self.models / alias / MODULE).exists() for alias in versions)
+
+    def address(self, alias: str, version: str = "") -> str:
+        del version
+        return str(self.models / alias)

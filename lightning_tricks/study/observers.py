@@ -1,0 +1,94 @@
+"""Those who hear of every study: the progress line, the dashboard's notes, the callbacks."""
+
+from collections.abc import Callable, Sequence
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from lightning_tricks.errors import user_code
+from lightning_tricks.search.dashboard import note
+from lightning_tricks.search.observer import Observer
+from lightning_tricks.search.optuna_internals import live
+from lightning_tricks.search.outcomes import ROLE, Outcome
+from lightning_tricks.search.standing import Standing
+from lightning_tricks.search.story import story
+from lightning_tricks.study.history import History
+from lightning_tricks.study.progress import Progress
+from lightning_tricks.study.summary import score_of
+from lightning_tricks.task.task import Task
+
+Callback = Callable[[optuna.Study, FrozenTrial], None]
+"""Takes a study and a trial that ended, as those of `optuna.Study.optimize`."""
+
+
+class Telling(Observer):
+    """Tell of each trial of a search that ended, on the progress line.
+
+    Args:
+        progress: which tells it.
+        history: of the study, which heard of the trial before.
+    """
+
+    def __init__(self, progress: Progress, history: History) -> None:
+        self.progress, self.history = progress, history
+
+    def ended(self, trial: FrozenTrial, outcome: Outcome) -> None:
+        repeated = outcome.duplicate_of is not None
+        took = f"repeats trial {outcome.duplicate_of}" if repeated else f"{outcome.seconds:.1f} s"
+        reason = f", {outcome.reason}" if outcome.reason else ""
+        self.progress.trial_ended(
+            f"{self._name(trial)}: {score_of(trial)}, {took}{reason}",
+            trial.state.name,
+            self._best(),
+            None if repeated else outcome.seconds,
+        )
+
+    def _name(self, trial: FrozenTrial) -> str:
+        return f"trial {trial.number}"
+
+    def _best(self) -> str:
+        best = self.history.best
+        return "none yet" if best is None else f"{best.value:.4f} (trial {best.number})"
+
+
+class TellingOfReruns(Telling):
+    """Tell of each trial of a verdict or an ablation; of many seeds the best is the luckiest."""
+
+    def _name(self, trial: FrozenTrial) -> str:
+        return str(trial.user_attrs[ROLE])
+
+    def _best(self) -> str:
+        return ""
+
+
+class Noting(Observer):
+    """Write a note to each trial that optuna-dashboard shows.
+
+    Args:
+        study: that the trials are of.
+        task: of the study.
+    """
+
+    def __init__(self, study: optuna.Study, task: Task) -> None:
+        self.study, self.task, self.standing = study, task, Standing.read(study, task)
+
+    def ended(self, trial: FrozenTrial, outcome: Outcome) -> None:
+        note(live(self.study, trial), story(self.task, trial, outcome, self.standing))
+
+
+class CallingBack(Observer):
+    """Call what the user gave to be called after each trial.
+
+    Args:
+        study: that the callbacks are called with.
+        callbacks: of the user.
+    """
+
+    def __init__(self, study: optuna.Study, callbacks: Sequence[Callback]) -> None:
+        self.study, self.callbacks = study, callbacks
+
+    def ended(self, trial: FrozenTrial, outcome: Outcome) -> None:
+        del outcome
+        for callback in self.callbacks:
+            with user_code("a callback of the study fails"):
+                callback(self.study, trial)

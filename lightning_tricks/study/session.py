@@ -1,0 +1,169 @@
+"""What one run of a study holds."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import optuna
+from optuna.pruners import NopPruner
+from optuna.samplers import RandomSampler
+from optuna.trial import TrialState
+
+from lightning_tricks.search import outcomes
+from lightning_tricks.search.archive import Archive
+from lightning_tricks.search.given import enqueue
+from lightning_tricks.search.observer import Observer, Observers
+from lightning_tricks.search.optuna_internals import requeue, storage_of
+from lightning_tricks.search.studies import finished, unannounced
+from lightning_tricks.space.space import Space
+from lightning_tricks.study.folder import StudyFolder
+from lightning_tricks.study.history import History
+from lightning_tricks.study.observers import Callback, CallingBack, Noting, Telling, TellingOfReruns
+from lightning_tricks.study.progress import Progress
+from lightning_tricks.study.signals import Signals
+from lightning_tricks.task.task import Task
+from lightning_tricks.tricks.record import Tricks
+from lightning_tricks.workers.placement import Placement
+
+
+@dataclass(frozen=True)
+class Session:
+    """What one run of a study, or of a part of one, holds from its start to its end."""
+
+    study: optuna.Study
+    task: Task
+    space: Space[Any]
+    seed: int
+    placement: Placement
+    folder: StudyFolder
+    history: History
+    progress: Progress
+    signals: Signals
+    archive: Archive
+    observers: Observer
+    """All who hear of it, as one."""
+    part: str = ""
+    """One of `PARTS`; empty for the search."""
+
+    @property
+    def searches(self) -> bool:
+        """Whether a sampler draws the trials: those of a verdict and an ablation are given."""
+        return not self.part
+
+
+@contextmanager
+def session(
+    study: optuna.Study,
+    task: Task,
+    space: Space[Any],
+    seed: int,
+    placement: Placement,
+    folder: StudyFolder,
+    progress: Progress,
+    signals: Signals,
+    open_archive: Callable[[], AbstractContextManager[Archive]],
+    callbacks: Sequence[Callback] = (),
+    observers: Sequence[Observer] = (),
+) -> Iterator[Session]:
+    """Take a study up: what was under way goes back in the queue, and the archive is set right.
+
+    Args:
+        study: of the search.
+        task: of the study.
+        space: of the search.
+        seed: from which those of the trials follow.
+        placement: of the workers.
+        folder: of the study, which is there.
+        progress: tells how far it is.
+        signals: end it before its time.
+        open_archive: opens the archive.
+        callbacks: of the user, called after each trial of the search.
+        observers: of the user.
+
+    Raises:
+        InputError: if the archive cannot be opened.
+    """
+    history = _taken_up(study, task, folder)
+    if outcomes.BASELINE not in study.user_attrs:
+        _begin(study, task, space)
+    with open_archive() as archive:
+        after = [Telling(progress, history), Noting(study, task), CallingBack(study, callbacks)]
+        everyone = Observers([history, folder, archive, *after], observers)
+        yield Session(
+            study, task, space, seed, placement, folder, history, progress, signals, archive, everyone
+        )
+
+
+@contextmanager
+def beside(search: Session, part: str) -> Iterator[Session]:
+    """Take up the study of a part, which stands beside that of the search.
+
+    Args:
+        search: whose session is still open.
+        part: one of `PARTS`.
+
+    Raises:
+        InputError: if its folder cannot be made, or the archive cannot be opened.
+    """
+    study, task = _study_of(search, part), search.task.rerun()
+    folder = StudyFolder(search.folder.path / part, keep=1, mode=task.mode)
+    folder.create()
+    history = _taken_up(study, task, folder)
+    with search.archive.beside(part, study, task) as archive:
+        everyone = Observers([history, folder, archive, TellingOfReruns(search.progress, history)])
+        yield replace(
+            search,
+            study=study,
+            task=task,
+            folder=folder,
+            history=history,
+            archive=archive,
+            observers=everyone,
+            part=part,
+        )
+
+
+def _study_of(search: Session, part: str) -> optuna.Study:
+    """Return the part's study in Optuna, which knows whose it is."""
+    with unannounced():
+        study = optuna.create_study(
+            study_name=outcomes.part_name(search.study.study_name, part),
+            storage=storage_of(search.study),
+            direction=search.study.direction,
+            sampler=RandomSampler(seed=search.seed),  # asked for nothing: all is given
+            pruner=NopPruner(),
+            load_if_exists=True,
+        )
+    held = search.study.user_attrs
+    passed_on = {name: held[name] for name in (outcomes.BASELINE, outcomes.FUSE) if name in held}
+    for name, value in {outcomes.PART_OF: search.study.study_name, **passed_on}.items():
+        if study.user_attrs.get(name) != value:
+            study.set_user_attr(name, value)
+    return study
+
+
+def _taken_up(study: optuna.Study, task: Task, folder: StudyFolder) -> History:
+    """Put what was under way back in the queue, and look at what is finished."""
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        requeue(study, trial)
+    waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+    history = History(task.mode)
+    for trial in finished(study):
+        history.add(trial)
+    folder.remove_checkpoints(except_of=[trial.number for trial in waiting])
+    folder.rank(*outcomes.with_weights(history))
+    return history
+
+
+def _begin(study: optuna.Study, task: Task, space: Space[Any]) -> None:
+    """Begin with the user's module as it is, the baseline and plain, as near as the space allows."""
+    baseline = space.nearest(task.reference())
+    study.set_user_attr(outcomes.BASELINE, baseline.model_dump())
+    yours, plain = task.yours(), space.nearest(task.tricks.plain())
+    first = {"yours": yours, "baseline": baseline, "plain": plain}
+    seen: list[Tricks] = []
+    for role, tricks in first.items():
+        if tricks is not None and tricks not in seen:
+            seen.append(tricks)
+            enqueue(study, space, tricks, {outcomes.ROLE: role})

@@ -1,0 +1,182 @@
+"""A study in MLflow, as its run tells it."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from lightning_tricks.module.ensemble import Answering
+from lightning_tricks.process import command
+from lightning_tricks.search.archive import REPORT, Archive
+from lightning_tricks.search.outcomes import MLFLOW_RUN, PART_RUNS, Outcome
+from lightning_tricks.search.standing import Standing, known_runs
+from lightning_tricks.search.studies import finished
+from lightning_tricks.space.space import Space
+from lightning_tricks.task.task import Task
+from lightning_tricks.tracking import agreement, trial_updates, view
+from lightning_tricks.tracking.format import metrics_at, milliseconds, own_metrics
+from lightning_tricks.tracking.run_update import Status, Update
+from lightning_tricks.tracking.tracker import Tracker
+from lightning_tricks.trial.result import Epoch
+from lightning_tricks.tricks.record import Tricks
+
+
+class MLflowArchive(Archive):
+    """A study, or a part of one, in MLflow; what is missing or wrong there is written when it is opened.
+
+    Args:
+        tracker: of the study.
+        study: whose finished trials are to be there.
+        task: of the study.
+        space: of the search, whose columns the table of trials shows; None for a part.
+        repair: whether what differs from Optuna is written again, and what is of an earlier write goes.
+
+    Raises:
+        InputError: if MLflow cannot be written to.
+    """
+
+    def __init__(
+        self,
+        tracker: Tracker,
+        study: optuna.Study,
+        task: Task,
+        space: Space[Any] | None = None,
+        *,
+        repair: bool = False,
+    ) -> None:
+        self.tracker, self.study, self.task, self.repair = tracker, study, task, repair
+        self.standing = Standing.read(study, task)
+        """As it was at the start: what changes it comes after the last trial."""
+        wrong = agreement.wrong(study, task, tracker.store) if repair else ()
+        self._open()
+        if space is not None:
+            columns, ascending = view.columns(task, space), task.mode == "min"
+            tracker.attempt(lambda: tracker.save_view(columns, ascending))
+        whole = partial(trial_updates.whole, task, standing=self.standing)
+        tracker.reconcile({t.number: partial(whole, t) for t in finished(study)}, wrong)
+        if repair:
+            tracker.sweep(known_runs(study))
+
+    def _open(self) -> None:
+        """Open the study's run, and remember it."""
+        known, kind, made_by = self.study.user_attrs.get(MLFLOW_RUN), self.tracker.kind, command()
+        tags = {"study": self.tracker.name, "command": made_by, "tricks": kind, "role": kind}
+        if (run_id := self.tracker.open(known, tags)) != known:
+            self.study.set_user_attr(MLFLOW_RUN, run_id)
+
+    @property
+    def look(self) -> str:
+        return view.how_to_look(self.tracker.uri, self.tracker.link)
+
+    @property
+    def missing(self) -> str:
+        if self.whole:
+            return ""
+        writer, uri = self.tracker.writer, self.tracker.uri
+        if why := next(iter(writer.refused.values()), ""):
+            return f"MLflow at {uri} refuses some of what Optuna holds of the study: {why}"
+        left = f" ({writer.unwritten} trials are not written, or not whole)" if writer.unwritten else ""
+        return (
+            f"MLflow at {uri} is incomplete{left}: Optuna holds all; once MLflow is up, run the same "
+            "command again to write what is missing"
+        )
+
+    @contextmanager
+    def opened(self) -> Iterator["MLflowArchive"]:
+        """Close the study's run at the end."""
+        status: Status = "KILLED"
+        try:
+            yield self
+            status = "FINISHED"
+        finally:
+            self.whole &= self.tracker.close(status)
+
+    @contextmanager
+    def beside(self, part: str, study: optuna.Study, task: Task) -> Iterator["MLflowArchive"]:
+        own = MLflowArchive(self.tracker.for_part(part), study, task, repair=self.repair)
+        runs = self.study.user_attrs.get(PART_RUNS, {})
+        self.study.set_user_attr(PART_RUNS, {**runs, part: own.tracker.writer.run_id})
+        try:
+            with own.opened():
+                yield own
+        finally:
+            self.whole &= own.whole
+
+    def began(self, number: int, tricks: Tricks, seed: int) -> None:
+        update = trial_updates.began(self.task, tricks, seed, milliseconds())
+        self.tracker.update(number, update)
+
+    def epoch(self, number: int, epoch: Epoch) -> None:
+        self.tracker.renamed.note(epoch.metrics)
+        self.tracker.update(number, trial_updates.epoch(epoch, milliseconds()))
+
+    def ended(self, trial: FrozenTrial, outcome: Outcome) -> None:
+        update = trial_updates.ended(self.task, trial, outcome, self.standing)
+        self.tracker.update(trial.number, update)
+
+    def put_back(self, number: int) -> None:
+        self.tracker.update(number, Update(gone=True))
+
+    def place(self, trials: Iterable[FrozenTrial]) -> None:
+        standing, now = Standing.read(self.study, self.task), milliseconds()
+        for trial in trials:
+            if (outcome := Outcome.read(trial)) is not None:
+                update = trial_updates.placed(self.task, trial, outcome, standing, now)
+                self.tracker.update(trial.number, update)
+
+    def links(self, standing: Standing) -> str:
+        pages = {"The report": self.tracker.page_of(REPORT)}
+        if standing.version is not None:
+            pages["the champion's model"] = view.model_page(standing.study, standing.version)
+        for part, run_id in self.study.user_attrs.get(PART_RUNS, {}).items():
+            pages[f"the runs of the {part}"] = view.run_page(run_id)
+        return ", ".join(f"[{name}]({page})" for name, page in pages.items())
+
+    def flush(self, seconds: float) -> bool:
+        return self.tracker.flush(min(seconds, 5) if self.tracker.writer.down else seconds)
+
+    def describe(
+        self,
+        text: str,
+        values: Mapping[str, float] | None = None,
+        scores: Mapping[str, float] | None = None,
+        label: str = "",
+    ) -> None:
+        now = milliseconds()
+        metrics = [*own_metrics(0, values or {}, now), *metrics_at(0, scores or {}, now)]
+        tags = {"verdict": label} if label else {}
+        self._attempt(lambda: self.tracker.describe(text, metrics, tags))
+
+    def keep_report(self, files: Mapping[str, str]) -> None:
+        self._attempt(lambda: self.tracker.log_report(files))
+
+    def _attempt(self, write: Callable[[], Any]) -> None:
+        self.whole &= self.tracker.attempt(write)
+
+    def register(
+        self,
+        number: int,
+        trials: Sequence[int],
+        files: Sequence[Path],
+        alias: str,
+        answering: Answering | None,
+    ) -> tuple[str, bool]:
+        return self.tracker.register(number, trials, files, alias, answering)
+
+    def describe_model(self, alias: str, version: str, text: str, page: str = "") -> None:
+        del alias
+        self.tracker.describe_model(version, text, page)
+
+    def holds(self, versions: Mapping[str, str]) -> bool:
+        return self.tracker.holds(versions)
+
+    def address(self, alias: str, version: str = "") -> str:
+        name = self.tracker.name
+        return f"models:/{name}/{version}" if version else f"models:/{name}@{alias}"
+
+    def run_of(self, number: int) -> str | None:
+        return self.tracker.run_of(number)
