@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lightning_tricks.module.health import Diverged
     from lightning_tricks.module.tricks_module import TricksModule
     from lightning_tricks.search.callback import PruningCallback
+    from lightning_tricks.search.observer import Observer
     from lightning_tricks.search.studies import create_study
     from lightning_tricks.space.domains import Choice, Float, Int, OneMinus
     from lightning_tricks.space.space import Space, suggest
@@ -45,6 +46,7 @@ __all__ = [
     "InputError",
     "Int",
     "ModuleTricks",
+    "Observer",
     "OneMinus",
     "PruningCallback",
     "Result",
@@ -80,6 +82,7 @@ _NAMES = {
     "module.health": ["Diverged"],
     "module.tricks_module": ["TricksModule"],
     "search.callback": ["PruningCallback"],
+    "search.observer": ["Observer"],
     "search.studies": ["create_study"],
     "space.domains": ["Choice", "Float", "Int", "OneMinus"],
     "space.space": ["Space", "suggest"],

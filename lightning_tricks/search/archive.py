@@ -44,7 +44,7 @@ class Archive(Observer, ABC):
         """Open one for a part of the study, such as its verdict."""
 
     def place(self, trials: Iterable[FrozenTrial]) -> None:
-        """Show anew where some finished trials stand: as what, and with which test scores."""
+        """Show where finished trials stand by now: as what, and with which test scores."""
 
     def links(self, standing: Standing) -> str:
         """Lead from the study to its report, its model and its parts, in Markdown."""

@@ -129,7 +129,6 @@ class Champion(TypedDict, total=False):
     version: Required[str]
     ensemble: str | None
     """Version of the champion's ensemble; None if there is none, and absent if it was not made yet."""
-    former: list[int]
 
 
 def aliases_of(champion: Champion) -> dict[str, str]:

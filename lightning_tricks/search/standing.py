@@ -1,6 +1,6 @@
 """Where a study stands: its baseline, its champion, its test scores."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -38,8 +38,6 @@ class Standing:
     """Number of the trial whose recipe is registered as the one to use."""
     alias: str = ""
     """Alias of the registered model: `champion` by a verdict, `best` of a search alone."""
-    former: Sequence[int] = ()
-    """The numbers of those that were, before others were better."""
     tests: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     """The metrics on the test split, by trial number; it is looked at once for each."""
     verdict: Verdict | None = None
@@ -60,7 +58,6 @@ class Standing:
             baseline=task.reference() if record is None else task.tricks.parse(record),
             champion=champion.get("trial"),
             alias=champion.get("alias", ""),
-            former=champion.get("former", ()),
             tests={int(number): metrics for number, metrics in held.get(TESTS, {}).items()},
             verdict=verdict_of(study),
             study=study.study_name,
@@ -115,7 +112,5 @@ def remember_test(study: optuna.Study, number: int, metrics: Mapping[str, float]
 
 
 def remember_champion(study: optuna.Study, champion: Champion) -> None:
-    """Keep what is registered of a study, and of which trials something was before."""
-    before = study.user_attrs.get(CHAMPION, {})
-    former = {*before.get("former", ()), before.get("trial")} - {champion["trial"], None}
-    study.set_user_attr(CHAMPION, {**champion, "former": sorted(former)})
+    """Keep what is registered of a study."""
+    study.set_user_attr(CHAMPION, champion)

@@ -3,7 +3,8 @@
 MLflow is imported only where it is used, for that takes seconds.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ def check_archive(tracking_uri: str | Path | None, name: str) -> None:
         check_tracking(uri_of(tracking_uri), name)
 
 
+@contextmanager
 def open_archive(
     tracking_uri: str | Path | None,
     study: optuna.Study,
@@ -40,16 +42,18 @@ def open_archive(
     display: Progress,
     lock: StudyLock,
     repair: bool,
-) -> AbstractContextManager[Archive]:
-    """Open MLflow on a study, or its folder in place of that.
+) -> Iterator[Archive]:
+    """Open MLflow on a study, or its folder in place of that, for as long as a run of it lasts.
 
     Raises:
         InputError: if MLflow cannot be written to.
     """
     if tracking_uri is None:
-        return nullcontext(FolderArchive(folder.path))
+        yield FolderArchive(folder.path, display.warn)
+        return
     from lightning_tricks.tracking.mlflow_archive import MLflowArchive  # noqa: PLC0415
     from lightning_tricks.tracking.tracker import Tracker  # noqa: PLC0415
 
     tracker = Tracker(uri_of(tracking_uri), study.study_name, display.warn, lock.verify)
-    return MLflowArchive(tracker, study, task, space, repair=repair).opened()
+    with MLflowArchive(tracker, study, task, space, repair=repair).opened() as archive:
+        yield archive

@@ -42,10 +42,10 @@ def commands_of(study: optuna.Study) -> list[str]:
     return commands
 
 
-def remember_command(study: optuna.Study) -> None:
-    """Keep the command of this run with its study."""
+def remember_command(study: optuna.Study, repair: bool) -> None:
+    """Keep the command of this run with its study, unless it only repairs."""
     commands = study.user_attrs.get(outcomes.COMMANDS, [])
-    if (own := command()) not in commands:
+    if (own := command()) not in commands and not repair:
         study.set_user_attr(outcomes.COMMANDS, [*commands, own])
 
 
@@ -78,8 +78,7 @@ class _Conclusion:
 
     def write_verdict(self, verdict: Verdict) -> Summary:
         """Return what the study found by its verdict, once the archive holds it."""
-        placed = {verdict.trial, verdict.rival, *self.trained.standing.former} - {None}
-        self.archive.place(trial for trial in self.history if trial.number in placed)
+        self.archive.place(self.history)
         summary = summarize_verdict(self.study, self.task, verdict, ablation_of(self.study))
         if self.archive.flush(5):
             row = verdict.rows.get(verdict.champion)
@@ -105,19 +104,17 @@ class _Conclusion:
     def write(self) -> Summary:
         """Return what the study found, once the archive holds it."""
         best = self.history.best
-        compared = outcomes.compared(list(self.history), best)
-        for trial in compared:
+        for trial in outcomes.compared(list(self.history), best):
             self._test(trial)
         if best is None:
             self.progress.warn("no trial used its whole budget, so there is no best one")
         elif self.archive.flush(60):
             self._register(best)
-        standing = self.trained.standing
-        self.archive.place([*compared, *(self.history[number] for number in standing.former)])
+        self.archive.place(self.history)
         summary = summarize(self.study, self.task)
         if self.archive.flush(5):
             values = {} if best is None else {"best": best.value or 0.0}
-            scores = {} if best is None else standing.tests.get(best.number, {})
+            scores = {} if best is None else self.trained.standing.tests.get(best.number, {})
             self._describe(summary, values, scores)
         return replace(summary, look=self.archive.look)
 

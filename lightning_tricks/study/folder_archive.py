@@ -2,14 +2,16 @@
 
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import optuna
 
+from lightning_tricks.errors import one_line
 from lightning_tricks.module.ensemble import Answering
 from lightning_tricks.module.kept import MODULE
+from lightning_tricks.redaction import redacted
 from lightning_tricks.search.archive import REPORT, Archive
 from lightning_tricks.task.task import Task
 
@@ -24,11 +26,12 @@ class FolderArchive(Archive):
 
     Args:
         path: of the folder, which is there.
+        warn: is told, in a line, what cannot be written.
         models: of the folder that models are put into; by default the same.
     """
 
-    def __init__(self, path: Path, models: Path | None = None) -> None:
-        self.path, self.models = path, models or path
+    def __init__(self, path: Path, warn: Callable[[str], None], models: Path | None = None) -> None:
+        self.path, self.warn, self.models = path, warn, models or path
 
     @property
     def look(self) -> str:
@@ -39,7 +42,23 @@ class FolderArchive(Archive):
     @contextmanager
     def beside(self, part: str, study: optuna.Study, task: Task) -> Iterator["FolderArchive"]:
         del study, task
-        yield FolderArchive(self.path / part, self.models)
+        own = FolderArchive(self.path / part, self.warn, self.models)
+        yield own
+        self.whole &= own.whole
+
+    @property
+    def missing(self) -> str:
+        return (
+            "" if self.whole else f"{self.path} lacks some of what was found: run the same command again"
+        )
+
+    def _write(self, path: Path, text: str) -> None:
+        try:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(redacted(f"{text.rstrip()}\n"), encoding="utf-8")
+        except OSError as error:  # no space, say
+            self.whole = False
+            self.warn(f"{path} cannot be written: {one_line(error)}")
 
     def describe(
         self,
@@ -49,11 +68,11 @@ class FolderArchive(Archive):
         label: str = "",
     ) -> None:
         del values, scores, label  # which the text holds
-        (self.path / PAGE).write_text(f"{text}\n", encoding="utf-8")
+        self._write(self.path / PAGE, text)
 
     def keep_report(self, files: Mapping[str, str]) -> None:
         for name, text in files.items():
-            (self.path / name).write_text(text, encoding="utf-8")
+            self._write(self.path / name, text)
 
     def register(
         self,
@@ -75,7 +94,7 @@ class FolderArchive(Archive):
 
     def describe_model(self, alias: str, version: str, text: str, page: str = "") -> None:
         del version, page
-        (self.models / alias / PAGE).write_text(f"{text}\n", encoding="utf-8")
+        self._write(self.models / alias / PAGE, text)
 
     def holds(self, versions: Mapping[str, str]) -> bool:
         return all((self.models / alias / MODULE).exists() for alias in versions)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +25,7 @@ from lightning_tricks.study.archives import check_archive, open_archive
 from lightning_tricks.study.conclusion import conclude, remember_command
 from lightning_tricks.study.coordinator import Coordinator
 from lightning_tricks.study.folder import StudyFolder
-from lightning_tricks.study.observers import Callback
+from lightning_tricks.study.observers import Callback, CallingBack
 from lightning_tricks.study.progress import Progress
 from lightning_tricks.study.reruns import TimeUp
 from lightning_tricks.study.session import Session, beside, session
@@ -156,23 +155,12 @@ def optimize(
             storage.guard = lock.verify
             _announce(study, n_trials, checked.notes, display)
             identity.claim(study, task, checked.space, seed, same_task)
-            if not repair:
-                remember_command(study)
-            places = partial(
-                open_archive, tracking_uri, study, task, checked.space, folder, display, lock, repair
-            )
+            remember_command(study, repair)
+            space = checked.space
+            archive = open_archive(tracking_uri, study, task, space, folder, display, lock, repair)
+            heard = [CallingBack(study, callbacks), *observers]
             with session(
-                study,
-                task,
-                checked.space,
-                seed,
-                placement,
-                folder,
-                display,
-                signals,
-                places,
-                callbacks,
-                observers,
+                study, task, space, seed, placement, folder, display, signals, archive, heard
             ) as search:
                 with Coordinator(search) as coordinator:
                     coordinator.run(n_trials)

@@ -1,6 +1,6 @@
 """What one run of a study holds."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,7 +19,7 @@ from lightning_tricks.search.studies import finished, unannounced
 from lightning_tricks.space.space import Space
 from lightning_tricks.study.folder import StudyFolder
 from lightning_tricks.study.history import History
-from lightning_tricks.study.observers import Callback, CallingBack, Noting, Telling, TellingOfReruns
+from lightning_tricks.study.observers import Noting, Telling, TellingOfReruns
 from lightning_tricks.study.progress import Progress
 from lightning_tricks.study.signals import Signals
 from lightning_tricks.task.task import Task
@@ -62,9 +62,8 @@ def session(
     folder: StudyFolder,
     progress: Progress,
     signals: Signals,
-    open_archive: Callable[[], AbstractContextManager[Archive]],
-    callbacks: Sequence[Callback] = (),
-    observers: Sequence[Observer] = (),
+    opening: AbstractContextManager[Archive],
+    users: Sequence[Observer] = (),
 ) -> Iterator[Session]:
     """Take a study up: what was under way goes back in the queue, and the archive is set right.
 
@@ -77,9 +76,8 @@ def session(
         folder: of the study, which is there.
         progress: tells how far it is.
         signals: end it before its time.
-        open_archive: opens the archive.
-        callbacks: of the user, called after each trial of the search.
-        observers: of the user.
+        opening: opens the archive, once what is above is done.
+        users: the user's observers.
 
     Raises:
         InputError: if the archive cannot be opened.
@@ -87,9 +85,9 @@ def session(
     history = _taken_up(study, task, folder)
     if outcomes.BASELINE not in study.user_attrs:
         _begin(study, task, space)
-    with open_archive() as archive:
-        after = [Telling(progress, history), Noting(study, task), CallingBack(study, callbacks)]
-        everyone = Observers([history, folder, archive, *after], observers)
+    with opening as archive:
+        own = [history, folder, archive, Telling(progress, history), Noting(study, task)]
+        everyone = Observers(own, users)
         yield Session(
             study, task, space, seed, placement, folder, history, progress, signals, archive, everyone
         )

@@ -35,7 +35,8 @@ def load_with_tricks(
     `without_tricks` makes one of the user's class of what is returned.
 
     Args:
-        source: `models:/NAME@champion`, a model that a study registered; or the path of a checkpoint
+        source: `models:/NAME@champion`, a model that a study registered; or the folder that a study
+            without MLflow put it into, such as `checkpoints/NAME/champion`; or the path of a checkpoint
             that a Trainer wrote for a module of `with_tricks`.
         module: a new one, made as the one that was trained. For a registered model that was no
             LightningModule, its backbone.
@@ -51,6 +52,8 @@ def load_with_tricks(
         model = load_with_tricks("models:/mine@champion", Mine())
     """
     found = _REGISTERED.fullmatch(str(source))
+    if found is None and Path(source).is_dir():
+        return bring_back(Path(source), module, member)
     if found is None:
         if not is_lightning_module(module):
             raise InputError(

@@ -50,14 +50,17 @@ class MLflowArchive(Archive):
     ) -> None:
         self.tracker, self.study, self.task, self.repair = tracker, study, task, repair
         self.standing = Standing.read(study, task)
-        """As it was at the start: what changes it comes after the last trial."""
+        """As it was told last: what changes it comes after the last trial."""
         wrong = agreement.wrong(study, task, tracker.store) if repair else ()
         self._open()
         if space is not None:
             columns, ascending = view.columns(task, space), task.mode == "min"
             tracker.attempt(lambda: tracker.save_view(columns, ascending))
-        whole = partial(trial_updates.whole, task, standing=self.standing)
-        tracker.reconcile({t.number: partial(whole, t) for t in finished(study)}, wrong)
+        whole, trials = partial(trial_updates.whole, task, standing=self.standing), finished(study)
+        held = tracker.reconcile({t.number: partial(whole, t) for t in trials}, wrong)
+        for trial in trials:  # a program that died may have told it of some only
+            if trial.number in held and not self._stands(trial).is_held_by(held[trial.number]):
+                tracker.update(trial.number, self._stands(trial))
         if repair:
             tracker.sweep(known_runs(study))
 
@@ -122,11 +125,18 @@ class MLflowArchive(Archive):
         self.tracker.update(number, Update(gone=True))
 
     def place(self, trials: Iterable[FrozenTrial]) -> None:
-        standing, now = Standing.read(self.study, self.task), milliseconds()
-        for trial in trials:
-            if (outcome := Outcome.read(trial)) is not None:
-                update = trial_updates.placed(self.task, trial, outcome, standing, now)
-                self.tracker.update(trial.number, update)
+        before = [(trial, self._stands(trial)) for trial in trials]
+        self.standing = Standing.read(self.study, self.task)
+        for trial, update in before:
+            if not (now := self._stands(trial)).is_like(update):
+                self.tracker.update(trial.number, now)
+
+    def _stands(self, trial: FrozenTrial) -> Update:
+        """Tell where a finished trial stands."""
+        outcome = Outcome.read(trial)
+        if outcome is None:
+            return Update()
+        return trial_updates.placed(self.task, trial, outcome, self.standing, milliseconds())
 
     def links(self, standing: Standing) -> str:
         pages = {"The report": self.tracker.page_of(REPORT)}

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mlflow.entities import Metric
+from mlflow.entities import Metric, RunData
 
 Status = Literal["RUNNING", "FINISHED", "KILLED", "FAILED"]
 
@@ -24,6 +24,14 @@ class Update:
     gone: bool = False
     """The trial was put back in the queue: its run is removed."""
 
+    def is_like(self, other: "Update") -> bool:
+        """Tell whether another one writes the same tags and numbers, whenever that was."""
+        return self.tags == other.tags and _values(self) == _values(other)
+
+    def is_held_by(self, run: RunData) -> bool:
+        """Tell whether a run has these tags and numbers already."""
+        return self.tags.items() <= run.tags.items() and _values(self).items() <= run.metrics.items()
+
     def merge(self, later: "Update") -> None:
         """Add what came later."""
         self.params |= later.params
@@ -34,3 +42,7 @@ class Update:
         self.end = later.end or self.end
         self.status = later.status or self.status
         self.gone = later.gone
+
+
+def _values(update: Update) -> dict[str, float]:
+    return {metric.key: metric.value for metric in update.metrics}

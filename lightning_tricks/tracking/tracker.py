@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import mlflow
-from mlflow.entities import Metric, RunTag
+from mlflow.entities import Metric, RunData, RunTag
 
 from lightning_tricks.errors import InputError, locked, one_line
 from lightning_tricks.module.ensemble import Answering
@@ -135,8 +135,8 @@ class Tracker:
 
     def reconcile(
         self, finished: Mapping[int, Callable[[], Update]], wrong: Collection[int] = ()
-    ) -> int:
-        """Bring MLflow to agree with the finished trials; return how many were written anew.
+    ) -> dict[int, RunData]:
+        """Bring MLflow to agree with the finished trials; return what is held of those that were there.
 
         Args:
             finished: by trial number, what is to be written if the run is not as it should be.
@@ -145,23 +145,23 @@ class Tracker:
         Raises:
             InputError: if MLflow went away meanwhile.
         """
-        runs, gone = self.writer.runs, []
+        runs, gone, held = self.writer.runs, [], {}
         try:
             for run in list(children(self.client, self.experiment_id, self.writer.run_id)):
                 number = int(run.data.tags[NUMBER])
                 whole = number in finished and run.info.status != "RUNNING"
                 if whole and number not in runs and number not in wrong:
-                    runs[number] = run.info.run_id
+                    runs[number], held[number] = run.info.run_id, run.data
                 else:
                     self.client.delete_run(run.info.run_id)  # of a trial that did not end, or half
                     gone.append(run.info.run_id)
             registry.remove_versions(self.client, self.name, gone)
         except Exception as error:  # whatever a server that goes away makes of it
             raise unreachable(self.uri, error) from None
-        missing = [number for number in finished if number not in runs]
-        for number in missing:
-            self.update(number, finished[number]())
-        return len(missing)
+        for number in finished:
+            if number not in runs:
+                self.update(number, finished[number]())
+        return held
 
     def attempt(self, write: Callable[[], Any]) -> bool:
         """Write something that is nice to have; return whether it went well."""
