@@ -162,10 +162,7 @@ def optimize(
             with session(
                 study, task, space, seed, placement, folder, display, signals, archive, heard
             ) as search:
-                with Coordinator(search) as coordinator:
-                    coordinator.run(n_trials)
-                summary = _conclude(search, terms, ablate, repair)
-                search.observers.concluded(study)
+                summary = _run(search, n_trials, terms, ablate, repair)
             if missing := search.archive.missing:
                 display.warn(missing)
             return replace(summary, missing=missing)
@@ -186,6 +183,15 @@ def ablate(study: optuna.Study, task: Task, *, seeds: int = 5, **options: Any) -
     held = max(outcomes.counted(finished(study)), 1)
     optimize(study, task, n_trials=held, seeds=seeds, ablate=True, **options)
     return Ablation.read(study.user_attrs[outcomes.kept(outcomes.ABLATION)])
+
+
+def _run(search: Session, n_trials: int, terms: Terms, ablate: bool, repair: bool) -> Summary:
+    """Train the trials that are missing, run what is to follow, and say what was found."""
+    with Coordinator(search) as coordinator:
+        coordinator.run(n_trials)
+    summary = _conclude(search, terms, ablate, repair)
+    search.observers.concluded(search.study)
+    return summary
 
 
 def _conclude(search: Session, terms: Terms, ablate: bool, repair: bool) -> Summary:
