@@ -141,7 +141,7 @@ def optimize(
     terms = Terms(finalists, seeds, verdict_budget, margin, prefer_simple)
     n_trials, seed = whole_number("n_trials", n_trials, 1), whole_number("seed", seed, 0)
     signals = Signals(timeout, at_timeout)
-    checked = check(task, space, placement.processes)
+    space, notes = check(task, space, placement.processes)
     folder = _folder(checkpoints, study.study_name, keep, task)
     placement.check()
     check_archive(tracking_uri, study.study_name)
@@ -149,14 +149,13 @@ def optimize(
     with Progress(n_trials, quiet=not progress) as display:
         storage = retrying(storage_of(study), display.warn, lambda: signals.leaving)
         study = _Study(study.study_name, storage, study.sampler, study.pruner)
-        _check_study(study, task, checked.space, seed, same_task, ablate and not finalists)
+        _check_study(study, task, space, seed, same_task, ablate and not finalists)
         folder.create()
         with study_lock(study, folder.path, display.print, signals.leave) as lock:
             storage.guard = lock.verify
-            _announce(study, n_trials, checked.notes, display)
-            identity.claim(study, task, checked.space, seed, same_task)
+            _announce(study, n_trials, notes, display)
+            identity.claim(study, task, space, seed, same_task)
             remember_command(study, repair)
-            space = checked.space
             archive = open_archive(tracking_uri, study, task, space, folder, display, lock, repair)
             heard = [CallingBack(study, callbacks), *observers]
             with session(

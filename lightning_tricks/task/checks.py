@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -49,8 +49,7 @@ FEW_PARAMETERS, CALLS = 1_000_000, 6
 """A network with fewer parameters is made a few times more, for it takes no time."""
 
 
-@dataclass
-class Checked:
+class Checked(NamedTuple):
     """A space that fits a task."""
 
     space: Space[Any]
