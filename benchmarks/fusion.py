@@ -22,8 +22,8 @@ from sklearn.datasets import load_digits
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_tricks import MLP, ConvNet, InMemoryData, Split, Task, Torchvision, Tricks, train
-from lightning_tricks.fusion.fuser import Fuser, device_of
-from lightning_tricks.fusion.width import MOST, Width
+from lightning_tricks.training.group_size import MOST, GroupSize
+from lightning_tricks.training.runner import Runner, device_of
 from lightning_tricks.trial.job import Job
 
 TURNS = 3
@@ -78,10 +78,10 @@ def seconds(action):
 
 def fused(task, count):
     """Train as one; return the seconds for each, or none if it was not done as one."""
-    fuser = Fuser(task)
+    runner = Runner(task)
     jobs = [Job(number, Tricks(), number) for number in range(count)]
-    took = seconds(lambda: fuser.train(jobs, lambda *unused: False, lambda *unused: None))
-    if why := fuser.refusals.of(task.reference()):
+    took = seconds(lambda: runner.train(jobs, lambda *unused: False, lambda *unused: None))
+    if why := runner.refusals.of(task.reference()):
         print(f"{'':9}not fused: {why}")
         return None
     return took / count
@@ -158,7 +158,7 @@ def measure(name, most, processes):
             flush=True,
         )
         count *= 2
-    print(f"{name:9}auto chooses K = {Width().grown(MOST, Fuser(task).seconds).best}", flush=True)
+    print(f"{name:9}auto chooses K = {GroupSize().grown(MOST, Runner(task).seconds).best}", flush=True)
 
 
 if __name__ == "__main__":

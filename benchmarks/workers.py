@@ -27,7 +27,6 @@ import torch
 from sklearn.datasets import load_digits
 
 from lightning_tricks import MLP, InMemoryData, Space, Split, Task, Tricks, create_study, optimize
-from lightning_tricks.fusion.width import Width
 from lightning_tricks.search.identity import claim
 from lightning_tricks.search.storage import retrying
 from lightning_tricks.study.coordinator import Coordinator
@@ -35,6 +34,7 @@ from lightning_tricks.study.folder import StudyFolder
 from lightning_tricks.study.progress import Progress
 from lightning_tricks.study.signals import Signals
 from lightning_tricks.tracking.tracker import Tracker
+from lightning_tricks.training.group_size import GroupSize
 from lightning_tricks.trial.result import Epoch, Result
 from lightning_tricks.workers.base import Ended, Reported, Workers
 from lightning_tricks.workers.placement import Placement
@@ -57,7 +57,7 @@ class Simulated(Workers):
     def free(self):
         return self.many - len(self.jobs)
 
-    def submit(self, jobs, width):
+    def submit(self, jobs, group_size):
         (job,) = jobs
         self.jobs[job.number] = (job, [])
 
@@ -113,7 +113,7 @@ class Capacity:
         )
         tracker = Tracker(f"sqlite:///{folder}/mlflow.db", study.study_name, bar.warn)
         claim(study, task, space, 0)
-        placement = SimulatedPlacement(workers, width=Width.of("off"))
+        placement = SimulatedPlacement(workers, group_size=GroupSize.of("off"))
         self.coordinator = Coordinator(study, task, space, 0, placement, tracker, bar, kept, Signals())
 
 

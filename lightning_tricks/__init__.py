@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from lightning_tricks.data.in_memory import InMemoryData
     from lightning_tricks.data.tensor_loader import Split
     from lightning_tricks.errors import InputError
-    from lightning_tricks.fusion.training import train
     from lightning_tricks.module.conversion import with_tricks, without_tricks
     from lightning_tricks.module.health import Diverged
     from lightning_tricks.module.tricks_module import TricksModule
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from lightning_tricks.task.task import Task
     from lightning_tricks.tracking.loading import load_with_tricks
     from lightning_tricks.tracking.records import record_of_champion, record_of_run
+    from lightning_tricks.training.train import train
     from lightning_tricks.trial.result import Epoch, Result
     from lightning_tricks.tricks.papers import references
     from lightning_tricks.tricks.record import ImageTricks, ModuleTricks, Tricks
@@ -77,7 +77,7 @@ _NAMES = {
     "data.in_memory": ["InMemoryData"],
     "data.tensor_loader": ["Split"],
     "errors": ["InputError"],
-    "fusion.training": ["train"],
+    "training.train": ["train"],
     "module.conversion": ["with_tricks", "without_tricks"],
     "module.health": ["Diverged"],
     "module.tricks_module": ["TricksModule"],

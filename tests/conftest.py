@@ -17,16 +17,16 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from lightning_tricks import InMemoryData, Split, Tricks, TricksModule
-from lightning_tricks.fusion.width import Fuse, Width
 from lightning_tricks.space.trick import stages
 from lightning_tricks.surgery.attach import DROPOUT, NORM
 from lightning_tricks.task.backbones import Residual
+from lightning_tricks.training.group_size import Fuse, GroupSize
 
 # How long an example takes says something of the machine only.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
-MEASURING = Width.of
+MEASURING = GroupSize.of
 """What `nothing_is_fused_unless_asked_for` replaces."""
 
 
@@ -39,7 +39,7 @@ def in_order(layers):
     return found
 
 
-def as_asked(fuse: Fuse) -> Width:
+def as_asked(fuse: Fuse) -> GroupSize:
     """Return a width that is not measured: `auto` is one at a time."""
     return MEASURING("off" if fuse == "auto" else fuse)
 
@@ -171,7 +171,7 @@ def trainer(epochs: int, **options: Any) -> pl.Trainer:
 @pytest.fixture(autouse=True)
 def nothing_is_fused_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is measured depends on what else runs, and the last bits of a score on what is measured."""
-    monkeypatch.setattr(Width, "of", as_asked)
+    monkeypatch.setattr(GroupSize, "of", as_asked)
 
 
 @pytest.fixture(autouse=True)

@@ -189,15 +189,15 @@ def test_it_is_of_the_shape_of_a_group_and_of_the_identity_of_a_trial():
 
 
 def test_in_a_group_it_is_as_alone():
-    from lightning_tricks.fusion.fuser import Fuser
+    from lightning_tricks.training.runner import Runner
     from lightning_tricks.trial.job import Job
 
     record, results = sized(12), {}
     plain = Task("sized", small_data(), lambda tricks: mlp(), epochs=2)
-    fuser = Fuser(plain)
+    runner = Runner(plain)
     jobs = [Job(number, record, number) for number in range(2)]
-    fuser.train(jobs, lambda *unused: False, lambda job, got: results.update({job.number: got}))
-    assert not fuser.refusals.of(record)
+    runner.train(jobs, lambda *unused: False, lambda job, got: results.update({job.number: got}))
+    assert not runner.refusals.of(record)
     for number, result in results.items():
         assert result.score == pytest.approx(train(plain, record, number).score)
 

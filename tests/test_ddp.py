@@ -14,7 +14,8 @@ from torch import nn
 
 from lightning_tricks import InputError, Space, Task, Tricks, create_study, optimize, train
 from lightning_tricks.search.outcomes import Outcome
-from lightning_tricks.trial.ddp import RankDied, Ranks
+from lightning_tricks.training.ranks import RankDied, Ranks
+from lightning_tricks.trial.training import Training
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def test_two_processes_train_as_one_does(ranks, task, scaling):
     tricks = troubled.Troubled(
         normalization={"kind": "none"}, averaging={"kind": "ema"}, scaling={"kind": scaling}
     )
-    alone, together = train(task, tricks, 5), ranks.train(tricks, 5)
+    alone, together = train(task, tricks, 5), ranks.train(Training(task, tricks, 5))
     assert together.state == "complete"
     for one, two in zip(alone.epochs, together.epochs, strict=True):
         assert two.score == pytest.approx(one.score, abs=1e-6)
@@ -46,20 +47,22 @@ def test_two_processes_train_as_one_does(ranks, task, scaling):
 
 
 def test_all_processes_stop_together_and_serve_the_next_trial(ranks):
-    result = ranks.train(troubled.Troubled(trouble="slow"), 5, report=lambda epoch: True)
+    result = ranks.train(
+        Training(ranks.task, troubled.Troubled(trouble="slow"), 5, report=lambda epoch: True)
+    )
     assert result.state == "pruned"
     assert len(result.epochs) <= 2
-    assert ranks.train(troubled.Troubled(), 5).state == "complete"
+    assert ranks.train(Training(ranks.task, troubled.Troubled(), 5)).state == "complete"
 
 
 def test_an_exception_in_one_is_told_with_its_reason(ranks):
-    result = ranks.train(troubled.Troubled(trouble="raises"), 5)
+    result = ranks.train(Training(ranks.task, troubled.Troubled(trouble="raises"), 5))
     assert (result.state, result.reason) == ("failed", "RuntimeError: it does not work")
 
 
 def test_a_process_that_dies_is_not_waited_for(ranks):
     with pytest.raises(RankDied):
-        ranks.train(troubled.Troubled(trouble="dies"), 5)
+        ranks.train(Training(ranks.task, troubled.Troubled(trouble="dies"), 5))
 
 
 def test_a_trial_goes_on_from_its_checkpoint(ranks, tmp_path):
@@ -71,11 +74,11 @@ def test_a_trial_goes_on_from_its_checkpoint(ranks, tmp_path):
         return False
 
     with pytest.raises(RankDied):
-        ranks.train(tricks, 5, report=kill, checkpoint=checkpoint)
+        ranks.train(Training(ranks.task, tricks, 5, report=kill, checkpoint=checkpoint))
     assert checkpoint.exists()
     heard = []
-    again = ranks.train(tricks, 5, report=heard.append, checkpoint=checkpoint)
-    whole = ranks.train(troubled.Troubled(), 5)
+    again = ranks.train(Training(ranks.task, tricks, 5, report=heard.append, checkpoint=checkpoint))
+    whole = ranks.train(Training(ranks.task, troubled.Troubled(), 5))
     assert [e.score for e in again.epochs] == [e.score for e in whole.epochs]
     assert heard == again.epochs
 

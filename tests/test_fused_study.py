@@ -14,16 +14,17 @@ from test_repeats import whole
 from test_study import load, run, start, store, values, wait_for
 
 from lightning_tricks import InputError, Space, Task, Tricks, create_study, optimize, train
-from lightning_tricks.fusion.fuser import Fuser
 from lightning_tricks.fusion.shape import shape_of
-from lightning_tricks.fusion.width import Width
 from lightning_tricks.search.outcomes import FUSE, GROUP, VERDICT, Outcome, kept
 from lightning_tricks.study import grouping
 from lightning_tricks.study.trial_decisions import _group
 from lightning_tricks.tracking.agreement import differences
+from lightning_tricks.training.group_size import GroupSize
+from lightning_tricks.training.repeats import SPREAD, tasks_of, train_together
+from lightning_tricks.training.runner import Runner
 from lightning_tricks.trial.job import Job
-from lightning_tricks.trial.repeats import SPREAD, tasks_of, train_together
 from lightning_tricks.trial.result import Interrupted
+from lightning_tricks.trial.training import Training
 
 pytestmark = pytest.mark.usefixtures("with_store")
 
@@ -55,9 +56,9 @@ def eager(monkeypatch):
 @pytest.fixture
 def sizes(monkeypatch):
     """How many trials are trained as one, or one by one because they are few."""
-    found, trained = [], Fuser._train
+    found, trained = [], Runner._train
     monkeypatch.setattr(
-        Fuser, "_train", lambda self, jobs, *rest: found.append(len(jobs)) or trained(self, jobs, *rest)
+        Runner, "_train", lambda self, jobs, *rest: found.append(len(jobs)) or trained(self, jobs, *rest)
     )
     return found
 
@@ -143,15 +144,13 @@ def test_a_verdict_has_its_seeds_in_groups_and_says_the_same(monkeypatch):
 def test_repeats_are_a_group_and_the_mean_is_what_it_is_one_by_one():
     its_task, heard = whole(), []
     results = {}
-    Fuser(its_task).train(
+    Runner(its_task).train(
         [Job(0, Tricks(), 7), Job(1, Tricks(dropout="dropout"), 8)],
         lambda job, epoch: heard.append((job.number, epoch)) or False,
         lambda job, result: results.update({job.number: result}),
     )
     for number, tricks, seed in ((0, Tricks(), 7), (1, Tricks(dropout="dropout"), 8)):
-        expected = train_together(
-            tasks_of(its_task), tricks, seed, lambda epoch: False, lambda: False, None
-        )
+        expected = train_together(Training(its_task, tricks, seed), tasks_of(its_task))
         assert [epoch for job, epoch in heard if job == number] == results[number].epochs
         for mine, theirs in zip(results[number].epochs, expected.epochs, strict=True):
             assert mine.metrics == pytest.approx(theirs.metrics, rel=1e-3, abs=1e-5)
@@ -160,7 +159,7 @@ def test_repeats_are_a_group_and_the_mean_is_what_it_is_one_by_one():
 
 def test_the_repeats_of_a_trial_stop_together():
     results = {}
-    Fuser(whole()).train(
+    Runner(whole()).train(
         [Job(number, Tricks(), number) for number in range(2)],
         lambda job, epoch: job.number == 0 and epoch.number == 1,
         lambda job, result: results.update({job.number: result}),
@@ -188,17 +187,17 @@ def test_a_wrong_number_is_told_in_a_line(wrong, capsys):
     assert run("--fuse", wrong) == 2
     assert "must be auto, off or a whole number from 1 to 10⁹ (got" in capsys.readouterr().err
     with pytest.raises(InputError, match="fuse must be auto, off or a whole number"):
-        Width.of(wrong)
+        GroupSize.of(wrong)
 
 
 @pytest.fixture
 def taking(monkeypatch):
     """Return what lets `auto` measure, of so many trainings at a time, given seconds for each."""
-    monkeypatch.setattr(Width, "of", MEASURING)
+    monkeypatch.setattr(GroupSize, "of", MEASURING)
 
     def take(seconds):
         found = seconds if callable(seconds) else seconds.__getitem__
-        monkeypatch.setattr(Fuser, "seconds", lambda self, count, record: (found(count), ""))
+        monkeypatch.setattr(Runner, "seconds", lambda self, count, record: (found(count), ""))
 
     return take
 
@@ -244,9 +243,9 @@ def test_what_was_disturbed_once_is_tried_again():
 
 
 def test_auto_says_why_nothing_is_fused(capsys, monkeypatch):
-    monkeypatch.setattr(Width, "of", MEASURING)
+    monkeypatch.setattr(GroupSize, "of", MEASURING)
     its_task = Task("tiny", small_data(), lambda tricks: Choosy(), epochs=1)
-    found = Width().grown(2, Fuser(its_task).seconds)
+    found = GroupSize().grown(2, Runner(its_task).seconds)
     assert found.alone
     assert "data-dependent" in found.why
     study = create_study("tiny", storage=None)
@@ -255,7 +254,7 @@ def test_auto_says_why_nothing_is_fused(capsys, monkeypatch):
 
 
 def test_auto_says_what_of_a_task_cannot_be_fused(capsys, monkeypatch):
-    monkeypatch.setattr(Width, "of", MEASURING)
+    monkeypatch.setattr(GroupSize, "of", MEASURING)
     its_task = task(trainer={"precision": "bf16-mixed"})
     search(
         create_study("tiny", storage=None),
@@ -271,9 +270,9 @@ def test_auto_says_what_of_a_task_cannot_be_fused(capsys, monkeypatch):
 
 
 def test_auto_measures_what_is_there_and_off_is_one():
-    assert Width().grown(64, Fuser(task()).seconds).best in (1, 2, 4, 8, 16, 32, 64)
+    assert GroupSize().grown(64, Runner(task()).seconds).best in (1, 2, 4, 8, 16, 32, 64)
     assert MEASURING("off").alone
-    assert MEASURING(5) == Width(5, final=True, automatic=False)
+    assert MEASURING(5) == GroupSize(5, final=True, automatic=False)
 
 
 @pytest.mark.usefixtures("eager")
@@ -342,14 +341,14 @@ def test_who_leaves_while_it_is_measured_loses_nothing(monkeypatch):
         signal.raise_signal(signal.SIGTERM)
         raise Interrupted
 
-    monkeypatch.setattr(Width, "of", MEASURING)
+    monkeypatch.setattr(GroupSize, "of", MEASURING)
     with monkeypatch.context() as patch:
-        patch.setattr(Fuser, "seconds", leave)
+        patch.setattr(Runner, "seconds", leave)
         study = create_study("tiny", storage="optuna.journal")
         with pytest.raises(KeyboardInterrupt):
             search(study, n_trials=2, finalists=1, seeds=3, fuse="auto")
     assert FUSE not in study.user_attrs
-    monkeypatch.setattr(Fuser, "seconds", lambda self, count, record: (1 / count, ""))
+    monkeypatch.setattr(Runner, "seconds", lambda self, count, record: (1 / count, ""))
     search(study, n_trials=2, finalists=1, seeds=3, fuse="auto")
     assert kept(VERDICT) in study.user_attrs
 

@@ -10,7 +10,7 @@ from torchmetrics import MeanAbsoluteError
 
 from lightning_tricks import InMemoryData, Split, Task, Tricks, train
 from lightning_tricks.fusion import rows
-from lightning_tricks.fusion.fuser import Fuser
+from lightning_tricks.training.runner import Runner
 from lightning_tricks.trial import callback
 from lightning_tricks.trial.job import Job
 from lightning_tricks.trial.result import Interrupted
@@ -37,11 +37,11 @@ def pictures(*, numbers=True):
 def together(task, records, seeds, **options):
     """Train records as a group; return their results, and why they were not fused."""
     results = {}
-    fuser = Fuser(task, **options)
+    runner = Runner(task, **options)
     pairs = zip(records, seeds, strict=True)
     jobs = [Job(number, record, seed) for number, (record, seed) in enumerate(pairs)]
-    fuser.train(jobs, lambda *unused: False, lambda job, got: results.update({job.number: got}))
-    return [results[number] for number in range(len(records))], fuser.refusals.of(records[0])
+    runner.train(jobs, lambda *unused: False, lambda job, got: results.update({job.number: got}))
+    return [results[number] for number in range(len(records))], runner.refusals.of(records[0])
 
 
 def assert_same(mine, alone):
@@ -141,7 +141,7 @@ def test_a_stop_is_for_one_member_and_the_stack_gets_smaller():
         return job.number == 1 and epoch.number == 1
 
     jobs = [Job(number, Tricks(), number) for number in range(3)]
-    Fuser(task).train(jobs, hear, lambda job, result: results.update({job.number: result}))
+    Runner(task).train(jobs, hear, lambda job, result: results.update({job.number: result}))
     assert [results[number].state for number in range(3)] == ["complete", "pruned", "complete"]
     assert results[1].reason == "the pruner stopped it after epoch 2"
     assert list(results) == [1, 0, 2]  # told as soon as it ended
@@ -163,11 +163,11 @@ class Choosy(nn.Module):
 
 def test_what_cannot_be_fused_is_trained_alone_and_says_why_once():
     task = Task("choosy", small_data(), lambda tricks: Choosy(), epochs=2)
-    fuser, results = Fuser(task), {}
+    runner, results = Runner(task), {}
     for numbers in ((0, 1), (2, 3)):
         jobs = [Job(number, Tricks(), number) for number in numbers]
-        fuser.train(jobs, lambda *unused: False, lambda job, got: results.update({job.number: got}))
-    why = fuser.refusals.of(Tricks())
+        runner.train(jobs, lambda *unused: False, lambda job, got: results.update({job.number: got}))
+    why = runner.refusals.of(Tricks())
     assert "data-dependent" in why
     assert [bool(results[number].trouble) for number in range(4)] == [True, False, False, False]
     assert results[0].trouble == f"trials of its shape are trained one by one: {why}"
@@ -206,7 +206,7 @@ def test_a_group_that_was_dropped_goes_on_from_its_checkpoints(tmp_path, monkeyp
     tricks = Tricks(averaging="ema", schedule="plateau", dropout="dropout")
     jobs = [Job(number, tricks, number, tmp_path / f"{number}.ckpt") for number in range(3)]
     whole, dropped, results = {}, [], {}
-    Fuser(task).train(
+    Runner(task).train(
         [dataclasses.replace(job, checkpoint=None) for job in jobs],
         lambda *unused: False,
         lambda job, result: whole.update({job.number: result}),
@@ -218,10 +218,10 @@ def test_a_group_that_was_dropped_goes_on_from_its_checkpoints(tmp_path, monkeyp
         return False
 
     with pytest.raises(Interrupted):
-        Fuser(task, interrupted=lambda: bool(dropped)).train(jobs, hear, lambda *unused: None)
+        Runner(task, interrupted=lambda: bool(dropped)).train(jobs, hear, lambda *unused: None)
     assert all(job.checkpoint.exists() for job in jobs)
     begun = []
-    Fuser(task).train(
+    Runner(task).train(
         jobs,
         lambda job, epoch: begun.append(epoch.number) and False,
         lambda job, result: results.update({job.number: result}),

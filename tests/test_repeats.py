@@ -17,8 +17,9 @@ from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.seeds import derive
 from lightning_tricks.study.program import FEW, SEVERAL, _repeats
 from lightning_tricks.tracking.agreement import differences
-from lightning_tricks.trial.repeats import SPREAD, tasks_of, train_together
+from lightning_tricks.training.repeats import SPREAD, tasks_of, train_together
 from lightning_tricks.trial.result import Interrupted
+from lightning_tricks.trial.training import Training
 
 DROPPING = Tricks(dropout={"kind": "dropout", "p": 0.3}, averaging="ema")
 
@@ -36,8 +37,7 @@ def whole(**changes):
 
 
 def together(tasks, tricks=DROPPING, seed=7, **options):
-    given = {"report": lambda epoch: False, "interrupted": lambda: False, "checkpoint": None}
-    return train_together(tasks, tricks, seed, **{**given, **options})
+    return train_together(Training(tasks[0], tricks, seed, **options), tasks)
 
 
 def alone(tasks, tricks=DROPPING, seed=7):

@@ -37,7 +37,7 @@ from lightning_tricks.search.pruners import warmup_epochs
 from lightning_tricks.search.samplers import SAMPLERS
 from lightning_tricks.study.coordinator import MOST_REPEATS
 from lightning_tricks.tracking.agreement import differences
-from lightning_tricks.trial import ddp
+from lightning_tricks.training import runner
 
 SCRIPT = Path(__file__).with_name("tiny_study.py")
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
@@ -149,8 +149,8 @@ def test_a_repeat_does_not_use_up_a_trial():
 
 def test_a_repeated_record_is_not_trained_again(monkeypatch, capsys):
     trained = []
-    original = ddp.train
-    monkeypatch.setattr(ddp, "train", lambda *a, **k: trained.append(a[1]) or original(*a, **k))
+    original = runner.fit
+    monkeypatch.setattr(runner, "fit", lambda one: trained.append(one.tricks) or original(one))
     space = Space(Tricks).pin(
         {stage: getattr(Tricks(), stage) for stage in Tricks.model_fields if stage != "scaling"}
     )

@@ -8,9 +8,9 @@ from conftest import MEASURING, mlp, small_data
 from torch import nn
 
 from lightning_tricks import Task, Tricks, create_study, optimize
-from lightning_tricks.fusion import threads
-from lightning_tricks.fusion.fuser import Fuser
-from lightning_tricks.fusion.threads import best_threads
+from lightning_tricks.training import threads
+from lightning_tricks.training.runner import Runner
+from lightning_tricks.training.threads import best_threads
 from lightning_tricks.trial.job import Job
 
 
@@ -66,17 +66,17 @@ def test_a_worker_measures_once_and_trains_with_what_it_found(monkeypatch):
     monkeypatch.setattr(Waiting, "slow", 2)
     asked = []
     monkeypatch.setattr(
-        "lightning_tricks.fusion.fuser.best_threads", lambda task: asked.append(task) or 1
+        "lightning_tricks.training.runner.best_threads", lambda task: asked.append(task) or 1
     )
-    fuser, jobs = Fuser(task()), [Job(0, Tricks.plain(), 0)]
+    runner, jobs = Runner(task()), [Job(0, Tricks.plain(), 0)]
     for width in (MEASURING(4), MEASURING("auto"), MEASURING("auto")):
-        fuser.train(jobs, lambda *unused: False, lambda *unused: None, width)
+        runner.train(jobs, lambda *unused: False, lambda *unused: None, width)
     assert len(asked) == 1  # a number is the user's
     assert torch.get_num_threads() == 1
 
 
 def test_the_process_has_its_threads_again(with_store, monkeypatch):
-    monkeypatch.setattr("lightning_tricks.fusion.width.Width.of", MEASURING)
+    monkeypatch.setattr("lightning_tricks.training.group_size.GroupSize.of", MEASURING)
     monkeypatch.setattr(Waiting, "slow", 2)
     optimize(create_study("waiting", storage=None), task(), n_trials=2, progress=False)
     assert torch.get_num_threads() == 2

@@ -27,10 +27,10 @@ from lightning_tricks import (
     optimize,
     record_of_champion,
 )
-from lightning_tricks.fusion.fuser import Fuser
 from lightning_tricks.search.studies import finished
 from lightning_tricks.space.documents import read_yaml
 from lightning_tricks.task.checks import check
+from lightning_tricks.training.runner import Runner
 from lightning_tricks.trial.job import Job
 from lightning_tricks.tricks.record_types import record_of
 
@@ -87,12 +87,12 @@ class Choosy(nn.Module):
 
 def test_trials_that_cannot_be_fused_are_remembered_by_shape():
     some = Task("choosy", small_data(), lambda tricks: Choosy(), epochs=1)
-    fuser, results = Fuser(some), {}
+    runner, results = Runner(some), {}
     for first, record in enumerate((Tricks(), Tricks.plain(), Tricks())):
         jobs = [Job(10 * first + at, record, at) for at in range(2)]
-        fuser.train(jobs, lambda *unused: False, lambda job, got: results.update({job.number: got}))
-    assert "data-dependent" in fuser.refusals.of(Tricks())
-    assert not fuser.refusals.of(Tricks.plain())
+        runner.train(jobs, lambda *unused: False, lambda job, got: results.update({job.number: got}))
+    assert "data-dependent" in runner.refusals.of(Tricks())
+    assert not runner.refusals.of(Tricks.plain())
     told = {number: result.trouble for number, result in results.items() if result.trouble}
     assert list(told) == [0]
     assert told[0].startswith("trials of its shape are trained one by one")

@@ -12,15 +12,15 @@ import troubled
 from conftest import mlp, small_data
 
 from lightning_tricks import InputError, Task, create_study, optimize, train
-from lightning_tricks.fusion.width import Width
 from lightning_tricks.search.studies import finished
+from lightning_tricks.training.group_size import GroupSize
 from lightning_tricks.trial.job import Job
 from lightning_tricks.workers.base import Ended, Lost, Measured, Reported
 from lightning_tricks.workers.inline import Inline
 from lightning_tricks.workers.placement import Placement
 from lightning_tricks.workers.ray_workers import RayWorkers
 
-TWO = Width(2, final=True)
+TWO = GroupSize(2, final=True)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def run(workers, work, until, answer=lambda event: False):
 
     while not workers.free:
         workers.wait(callback, 1)
-    workers.submit([work], Width())
+    workers.submit([work], GroupSize())
     while not any(until(event) for event in events):
         workers.wait(callback, 1)
     return events
@@ -98,10 +98,10 @@ def test_a_worker_finds_out_how_many_it_does_best_at_a_time(workers, folder):
     jobs, events = [job(folder, number, "none") for number in (31, 32)], []
     while not workers.free:
         workers.wait(lambda event: False, 1)
-    workers.submit(jobs, Width())
+    workers.submit(jobs, GroupSize())
     while sum(map(ended, events)) < 2:
         workers.wait(events.append, 1)
-    (measured,) = [event.width for event in events if isinstance(event, Measured)]
+    (measured,) = [event.group_size for event in events if isinstance(event, Measured)]
     assert measured.seconds > 0
     assert measured.best == (1 if measured.final else 2)
     assert isinstance(events[0], Measured)  # before anything is trained

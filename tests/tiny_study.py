@@ -9,8 +9,8 @@ from conftest import as_asked, mlp, small_data
 
 import lightning_tricks
 from lightning_tricks import Task
-from lightning_tricks.fusion.width import Width
 from lightning_tricks.search import lock
+from lightning_tricks.training.group_size import GroupSize
 
 main = functools.partial(lightning_tricks.main, finalists=0, repeats=1)
 """Of a search alone, each record trained once: others are about verdicts and repeats."""
@@ -33,7 +33,7 @@ def be_another_machine(name):
 
 
 if __name__ == "__main__":
-    Width.of = as_asked  # what is measured depends on what else runs, and last bits on that
+    GroupSize.of = as_asked  # what is measured depends on what else runs, and last bits on that
     if "MACHINE" in os.environ:
         be_another_machine(os.environ["MACHINE"])
     sys.exit(main(task, n_trials=6))

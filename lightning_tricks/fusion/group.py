@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from lightning_tricks.fusion.member import Member
-from lightning_tricks.fusion.rehearsal import rehearse
+from lightning_tricks.fusion.parity import check_parity
 from lightning_tricks.fusion.rows import RowOptimizer, by_factor, factors, order_of, rows_of
 from lightning_tricks.fusion.stack import Stack
 from lightning_tricks.fusion.unfusible import Unfusible
@@ -44,7 +44,7 @@ class Group:
         """By what members ended before their time."""
         self.ends = self._ends(self.members[0].module)
         self._arrange()
-        rehearse(self.stack, self.members)
+        check_parity(self.stack, self.members)
 
     def _arrange(self) -> None:
         """Find out what can be done for many members at once."""

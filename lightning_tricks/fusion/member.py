@@ -1,7 +1,7 @@
 """One trial of a group: what it would have alone, but for a Trainer of its own."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -13,14 +13,14 @@ from torch.optim import Optimizer
 from lightning_tricks.data.in_memory import InMemoryData
 from lightning_tricks.fusion.rows import Penalty, RowOptimizer, is_elementwise
 from lightning_tricks.fusion.stack import Stack
-from lightning_tricks.fusion.trainee import Trainee
 from lightning_tricks.fusion.trainer import MemberTrainer
 from lightning_tricks.fusion.unfusible import Unfusible
 from lightning_tricks.module.tricks_module import TricksModule
 from lightning_tricks.trial.callback import TrialCallback
 from lightning_tricks.trial.checkpoints import read
+from lightning_tricks.trial.fit import result_of
 from lightning_tricks.trial.result import Result
-from lightning_tricks.trial.train import result_of
+from lightning_tricks.trial.training import Training
 from lightning_tricks.tricks.optimizers.formula import FormulaTrick
 from lightning_tricks.tricks.optimizers.kernels import DECAYS
 from lightning_tricks.tricks.record import LEARNING
@@ -31,25 +31,22 @@ class Member:
     """A trial with its module, optimizer, schedule and callbacks.
 
     Args:
-        trainee: the trial.
-        interrupted: tells whether all is to be dropped.
+        training: what is to be done.
         device: that trains.
 
     Raises:
         Exception: whatever the user's code raises, and `InputError` if a trick finds nothing to act on.
     """
 
-    def __init__(self, trainee: Trainee, interrupted: Callable[[], bool], device: torch.device) -> None:
-        self.trainee, self.task, self.tricks = trainee, trainee.task, trainee.tricks
-        self.watcher = TrialCallback(
-            trainee.task, trainee.tricks, trainee.seed, trainee.report, interrupted, trainee.checkpoint
-        )
+    def __init__(self, training: Training, device: torch.device) -> None:
+        self.training, self.task, self.tricks = training, training.task, training.tricks
+        self.watcher = TrialCallback(training)
         self.watcher.identity["group"] = True  # Lightning's own checkpoints hold other things
         self.watcher.seed_all = self._seed
         saved = self.watcher.saved()
         self.checkpoint: dict[str, Any] = {} if saved is None else read(saved)
-        pl.seed_everything(trainee.seed, verbose=False)
-        module = trainee.task.module(trainee.tricks)
+        pl.seed_everything(training.seed, verbose=False)
+        module = training.task.module(training.tricks)
         if type(module) is not TricksModule:
             raise Unfusible("a LightningModule has steps of its own")
         self.module = module.to(device)
@@ -59,9 +56,9 @@ class Member:
         self._generators = [self.random] if device.type == "cpu" else [torch.Generator(), self.random]
         learning = (getattr(self.tricks, stage) for stage in LEARNING)
         self.changes_batches = not all(trick.neutral for trick in learning)
-        data = cast("InMemoryData", trainee.task.data)
+        data = cast("InMemoryData", training.task.data)
         self.loader, self.validation = data.train_dataloader(), data.val_dataloader()
-        self.trainer = MemberTrainer(self.module, self.loader, trainee.task.epochs, device)
+        self.trainer = MemberTrainer(self.module, self.loader, training.task.epochs, device)
         self.trainer.callbacks = [self.watcher, *self.module.configure_callbacks()]
         if self.checkpoint:
             self.trainer.load(self.checkpoint)
@@ -126,7 +123,7 @@ class Member:
         """Draw the order of an epoch."""
         self.trainer.is_last_batch = False
         self.trainer.call("on_train_epoch_start")  # which seeds what is random in the epoch
-        self.order = self.loader.order(self.trainee.seed + self.trainer.current_epoch)
+        self.order = self.loader.order(self.training.seed + self.trainer.current_epoch)
         self.module.train()
         self._after_step = self.trainer.having("on_train_batch_end")
         self._before_step = self.trainer.having("on_train_batch_start")[1:]  # the first is the watcher
@@ -221,7 +218,7 @@ class Member:
 
     def look(self) -> None:
         """Stop if it is to, now that all have reported."""
-        if self.trainee.stops() and not self.done:
+        if self.training.stops() and not self.done:
             self.watcher.stopped = self.trainer.should_stop = True
 
     def result(self, error: BaseException | None = None) -> Result:

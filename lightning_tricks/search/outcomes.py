@@ -16,8 +16,8 @@ from typing_extensions import TypedDict
 
 from lightning_tricks import scores
 from lightning_tricks.errors import damaged, shown
-from lightning_tricks.fusion.width import Width
 from lightning_tricks.scores import PREFIX, Mode
+from lightning_tricks.training.group_size import GroupSize
 from lightning_tricks.trial.result import Epoch, Result
 from lightning_tricks.tricks.record import Tricks
 
@@ -49,7 +49,7 @@ PARTS = (VERDICT, ABLATION)
 """What follows a search: each is a study beside it, and what it found is kept with the search."""
 PART_OF, PART_RUNS = kept("part_of"), kept("part_runs")
 """What a part holds: whose it is; and a search, of its parts: their runs in MLflow."""
-COMMANDS, FUSE = kept("commands"), kept("width")
+COMMANDS, FUSE = kept("commands"), kept("group_size")
 """That made the study, in their order, and how many trainings it does as one, if that was measured."""
 STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
@@ -146,7 +146,7 @@ _KEPT: dict[str, TypeAdapter[Any]] = {
     PART_OF: TypeAdapter(str),
     PART_RUNS: TypeAdapter(dict[str, str]),
     COMMANDS: TypeAdapter(list[str]),
-    FUSE: TypeAdapter(Width),
+    FUSE: TypeAdapter(GroupSize),
     kept(VERDICT): TypeAdapter(dict[str, Any]),
     kept(ABLATION): TypeAdapter(dict[str, Any]),
 }

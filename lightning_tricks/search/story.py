@@ -6,7 +6,7 @@ from lightning_tricks.markdown import escaped
 from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.standing import Standing
 from lightning_tricks.task.task import Task
-from lightning_tricks.trial.repeats import SPREAD
+from lightning_tricks.training.repeats import SPREAD
 
 
 def story(task: Task, trial: FrozenTrial, outcome: Outcome, standing: Standing, links: str = "") -> str:

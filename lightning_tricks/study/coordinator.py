@@ -48,7 +48,7 @@ class Coordinator:
         self.trained: list[float] = []
         """The seconds of each trial that was trained in this run."""
         self.grouping = Grouping(
-            self.study, self.task, session.placement.width, self.progress, planned=session.searches
+            self.study, self.task, session.placement.group_size, self.progress, planned=session.searches
         )
         self.proposals = Proposals(session, self.grouping, self._repeat)
 
@@ -157,7 +157,7 @@ class Coordinator:
             if not running.submitted:
                 self._began(running)
                 running.submitted = True
-        self.workers.submit([running.job for running in group], self.grouping.width)
+        self.workers.submit([running.job for running in group], self.grouping.group_size)
 
     def _began(self, running: OpenTrial) -> None:
         job = running.job
@@ -166,7 +166,7 @@ class Coordinator:
     def _on_event(self, event: Event) -> bool:
         """Handle an event; return whether the trial that it is of is to stop."""
         if isinstance(event, Measured):
-            self.grouping.learn(event.width)
+            self.grouping.learn(event.group_size)
             return False
         running = self.proposals.open[event.number]
         match event:

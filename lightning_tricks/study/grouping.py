@@ -4,11 +4,11 @@ from dataclasses import asdict
 
 import optuna
 
-from lightning_tricks.fusion.width import MOST, Width
 from lightning_tricks.search import outcomes
 from lightning_tricks.study.progress import Progress
 from lightning_tricks.study.trial_decisions import OpenTrial
 from lightning_tricks.task.task import Task
+from lightning_tricks.training.group_size import MOST, GroupSize
 
 LEARNED_A_MEMBER = 8
 """For each so many finished trials a group of a search has a member more: all of them are drawn before
@@ -21,7 +21,7 @@ class Grouping:
     Args:
         study: which keeps what was measured, for the search would take another way with other groups.
         task: what is trained.
-        width: what the user says of how many trainings are done at a time.
+        group_size: what the user says of how many trainings are done at a time.
         progress: is told of what was measured.
         planned: whether a sampler draws the trials, and learns from each: the size of a group is then
             decided with its first trial and kept there, so that a study that died goes on alike. It
@@ -30,13 +30,19 @@ class Grouping:
     """
 
     def __init__(
-        self, study: optuna.Study, task: Task, width: Width, progress: Progress, *, planned: bool
+        self,
+        study: optuna.Study,
+        task: Task,
+        group_size: GroupSize,
+        progress: Progress,
+        *,
+        planned: bool,
     ) -> None:
         self.study, self.task, self.progress, self.planned = study, task, progress, planned
-        self.most = max((width.best if width.final else MOST) // task.repeats, 1)
+        self.most = max((group_size.best if group_size.final else MOST) // task.repeats, 1)
         """So many trials are planned at a time, at most: not as many as measured, which is luck."""
-        held = None if width.final else study.user_attrs.get(outcomes.FUSE)
-        self.width = width if held is None else Width(**held)
+        held = None if group_size.final else study.user_attrs.get(outcomes.FUSE)
+        self.group_size = group_size if held is None else GroupSize(**held)
         """What is known of how many trainings are worth being done as one."""
 
     def drawn(self, first: OpenTrial, left: int, learned: int) -> int:
@@ -51,7 +57,7 @@ class Grouping:
             return min(left, self.together)
         if first.group is None:
             size = min(left, learned // LEARNED_A_MEMBER, self.most)
-            first.join(first.job.number, 1 if size < 2 or self.width.alone else size)
+            first.join(first.job.number, 1 if size < 2 or self.group_size.alone else size)
         return first.group_size
 
     @property
@@ -60,19 +66,19 @@ class Grouping:
 
         As long as nothing was measured, few are enough to find out whether anything is gained.
         """
-        if not self.width.final and self.width.seconds is not None:
+        if not self.group_size.final and self.group_size.seconds is not None:
             return self.most
-        trainings = self.width.best if self.width.final else 2
+        trainings = self.group_size.best if self.group_size.final else 2
         return max(trainings // self.task.repeats, 1)
 
-    def learn(self, width: Width) -> None:
+    def learn(self, group_size: GroupSize) -> None:
         """Take in what a worker found; what was found to be the most holds."""
-        known = self.width
-        if known.final or not (width.final or width.best > known.best):
+        known = self.group_size
+        if known.final or not (group_size.final or group_size.best > known.best):
             return
-        self.width = width
-        self.study.set_user_attr(outcomes.FUSE, asdict(width))
-        if width.alone:
-            self.progress.print(f"trainings are done one by one: {width.why}")
+        self.group_size = group_size
+        self.study.set_user_attr(outcomes.FUSE, asdict(group_size))
+        if group_size.alone:
+            self.progress.print(f"trainings are done one by one: {group_size.why}")
         elif known.best == 1:
             self.progress.print("trainings are done several at a time, as one")

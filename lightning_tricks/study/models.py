@@ -22,7 +22,8 @@ from lightning_tricks.study.folder import StudyFolder
 from lightning_tricks.surgery.replace import load_state
 from lightning_tricks.task.quiet import quiet
 from lightning_tricks.task.task import Task
-from lightning_tricks.trial.train import train
+from lightning_tricks.trial.fit import fit
+from lightning_tricks.trial.training import Training
 from lightning_tricks.tricks.record import Tricks
 from lightning_tricks.tricks.record import describe as words
 
@@ -41,7 +42,7 @@ def restore(
             load_state(module, weights)
             return module
     warn(f"the weights of trial {number} are not in {folder.path}: training it again")
-    trained = dict(train(task, tricks, outcome.seed).weights)
+    trained = dict(fit(Training(task, tricks, outcome.seed)).weights)
     with contextlib.suppress(OSError, RuntimeError):  # no space, say
         folder.save_weights(number, outcome, lambda: trained)
     load_state(module, trained)

@@ -8,7 +8,6 @@ from typing import Any, Literal
 import optuna
 
 from lightning_tricks.errors import InputError, check_name, quoted, whole_number
-from lightning_tricks.fusion.width import Fuse, Width
 from lightning_tricks.process import unchanged
 from lightning_tricks.search import identity, outcomes
 from lightning_tricks.search.lock import study_lock
@@ -33,6 +32,7 @@ from lightning_tricks.study.signals import AtTimeout, Signals
 from lightning_tricks.study.summary import Summary
 from lightning_tricks.task.checks import check
 from lightning_tricks.task.task import Task
+from lightning_tricks.training.group_size import Fuse, GroupSize
 from lightning_tricks.workers.placement import Placement
 
 
@@ -136,7 +136,7 @@ def optimize(
         KeyboardInterrupt: after Ctrl-C; what was under way is finished, or put back in the queue.
     """
     space = Space(task.tricks) if space is None else space
-    placement = Placement(workers, devices_per_trial, ray_address, stall_minutes, Width.of(fuse))
+    placement = Placement(workers, devices_per_trial, ray_address, stall_minutes, GroupSize.of(fuse))
     _check(study.study_name, task, space)
     terms = Terms(finalists, seeds, verdict_budget, margin, prefer_simple)
     n_trials, seed = whole_number("n_trials", n_trials, 1), whole_number("seed", seed, 0)

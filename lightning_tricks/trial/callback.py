@@ -18,10 +18,9 @@ from lightning_tricks.module.health import Diverged
 from lightning_tricks.module.lightning_internals import begin_batches_anew, check_not_cut_short
 from lightning_tricks.scores import LOSS, monitored
 from lightning_tricks.seeds import derive
-from lightning_tricks.task.task import Task
 from lightning_tricks.trial.checkpoints import NEEDED, identity_of, read
-from lightning_tricks.trial.result import Epoch, Interrupted, Report
-from lightning_tricks.tricks.record import Tricks
+from lightning_tricks.trial.result import Epoch, Interrupted
+from lightning_tricks.trial.training import Training
 
 CHECKPOINT_SECONDS = 1.0
 """At the end of an epoch a checkpoint is written if the last is so old."""
@@ -30,20 +29,17 @@ WRITING_SHARE = 0.1
 
 
 class TrialCallback(pl.Callback):
-    """Report each epoch, stop when told to, and write the checkpoints."""
+    """Report each epoch, stop when told to, and write the checkpoints.
 
-    def __init__(
-        self,
-        task: Task,
-        tricks: Tricks,
-        seed: int,
-        report: Report,
-        interrupted: Callable[[], bool],
-        checkpoint: Path | None,
-    ) -> None:
-        self.task, self.tricks, self.seed = task, tricks, seed
-        self.report, self.interrupted, self.checkpoint = report, interrupted, checkpoint
-        self.identity = {} if checkpoint is None else identity_of(task, tricks, seed)
+    Args:
+        training: that it watches.
+    """
+
+    def __init__(self, training: Training) -> None:
+        self.task, self.tricks, self.seed = training.task, training.tricks, training.seed
+        self.report, self.interrupted = training.report, training.interrupted
+        self.checkpoint = training.checkpoint
+        self.identity = {} if self.checkpoint is None else identity_of(self.task, self.tricks, self.seed)
         """What a checkpoint must be of, for this trial to go on from it."""
         self.epochs: list[Epoch] = []
         self.values: list[float] = []

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lightning_tricks.fusion.width import Width
+from lightning_tricks.training.group_size import GroupSize
 from lightning_tricks.trial.job import Job
 from lightning_tricks.trial.result import Epoch, Result
 
@@ -47,7 +47,7 @@ class Lost:
 class Measured:
     """A worker found out how many trainings are worth being done as one."""
 
-    width: Width
+    group_size: GroupSize
 
 
 Event = Reported | Ended | Lost | Measured
@@ -69,12 +69,12 @@ class Workers(ABC):
         """How many workers wait for a job."""
 
     @abstractmethod
-    def submit(self, jobs: Sequence[Job], width: Width) -> None:
+    def submit(self, jobs: Sequence[Job], group_size: GroupSize) -> None:
         """Give jobs to a free worker, which trains them in groups where it can.
 
         Args:
             jobs: with networks of one structure as far as one knows.
-            width: what is known of how many trainings are worth being done as one.
+            group_size: what is known of how many trainings are worth being done as one.
         """
 
     @abstractmethod

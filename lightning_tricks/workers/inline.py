@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
-from lightning_tricks.fusion.fuser import Fuser
-from lightning_tricks.fusion.width import Width
 from lightning_tricks.task.task import Task
-from lightning_tricks.trial.ddp import RankDied
+from lightning_tricks.training.group_size import GroupSize
+from lightning_tricks.training.ranks import RankDied
+from lightning_tricks.training.runner import Runner
 from lightning_tricks.trial.job import Job
 from lightning_tricks.trial.result import Epoch, Result
 from lightning_tricks.workers.base import Callback, Ended, Lost, Measured, Reported, Workers
@@ -21,9 +21,9 @@ class Inline(Workers):
     """
 
     def __init__(self, task: Task, devices: int, interrupted: Callable[[], bool]) -> None:
-        self.fuser = Fuser(task, devices, interrupted)
+        self.runner = Runner(task, devices, interrupted)
         self._jobs: Sequence[Job] = ()
-        self._width = Width()
+        self._group_size = GroupSize()
 
     @property
     def count(self) -> int:
@@ -33,8 +33,8 @@ class Inline(Workers):
     def free(self) -> int:
         return int(not self._jobs)
 
-    def submit(self, jobs: Sequence[Job], width: Width) -> None:
-        self._jobs, self._width = jobs, width
+    def submit(self, jobs: Sequence[Job], group_size: GroupSize) -> None:
+        self._jobs, self._group_size = jobs, group_size
 
     def wait(self, callback: Callback, seconds: float) -> None:
         """Train the trials.
@@ -54,7 +54,9 @@ class Inline(Workers):
             else:
                 callback(Ended(job.number, result, lambda: result.weights))
 
-        self.fuser.train(jobs, hear, tell, self._width, lambda width: callback(Measured(width)))
+        self.runner.train(
+            jobs, hear, tell, self._group_size, lambda group_size: callback(Measured(group_size))
+        )
 
     def close(self) -> None:
-        self.fuser.close()
+        self.runner.close()

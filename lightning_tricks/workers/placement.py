@@ -10,8 +10,8 @@ import joblib
 import torch
 
 from lightning_tricks.errors import InputError
-from lightning_tricks.fusion.width import Width
 from lightning_tricks.task.task import Task
+from lightning_tricks.training.group_size import GroupSize
 from lightning_tricks.workers.base import Workers
 from lightning_tricks.workers.inline import Inline
 
@@ -32,7 +32,7 @@ class Placement:
         devices: for each trial: a fraction shares one, and two or more train a trial together.
         ray_address: of a Ray cluster that runs, `HOST:PORT` or `auto`; None for this machine.
         stall_minutes: a worker that gives no sign of life for so long is killed.
-        width: what the user says of how many trainings a worker does at a time.
+        group_size: what the user says of how many trainings a worker does at a time.
 
     Raises:
         InputError: if a value breaks these rules.
@@ -42,7 +42,7 @@ class Placement:
     devices: float = 1
     ray_address: str | None = None
     stall_minutes: float = 30
-    width: Width = field(default_factory=Width)
+    group_size: GroupSize = field(default_factory=GroupSize)
 
     def __post_init__(self) -> None:
         count = isinstance(self.workers, Integral) and 1 <= self.workers <= MOST_WORKERS

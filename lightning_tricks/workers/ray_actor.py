@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from lightning_tricks.errors import one_line
-from lightning_tricks.fusion.fuser import Fuser
-from lightning_tricks.fusion.width import Width
-from lightning_tricks.trial.ddp import RankDied
+from lightning_tricks.training.group_size import GroupSize
+from lightning_tricks.training.ranks import RankDied
+from lightning_tricks.training.runner import Runner
 from lightning_tricks.trial.job import Job
 from lightning_tricks.trial.result import Epoch, Result
 
@@ -36,7 +36,7 @@ class TrialRunner:
     """
 
     def __init__(self, work: bytes, devices: int, neighbours: int, threads: str | None) -> None:
-        self.fuser = Fuser(cloudpickle.loads(work), devices, self._interrupted)
+        self.runner = Runner(cloudpickle.loads(work), devices, self._interrupted)
         cores = joblib.cpu_count(only_physical_cores=True)
         self.threads = int(threads) if threads else max(cores // neighbours, 1)
         if not threads:
@@ -57,9 +57,9 @@ class TrialRunner:
 
         What comes at a time is told at a time: a word of its own to Ray takes a millisecond or more.
         """
-        jobs, width = cloudpickle.loads(pickled_jobs)
+        jobs, group_size = cloudpickle.loads(pickled_jobs)
         inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        threading.Thread(target=self._train, args=(jobs, width, inbox.put), daemon=True).start()
+        threading.Thread(target=self._train, args=(jobs, group_size, inbox.put), daemon=True).start()
         left = {job.number for job in jobs}
         while left:
             if not (news := list(_what_came(inbox))):
@@ -75,7 +75,9 @@ class TrialRunner:
                     left.remove(number)
         yield [("done", 0, None)]
 
-    def _train(self, jobs: Sequence[Job], width: Width, put: Callable[[tuple[int, Any]], None]) -> None:
+    def _train(
+        self, jobs: Sequence[Job], group_size: GroupSize, put: Callable[[tuple[int, Any]], None]
+    ) -> None:
         torch.set_num_threads(self.threads)  # it holds for the thread that sets it
         left = {job.number for job in jobs}
 
@@ -88,7 +90,7 @@ class TrialRunner:
             put((job.number, str(result) if isinstance(result, RankDied) else result))
 
         try:
-            self.fuser.train(jobs, hear, tell, width, lambda found: put((jobs[0].number, found)))
+            self.runner.train(jobs, hear, tell, group_size, lambda found: put((jobs[0].number, found)))
         except BaseException as error:  # else the actor would wait for ever
             for number in left:
                 put((number, f"{type(error).__name__}: {one_line(error)}"))
@@ -102,14 +104,14 @@ def _what_came(inbox: "queue.SimpleQueue[Any]") -> Iterator[Any]:
             yield inbox.get_nowait()
 
 
-def _told(number: int, item: Result | str | Width | Epoch) -> tuple[str, int, Any]:
+def _told(number: int, item: Result | str | GroupSize | Epoch) -> tuple[str, int, Any]:
     """Return how something is told of: as bytes, for who passes it on does not know the package."""
     match item:
         case Result():
             return "result", number, cloudpickle.dumps(replace(item, weights={}))
         case str():
             return "lost", number, item
-        case Width():
-            return "width", number, cloudpickle.dumps(item)
+        case GroupSize():
+            return "group_size", number, cloudpickle.dumps(item)
         case Epoch():
             return "epoch", number, cloudpickle.dumps(item)

@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 
 from lightning_tricks.errors import InputError, Unfinished, one_line
-from lightning_tricks.fusion.width import Width
 from lightning_tricks.task.task import Task
-from lightning_tricks.trial.ddp import pickled
+from lightning_tricks.training.group_size import GroupSize
+from lightning_tricks.training.ranks import pickled
 from lightning_tricks.trial.job import Job
 from lightning_tricks.trial.result import Result
 from lightning_tricks.workers.base import Callback, Ended, Lost, Measured, Reported, Workers
@@ -115,11 +115,11 @@ class RayWorkers(Workers):
     def count(self) -> int:
         return len(self._slots)
 
-    def submit(self, jobs: Sequence[Job], width: Width) -> None:
+    def submit(self, jobs: Sequence[Job], group_size: GroupSize) -> None:
         slot = next(slot for slot in self._slots if slot.ready and not slot.busy)
         slot.jobs, slot.busy = {job.number: job for job in jobs}, True
         slot.last_sign = time.monotonic()
-        self._ask(slot, "train", cloudpickle.dumps((list(jobs), width)))
+        self._ask(slot, "train", cloudpickle.dumps((list(jobs), group_size)))
 
     def wait(self, callback: Callback, seconds: float) -> None:
         """Pass on what happened.
@@ -253,7 +253,7 @@ class RayWorkers(Workers):
             slot.trained += 1
             slot.spoiled |= result.state == "failed" and self._on_gpu  # an error may stick to CUDA
             callback(Ended(number, result, lambda: self._weights(slot, number)))
-        elif word == "width":
+        elif word == "group_size":
             callback(Measured(cloudpickle.loads(content)))
         elif word == "epoch" and callback(Reported(number, cloudpickle.loads(content))):
             self._ask(slot, "stop", number)

@@ -16,9 +16,9 @@ from torchvision.ops import StochasticDepth
 
 from lightning_tricks import InMemoryData, Task, Tricks, train
 from lightning_tricks.fusion.member import Member
-from lightning_tricks.fusion.rehearsal import rehearse
+from lightning_tricks.fusion.parity import check_parity
 from lightning_tricks.fusion.stack import Stack
-from lightning_tricks.fusion.trainee import Trainee
+from lightning_tricks.trial.training import Training
 from lightning_tricks.tricks.augmentation import AugmentationTrick, NoErasing
 from lightning_tricks.tricks.clipping import ClippingTrick, NoClipping, NormClipping
 from lightning_tricks.tricks.optimizers.adam import Adam
@@ -381,13 +381,13 @@ def test_data_with_hooks_of_their_own_are_lightnings_affair():
 def test_a_rehearsal_leaves_everything_as_it_was():
     task = Task("rehearsed", small_data(), lambda tricks: mlp(), epochs=1)
     record = Tricks(normalization="batch", dropout="dropout")
-    trainees = [Trainee(task, record, seed) for seed in (1, 2)]
-    members = [Member(trainee, lambda: False, torch.device("cpu")) for trainee in trainees]
+    trainings = [Training(task, record, seed) for seed in (1, 2)]
+    members = [Member(training, torch.device("cpu")) for training in trainings]
     for member in members:
         member.random.manual_seed(7)
     before = [copy.deepcopy(member.module.state_dict()) for member in members]
     stack = Stack([m.module for m in members], [m.random for m in members])
-    rehearse(stack, members)
+    check_parity(stack, members)
     for member, state in zip(members, before, strict=True):
         torch.testing.assert_close(dict(member.module.state_dict()), dict(state), rtol=0, atol=0)
         fresh = torch.Generator().manual_seed(7)

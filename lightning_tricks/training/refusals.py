@@ -9,7 +9,7 @@ from lightning_tricks.errors import one_line
 from lightning_tricks.fusion.shape import shape_of
 from lightning_tricks.task.quiet import quiet
 from lightning_tricks.task.task import Task
-from lightning_tricks.trial.train import trainer_of
+from lightning_tricks.trial.fit import trainer_of
 from lightning_tricks.tricks.record import Tricks
 
 MOST_SHAPES = 3

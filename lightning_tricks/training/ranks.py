@@ -24,15 +24,14 @@ import torch
 
 from lightning_tricks.errors import InputError
 from lightning_tricks.task.task import Task
-from lightning_tricks.trial.repeats import tasks_of, train_together
+from lightning_tricks.trial.fit import fit
 from lightning_tricks.trial.result import Epoch, Interrupted, Report, Result
-from lightning_tricks.trial.train import train
-from lightning_tricks.tricks.record import Tricks
+from lightning_tricks.trial.training import Training
 
 BEAT_SECONDS = 1.0
 """How often the first process tells that it trains, between epochs."""
 STOP = b"stop"
-_PROGRAM = "import sys; from lightning_tricks.trial.ddp import serve; serve(int(sys.argv[1]))"
+_PROGRAM = "import sys; from lightning_tricks.training.ranks import serve; serve(int(sys.argv[1]))"
 
 
 class RankDied(RuntimeError):
@@ -56,53 +55,41 @@ def pickled(thing: Any) -> bytes:
 
 
 class Ranks:
-    """What trains the trials of a task on some devices: this process, or one for each device.
+    """Processes that train the trials of a task together, one for each device.
 
     Args:
         task: what to train.
         devices: the number of devices that train a trial together.
 
     Raises:
-        InputError: if the task has to travel to other processes, and cannot be pickled.
+        InputError: if the task cannot be pickled, for it has to travel.
     """
 
     def __init__(self, task: Task, devices: int) -> None:
         self.task, self.devices = task, devices
-        self._work = pickled(task) if devices > 1 else b""
-        self._repeats: list[Task] = []
+        self._work = pickled(task)
         self._processes: list[subprocess.Popen[bytes]] = []
         self._connections: list[Connection[Any, Any]] = []
 
-    def train(
-        self,
-        tricks: Tricks,
-        seed: int,
-        report: Report = lambda epoch: False,
-        interrupted: Callable[[], bool] = lambda: False,
-        checkpoint: Path | None = None,
-    ) -> Result:
-        """Train one trial; see `trial.train`.
+    def train(self, training: Training) -> Result:
+        """Do one training of the task; see `fit`.
 
-        With several processes none waits for the answer to a report, so a stop takes effect an
-        epoch late.
+        None of the processes waits for the answer to a report, so a stop takes effect an epoch late.
 
         Raises:
             RankDied: if a process died.
-            Interrupted: soon after `interrupted()` becomes true.
+            Interrupted: soon after it is to be dropped.
         """
-        if self.task.repeats > 1:
-            self._repeats = self._repeats or tasks_of(self.task)
-            return train_together(self._repeats, tricks, seed, report, interrupted, checkpoint)
-        if self.devices == 1:
-            return train(self.task, tricks, seed, report, interrupted, checkpoint)
-        job = cloudpickle.dumps((tricks.model_dump(), seed, checkpoint, _free_port()))
+        job = cloudpickle.dumps(
+            (training.tricks.model_dump(), training.seed, training.checkpoint, _free_port())
+        )
         sound = False
         try:
             if not self._processes:
                 self._start()
             for connection in self._connections:
                 connection.send_bytes(job)
-            results = self._follow(report, interrupted)
+            results = self._follow(training.report, training.interrupted)
             sound = len(results) == self.devices
         except (OSError, EOFError):
             raise RankDied("a process of the trial died") from None
@@ -196,7 +183,8 @@ class _Rank:
             os.environ["MASTER_PORT"] = str(port)
             self.stop.clear()
             tricks = self.task.tricks.parse(record)
-            result = train(self.task, tricks, seed, self._report, self._beat, checkpoint, self.devices)
+            training = Training(self.task, tricks, seed, self._report, self._beat, checkpoint)
+            result = fit(training, self.devices)
             if torch.distributed.is_initialized() and result.state != "failed":
                 torch.distributed.destroy_process_group()
             self._tell(result if self.leads else replace(result, weights={}))

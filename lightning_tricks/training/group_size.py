@@ -26,7 +26,7 @@ Measure = Callable[[int], tuple[float, str]]
 
 
 @dataclass(frozen=True)
-class Width:
+class GroupSize:
     """What is known of how many trainings a worker does best at a time.
 
     Whoever trains finds out more as more are wanted, so that a short study spends little on it.
@@ -91,7 +91,7 @@ class Width:
         return replace(self, best=2 * self.best, seconds=each)
 
 
-EVERYTHING = Width(ALL, final=True, automatic=False)
+EVERYTHING = GroupSize(ALL, final=True, automatic=False)
 """All that there are."""
 
 

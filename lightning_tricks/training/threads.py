@@ -8,9 +8,10 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from lightning_tricks.fusion.refusals import device_of
 from lightning_tricks.task.task import Task
-from lightning_tricks.trial.train import train
+from lightning_tricks.training.refusals import device_of
+from lightning_tricks.trial.fit import fit
+from lightning_tricks.trial.training import Training
 
 STEPS = 8
 """Of how many steps a measurement is."""
@@ -71,5 +72,5 @@ def _step(task: Task) -> float:
     clock = _Clock()
     few = {"limit_train_batches": STEPS, "limit_val_batches": 1}
     short = replace(task, trainer={**task.trainer, **few}, epochs=1, repeats=1, callbacks=(clock,))
-    train(short, task.reference(), seed=0)
+    fit(Training(short, task.reference(), seed=0))
     return clock.step()

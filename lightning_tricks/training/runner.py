@@ -1,7 +1,6 @@
-"""Trains given trials as one where that can be done, and each by itself where it cannot."""
+"""Trains the trials of a task: as one where that can be done, else each by itself."""
 
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -10,31 +9,28 @@ from typing import Any
 import torch
 
 from lightning_tricks.errors import one_line
-from lightning_tricks.fusion.group import Group
-from lightning_tricks.fusion.member import Member
-from lightning_tricks.fusion.part import Hear, Part
-from lightning_tricks.fusion.refusals import Refusals, device_of
-from lightning_tricks.fusion.rehearsal import rehearse_batch
-from lightning_tricks.fusion.threads import best_threads
-from lightning_tricks.fusion.trainee import Trainee
-from lightning_tricks.fusion.unfusible import Unfusible
-from lightning_tricks.fusion.width import EVERYTHING, Width, short
-from lightning_tricks.task.quiet import quiet
+from lightning_tricks.fusion.fused import train_as_one
 from lightning_tricks.task.task import Task
-from lightning_tricks.trial.ddp import RankDied, Ranks
+from lightning_tricks.training.group_size import EVERYTHING, GroupSize, short
+from lightning_tricks.training.part import Hear, Part
+from lightning_tricks.training.ranks import RankDied, Ranks
+from lightning_tricks.training.refusals import Refusals, device_of
+from lightning_tricks.training.repeats import tasks_of, train_together
+from lightning_tricks.training.threads import best_threads
+from lightning_tricks.trial.fit import fit
 from lightning_tricks.trial.job import Job
-from lightning_tricks.trial.repeats import tasks_of
 from lightning_tricks.trial.result import Interrupted, Result
+from lightning_tricks.trial.training import Training
 from lightning_tricks.tricks.record import Tricks
 
 Tell = Callable[[Job, Result | RankDied], None]
 """Takes a trial, and what became of it; `RankDied` if a process that trained it did."""
-Learn = Callable[[Width], Any]
+Learn = Callable[[GroupSize], Any]
 """Takes what was found of how many trainings are worth being done as one."""
 
 
-class Fuser:
-    """What trains the trials of a task, several at a time.
+class Runner:
+    """Trains the trials of a task, one after the other or several at a time.
 
     Args:
         task: what to train.
@@ -49,11 +45,15 @@ class Fuser:
         self, task: Task, devices: int = 1, interrupted: Callable[[], bool] = lambda: False
     ) -> None:
         self.task, self.interrupted = task, interrupted
-        self.ranks = Ranks(task, devices)
+        self.ranks = Ranks(task, devices) if devices > 1 else None
         self.refusals = Refusals(task, devices)
         self._told: set[str] = set()
         self._measured = False
-        self._tasks: list[Task] = []
+
+    @cached_property
+    def tasks(self) -> list[Task]:
+        """One for each repeat of a trial."""
+        return tasks_of(self.task)
 
     @cached_property
     def device(self) -> torch.device:
@@ -65,8 +65,8 @@ class Fuser:
         jobs: Sequence[Job],
         hear: Hear,
         tell: Tell,
-        width: Width = EVERYTHING,
-        learn: Learn = lambda width: None,
+        size: GroupSize = EVERYTHING,
+        learn: Learn = lambda size: None,
     ) -> None:
         """Train trials; tell of each as soon as it ends.
 
@@ -76,45 +76,45 @@ class Fuser:
             jobs: the trials, with networks of one structure as far as one knows.
             hear: is told of each epoch.
             tell: is told of each end.
-            width: what is known of how many trainings are worth being done as one.
+            size: what is known of how many trainings are worth being done as one.
             learn: is told what was found of that.
 
         Raises:
             Interrupted: soon after `interrupted()` becomes true.
         """
-        if width.automatic and not self._measured:
+        if size.automatic and not self._measured:
             torch.set_num_threads(best_threads(self.task))
             self._measured = True
-        known, width = width, self._grown(width, jobs)
-        if width != known:
-            learn(width)
+        known, size = size, self._grown(size, jobs)
+        if size != known:
+            learn(size)
         refused = self.refusals.of(jobs[0].tricks)
-        size = len(jobs) if refused else max(width.best // self.task.repeats, 1)
-        for start in range(0, len(jobs), size):
-            self._train(jobs[start : start + size], hear, tell, width)
+        trials = len(jobs) if refused else max(size.best // self.task.repeats, 1)
+        for start in range(0, len(jobs), trials):
+            self._train(jobs[start : start + trials], hear, tell, size)
 
     def seconds(self, count: int, record: Tricks | None = None) -> tuple[float, str]:
         """Return the seconds that each of some trainings takes, and why they were not done as one."""
         record = self.task.reference() if record is None else record
-        fuser = Fuser(short(self.task), interrupted=self.interrupted)
+        runner = Runner(short(self.task), interrupted=self.interrupted)
         jobs = [Job(number, record, number) for number in range(count)]
         start = time.perf_counter()
-        fuser.train(jobs, lambda job, epoch: False, lambda job, result: None)
-        return (time.perf_counter() - start) / count, fuser.refusals.of(record)
+        runner.train(jobs, lambda job, epoch: False, lambda job, result: None)
+        return (time.perf_counter() - start) / count, runner.refusals.of(record)
 
-    def _grown(self, width: Width, jobs: Sequence[Job]) -> Width:
+    def _grown(self, size: GroupSize, jobs: Sequence[Job]) -> GroupSize:
         """Find out how many trainings of a shape are worth being done as one, if that is not known."""
         wanted = len(jobs) * self.task.repeats
-        if width.final or wanted == 1:
-            return width
+        if size.final or wanted == 1:
+            return size
         if not self.refusals.of(jobs[0].tricks):
-            grown = width.grown(wanted, lambda count: self.seconds(count, jobs[0].tricks))
+            grown = size.grown(wanted, lambda count: self.seconds(count, jobs[0].tricks))
             if not grown.unfit:
                 return grown
             self.refusals.add(jobs[0].tricks, grown.why)
-        return width.refused(self.refusals.of_all) if self.refusals.of_all else width
+        return size.refused(self.refusals.of_all) if self.refusals.of_all else size
 
-    def _train(self, jobs: Sequence[Job], hear: Hear, tell: Tell, width: Width) -> None:
+    def _train(self, jobs: Sequence[Job], hear: Hear, tell: Tell, size: GroupSize) -> None:
         """Train trials as one, or one by one if that is to be or cannot be otherwise."""
         left = {job.number: job for job in jobs}
 
@@ -122,9 +122,8 @@ class Fuser:
             del left[job.number]
             tell(job, result)
 
-        if len(jobs) * self.task.repeats > 1 and width.best > 1 and not self.refusals.of(jobs[0].tricks):
-            self._tasks = self._tasks or tasks_of(self.task)
-            parts = [Part(job, self._tasks, hear) for job in jobs]
+        if len(jobs) * self.task.repeats > 1 and size.best > 1 and not self.refusals.of(jobs[0].tricks):
+            parts = [Part(job, self.tasks, hear, self.interrupted) for job in jobs]
             for fused, whole in self._together(parts):
                 ended(fused, whole)
         why = self.refusals.of(jobs[0].tricks) if len(left) > 1 else ""
@@ -140,24 +139,31 @@ class Fuser:
 
     def close(self) -> None:
         """End the processes that train."""
-        self.ranks.close()
+        if self.ranks is not None:
+            self.ranks.close()
 
     def _alone(self, job: Job, hear: Hear) -> Result | RankDied:
+        """Train a trial by itself: over several processes, several times by turns, or just so."""
         report = partial(hear, job)
+        training = Training(self.task, job.tricks, job.seed, report, self.interrupted, job.checkpoint)
+        if self.task.repeats > 1:
+            return train_together(training, self.tasks)
+        if self.ranks is None:
+            return fit(training)
         try:
-            return self.ranks.train(job.tricks, job.seed, report, self.interrupted, job.checkpoint)
+            return self.ranks.train(training)
         except RankDied as death:
             return death
 
     def _together(self, parts: Sequence[Part]) -> Iterator[tuple[Job, Result]]:
         """Train trials as one, and yield each as it ends; note why not, if it cannot be done."""
+        of = {training: part for part in parts for training in part.trainings}
         try:
-            with quiet(), warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="There is a performance drop")
-                members = self._members(parts)
-                if len(members) > 1:
-                    yield from self._run(members)
-                    self.refusals.fused = True
+            trials = [part.trainings for part in parts]
+            for training, result in train_as_one(trials, self.interrupted, self.device):
+                self.refusals.fused = True
+                if (whole := of[training].take(training, result)) is not None:
+                    yield of[training].job, whole
         except Interrupted:
             raise
         except Exception as error:  # the networks are the user's, and vmap has limits
@@ -169,36 +175,6 @@ class Fuser:
         else:
             return
         yield from self._halves(parts)
-
-    def _members(self, parts: Sequence[Part]) -> dict[Member, Part]:
-        """Set up the trainings; a trial of which one cannot be ends alone, as it would have."""
-        members: dict[Member, Part] = {}
-        for part in parts:
-            try:
-                own = [self._member(trainee) for trainee in part.trainees]
-            except Unfusible:
-                raise
-            except Exception:
-                continue
-            members |= dict.fromkeys(own, part)
-        return members
-
-    def _member(self, trainee: Trainee) -> Member:
-        trainee.task.data.move(self.device)
-        member = Member(trainee, self.interrupted, self.device)
-        rehearse_batch(member)
-        return member
-
-    def _run(self, members: dict[Member, Part]) -> Iterator[tuple[Job, Result]]:
-        group = Group(list(members), self.interrupted)
-        while True:
-            for member in group.leave():
-                part, result = members[member], member.result(group.errors.get(member))
-                if (whole := part.take(member.trainee, result)) is not None:
-                    yield part.job, whole
-            if not group.members:
-                return
-            group.run_epoch()
 
     def _halves(self, parts: Sequence[Part]) -> Iterator[tuple[Job, Result]]:
         """Train in two groups what does not fit the memory as one; what has ended is left out."""

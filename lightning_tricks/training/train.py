@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import overload
 
 from lightning_tricks.errors import InputError
-from lightning_tricks.fusion.fuser import Fuser
 from lightning_tricks.task.task import Task
-from lightning_tricks.trial.ddp import RankDied
+from lightning_tricks.training.ranks import RankDied
+from lightning_tricks.training.runner import Runner
+from lightning_tricks.trial.fit import fit
 from lightning_tricks.trial.job import Job
 from lightning_tricks.trial.result import Report, Result
-from lightning_tricks.trial.train import train as train_one
+from lightning_tricks.trial.training import Training
 from lightning_tricks.tricks.record import Tricks
 
 
@@ -61,7 +62,7 @@ def train(
     if (seed is None) == (seeds is None):
         raise InputError("train takes either seed, a whole number, or seeds, several of them")
     if seed is not None:
-        return train_one(task, tricks, seed, report, interrupted, checkpoint)
+        return fit(Training(task, tricks, seed, report, interrupted, checkpoint))
     jobs = [Job(number, tricks, each) for number, each in enumerate(seeds or ())]
     results: dict[int, Result] = {}
 
@@ -69,5 +70,5 @@ def train(
         assert isinstance(result, Result)  # nothing of it is trained in other processes
         results[job.number] = result
 
-    Fuser(task.once()).train(jobs, lambda job, epoch: False, tell)
+    Runner(task.once()).train(jobs, lambda job, epoch: False, tell)
     return [results[job.number] for job in jobs]

@@ -30,7 +30,7 @@ Numbers = Mapping[str, Tensor]
 """What a pass gives, by name."""
 
 
-def rehearse(stack: Stack, members: Sequence[Member]) -> None:
+def check_parity(stack: Stack, members: Sequence[Member]) -> None:
     """Pass a batch through the last of the networks alone, and through all as one.
 
     Weights, buffers and random states are afterwards what they were.
@@ -57,7 +57,7 @@ def rehearse(stack: Stack, members: Sequence[Member]) -> None:
             stack.weights.copy_(weights)
 
 
-def rehearse_batch(member: Member) -> None:
+def check_draws(member: Member) -> None:
     """Change a batch as a member does to learn from it.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Train one trial: a record of tricks in, a result out. Knows neither Optuna nor MLflow.
+"""One training through Lightning: a record of tricks in, a result out. Knows neither Optuna nor MLflow.
 
 What is random in an epoch follows from the trial's seed and the number of the epoch. A trial that
 goes on from the checkpoint of any epoch therefore ends with the score that it would have had.
@@ -8,7 +8,6 @@ import copy
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -24,49 +23,32 @@ from lightning_tricks.task.quiet import quiet, silent_trainer
 from lightning_tricks.task.task import Task
 from lightning_tricks.trial.callback import TrialCallback
 from lightning_tricks.trial.checkpoints import PlainCheckpoints
-from lightning_tricks.trial.result import Interrupted, Report, Result, stopped_after
+from lightning_tricks.trial.result import Interrupted, Result, stopped_after
+from lightning_tricks.trial.training import Training
 from lightning_tricks.tricks.record import Tricks
 
 
-def train(
-    task: Task,
-    tricks: Tricks,
-    seed: int,
-    report: Report = lambda epoch: False,
-    interrupted: Callable[[], bool] = lambda: False,
-    checkpoint: Path | None = None,
-    devices: int = 1,
-) -> Result:
-    """Train one trial. The same task, tricks and seed give the same result on one machine.
+def fit(training: Training, devices: int = 1) -> Result:
+    """Do one training, through Lightning's Trainer.
 
-    A loss, gradient or score that is not finite prunes the trial; an exception fails it.
+    A loss, gradient or score that is not finite prunes it; an exception fails it.
 
     Args:
-        task: what to train.
-        tricks: how.
-        seed: of everything that is random in it.
-        report: is told of each epoch, those before the checkpoint included.
-        interrupted: is asked before each batch.
-        checkpoint: the file to write checkpoints to. If it holds one of this very trial, training
-            goes on from there.
-        devices: the number of processes that train it together, of which this is one.
+        training: what is to be done.
+        devices: the number of processes that do it together, of which this is one.
 
     Raises:
-        Interrupted: soon after `interrupted()` becomes true.
+        Interrupted: soon after it is to be dropped.
     """
-    own = task.of_seed(seed)
-
-    def watch() -> TrialCallback:
-        return TrialCallback(own, tricks, seed, report, interrupted, checkpoint)
-
-    watcher = watch()
+    own = training.with_own_split()
+    watcher = TrialCallback(own)
     result = _fit(watcher, devices)
-    if result.state == "failed" and watcher.resuming and checkpoint is not None:
+    if result.state == "failed" and watcher.resuming and own.checkpoint is not None:
         # It did not come to train: the checkpoint is not what it says.
-        checkpoint.unlink(missing_ok=True)
+        own.checkpoint.unlink(missing_ok=True)
         trouble = f"its checkpoint cannot be gone on from ({result.reason}): it began anew"
-        result = replace(_fit(watch(), devices), trouble=trouble)
-    result = _in_parts(result, tricks, lambda parts: _fit(watch(), devices, parts))
+        result = replace(_fit(TrialCallback(own), devices), trouble=trouble)
+    result = _in_parts(result, own.tricks, lambda parts: _fit(TrialCallback(own), devices, parts))
     if result.state == "failed" and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()  # others may share the device
     return result
