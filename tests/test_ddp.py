@@ -17,6 +17,8 @@ from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.training.ranks import RankDied, Ranks
 from lightning_tricks.trial.training import Training
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory):

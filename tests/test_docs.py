@@ -25,6 +25,8 @@ from lightning_tricks.task.checks import check
 from lightning_tricks.tricks.clipping import ClippingTrick
 from lightning_tricks.tricks.papers import PAPERS, papers_of
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ROOT / "docs"
 PAGES = {path.name: path for path in (ROOT / "README.md", *sorted(DOCUMENTS.glob("*.md")))}

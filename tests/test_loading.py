@@ -53,6 +53,7 @@ def test_a_record_of_a_subclass_is_loaded_as_what_it_was(tmp_path):
     torch.testing.assert_close(again.eval()(INPUTS), module.eval()(INPUTS))
 
 
+@pytest.mark.slow
 def test_a_type_that_is_not_imported_is_not_imported_for_a_file(tmp_path):
     """Another project has no such class: it has what all records have, or gives the record itself."""
     path = saved(TricksModule(mlp(), Wide()), tmp_path)

@@ -30,7 +30,7 @@ from lightning_tricks.search.studies import finished
 from lightning_tricks.tracking.agreement import differences
 
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-pytestmark = pytest.mark.usefixtures("with_store")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("with_store")]
 
 
 def task(backbone=lambda tricks: mlp()):

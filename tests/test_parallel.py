@@ -23,7 +23,7 @@ from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.studies import finished
 from lightning_tricks.tracking.agreement import differences
 
-pytestmark = pytest.mark.usefixtures("with_store")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("with_store")]
 
 
 def test_a_trial_whose_workers_die_three_times_is_given_up_and_the_study_goes_on(tmp_path, capsys):

@@ -9,6 +9,8 @@ import tiny_study
 from server import Server
 from test_outages import running
 
+pytestmark = pytest.mark.slow
+
 PASSWORD = "hidden/horse:battery"
 ENCODED = "hidden%2Fhorse%3Abattery"
 

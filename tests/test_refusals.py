@@ -104,6 +104,7 @@ def test_what_answers_and_is_no_ray_is_told(capsys):
     assert "what answers there is no Ray" in line
 
 
+@pytest.mark.slow
 def test_a_damaged_journal_names_its_line_and_the_remedy_works(capsys, with_store):
     assert tiny_study.main(tiny_study.task, ["--n-trials", "2", "--workers", "inline"]) == 0
     capsys.readouterr()
@@ -128,6 +129,7 @@ def test_a_locked_database_is_said_to_be_locked(capsys, with_store):
         assert f"sqlite:///{name}?timeout=0.1 is locked by another program" in line
 
 
+@pytest.mark.slow
 def test_a_deleted_experiment_says_the_command_that_restores_it(capsys, with_store, monkeypatch):
     client = MlflowClient(f"sqlite:///{Path('mlflow.db').absolute()}")
     client.delete_experiment(client.create_experiment("tiny"))
@@ -158,6 +160,7 @@ SCRIPTS = sorted(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flag", ["--typo", "--help"])
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_mistyped_flag_imports_nothing_that_is_slow(script, flag):

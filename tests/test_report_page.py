@@ -58,6 +58,7 @@ def test_a_report_says_what_was_found_and_how_to_find_it_again(report):
         assert ElementTree.fromstring(image).tag == "{http://www.w3.org/2000/svg}svg"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium")
 def test_a_report_fits_a_phone_and_a_screen_and_asks_nobody(report, tmp_path):
     path = tmp_path / "report.html"

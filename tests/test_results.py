@@ -26,6 +26,8 @@ from lightning_tricks import create_study, load_with_tricks, record_of_champion,
 from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.standing import Standing
 
+pytestmark = pytest.mark.slow
+
 TESTS = Path(__file__).parent
 
 

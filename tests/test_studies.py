@@ -14,6 +14,8 @@ import torch
 
 from lightning_tricks import InputError
 
+pytestmark = pytest.mark.slow
+
 STUDIES = Path(__file__).parents[1] / "studies"
 
 DEBIAN = pytest.mark.skipif(

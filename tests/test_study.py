@@ -227,6 +227,7 @@ STOPS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", STOPS)
 def test_stopped_in_the_middle_it_goes_on_to_the_same_scores(stop, tmp_path):
     signals, code = STOPS[stop]
@@ -358,6 +359,7 @@ def test_the_champion_is_registered_once_and_answers_on_raw_inputs():
     torch.testing.assert_close(module(split.inputs), model(split.inputs))
 
 
+@pytest.mark.slow
 def test_the_champion_keeps_what_its_network_has_beside_tensors():
     study = create_study("tiny", storage=None)
     chosen = task(backbone=lambda tricks: Demanding(*mlp()))
@@ -447,6 +449,7 @@ def test_what_does_not_fit_a_study_is_refused_and_loses_nothing():
     assert values(study) == before
 
 
+@pytest.mark.slow
 def test_a_second_program_on_the_same_study_is_refused():
     process = start("--n-trials", "3", SLOW="0.5")
     wait_for(process, under_way(0))

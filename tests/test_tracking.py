@@ -39,6 +39,7 @@ def server(tmp_path, empty_store):
     one.kill()
 
 
+@pytest.mark.slow
 def test_a_server_that_goes_down_and_comes_back_misses_nothing(server, capsys):
     study = create_study("tiny", storage=None)
 
@@ -61,6 +62,7 @@ def test_a_server_that_goes_down_and_comes_back_misses_nothing(server, capsys):
     assert MlflowClient(server.uri).get_model_version_by_alias("tiny", "best")
 
 
+@pytest.mark.slow
 def test_a_server_that_stays_down_stops_nothing_and_the_next_run_writes_what_is_missing(server, capsys):
     study = create_study("tiny", storage=None)
 
@@ -81,6 +83,7 @@ def test_a_server_that_stays_down_stops_nothing_and_the_next_run_writes_what_is_
     assert_agreement(study, server.uri)
 
 
+@pytest.mark.slow
 def test_a_command_whose_server_is_not_back_at_the_end_says_so_with_its_exit_code(server, capsys):
     def backbone(tricks):
         if Path("optuna.journal").exists() and any(t.state.is_finished() for t in load().trials):
@@ -148,6 +151,7 @@ def test_numbers_fit_the_cells_of_the_table():
     assert significant(123456.7) == 123460.0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
 def test_the_printed_link_shows_roles_and_tricks_the_champion_first_and_each_page_tells_what_it_is(
     server,

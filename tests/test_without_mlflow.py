@@ -43,6 +43,7 @@ def folder(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_nothing_of_mlflow_is_imported_or_made(folder):
     *_, look, imported = (folder / "printed").read_text().splitlines()
     assert imported == ""
@@ -50,6 +51,7 @@ def test_nothing_of_mlflow_is_imported_or_made(folder):
     assert not list(folder.glob("mlflow.db")) + list(folder.glob("mlruns"))
 
 
+@pytest.mark.slow
 def test_report_and_description_lie_in_the_folder(folder):
     place = folder / "checkpoints" / "judged"
     study = load_study("judged", folder / "optuna.journal")
@@ -59,6 +61,7 @@ def test_report_and_description_lie_in_the_folder(folder):
     assert (place / "report.md").read_text().startswith("# Study judged")
 
 
+@pytest.mark.slow
 def test_champion_and_ensemble_are_loaded_from_the_folder(folder):
     place = folder / "checkpoints" / "judged"
     inputs = torch.randn(5, 6)

@@ -20,6 +20,8 @@ from lightning_tricks.workers.inline import Inline
 from lightning_tricks.workers.placement import Placement
 from lightning_tricks.workers.ray_workers import RayWorkers
 
+pytestmark = pytest.mark.slow
+
 TWO = GroupSize(2, final=True)
 
 
