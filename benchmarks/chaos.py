@@ -206,12 +206,18 @@ def trains(process):
 
 
 def differing(one, other):
-    """Return the numbers of the trials that two studies do not have alike."""
+    """Say of the trials that two studies do not have alike in what they differ, by number."""
     both = [
-        {t.number: (t.params, t.state, t.value) for t in study.get_trials(deepcopy=False)}
+        {t.number: {**t.params, "state": t.state.name, "value": t.value} for t in study.trials}
         for study in (one, other)
     ]
-    return sorted(n for n in {**both[0], **both[1]} if both[0].get(n) != both[1].get(n))
+    found = {}
+    for number in sorted({**both[0], **both[1]}):
+        mine, theirs = (held.get(number, {}) for held in both)
+        names = [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]
+        if names:
+            found[number] = [f"{name} {mine.get(name)}, {theirs.get(name)}" for name in names]
+    return found
 
 
 def compare(trials, deaths, seconds):
@@ -237,7 +243,9 @@ def compare(trials, deaths, seconds):
             print(f"warned of {log.count('the trial goes on elsewhere')} trials that lost their worker")
             print(f"finished trials: {sum(states.values())} of {trials} ({dict(states)})")
             print(f"differences between Optuna and MLflow: {len(found)}", *found[:5], sep="\n  ")
-            print(f"trials that differ from the undisturbed study: {len(other)} {other[:9]}")
+            print(f"trials that differ from the undisturbed study: {len(other)} {list(other)}")
+            for number, names in list(other.items())[:5]:
+                print(f"  trial {number}, disturbed and not: {'; '.join(names)}")
             print(f"best score: {study.best_value:.4f}, undisturbed {undisturbed.best_value:.4f}")
             return chaos.died >= deaths and not found and not other
         finally:
