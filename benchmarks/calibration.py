@@ -57,9 +57,9 @@ class Samples:
     spread: float
     effects: dict = field(default_factory=dict)
 
-    def of(self, record):
+    def of(self, recipe):
         """Return by how much each block of samples scores a recipe above its truth."""
-        places = kinds_of(record)
+        places = kinds_of(recipe)
         scale = self.spread * np.sqrt(BLOCKS / len(places))
         for place in places:
             if place not in self.effects:
@@ -76,39 +76,39 @@ class Trainings:
         self.unseen = Samples(self.generator, spread / np.sqrt(MORE))
         self.shared = {}
 
-    def blocks(self, record, seed, samples):
+    def blocks(self, recipe, seed, samples):
         """Return the score of a training on each block."""
         shared = self.shared.setdefault(seed, self.generator.normal(0, SHARED))
         own = self.generator.normal(0, 0.8 * OWN)
         noise = self.generator.normal(0, 0.6 * OWN * np.sqrt(BLOCKS), BLOCKS)
-        return self.surface.truth(record) + shared + own + noise + samples.of(record)
+        return self.surface.truth(recipe) + shared + own + noise + samples.of(recipe)
 
-    def score(self, record, seed):
+    def score(self, recipe, seed):
         """Return the score of a training on the validation set."""
-        return round(self.blocks(record, seed, self.validation).mean() / GRAIN) * GRAIN
+        return round(self.blocks(recipe, seed, self.validation).mean() / GRAIN) * GRAIN
 
 
 def search(trainings, number):
     """Return the recipes of a search with their scores, the baseline first."""
     space = Space(Tricks)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=number))
-    records = [Tricks(), Tricks.plain(), *(space.suggest(study.ask()) for _ in range(TRIALS - 2))]
-    return records, [trainings.score(record, ("search", at)) for at, record in enumerate(records)]
+    recipes = [Tricks(), Tricks.plain(), *(space.suggest(study.ask()) for _ in range(TRIALS - 2))]
+    return recipes, [trainings.score(recipe, ("search", at)) for at, recipe in enumerate(recipes)]
 
 
-def best(records, worth_of):
+def best(recipes, worth_of):
     """Return the places of the finalists."""
-    ranked = sorted(range(1, len(records)), key=lambda at: -worth_of[at])
+    ranked = sorted(range(1, len(recipes)), key=lambda at: -worth_of[at])
     return ranked[:FINALISTS]
 
 
-def verdict(trainings, records, finalists, budget, samples, tried):
+def verdict(trainings, recipes, finalists, budget, samples, tried):
     """Return the candidate and its gain, as the product finds them."""
     halving = Halving([str(at) for at in finalists], int(CHOOSING * budget))
     while seeds := halving.seeds():
         for _ in range(seeds):
             seed = ("choose", halving.spent)
-            halving.add({n: trainings.score(records[int(n)], seed) for n in halving.running})
+            halving.add({n: trainings.score(recipes[int(n)], seed) for n in halving.running})
         halving.drop()
     candidate = int(halving.best)
     looks = looks_up_to(SEEDS, max((budget - halving.spent - 3) // 2, SEEDS))
@@ -116,8 +116,8 @@ def verdict(trainings, records, finalists, budget, samples, tried):
     pairs = []
     for look, level in zip(looks, levels(looks, error_of(0) / tried), strict=True):
         for seed in range(len(pairs), look):
-            both = (records[candidate], records[0])
-            pairs.append([trainings.blocks(record, ("compare", seed), samples) for record in both])
+            both = (recipes[candidate], recipes[0])
+            pairs.append([trainings.blocks(recipe, ("compare", seed), samples) for recipe in both])
         values = np.array(pairs)
         margin = margin or 0.5 * values[:, 1].mean(1).std(ddof=1)
         found = crossed_interval(values[:, 0] - values[:, 1], level)
@@ -127,12 +127,12 @@ def verdict(trainings, records, finalists, budget, samples, tried):
     return candidate, gain, gain.label(margin)
 
 
-def former(trainings, records, finalists, budget):
+def former(trainings, recipes, finalists, budget):
     """Return the champion, and whether it is called better, by the rule that is often used."""
     names = [0, *finalists]
     seeds = budget // len(names)
     scores = {
-        at: np.array([trainings.score(records[at], ("former", s)) for s in range(seeds)]) for at in names
+        at: np.array([trainings.score(recipes[at], ("former", s)) for s in range(seeds)]) for at in names
     }
     top = max(names, key=lambda at: scores[at].mean())
 
@@ -143,13 +143,13 @@ def former(trainings, records, finalists, budget):
     if top and p(0) < 0.05 / len(finalists):
         return top, True
     tied = [at for at in names if at == top or p(at) >= 0.05]
-    return min(tied, key=lambda at: simplicity(records[at])), False
+    return min(tied, key=lambda at: simplicity(recipes[at])), False
 
 
 def tune(surface, tried):
     """Return the recipe at its best learning rate, as an ablation finds it."""
-    known = {str(record.optimizer.lr): record for record in tried}
-    once = {lr: surface.train(record) for lr, record in known.items()}
+    known = {str(recipe.optimizer.lr): recipe for recipe in tried}
+    once = {lr: surface.train(recipe) for lr, recipe in known.items()}
     short = sorted(once, key=once.get, reverse=True)[:AGAIN]
     return known[steadiest(short, once, {lr: surface.train(known[lr]) for lr in short})]
 
@@ -158,13 +158,13 @@ def ablation(surface, champion):
     """Return for each arm the interval of what its trick is worth, and the truth."""
     space, plain = Space(Tricks), Tricks.plain()
     compared = arms(space, champion, plain)
-    records = {"champion": champion, "plain": plain, **{arm.name: arm.record for arm in compared}}
-    tuned = {name: tune(surface, rates(space, record)) for name, record in records.items()}
+    recipes = {"champion": champion, "plain": plain, **{arm.name: arm.recipe for arm in compared}}
+    tuned = {name: tune(surface, rates(space, recipe)) for name, recipe in recipes.items()}
     scores = {name: {} for name in tuned}
     for seed in range(ABLATION_SEEDS):
         shared = surface.generator.normal(0, SHARED)
-        for name, record in tuned.items():
-            scores[name][seed] = surface.train(record, shared)
+        for name, recipe in tuned.items():
+            scores[name][seed] = surface.train(recipe, shared)
     found = []
     for arm in compared:
         pair = ("champion", arm.name) if arm.family == "leave one out" else (arm.name, "plain")
@@ -185,14 +185,14 @@ def study(number, size, *, unseen=True, seed=0):
     """
     surface = Surface(np.random.default_rng([seed, number]), size)
     trainings = Trainings(surface)
-    records, scores = search(trainings, number)
-    truths = np.array([surface.truth(record) for record in records])
-    lucky, likely = best(records, scores), best(records, shrunk(records, scores, Space(Tricks), "max"))
+    recipes, scores = search(trainings, number)
+    truths = np.array([surface.truth(recipe) for recipe in recipes])
+    lucky, likely = best(recipes, scores), best(recipes, shrunk(recipes, scores, Space(Tricks), "max"))
     samples, tried = (trainings.unseen, 1) if unseen else (trainings.validation, TRIALS)
-    candidate, gain, label = verdict(trainings, records, likely, TRIALS, samples, tried)
+    candidate, gain, label = verdict(trainings, recipes, likely, TRIALS, samples, tried)
     champion = candidate if label == "Confirmed gain" else 0
-    other, claimed = former(trainings, records, lucky, TRIALS)
-    arms_found = ablation(surface, records[lucky[0]])
+    other, claimed = former(trainings, recipes, lucky, TRIALS)
+    arms_found = ablation(surface, recipes[lucky[0]])
     true = truths[candidate] - truths[0]
     there = truths[likely].max() - truths[0] >= 0.3
     return {

@@ -5,7 +5,7 @@ the program, one of Ray's own processes (its raylet, its GCS, an agent), or the 
 started again after some seconds, as the program is at once. No trial is hit a third time: it would be
 given up, as it should be. At the end both studies must hold the same trials, with the same parameters,
 states and scores, and Optuna and MLflow must agree. Random search without pruning, so that both study
-the same records.
+the same recipes.
 
     python benchmarks/chaos.py [--deaths 200] [--trials 400] [--seconds 6] [--modules]
 """

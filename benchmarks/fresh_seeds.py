@@ -1,6 +1,6 @@
 """Plain, baseline and best of a study, each trained anew over seeds that the study did not use.
 
-The study finds the best record by validation accuracy; the records are then trained with fresh seeds,
+The study finds the best recipe by validation accuracy; the recipes are then trained with fresh seeds,
 and scored on the test split, which the study did not see but for its champion. Intervals are 95 %
 confidence intervals of the mean (Student's t), the last of the difference of paired seeds.
 
@@ -29,7 +29,7 @@ FIRST_SEED = 1_000_000  # far from those that a study derives
 
 
 def test_accuracy(task: Task, tricks: Tricks, seed: int) -> float:
-    """Train a record and return its accuracy on the test split, in per cent; 0 if it diverged."""
+    """Train a recipe and return its accuracy on the test split, in per cent; 0 if it diverged."""
     result = train(task, tricks, seed)
     if result.state != "complete":
         return 0.0
@@ -51,7 +51,7 @@ def interval(values: list[float]) -> str:
 
 
 def main() -> None:
-    """Run the study, train the three records over seeds and print the table."""
+    """Run the study, train the three recipes over seeds and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("task", choices=list(TASKS))
     parser.add_argument("--trials", type=int, default=40)
@@ -71,17 +71,17 @@ def main() -> None:
         )
     best = best_of(study.trials, task.mode)
     outcome = Outcome.read(best)
-    records = {
+    recipes = {
         "plain": task.tricks.plain(),
         "baseline": task.tricks(),
-        f"best (trial {best.number})": task.tricks.parse(outcome.record),
+        f"best (trial {best.number})": task.tricks.parse(outcome.recipe),
     }
-    print(f"\nbest: {records[f'best (trial {best.number})'].flatten()}")
+    print(f"\nbest: {recipes[f'best (trial {best.number})'].flatten()}")
     pruned = sum(trial.state.name == "PRUNED" for trial in study.trials)
     print(f"\n{given.trials} trials, {pruned} of them pruned; test accuracy over {given.seeds} seeds, %")
     found = {
         name: [test_accuracy(task, tricks, FIRST_SEED + seed) for seed in range(given.seeds)]
-        for name, tricks in records.items()
+        for name, tricks in recipes.items()
     }
     for name, values in found.items():
         print(f"{name:20} {interval(values)}   (from {min(values):.2f} to {max(values):.2f})")

@@ -1,6 +1,6 @@
 """What training K trials as one program gains, over one at a time through Lightning.
 
-Trainings a second of one record with K seeds, set up and validated, at K = 1, 2, 4, … until `--most`,
+Trainings a second of one recipe with K seeds, set up and validated, at K = 1, 2, 4, … until `--most`,
 beside the same one after the other through Lightning, in turns; with `--processes` also beside K
 processes that share the device, each with one training. Networks: the two-layer MLP of width 128 on
 digits, the convnet of `studies/fashion_mnist.py`, and torchvision's ResNet-18 at 32×32. Above them

@@ -81,7 +81,7 @@ def arms():
     return found
 
 
-def record(changes):
+def recipe(changes):
     """Return plain with some changes."""
     plain = {**ImageTricks.plain().model_dump(), "scaling": {"kind": "unit"}}
     return ImageTricks.parse({**plain, **changes})
@@ -113,15 +113,15 @@ def measure(tasks, seeds, jobs, memory):
     """
 
     def scores(function, tricks, seed):
-        """Train several records, by arm and rate, with one seed; return their scores."""
+        """Train several recipes, by arm and rate, with one seed; return their scores."""
         kept = memory.cache(function, ignore=["tasks"])
-        trainings = (delayed(kept)(tasks, key[0][0], record, seed) for key, record in tricks.items())
+        trainings = (delayed(kept)(tasks, key[0][0], recipe, seed) for key, recipe in tricks.items())
         return dict(zip(tricks, Parallel(n_jobs=jobs)(trainings), strict=True))
 
     tried = {
         (arm, at.optimizer.lr): at
         for arm, changes in arms().items()
-        for at in rates(Space(ImageTricks), record(changes))
+        for at in rates(Space(ImageTricks), recipe(changes))
     }
     once = scores(validated, tried, RATE_SEEDS[0])
     ranked = sorted(tried, key=once.get, reverse=True)

@@ -41,8 +41,8 @@ def lenet(tricks):
     )
 
 
-def record(norm, lr):
-    """Return the book's record: every trick off but these."""
+def recipe(norm, lr):
+    """Return the book's recipe: every trick off but these."""
     return Tricks.parse(
         {
             **Tricks.plain().model_dump(),
@@ -86,7 +86,7 @@ def main():
     data = fashion_mnist(given.data_dir, train=60_000, batch_size=256)
     task = Task("lenet", data, lenet, epochs=given.epochs)
     for name, norm, lr, theirs in (("no norm", "none", 0.9, 0.782), ("batch norm", "batch", 1.0, 0.858)):
-        ours = [test_accuracy(task, record(norm, lr), FIRST_SEED + s) / 100 for s in range(given.seeds)]
+        ours = [test_accuracy(task, recipe(norm, lr), FIRST_SEED + s) / 100 for s in range(given.seeds)]
         print(f"sigmoid LeNet, {name:10}  published {theirs:.3f}  here {statistics.mean(ours):.3f}")
 
 

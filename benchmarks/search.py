@@ -1,9 +1,9 @@
-"""How good is the record that a search finds? On surfaces whose truth is known, or on digits.
+"""How good is the recipe that a search finds? On surfaces whose truth is known, or on digits.
 
 On surfaces nothing is trained: see `surfaces.py`. Near: the baseline's kinds are better than most, so
 few changes help; far: they are drawn as all others. The first two trials are the baseline and plain, as
-in a study. The record with the best score, noise included, is chosen; what is told is its true gain over
-the baseline, in points, and its regret: how far it is from the best record. Intervals are 95 % ones of
+in a study. The recipe with the best score, noise included, is chosen; what is told is its true gain over
+the baseline, in points, and its regret: how far it is from the best recipe. Intervals are 95 % ones of
 the mean over seeds (Student's t), those of a sampler − ours of the differences by seed, each on the same
 surface.
 
@@ -11,7 +11,7 @@ surface.
     python benchmarks/search.py --digits [--trials 40] [--seeds 5]
     python benchmarks/search.py --groups [--digits]
 
-With `--digits` trials train an MLP for 5 epochs; what is told is the test accuracy of the chosen record
+With `--digits` trials train an MLP for 5 epochs; what is told is the test accuracy of the chosen recipe
 less the baseline's, each trained anew over 5 seeds. With `--groups` ours is compared with itself where
 trials of one shape are drawn together, for fused training, before the score of any is known.
 """
@@ -57,25 +57,25 @@ SPACE = Space(Tricks)
 
 
 def search(sampler, space, score, marks, grouped=False):
-    """Return the record with the best score after each of some numbers of trials.
+    """Return the recipe with the best score after each of some numbers of trials.
 
     Args:
         sampler: proposes.
         space: of what it proposes.
-        score: trains, given the number of a trial and its record.
+        score: trains, given the number of a trial and its recipe.
         marks: the numbers of trials.
         grouped: whether trials of one shape are drawn together, as many as in a study.
     """
     study = optuna.create_study(direction="maximize", sampler=sampler)
-    for record in (space.model(), space.model.plain()):
-        study.enqueue_trial(space.params(record))
+    for recipe in (space.model(), space.model.plain()):
+        study.enqueue_trial(space.params(recipe))
     best, found = (-np.inf, None), {}
     while len(found) < max(marks):
         size = min(len(found) // LEARNED_A_MEMBER, max(marks) - len(found)) if grouped else 1
-        for trial, record in group(study, space, max(size, 1)):
-            value = score(trial.number, record)
+        for trial, recipe in group(study, space, max(size, 1)):
+            value = score(trial.number, recipe)
             study.tell(trial, value)
-            best = max(best, (value, record), key=lambda pair: pair[0])  # of equals the earlier
+            best = max(best, (value, recipe), key=lambda pair: pair[0])  # of equals the earlier
             found[trial.number + 1] = best[1]
     return [found[mark] for mark in marks]
 
@@ -94,26 +94,26 @@ def group(study, space, size):
 
 
 def surface_gains(name, sampler, marks, seed, grouped=False):
-    """Return the true gain over the baseline of the records that are chosen on a surface."""
+    """Return the true gain over the baseline of the recipes that are chosen on a surface."""
     surface = Surface(np.random.default_rng(seed), **SURFACES[name])
-    records = search(sampler(seed), SPACE, lambda number, record: surface.train(record), marks, grouped)
-    return [surface.truth(record) - surface.truth(Tricks()) for record in records]
+    recipes = search(sampler(seed), SPACE, lambda number, recipe: surface.train(recipe), marks, grouped)
+    return [surface.truth(recipe) - surface.truth(Tricks()) for recipe in recipes]
 
 
 def digits_gains(task, sampler, marks, seed, grouped=False):
-    """Return the gain over the baseline, in test accuracy, of the records that are chosen on digits."""
+    """Return the gain over the baseline, in test accuracy, of the recipes that are chosen on digits."""
     from fresh_seeds import test_accuracy  # noqa: PLC0415  # takes seconds
 
-    def score(number, record):
-        result = train(task, record, seed=1000 * seed + number)
+    def score(number, recipe):
+        result = train(task, recipe, seed=1000 * seed + number)
         return result.score if result.state == "complete" else 0.0
 
-    def accuracy(record):
+    def accuracy(recipe):
         seeds = range(FRESH_SEED + 1000 * seed, FRESH_SEED + 1000 * seed + FRESH)
-        return statistics.mean(test_accuracy(task, record, fresh) for fresh in seeds)
+        return statistics.mean(test_accuracy(task, recipe, fresh) for fresh in seeds)
 
-    records = search(sampler(seed), Space(task.tricks), score, marks, grouped)
-    return [accuracy(record) - accuracy(task.tricks()) for record in records]
+    recipes = search(sampler(seed), Space(task.tricks), score, marks, grouped)
+    return [accuracy(recipe) - accuracy(task.tricks()) for recipe in recipes]
 
 
 def compare_on_digits(marks, seeds, samplers):
@@ -126,12 +126,12 @@ def compare_on_digits(marks, seeds, samplers):
 
 
 def best_gains(name, seeds):
-    """Print how many changes help, and return how much better than the baseline the best records are."""
+    """Print how many changes help, and return how much better than the baseline the best recipes are."""
     surfaces = [Surface(np.random.default_rng(seed), **SURFACES[name]) for seed in seeds]
     helping = statistics.mean(len(surface.helping(SPACE)) for surface in surfaces)
     gains = [surface.optimum(SPACE) - surface.truth(Tricks()) for surface in surfaces]
     print(
-        f"\n{name}: the best record is {np.mean(gains):.2f} points above the baseline, which "
+        f"\n{name}: the best recipe is {np.mean(gains):.2f} points above the baseline, which "
         f"{helping:.0f} changes of one stage make better; {len(seeds)} seeds"
     )
     return gains
@@ -146,7 +146,7 @@ def compare(measure, marks, seeds, samplers, best=None):
         marks: the numbers of trials.
         seeds: of the surfaces, of their noise and of the samplers.
         samplers: what makes each from a seed, and the most trials that are affordable with it.
-        best: the gain of the best record by seed; None if it is not known.
+        best: the gain of the best recipe by seed; None if it is not known.
     """
     print(f"trials  {'sampler':24}  {'gain, points':>14}  {'− ours':>14}  {'regret' if best else ''}")
     ours = {}

@@ -1,6 +1,6 @@
 """Tasks whose truth is known: nothing is trained.
 
-The score of a record is a sum of effects of its kinds, of a third of the pairs of them, and of how far
+The score of a recipe is a sum of effects of its kinds, of a third of the pairs of them, and of how far
 its learning rate is from the best; a training adds noise.
 """
 
@@ -15,7 +15,7 @@ OWN, GRAIN = 0.6, 0.28
 """Points: the noise of a training, and one sample of 360."""
 BEST_LR = 10**-2.3
 STARTS = 8
-"""How many times the best record is looked for, each from another one."""
+"""How many times the best recipe is looked for, each from another one."""
 
 
 class Surface:
@@ -23,7 +23,7 @@ class Surface:
 
     Args:
         generator: of its effects.
-        size: of the effect of a kind, in points; 0 makes all records equal.
+        size: of the effect of a kind, in points; 0 makes all recipes equal.
         raised: by so much is each kind of the baseline better than its effect says, in points.
     """
 
@@ -41,17 +41,17 @@ class Surface:
         for place in kinds_of(Tricks()):
             self.kinds[place] += raised
 
-    def truth(self, record):
-        """Return the true score of a record, in points."""
-        chosen = kinds_of(record)
+    def truth(self, recipe):
+        """Return the true score of a recipe, in points."""
+        chosen = kinds_of(recipe)
         effects = sum(self.kinds[place] for place in chosen)
         together = sum(self.pairs.get(pair, 0.0) for pair in itertools.combinations(sorted(chosen), 2))
-        lr = abs(np.log10(record.optimizer.lr) - np.log10(BEST_LR))
+        lr = abs(np.log10(recipe.optimizer.lr) - np.log10(BEST_LR))
         return 90 + effects + together - self.size * lr
 
-    def train(self, record, shared=0.0):
+    def train(self, recipe, shared=0.0):
         """Return the score of a training."""
-        score = self.truth(record) + shared + self.generator.normal(0, OWN)
+        score = self.truth(recipe) + shared + self.generator.normal(0, OWN)
         return round(score / GRAIN) * GRAIN
 
     def optimum(self, space, seed=0):
@@ -65,12 +65,12 @@ class Surface:
         starts = [Tricks(), *(Tricks(**stages) for stages in drawn)]
         return max(self.truth(self._climbed(start, options)) for start in starts)
 
-    def _climbed(self, record, options):
+    def _climbed(self, recipe, options):
         while True:
-            better = max(_neighbors(record, options), key=self.truth)
-            if self.truth(better) <= self.truth(record):
-                return record
-            record = better
+            better = max(_neighbors(recipe, options), key=self.truth)
+            if self.truth(better) <= self.truth(recipe):
+                return recipe
+            recipe = better
 
     def helping(self, space):
         """Return by how much each change of one stage of the baseline makes it better, if it does."""
@@ -78,9 +78,9 @@ class Surface:
         return [gain for gain in gains if gain > 0]
 
 
-def kinds_of(record):
-    """Return the stages of a record, each with its kind."""
-    return [(stage, getattr(record, stage).kind) for stage in stages(Tricks)]
+def kinds_of(recipe):
+    """Return the stages of a recipe, each with its kind."""
+    return [(stage, getattr(recipe, stage).kind) for stage in stages(Tricks)]
 
 
 def _options(space):
@@ -100,6 +100,6 @@ def _variant(space, stage, kind):
     return kind(lr=space.domains[f"optimizer.{variant.kind}.lr"].nearest(BEST_LR))
 
 
-def _neighbors(record, options):
-    """Return the records that differ from a given one in one stage."""
-    return [record.model_copy(update={stage: kind}) for stage in options for kind in options[stage]]
+def _neighbors(recipe, options):
+    """Return the recipes that differ from a given one in one stage."""
+    return [recipe.model_copy(update={stage: kind}) for stage in options for kind in options[stage]]

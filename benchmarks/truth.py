@@ -38,17 +38,17 @@ SEEDS = range(900_001, 900_025, 2)
 BATCH = 2_000
 
 
-def truth(known, record, seeds):
+def truth(known, recipe, seeds):
     """Return the scores of a recipe on the unseen samples, of shape (seeds, blocks)."""
-    key = json.dumps([known.task.name, record.model_dump(), list(seeds)], sort_keys=True)
+    key = json.dumps([known.task.name, recipe.model_dump(), list(seeds)], sort_keys=True)
     path = CACHE / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
     if path.exists():
         return np.load(path)
     task = known.task.rerun()
     measure = measure_of(task, task.monitor)
     found = []
-    for result in train(task, record, seeds=seeds):
-        module = task.module(record)
+    for result in train(task, recipe, seeds=seeds):
+        module = task.module(recipe)
         load_state(module, dict(result.weights))
         batches = zip(*(part.split(BATCH) for part in known.unseen), strict=True)
         found.append(blocks(measure, *answers(module.network(), batches)))
@@ -75,10 +75,10 @@ def study(name, seed):
             **where,
         )
     verdict = summary.verdict
-    held = {trial.number: trial.user_attrs["tricks:outcome"]["record"] for trial in made.trials}
-    record = known.task.tricks.parse(held[verdict.candidate_trial])
+    held = {trial.number: trial.user_attrs["tricks:outcome"]["recipe"] for trial in made.trials}
+    recipe = known.task.tricks.parse(held[verdict.candidate_trial])
     sign = 1 if known.task.mode == "max" else -1
-    mine, theirs = truth(known, record, seeds), truth(known, known.task.reference(), seeds)
+    mine, theirs = truth(known, recipe, seeds), truth(known, known.task.reference(), seeds)
     true = crossed_interval(sign * (mine - theirs))
     gain = verdict.gain.interval
     return {

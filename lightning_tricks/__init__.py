@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from lightning_tricks.task.backbones import MLP, Backbone, ConvNet, Torchvision
     from lightning_tricks.task.task import Task
     from lightning_tricks.tracking.loading import load_with_tricks
-    from lightning_tricks.tracking.records import record_of_champion, record_of_run
+    from lightning_tricks.tracking.recipes import recipe_of_champion, recipe_of_run
     from lightning_tricks.training.train import train
     from lightning_tricks.trial.result import Epoch, Result
     from lightning_tricks.tricks.papers import references
-    from lightning_tricks.tricks.record import ImageTricks, ModuleTricks, Tricks
+    from lightning_tricks.tricks.recipe import ImageTricks, ModuleTricks, Tricks
 
 __all__ = [
     "MLP",
@@ -64,8 +64,8 @@ __all__ = [
     "load_with_tricks",
     "main",
     "optimize",
-    "record_of_champion",
-    "record_of_run",
+    "recipe_of_champion",
+    "recipe_of_run",
     "references",
     "suggest",
     "train",
@@ -94,9 +94,9 @@ _NAMES = {
     "task.backbones": ["MLP", "Backbone", "ConvNet", "Torchvision"],
     "task.task": ["Task"],
     "tracking.loading": ["load_with_tricks"],
-    "tracking.records": ["record_of_champion", "record_of_run"],
+    "tracking.recipes": ["recipe_of_champion", "recipe_of_run"],
     "tricks.papers": ["references"],
-    "tricks.record": ["ImageTricks", "ModuleTricks", "Tricks"],
+    "tricks.recipe": ["ImageTricks", "ModuleTricks", "Tricks"],
     "trial.result": ["Epoch", "Result"],
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}

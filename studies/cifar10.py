@@ -11,7 +11,7 @@ from lightning_tricks import main
 
 
 def backbone(tricks):
-    """Return the network of a record, for 32×32 pixels and ten classes."""
+    """Return the network of a recipe, for 32×32 pixels and ten classes."""
     from lightning_tricks import Torchvision
 
     return Torchvision(name=tricks.network).build(inputs=(3, 32, 32), outputs=10)
@@ -21,7 +21,7 @@ def task(data_dir: str | None = None):
     """Return the task: 45,000 images to train on, 5,000 validate, 10,000 test."""
     # Here, and not above, so that a mistyped flag is told before torch is imported.
     from image_data import cifar10
-    from records import Cifar10Tricks
+    from recipes import Cifar10Tricks
 
     from lightning_tricks import Task
 

@@ -9,7 +9,7 @@ from lightning_tricks import main
 
 
 def network(tricks):
-    """Return the network of a record, for ten measurements and one number."""
+    """Return the network of a recipe, for ten measurements and one number."""
     return tricks.network.build(inputs=(10,), outputs=1)
 
 
@@ -17,7 +17,7 @@ def task():
     """Return the task: 442 patients, of whom a fifth each validate and test; targets of spread one."""
     # Here, and not above, so that a mistyped flag is told before torch is imported.
     import torch.nn.functional as F
-    from records import TableTricks
+    from recipes import TableTricks
     from sklearn.datasets import load_diabetes
 
     from lightning_tricks import InMemoryData, Task

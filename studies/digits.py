@@ -9,14 +9,14 @@ from lightning_tricks import main
 
 
 def network(tricks):
-    """Return the network of a record, for 8×8 pixels and ten digits."""
+    """Return the network of a recipe, for 8×8 pixels and ten digits."""
     return tricks.network.build(inputs=(64,), outputs=10)
 
 
 def task():
     """Return the task: 1797 images, of which a fifth each validate and test."""
     # Here, and not above, so that a mistyped flag is told before torch is imported.
-    from records import DigitsTricks
+    from recipes import DigitsTricks
     from sklearn.datasets import load_digits
 
     from lightning_tricks import InMemoryData, Task

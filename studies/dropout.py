@@ -18,7 +18,7 @@ RATES = (0.0, 0.2, 0.5, 0.8)
 
 
 def network(tricks):
-    """Return the notebook's network; the rate of its dropout layer comes from the record."""
+    """Return the notebook's network; the rate of its dropout layer comes from the recipe."""
     # What takes seconds to import, here and below, comes after the arguments are read.
     from torch import nn
 
@@ -36,7 +36,7 @@ def network(tricks):
     )
 
 
-def record(rate: float):
+def recipe(rate: float):
     """Return every trick off but Adam, inputs in [0, 1], Glorot's weights as in Keras, and the rate."""
     from lightning_tricks import Tricks
 
@@ -56,7 +56,7 @@ def accuracies(task, rate: float, seed: int) -> list[float]:
     """Return the validation accuracy after each epoch."""
     from lightning_tricks import train
 
-    result = train(task, record(rate), seed)
+    result = train(task, recipe(rate), seed)
     return [epoch.score for epoch in result.epochs]
 
 

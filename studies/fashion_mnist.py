@@ -27,7 +27,7 @@ def task(data_dir: str | None = None, network: str | None = None, images: str | 
 
     # Here, and not above, so that a mistyped flag is told before torch is imported.
     from image_data import fashion_mnist
-    from records import ResNetTricks
+    from recipes import ResNetTricks
 
     from lightning_tricks import ConvNet, ImageTricks, Task, Torchvision
 

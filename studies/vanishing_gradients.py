@@ -30,9 +30,9 @@ def gradients(initialization: str, norm: str, activation: str, depth: int, width
     activate = getattr(nn, ACTIVATIONS[activation])
     layers = [[nn.Linear(width, width), activate()] for _ in range(depth)]
     network = nn.Sequential(*(layer for pair in layers for layer in pair), nn.Linear(width, 10))
-    record = {"initialization": {"kind": initialization}, "normalization": {"kind": norm}}
+    recipe = {"initialization": {"kind": initialization}, "normalization": {"kind": norm}}
     plain = Tricks.plain().model_dump()
-    module = TricksModule(network, Tricks.parse({**plain, **record}))
+    module = TricksModule(network, Tricks.parse({**plain, **recipe}))
     loss = F.cross_entropy(module(torch.randn(512, width)), torch.arange(512) % 10)
     loss.backward()
     hidden = [layer for layer in module.backbone if isinstance(layer, nn.Linear)][:-1]

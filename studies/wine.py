@@ -9,14 +9,14 @@ from lightning_tricks import main
 
 
 def network(tricks):
-    """Return the network of a record, for 13 measurements and three cultivars."""
+    """Return the network of a recipe, for 13 measurements and three cultivars."""
     return tricks.network.build(inputs=(13,), outputs=3)
 
 
 def task():
     """Return the task: 178 wines, of which a fifth each validate and test."""
     # Here, and not above, so that a mistyped flag is told before torch is imported.
-    from records import TableTricks
+    from recipes import TableTricks
     from sklearn.datasets import load_wine
 
     from lightning_tricks import InMemoryData, Task

@@ -1,4 +1,4 @@
-"""A study of seconds with a verdict, whose record has a field of its own."""
+"""A study of seconds with a verdict, whose recipe has a field of its own."""
 
 import sys
 from typing import Annotated
@@ -11,7 +11,7 @@ from lightning_tricks import InMemoryData, Int, Task, Tricks, main
 
 
 class Sized(Tricks):
-    """A record that says how wide the network is, too."""
+    """A recipe that says how wide the network is, too."""
 
     width: Annotated[int, Int(4, 32)] = Field(16, ge=1)
 

@@ -1,6 +1,6 @@
-"""A project that takes a record over from a study of which it knows the name: `test_results.py` runs it.
+"""A project that takes a recipe over from a study of which it knows the name: `test_results.py` runs it.
 
-It has its own network, data and Trainer, and its own copy of the record's class.
+It has its own network, data and Trainer, and its own copy of the recipe's class.
 """
 
 import json
@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_tricks
-from lightning_tricks import Int, Tricks, TricksModule, record_of_champion, record_of_run, references
+from lightning_tricks import Int, Tricks, TricksModule, recipe_of_champion, recipe_of_run, references
 
 
 class Sized(Tricks):
@@ -36,26 +36,26 @@ class Network(nn.Module):
         return self.exit(features)
 
 
-def records(study, uri):
-    """Return the champion's record, read in three ways."""
+def recipes(study, uri):
+    """Return the champion's recipe, read in three ways."""
     run_id = MlflowClient(uri).get_model_version_by_alias(study, "champion").run_id
     file = mlflow.artifacts.download_artifacts(
         run_id=run_id, artifact_path="tricks.json", tracking_uri=uri
     )
     return [
-        record_of_champion(study, uri),
-        record_of_run(run_id, uri),
+        recipe_of_champion(study, uri),
+        recipe_of_run(run_id, uri),
         Sized.model_validate_json(Path(file).read_text()),
     ]
 
 
-def train(record):
+def train(recipe):
     """Return the loss on the samples at the end, and what it is without any training: their variance."""
     inputs = torch.randn(256, 3)
     samples = TensorDataset(inputs, inputs.sum(1, keepdim=True))
     module = TricksModule(
-        Network(record.width),
-        record,
+        Network(recipe.width),
+        recipe,
         loss=nn.functional.mse_loss,
         metrics={},
         monitor="val/loss",
@@ -70,12 +70,12 @@ def train(record):
 
 def main(study, uri):
     torch.manual_seed(0)
-    found = records(study, uri)
+    found = recipes(study, uri)
     loss, variance = train(found[0])
     result = {
         "package": lightning_tricks.__file__,
-        "types": [type(record).__name__ for record in found],
-        "records": [record.model_dump() for record in found],
+        "types": [type(recipe).__name__ for recipe in found],
+        "recipes": [recipe.model_dump() for recipe in found],
         "loss": loss,
         "variance": variance,
         "references": references(found[0]),

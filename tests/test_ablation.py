@@ -28,11 +28,11 @@ from lightning_tricks import (
 from lightning_tricks.search.outcomes import (
     ABLATION,
     COMPARISON,
-    DRAW,
     ENTRY,
     PHASE,
     RATES,
     SEED,
+    SEED_INDEX,
     VERDICT,
     Outcome,
     kept,
@@ -61,14 +61,14 @@ CHAMPION = Tricks(dropout={"kind": "dropout", "p": 0.3}, optimizer={"kind": "lio
 def test_each_arm_differs_by_one_trick():
     found = arms(SPACE, CHAMPION, PLAIN)
     stages = set(CHAMPION.differences(PLAIN))
-    for family, record in (("leave one out", CHAMPION), ("add one in", PLAIN)):
+    for family, recipe in (("leave one out", CHAMPION), ("add one in", PLAIN)):
         own = [arm for arm in found if arm.family == family]
         assert {arm.stages[0] for arm in own} == stages
         for arm in own:
-            assert set(arm.record.differences(record)) == set(arm.stages)
-            other = PLAIN if record is CHAMPION else CHAMPION
+            assert set(arm.recipe.differences(recipe)) == set(arm.stages)
+            other = PLAIN if recipe is CHAMPION else CHAMPION
             (stage,) = arm.stages
-            assert getattr(arm.record, stage) == getattr(other, stage)
+            assert getattr(arm.recipe, stage) == getattr(other, stage)
     assert len({arm.name for arm in found}) == len(found)
 
 
@@ -80,7 +80,7 @@ def test_a_pinned_trick_cannot_be_taken_out():
         plain.dropout.p != CHAMPION.dropout.p
     )
     for arm in found:
-        assert space.nearest(arm.record) == arm.record
+        assert space.nearest(arm.recipe) == arm.recipe
 
 
 def test_a_learning_rate_is_no_trick():
@@ -99,19 +99,19 @@ def test_pairs_are_of_the_strongest():
         ("optimizer", "initialization"),
         ("normalization", "initialization"),
     }
-    assert set(found[0].record.differences(CHAMPION)) == {"optimizer", "normalization"}
+    assert set(found[0].recipe.differences(CHAMPION)) == {"optimizer", "normalization"}
 
 
 @pytest.mark.parametrize("kind", ["adam", "sgd", "lion"])
 def test_rates_are_those_of_the_search_evenly_on_a_log_scale(kind):
-    record = Tricks(optimizer={"kind": kind})
-    found = rates(SPACE, record)
+    recipe = Tricks(optimizer={"kind": kind})
+    found = rates(SPACE, recipe)
     tried = [other.optimizer.lr for other in found]
     low, high = SPACE.domains[f"optimizer.{kind}.lr"].extremes()
     assert (tried[0], tried[-1], len(tried)) == (low, high, 6)
     np.testing.assert_allclose(np.diff(np.log(tried)), np.log(high / low) / 5)
     for other in found:
-        assert set(other.differences(record)) <= {"optimizer"}
+        assert set(other.differences(recipe)) <= {"optimizer"}
         assert SPACE.nearest(other) == other
 
 
@@ -152,8 +152,8 @@ def test_idle_tricks_are_called_effective_in_at_most_5_of_100_ablations():
     claims = 0
     for _ in range(400):
         shared = generator.normal(0, 1, size=5)
-        records = shared + generator.normal(0, 1, size=(21, 5))
-        champion, *others = [dict(enumerate(row)) for row in records]
+        recipes = shared + generator.normal(0, 1, size=(21, 5))
+        champion, *others = [dict(enumerate(row)) for row in recipes]
         found = [worth(champion, other, level_for(20), 1) for other in others]
         claims += any(effect.excludes_zero for effect in found)
     assert claims <= 400 * 0.05 + 2 * (400 * 0.05 * 0.95) ** 0.5
@@ -234,7 +234,7 @@ def test_a_study_with_an_ablation(study):
     assert found.trial == judged.trial
     assert "Ablation of the champion's" in summary.text().replace("\n", " ")
     own = part().trials
-    champion = loud().tricks.parse(Outcome.read(study.trials[found.trial]).record)
+    champion = loud().tricks.parse(Outcome.read(study.trials[found.trial]).recipe)
     tricks = set(champion.differences(NARROW.nearest(Tricks.plain()))) - {"optimizer"}
     families = {}
     for effect in found.effects:
@@ -254,23 +254,23 @@ def test_a_study_with_an_ablation(study):
             continue
         name = f"without {effect.stages[0]} (trial {found.trial})"
         tried = [t for t in own if t.user_attrs[ENTRY].startswith(f"{name} · lr")]
-        once, twice = ([t for t in tried if t.user_attrs[DRAW] == draw] for draw in (0, 1))
+        once, twice = ([t for t in tried if t.user_attrs[SEED_INDEX] == draw] for draw in (0, 1))
         assert (len(once), len(twice)) == (6, 2)
         values = sorted((t.value for t in once if t.value is not None), reverse=True)
         assert {t.user_attrs[ENTRY] for t in twice} <= {
             t.user_attrs[ENTRY] for t in once if t.value is not None and t.value >= values[1]
         }
         means = {
-            Outcome.read(second).record["optimizer"]["lr"]: first.value + second.value
+            Outcome.read(second).recipe["optimizer"]["lr"]: first.value + second.value
             for first in once
             for second in twice
             if first.user_attrs[ENTRY] == second.user_attrs[ENTRY]
         }
         assert means[effect.rate] == max(means.values())
-        compared = {t.user_attrs[DRAW]: t for t in own if t.user_attrs[ENTRY] == name}
-        assert {Outcome.read(t).record["optimizer"]["lr"] for t in compared.values()} == {effect.rate}
+        compared = {t.user_attrs[SEED_INDEX]: t for t in own if t.user_attrs[ENTRY] == name}
+        assert {Outcome.read(t).recipe["optimizer"]["lr"] for t in compared.values()} == {effect.rate}
         champions = {
-            t.user_attrs[DRAW]: t.value
+            t.user_attrs[SEED_INDEX]: t.value
             for t in own
             if t.user_attrs[ENTRY] == f"champion (trial {found.trial})"
         }

@@ -178,9 +178,9 @@ def test_it_is_off_unless_it_is_asked_for():
 
 @pytest.mark.parametrize(("rule", "factor"), [("none", 1), ("linear", 2), ("square_root", 2**0.5)])
 def test_the_rate_goes_with_the_size_only_if_that_was_asked_for(rule, factor):
-    record = sized(16, batch=SizedBatches(size=16, rule=rule))
-    module = task().of_record(record).module(record)
-    assert module.tricks.optimizer.lr == pytest.approx(record.optimizer.lr * factor)
+    recipe = sized(16, batch=SizedBatches(size=16, rule=rule))
+    module = task().of_recipe(recipe).module(recipe)
+    assert module.tricks.optimizer.lr == pytest.approx(recipe.optimizer.lr * factor)
 
 
 def test_it_is_of_the_shape_of_a_group_and_of_the_identity_of_a_trial():
@@ -192,14 +192,14 @@ def test_in_a_group_it_is_as_alone():
     from lightning_tricks.training.runner import Runner
     from lightning_tricks.trial.job import Job
 
-    record, results = sized(12), {}
+    recipe, results = sized(12), {}
     plain = Task("sized", small_data(), lambda tricks: mlp(), epochs=2)
     runner = Runner(plain)
-    jobs = [Job(number, record, number) for number in range(2)]
+    jobs = [Job(number, recipe, number) for number in range(2)]
     runner.train(jobs, lambda *unused: False, lambda job, got: results.update({job.number: got}))
-    assert not runner.refusals.of(record)
+    assert not runner.refusals.of(recipe)
     for number, result in results.items():
-        assert result.score == pytest.approx(train(plain, record, number).score)
+        assert result.score == pytest.approx(train(plain, recipe, number).score)
 
 
 def test_what_memory_does_not_hold_is_taken_in_parts_with_the_same_steps():
@@ -207,7 +207,7 @@ def test_what_memory_does_not_hold_is_taken_in_parts_with_the_same_steps():
     SEEN.clear()
     parts = train(task(most=4), sized(16), 0)
     assert parts.state == "complete"
-    assert "batches of 16 do not fit the memory: the gradients of 4 parts are added up" in parts.trouble
+    assert "batches of 16 do not fit the memory: the gradients of 4 parts are added up" in parts.warning
     assert SEEN[4] >= 6
     for name, value in whole.weights.items():
         if name.startswith("backbone.layers.0"):  # the last step is of fewer samples

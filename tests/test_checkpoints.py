@@ -51,8 +51,8 @@ def test_a_checkpoint_that_would_run_code_is_not_unpickled(half):
     result = train(task(), Tricks(), 3, checkpoint=half)
     assert not mark.exists()
     assert result.epochs == train(task(), Tricks(), 3).epochs
-    assert "its checkpoint cannot be read" in result.trouble
-    assert "it began anew" in result.trouble
+    assert "its checkpoint cannot be read" in result.warning
+    assert "it began anew" in result.warning
 
 
 @pytest.mark.parametrize("change", ["pickle", "empty", "optimizer", "epochs", "missing", "shape"])
@@ -76,7 +76,7 @@ def test_a_damaged_checkpoint_is_told_and_the_trial_begins_anew(half, change):
     result = train(task(), Tricks(), 3, checkpoint=half)
     assert result.state == "complete"
     assert result.epochs == train(task(), Tricks(), 3).epochs
-    assert "it began anew" in result.trouble
+    assert "it began anew" in result.warning
 
 
 class Own(pl.LightningModule):
@@ -114,7 +114,7 @@ def test_hyperparameters_of_a_users_module_do_not_keep_it_from_going_on(tmp_path
     )
     assert resumed.epochs == train(chosen, ModuleTricks(), 3).epochs
     assert len(batches) < 4 * 4
-    assert not resumed.trouble
+    assert not resumed.warning
 
 
 def test_a_checkpoint_of_another_task_is_not_gone_on_from(half):

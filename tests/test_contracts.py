@@ -147,13 +147,13 @@ def test_every_variant_goes_on_from_a_checkpoint_as_if_uninterrupted(stage, kind
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**31))
-def test_drawn_records_are_valid_and_their_parameters_are_the_active_fields(seed):
+def test_drawn_recipes_are_valid_and_their_parameters_are_the_active_fields(seed):
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     space = Space(Tricks)
     trial = study.ask()
-    record = suggest(trial, space)
-    assert Tricks.parse(record.model_dump()) == record
-    expected = space.params(record)
+    recipe = suggest(trial, space)
+    assert Tricks.parse(recipe.model_dump()) == recipe
+    expected = space.params(recipe)
     assert set(trial.params) == set(expected)
     for name, value in trial.params.items():
         if isinstance(value, float):

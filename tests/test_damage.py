@@ -94,7 +94,7 @@ WRONG_OUTCOME = {
     "epochs": [{"number": 1}],
     "seconds": float("inf"),
     "state": "lost",
-    "record": 5,
+    "recipe": 5,
 }
 
 

@@ -104,7 +104,7 @@ def test_a_study_prunes_trials_over_two_processes_as_pruned(with_store):
         outcome = Outcome.read(trial)
         assert len(outcome.epochs) == 2
         assert outcome.reason == "the pruner stopped it after epoch 2"
-    assert Tricks.parse(Outcome.read(study.trials[0]).record) == Tricks()
+    assert Tricks.parse(Outcome.read(study.trials[0]).recipe) == Tricks()
 
 
 def test_an_epoch_is_told_once_however_often_a_trial_begins(with_store, tmp_path):

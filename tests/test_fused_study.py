@@ -69,10 +69,10 @@ def test_a_group_is_of_one_shape_and_its_trials_are_told_as_any(sizes):
     search(study)
     assert max(sizes) > 1
     assert max(sizes) <= 4
-    records = {t.number: Tricks.parse(Outcome.read(t).record) for t in study.trials}
+    recipes = {t.number: Tricks.parse(Outcome.read(t).recipe) for t in study.trials}
     for members in groups(study).values():
-        assert len({shape_of(records[trial.number]) for trial in members}) == 1
-        assert len({repr(records[trial.number]) for trial in members}) > 1 or len(members) == 1
+        assert len({shape_of(recipes[trial.number]) for trial in members}) == 1
+        assert len({repr(recipes[trial.number]) for trial in members}) > 1 or len(members) == 1
     assert {t.state for t in study.trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
     assert differences(study, task(), store()) == []
 
@@ -197,7 +197,7 @@ def taking(monkeypatch):
 
     def take(seconds):
         found = seconds if callable(seconds) else seconds.__getitem__
-        monkeypatch.setattr(Runner, "seconds", lambda self, count, record: (found(count), ""))
+        monkeypatch.setattr(Runner, "seconds", lambda self, count, recipe: (found(count), ""))
 
     return take
 
@@ -348,7 +348,7 @@ def test_who_leaves_while_it_is_measured_loses_nothing(monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             search(study, n_trials=2, finalists=1, seeds=3, fuse="auto")
     assert FUSE not in study.user_attrs
-    monkeypatch.setattr(Runner, "seconds", lambda self, count, record: (1 / count, ""))
+    monkeypatch.setattr(Runner, "seconds", lambda self, count, recipe: (1 / count, ""))
     search(study, n_trials=2, finalists=1, seeds=3, fuse="auto")
     assert kept(VERDICT) in study.user_attrs
 

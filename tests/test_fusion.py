@@ -34,14 +34,14 @@ def pictures(*, numbers=True):
     return data
 
 
-def together(task, records, seeds, **options):
-    """Train records as a group; return their results, and why they were not fused."""
+def together(task, recipes, seeds, **options):
+    """Train recipes as a group; return their results, and why they were not fused."""
     results = {}
     runner = Runner(task, **options)
-    pairs = zip(records, seeds, strict=True)
-    jobs = [Job(number, record, seed) for number, (record, seed) in enumerate(pairs)]
+    pairs = zip(recipes, seeds, strict=True)
+    jobs = [Job(number, recipe, seed) for number, (recipe, seed) in enumerate(pairs)]
     runner.train(jobs, lambda *unused: False, lambda job, got: results.update({job.number: got}))
-    return [results[number] for number in range(len(records))], runner.refusals.of(records[0])
+    return [results[number] for number in range(len(recipes))], runner.refusals.of(recipes[0])
 
 
 def assert_same(mine, alone):
@@ -87,7 +87,7 @@ FREE = {
 
 @pytest.mark.usefixtures("doubles")
 def test_members_of_other_kinds_and_numbers_do_not_disturb_each_other():
-    records = [
+    recipes = [
         Tricks(
             **{stage: {"kind": kinds[place]} for stage, kinds in FREE.items()},
             dropout={"kind": "dropout", "p": 0.1 + 0.1 * place},
@@ -95,10 +95,10 @@ def test_members_of_other_kinds_and_numbers_do_not_disturb_each_other():
         for place in range(3)
     ]
     task = Task("pictures", pictures(), lambda tricks: residual_convnet(), epochs=8)
-    mine, refusal = together(task, records, (5, 6, 7))
+    mine, refusal = together(task, recipes, (5, 6, 7))
     assert not refusal
-    for seed, record, result in zip((5, 6, 7), records, mine, strict=True):
-        assert_same(result, train(task, record, seed))
+    for seed, recipe, result in zip((5, 6, 7), recipes, mine, strict=True):
+        assert_same(result, train(task, recipe, seed))
     assert len(mine[1].epochs) < 8  # it stopped by itself, and the others went on without it
 
 
@@ -110,23 +110,23 @@ def test_rows_of_one_formula_step_together(kind, monkeypatch):
     monkeypatch.setattr(rows.Rows, "step", lambda self: stepped.append(self) or step(self))
     options = [{"kind": kind}, {"kind": kind, "lr": 0.01}]
     decays = [{"kind": "l2", "norms_and_biases": True}, {"kind": "decoupled", "strength": 0.5}]
-    records = [
+    recipes = [
         Tricks(optimizer=one, weight_decay=other, normalization="none")
         for one, other in zip(options, decays, strict=True)
     ]
     task = Task("small", small_data(), lambda tricks: mlp(), epochs=6)
-    mine, _ = together(task, records, (1, 2))
+    mine, _ = together(task, recipes, (1, 2))
     assert {len(one.optimizers) for one in stepped} == {2}
-    for seed, record, result in zip((1, 2), records, mine, strict=True):
-        assert_same(result, train(task, record, seed))
+    for seed, recipe, result in zip((1, 2), recipes, mine, strict=True):
+        assert_same(result, train(task, recipe, seed))
 
 
 def test_a_member_that_diverges_is_told_as_alone_and_touches_no_other():
     task = Task("small", small_data(), lambda tricks: mlp(), epochs=4)
-    records = [Tricks(), Tricks(optimizer={"kind": "sgd", "lr": 1e30}, normalization="batch")]
-    records[1] = records[1].model_copy(update={"clipping": Tricks.plain().clipping})
-    mine, _ = together(task, records, (1, 2))
-    alone = [train(task, record, seed) for record, seed in zip(records, (1, 2), strict=True)]
+    recipes = [Tricks(), Tricks(optimizer={"kind": "sgd", "lr": 1e30}, normalization="batch")]
+    recipes[1] = recipes[1].model_copy(update={"clipping": Tricks.plain().clipping})
+    mine, _ = together(task, recipes, (1, 2))
+    alone = [train(task, recipe, seed) for recipe, seed in zip(recipes, (1, 2), strict=True)]
     assert alone[1].diverged
     assert mine[1].diverged
     assert mine[1].reason == alone[1].reason
@@ -170,8 +170,8 @@ def test_what_cannot_be_fused_is_trained_alone_and_says_why_once():
         runner.train(jobs, lambda *unused: False, lambda job, got: results.update({job.number: got}))
     why = runner.refusals.of(Tricks())
     assert "data-dependent" in why
-    assert [bool(results[number].trouble) for number in range(4)] == [True, False, False, False]
-    assert results[0].trouble == f"trials of its shape are trained one by one: {why}"
+    assert [bool(results[number].warning) for number in range(4)] == [True, False, False, False]
+    assert results[0].warning == f"trials of its shape are trained one by one: {why}"
     for number, result in results.items():
         assert result.score == train(task, Tricks(), number).score
 
@@ -228,7 +228,7 @@ def test_a_group_that_was_dropped_goes_on_from_its_checkpoints(tmp_path, monkeyp
         lambda job, result: results.update({job.number: result}),
     )
     for number, result in whole.items():
-        assert not results[number].trouble
+        assert not results[number].warning
         # Where tensors lie in memory decides in which order a CPU adds: the last bits may differ.
         for mine, other in zip(results[number].epochs, result.epochs, strict=True):
             assert mine.metrics == pytest.approx(other.metrics, rel=1e-5, abs=1e-7)
@@ -274,13 +274,13 @@ def test_a_metric_that_cannot_be_taken_of_one_fails_that_one_as_alone():
 
     metrics = {"accuracy": accuracy, "first": lambda outputs, targets: (outputs.argmax(-1) == 0).sum()}
     task = Task("sure", small_data(), network, epochs=2, metrics=metrics)
-    records = [Tricks(), Tricks(optimizer="lion", initialization="keep"), Tricks()]
-    mine, refusal = together(task, records, (1, 2, 3))
+    recipes = [Tricks(), Tricks(optimizer="lion", initialization="keep"), Tricks()]
+    mine, refusal = together(task, recipes, (1, 2, 3))
     assert not refusal
     assert [result.state for result in mine] == ["complete", "failed", "complete"]
     assert mine[1].reason == "ValueError: too sure"
-    for seed, record, result in zip((1, 2, 3), records, mine, strict=True):
-        alone = train(task, record, seed)
+    for seed, recipe, result in zip((1, 2, 3), recipes, mine, strict=True):
+        alone = train(task, recipe, seed)
         assert (result.state, result.reason) == (alone.state, alone.reason)
         for one, other in zip(result.epochs, alone.epochs, strict=True):
             assert one.metrics == pytest.approx(other.metrics, rel=1e-4)

@@ -22,8 +22,8 @@ from lightning_tricks import (
     create_study,
     load_with_tricks,
     optimize,
-    record_of_champion,
-    record_of_run,
+    recipe_of_champion,
+    recipe_of_run,
     references,
     with_tricks,
     without_tricks,
@@ -31,7 +31,7 @@ from lightning_tricks import (
 
 
 class Wide(Tricks):
-    """A record with a field of its own, as studies have them."""
+    """A recipe with a field of its own, as studies have them."""
 
     width: Annotated[int, Int(4, 32)] = Field(8, ge=1)
 
@@ -45,7 +45,7 @@ def saved(module, folder):
     return runner.checkpoint_callback.best_model_path
 
 
-def test_a_record_of_a_subclass_is_loaded_as_what_it_was(tmp_path):
+def test_a_recipe_of_a_subclass_is_loaded_as_what_it_was(tmp_path):
     module = TricksModule(mlp(width=16), Wide(width=16))
     again = TricksModule.load_from_checkpoint(saved(module, tmp_path), backbone=mlp(width=16))
     assert again.tricks == module.tricks
@@ -55,7 +55,7 @@ def test_a_record_of_a_subclass_is_loaded_as_what_it_was(tmp_path):
 
 @pytest.mark.slow
 def test_a_type_that_is_not_imported_is_not_imported_for_a_file(tmp_path):
-    """Another project has no such class: it has what all records have, or gives the record itself."""
+    """Another project has no such class: it has what all recipes have, or gives the recipe itself."""
     path = saved(TricksModule(mlp(), Wide()), tmp_path)
     program = f"""
 import torch
@@ -75,7 +75,7 @@ print(TricksModule.load_from_checkpoint({path!r}, backbone=network, tricks=Trick
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
     told, common, loaded = done.stdout.splitlines()
-    assert told.startswith("the record is of the type 'Wide' of 'test_loading', which is not imported")
+    assert told.startswith("the recipe is of the type 'Wide' of 'test_loading', which is not imported")
     assert common == loaded == "True"
 
 
@@ -140,22 +140,22 @@ def test_what_is_no_such_checkpoint_is_told_in_a_line(tmp_path):
         load_with_tricks(path, Larger())
 
 
-def test_the_record_of_a_champion_comes_back_in_another_project(with_store, monkeypatch):
+def test_the_recipe_of_a_champion_comes_back_in_another_project(with_store, monkeypatch):
     study = create_study("tiny", storage=None)
     optimize(study, tiny_task(), n_trials=3, progress=False, workers="inline")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
-    record = record_of_champion("tiny", "sqlite:///mlflow.db", alias="best")
+    recipe = recipe_of_champion("tiny", "sqlite:///mlflow.db", alias="best")
     best = max(study.trials, key=lambda trial: trial.value or 0.0)
-    assert record.model_dump() in [t.user_attrs["tricks:outcome"]["record"] for t in study.trials]
+    assert recipe.model_dump() in [t.user_attrs["tricks:outcome"]["recipe"] for t in study.trials]
     assert best.user_attrs["tricks:outcome"]["epochs"]
     client = MlflowClient(store())
     run_id = client.get_model_version_by_alias("tiny", "best").run_id
-    assert record_of_run(run_id, "sqlite:///mlflow.db") == record
-    assert isinstance(TricksModule(mlp(), record), TricksModule)
+    assert recipe_of_run(run_id, "sqlite:///mlflow.db") == recipe
+    assert isinstance(TricksModule(mlp(), recipe), TricksModule)
     with pytest.raises(InputError, match="no model none@champion is registered"):
-        record_of_champion("none", "sqlite:///mlflow.db")
-    with pytest.raises(InputError, match="run 0123 holds no record"):
-        record_of_run("0123", "sqlite:///mlflow.db")
+        recipe_of_champion("none", "sqlite:///mlflow.db")
+    with pytest.raises(InputError, match="run 0123 holds no recipe"):
+        recipe_of_run("0123", "sqlite:///mlflow.db")
 
 
 def test_references_are_of_the_tricks_that_are_on_and_no_others():

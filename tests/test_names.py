@@ -64,7 +64,7 @@ def test_metrics_of_any_name_are_recorded_and_compared_and_it_is_said_once(capsy
     )
     metrics = found[0].data.metrics
     assert {key_of(f"val/{name}") for name in ODD} <= metrics.keys()
-    report = Path(client.download_artifacts(study.user_attrs["tricks:mlflow_run"], "report.md"))
+    report = Path(client.download_artifacts(study.user_attrs["tricks:mlflow_run"], "summary.md"))
     assert "<b>" not in report.read_text().replace("\\<b>", "")
 
 

@@ -50,9 +50,9 @@ def cells(html):
 
 
 def test_a_notebook_shows_tables(summary):
-    record = dict(row[0:2] for row in cells(Tricks(optimizer="sgd")._repr_html_())[1:])
-    assert record["optimizer"] == "sgd (lr 0.1)"
-    assert list(record) == list(Tricks.model_fields)
+    recipe = dict(row[0:2] for row in cells(Tricks(optimizer="sgd")._repr_html_())[1:])
+    assert recipe["optimizer"] == "sgd (lr 0.1)"
+    assert list(recipe) == list(Tricks.model_fields)
     space = Space(Tricks).pin({"optimizer": "adam", "clipping": NormClipping()})
     rows = dict(cells(space._repr_html_())[1:])
     assert "adam" in rows["optimizer"]

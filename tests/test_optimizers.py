@@ -19,7 +19,7 @@ from lightning_tricks.tricks.optimizers.momentum import Momentum, TorchMomentum
 from lightning_tricks.tricks.optimizers.muon import Muon, MuonOptimizer
 from lightning_tricks.tricks.optimizers.normalized import NormalizedSGD
 from lightning_tricks.tricks.optimizers.schedule_free import ScheduleFree
-from lightning_tricks.tricks.record import Tricks
+from lightning_tricks.tricks.recipe import Tricks
 from lightning_tricks.tricks.weight_decay import L1, L2, DecoupledWeightDecay, NoWeightDecay
 
 torch_optim = torch.optim

@@ -97,7 +97,7 @@ def test_a_verdict_on_two_workers_trains_each_seed_on_the_split_of_that_seed():
     assert {t.user_attrs["tricks:entry"] for t in reports} >= {"baseline", held.candidate}
     for trial in reports:
         outcome = Outcome.read(trial)
-        alone = train(judged.rerun(), Tricks.parse(outcome.record), outcome.seed)
+        alone = train(judged.rerun(), Tricks.parse(outcome.recipe), outcome.seed)
         assert trial.value == pytest.approx(alone.score, abs=1e-4)
 
 

@@ -30,10 +30,10 @@ BARE = OWN.model_copy(update={"scaling": Tricks(scaling="none").scaling})
 """Its inputs are those of the data."""
 
 
-def is_as_alone(task, record=OWN):
-    """Train a record alone and in a group; return why it was not fused."""
-    alone = [train(task, record, seed) for seed in SEEDS]
-    found, refusal = together(task, [record] * 3, SEEDS)
+def is_as_alone(task, recipe=OWN):
+    """Train a recipe alone and in a group; return why it was not fused."""
+    alone = [train(task, recipe, seed) for seed in SEEDS]
+    found, refusal = together(task, [recipe] * 3, SEEDS)
     assert {result.state for result in alone} == {"complete"}, alone[0].traceback
     for mine, other in zip(found, alone, strict=True):
         assert_same(mine, other)
@@ -262,8 +262,8 @@ class Skips(nn.Module):
 @pytest.mark.usefixtures("doubles")
 def test_a_branch_is_skipped_for_a_batch_where_its_layer_says_so():
     task = Task("skips", small_data(), lambda tricks: Skips(), epochs=3)
-    record = Tricks.parse({**OWN.model_dump(), "stochastic_depth": {"kind": "linear", "p": 0.3}})
-    assert is_as_alone(task, record) == ""
+    recipe = Tricks.parse({**OWN.model_dump(), "stochastic_depth": {"kind": "linear", "p": 0.3}})
+    assert is_as_alone(task, recipe) == ""
 
 
 class EachClipping(ClippingTrick):
@@ -317,7 +317,7 @@ class OwnTricks(Tricks):
 
 
 def own(stage, kind):
-    """Return a record with one trick of the user's."""
+    """Return a recipe with one trick of the user's."""
     return OwnTricks.parse({**OwnTricks().model_dump(), stage: {"kind": kind}})
 
 
@@ -337,8 +337,8 @@ def test_a_trick_that_draws_where_no_member_has_its_own_is_not_fused():
 
 def test_a_trick_that_cannot_change_the_batches_of_one_fails_that_one():
     task = Task("own", small_data(), lambda tricks: mlp(), OwnTricks, epochs=1)
-    records = [OwnTricks(), own("erasing", "shifted"), OwnTricks()]
-    found, refusal = together(task, records, SEEDS)
+    recipes = [OwnTricks(), own("erasing", "shifted"), OwnTricks()]
+    found, refusal = together(task, recipes, SEEDS)
     assert not refusal
     assert [result.state for result in found] == ["complete", "failed", "complete"]
     assert "changes images of shape" in found[1].reason
@@ -380,8 +380,8 @@ def test_data_with_hooks_of_their_own_are_lightnings_affair():
 
 def test_a_rehearsal_leaves_everything_as_it_was():
     task = Task("rehearsed", small_data(), lambda tricks: mlp(), epochs=1)
-    record = Tricks(normalization="batch", dropout="dropout")
-    trainings = [Training(task, record, seed) for seed in (1, 2)]
+    recipe = Tricks(normalization="batch", dropout="dropout")
+    trainings = [Training(task, recipe, seed) for seed in (1, 2)]
     members = [Member(training, torch.device("cpu")) for training in trainings]
     for member in members:
         member.random.manual_seed(7)

@@ -44,7 +44,7 @@ def run(monkeypatch, capfd):
 def kept(*folders):
     """Return all that is in the files of some folders."""
     paths = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
-    assert any(path.name == "report.md" for path in paths)
+    assert any(path.name == "summary.md" for path in paths)
     return b"".join(path.read_bytes() for path in paths)
 
 

@@ -22,9 +22,9 @@ from server import ModelServer, Server
 from test_layers import PACKAGE, ROOT
 from test_tracking import BROWSER, CHROMIUM
 
-from lightning_tricks import create_study, load_with_tricks, record_of_champion, references
+from lightning_tricks import create_study, load_with_tricks, recipe_of_champion, references
 from lightning_tricks.search.outcomes import Outcome
-from lightning_tricks.search.standing import Standing
+from lightning_tricks.search.study_state import StudyState
 
 pytestmark = pytest.mark.slow
 
@@ -41,15 +41,15 @@ class Judged:
     """That it printed."""
     folder: Path
 
-    def standing(self):
+    def study_state(self):
         """Return what Optuna holds: where the study stands, and its champion's trial."""
         study = create_study("judged", storage=str(self.folder / "optuna.journal"))
-        found = Standing.read(study, task())
+        found = StudyState.read(study, task())
         return found, study.trials[found.champion]
 
-    def record(self):
-        """Return the champion's record by Optuna."""
-        return Sized.parse(Outcome.read(self.standing()[1]).record)
+    def recipe(self):
+        """Return the champion's recipe by Optuna."""
+        return Sized.parse(Outcome.read(self.study_state()[1]).recipe)
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +96,8 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chr
 def test_from_the_printed_link_one_click_leads_to_the_champion_two_to_its_model_three_to_the_report(
     judged, page
 ):
-    standing, champion = judged.standing()
-    headline, role = standing.verdict.headline(), standing.role(champion)
+    study_state, champion = judged.study_state()
+    headline, role = study_state.verdict.headline(), study_state.role(champion)
     page.goto(judged.link)
     page.get_by_role("link", name=f"{champion.number:03d} · {role}").click()
     page.get_by_text("Parent run", exact=True).wait_for()
@@ -109,9 +109,9 @@ def test_from_the_printed_link_one_click_leads_to_the_champion_two_to_its_model_
     model = follow(page, "Its model of the median seed")
     model.get_by_text("@ champion").wait_for()
     shown = model.inner_text("body")
-    assert f"Version {standing.version}" in shown
+    assert f"Version {study_state.version}" in shown
     assert headline in shown
-    assert f'load_model("models:/judged/{standing.version}")' in shown
+    assert f'load_model("models:/judged/{study_state.version}")' in shown
 
     open_parent_run(page)
     report = follow(page, "The report")
@@ -169,10 +169,10 @@ def test_models_of_a_server_are_found_by_a_program_whose_own_mlflow_is_another(j
     command = [sys.executable, str(TESTS / "judged_study.py"), "--check", "--tracking-uri", judged.uri]
     checked = subprocess.run(command, cwd=judged.folder, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert record_of_champion("judged", judged.uri) == judged.record()
+    assert recipe_of_champion("judged", judged.uri) == judged.recipe()
     for alias in ("champion", "ensemble"):
         assert load_with_tricks(
-            f"models:/judged@{alias}", backbone(judged.record()), tracking_uri=judged.uri
+            f"models:/judged@{alias}", backbone(judged.recipe()), tracking_uri=judged.uri
         )
 
 
@@ -189,7 +189,7 @@ def wheel(tmp_path_factory):
 def test_the_wheel_holds_the_package_its_types_and_its_license_and_nothing_else(wheel):
     held = set(zipfile.ZipFile(wheel).namelist())
     beside = {name.partition("/")[2] for name in held if not name.startswith("lightning_tricks/")}
-    assert beside == {"METADATA", "WHEEL", "RECORD", "licenses/LICENSE"}
+    assert beside == {"METADATA", "WHEEL", "RECIPE", "licenses/LICENSE"}
     files = [p for p in PACKAGE.rglob("*") if p.is_file() and p.suffix != ".pyc"]
     package = {str(path.relative_to(ROOT)) for path in files}
     assert "lightning_tricks/py.typed" in package
@@ -210,7 +210,7 @@ def python(wheel, tmp_path):
     return interpreter
 
 
-def test_another_project_with_the_wheel_alone_trains_its_network_with_the_champions_record(
+def test_another_project_with_the_wheel_alone_trains_its_network_with_the_champions_recipe(
     judged, python, tmp_path
 ):
     script = shutil.copy(TESTS / "separate_project.py", tmp_path)
@@ -221,8 +221,8 @@ def test_another_project_with_the_wheel_alone_trains_its_network_with_the_champi
     )  # fmt: skip
     found = json.loads(done.stdout.splitlines()[-1])
     assert Path(found["package"]).is_relative_to(python.parents[1])
-    record = judged.record()
+    recipe = judged.recipe()
     assert found["types"] == ["Sized"] * 3
-    assert found["records"] == [record.model_dump()] * 3
+    assert found["recipes"] == [recipe.model_dump()] * 3
     assert found["loss"] < found["variance"] / 2
-    assert found["references"] == references(record) != ""
+    assert found["references"] == references(recipe) != ""

@@ -26,7 +26,7 @@ PAIRS = list(itertools.product(SAMPLERS, PRUNERS))
 
 
 def proposals(direction, space, count=40):
-    """Return proposals where the first trial, the space's own record, stays the best."""
+    """Return proposals where the first trial, the space's own recipe, stays the best."""
     study = optuna.create_study(direction=direction, sampler=TrickSampler(0))
     study.enqueue_trial(space.params(space.model()))
     for number in range(count):
@@ -55,20 +55,20 @@ def test_what_has_one_stage_to_change_is_proposed_once():
     assert set(best) == {"optimizer.adam.lr", "optimizer.adam.one_minus_beta1"}
 
 
-def test_a_space_of_few_records_is_searched_to_its_end():
+def test_a_space_of_few_recipes_is_searched_to_its_end():
     """Each proposal that was made before doubles the doubt, until something else is proposed."""
     pins = {stage: getattr(Tricks.plain(), stage) for stage in stages(Tricks)}
     del pins["scaling"], pins["initialization"]
     space = Space(Tricks).pin(pins)
     study = optuna.create_study(sampler=TrickSampler(0), direction="maximize")
     seen, repeats = set(), 0
-    records = 1
+    recipes = 1
     for name in ("scaling", "initialization"):
-        records *= len(space.domains[name].extremes())
-    while len(seen) < records // 2:
+        recipes *= len(space.domains[name].extremes())
+    while len(seen) < recipes // 2:
         trial = study.ask()
-        record = suggest(trial, space)
-        place = (record.scaling.kind, record.initialization.kind)
+        recipe = suggest(trial, space)
+        place = (recipe.scaling.kind, recipe.initialization.kind)
         repeats = repeats + 1 if place in seen else 0
         assert repeats < MOST_REPEATS
         seen.add(place)
@@ -145,18 +145,18 @@ def test_every_sampler_runs_beside_every_pruner(sampler, pruner):
     assert states <= {TrialState.COMPLETE, TrialState.PRUNED}
 
 
-def score(record, epoch):
-    """Return a score that depends on the record and rises with the epochs, without training."""
-    return len(record.optimizer.kind) + 3 * (record.normalization.kind == "batch") + epoch / 10
+def score(recipe, epoch):
+    """Return a score that depends on the recipe and rises with the epochs, without training."""
+    return len(recipe.optimizer.kind) + 3 * (recipe.normalization.kind == "batch") + epoch / 10
 
 
 def objective(trial):
-    record = suggest(trial, Tricks)
+    recipe = suggest(trial, Tricks)
     for epoch in range(6):
-        trial.report(score(record, epoch), epoch)
+        trial.report(score(recipe, epoch), epoch)
         if trial.should_prune():
             raise optuna.TrialPruned
-    return score(record, epoch)
+    return score(recipe, epoch)
 
 
 def outcomes(study):

@@ -44,12 +44,12 @@ class Hidden(Trick):
     kind: Literal["hidden"] = "hidden"
 
 
-class Record(Trick):
+class Recipe(Trick):
     stage: Off | On | Hidden = Field(On(), discriminator="kind")
     width: Annotated[int, Int(4, 64, log=True)] = 16
 
 
-SPACE = Space(Record)
+SPACE = Space(Recipe)
 
 
 def draw(space, seed=0, **enqueued):
@@ -61,7 +61,7 @@ def draw(space, seed=0, **enqueued):
 
 
 def test_parameter_names_are_paths_and_only_those_of_the_chosen_variant():
-    record, params = draw(Record, stage="on", width=8)
+    recipe, params = draw(Recipe, stage="on", width=8)
     assert set(params) == {
         "stage",
         "stage.on.rate",
@@ -70,8 +70,8 @@ def test_parameter_names_are_paths_and_only_those_of_the_chosen_variant():
         "stage.on.one_minus_beta",
         "width",
     }
-    assert record.stage.beta == 1 - params["stage.on.one_minus_beta"]
-    _, params = draw(Record, stage="off")
+    assert recipe.stage.beta == 1 - params["stage.on.one_minus_beta"]
+    _, params = draw(Recipe, stage="off")
     assert set(params) == {"stage", "width"}
 
 
@@ -82,7 +82,7 @@ def test_two_optimizers_have_two_learning_rates():
 
 def test_an_error_names_the_path_and_the_value():
     with pytest.raises(InputError, match=r"stage.on.rate: .* greater than 0 \(got -1\)"):
-        Record.parse({"stage": {"kind": "on", "rate": -1}})
+        Recipe.parse({"stage": {"kind": "on", "rate": -1}})
 
 
 def test_variants_not_searched_are_there_when_asked_for():
@@ -93,13 +93,13 @@ def test_variants_not_searched_are_there_when_asked_for():
 
 
 def test_pin_a_kind_a_field_a_mapping_or_a_whole_trick():
-    record, params = draw(SPACE.pin({"stage": "on", "stage.on.rate": 3}))
-    assert record.stage.rate == 3.0
+    recipe, params = draw(SPACE.pin({"stage": "on", "stage.on.rate": 3}))
+    assert recipe.stage.rate == 3.0
     assert "stage.on.count" in params
     assert not {"stage", "stage.on.rate"} & set(params)
     assert draw(SPACE.pin({"stage": {"kind": "on", "count": 5}}))[0].stage.count == 5
-    record, params = draw(SPACE.pin({"stage": On(rate=2, count=3), "width": 4}))
-    assert record == Record(stage=On(rate=2, count=3), width=4)
+    recipe, params = draw(SPACE.pin({"stage": On(rate=2, count=3), "width": 4}))
+    assert recipe == Recipe(stage=On(rate=2, count=3), width=4)
     assert params == {}
 
 
@@ -107,30 +107,30 @@ def test_pin_a_kind_a_field_a_mapping_or_a_whole_trick():
 @settings(max_examples=30, deadline=None)
 def test_narrowed_values_stay_inside(seed):
     space = SPACE.narrow({"stage.on.rate": Float(2, 3), "width": {"low": 8, "high": 9}})
-    record, _ = draw(space.pin({"stage": "on"}), seed)
-    assert 2 <= record.stage.rate <= 3
-    assert record.width in (8, 9)
+    recipe, _ = draw(space.pin({"stage": "on"}), seed)
+    assert 2 <= recipe.stage.rate <= 3
+    assert recipe.width in (8, 9)
 
 
 @given(seed=st.integers(0, 10_000))
 @settings(max_examples=30, deadline=None)
-def test_a_record_is_found_again_by_its_parameters(seed):
-    record, params = draw(SPACE, seed)
+def test_a_recipe_is_found_again_by_its_parameters(seed):
+    recipe, params = draw(SPACE, seed)
     again, _ = draw(SPACE, seed + 1, **params)
-    assert again == record
-    assert SPACE.nearest(record) == record
+    assert again == recipe
+    assert SPACE.nearest(recipe) == recipe
 
 
 def test_nearest_moves_what_lies_outside():
     space = SPACE.narrow({"stage": ["off", "on"], "width": [4, 8]}).narrow(
         {"stage.on.rate": {"low": 2, "high": 5}}
     )
-    assert space.nearest(Record()) == Record(stage=On(rate=2.0), width=4)
-    assert space.nearest(Record(stage=Hidden())).stage == Off()
+    assert space.nearest(Recipe()) == Recipe(stage=On(rate=2.0), width=4)
+    assert space.nearest(Recipe(stage=Hidden())).stage == Off()
 
 
 WRONG = [
-    ({"pin": {"stge": "on"}}, "stge: no such field in Record; did you mean 'stage'"),
+    ({"pin": {"stge": "on"}}, "stge: no such field in Recipe; did you mean 'stage'"),
     ({"pin": {"stage": "onn"}}, "stage: must be one of"),
     ({"pin": {"stage": 3}}, "stage: must be a kind"),
     ({"pin": {"stage": {"rate": 3}}}, "stage: must be a kind"),
@@ -172,7 +172,7 @@ def test_a_wrong_space_is_one_clear_line(content, message, tmp_path):
     path = tmp_path / "space.yaml"
     path.write_text(yaml.safe_dump(content))
     with pytest.raises(InputError, match=message) as caught:
-        Space.from_yaml(Record, path)
+        Space.from_yaml(Recipe, path)
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)
 
@@ -182,15 +182,15 @@ def test_a_malformed_file_is_one_clear_line(content, tmp_path):
     path = tmp_path / "space.yaml"
     path.write_bytes(content)
     with pytest.raises(InputError) as caught:
-        Space.from_yaml(Record, path)
+        Space.from_yaml(Recipe, path)
     assert "\n" not in str(caught.value)
 
 
 def test_a_file_that_is_not_there_is_one_clear_line(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
-        Space.from_yaml(Record, tmp_path / "none.yaml")
+        Space.from_yaml(Recipe, tmp_path / "none.yaml")
     with pytest.raises(InputError, match="cannot be read"):
-        Space.from_yaml(Record, tmp_path)
+        Space.from_yaml(Recipe, tmp_path)
 
 
 def test_a_space_from_a_file(tmp_path):
@@ -210,8 +210,8 @@ def test_options_are_read_as_the_field_reads_them():
     space = SPACE.narrow({"stage.on.rate": ["1e-1", "1e0"], "stage.on.flag": ["yes", "no"]})
     assert space.domains["stage.on.rate"].options == (0.1, 1.0)
     assert space.domains["stage.on.flag"].options == (True, False)
-    record, _ = draw(space.pin({"stage": "on"}))
-    assert record.stage.rate in (0.1, 1.0)
+    recipe, _ = draw(space.pin({"stage": "on"}))
+    assert recipe.stage.rate in (0.1, 1.0)
 
 
 def distances(space):
@@ -245,15 +245,15 @@ class Nested(Trick):
     inner: On = On(rate=2.0)
 
 
-def test_a_record_that_is_no_choice_is_pinned_by_its_fields_or_whole():
+def test_a_recipe_that_is_no_choice_is_pinned_by_its_fields_or_whole():
     space = Space(Nested)
     assert space.pin({"inner": {"rate": 3}}).nearest(Nested()).inner.rate == 3.0
     assert draw(space.pin({"inner": On(rate=4)}))[0] == Nested(inner=On(rate=4))
-    with pytest.raises(InputError, match="is a record, so pin its fields"):
+    with pytest.raises(InputError, match="is a recipe, so pin its fields"):
         space.pin({"inner": "on"})
 
 
-def test_a_record_type_that_is_wrong_in_itself_is_one_clear_line():
+def test_a_recipe_type_that_is_wrong_in_itself_is_one_clear_line():
     class NoDefault(Trick):
         width: int
 
@@ -281,9 +281,9 @@ def test_a_subclass_widens_the_space():
     class Mine(Tricks):
         width: Annotated[int, Int(8, 16)] = 8
 
-    record, params = draw(Mine)
-    assert isinstance(record, Mine)
-    assert params["width"] == record.width
+    recipe, params = draw(Mine)
+    assert isinstance(recipe, Mine)
+    assert params["width"] == recipe.width
 
 
 @pytest.mark.parametrize(
@@ -307,7 +307,7 @@ def test_a_wrong_domain_is_refused_when_it_is_made(make):
         make()
 
 
-def test_a_record_type_says_which_kinds_of_a_stage_are_searched():
+def test_a_recipe_type_says_which_kinds_of_a_stage_are_searched():
     """By an annotation of the stage, as for a number; `Tricks` leaves out what does not fit any task."""
     everywhere, images, own = (Space(model) for model in (Tricks, ImageTricks, ModuleTricks))
     assert list(everywhere.domains["mixing"].extremes()) == ["none"]
@@ -323,12 +323,12 @@ def test_a_record_type_says_which_kinds_of_a_stage_are_searched():
         Space(Wrong).check()
 
 
-def test_a_drawn_record_of_images_has_the_kinds_for_images():
+def test_a_drawn_recipe_of_images_has_the_kinds_for_images():
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     drawn = [suggest(study.ask(), Space(ImageTricks)) for _ in range(60)]
-    assert {record.mixing.kind for record in drawn} == {"none", "mixup", "cutmix"}
-    assert {record.augmentation.kind for record in drawn} == {"none", "flip_crop", "trivial", "rand"}
-    assert {record.zero_gamma.kind for record in drawn} == {"none"}
+    assert {recipe.mixing.kind for recipe in drawn} == {"none", "mixup", "cutmix"}
+    assert {recipe.augmentation.kind for recipe in drawn} == {"none", "flip_crop", "trivial", "rand"}
+    assert {recipe.zero_gamma.kind for recipe in drawn} == {"none"}
 
 
 def test_what_is_searched_is_what_trials_may_differ_in():
@@ -344,5 +344,5 @@ def test_what_is_searched_is_what_trials_may_differ_in():
 def test_a_wrong_path_is_told_by_narrow_as_by_pin():
     with pytest.raises(InputError, match=r"adam.lrr: no such field.*did you mean"):
         Space(Tricks).narrow({"optimizer.adam.lrr": {"low": 0.1, "high": 0.2}})
-    with pytest.raises(InputError, match=r"of a record's type, such as Tricks \(got"):
+    with pytest.raises(InputError, match=r"of a recipe's type, such as Tricks \(got"):
         Space(Tricks())

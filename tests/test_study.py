@@ -103,9 +103,9 @@ def assert_agreement(study, uri=None):
         run, outcome = nested[trial.number], Outcome.read(trial)
         assert run.info.status == STATUS[trial.state.name]
         assert run.data.tags["trial.state"] == trial.state.name
-        record = Tricks.parse(outcome.record)
-        assert run.data.params["optimizer"] == record.optimizer.kind
-        assert float(run.data.params["optimizer.lr"]) == pytest.approx(record.optimizer.lr, rel=1e-4)
+        recipe = Tricks.parse(outcome.recipe)
+        assert run.data.params["optimizer"] == recipe.optimizer.kind
+        assert float(run.data.params["optimizer.lr"]) == pytest.approx(recipe.optimizer.lr, rel=1e-4)
         if trial.value is not None:
             assert run.data.metrics["objective"] == pytest.approx(trial.value, rel=1e-4)
         if outcome.epochs:
@@ -116,9 +116,9 @@ def assert_agreement(study, uri=None):
 def test_the_first_two_trials_are_the_baseline_and_plain():
     study = create_study("tiny", storage=None)
     optimize(study, task(), n_trials=3, progress=False)
-    records = [Tricks.parse(Outcome.read(t).record) for t in study.trials]
-    assert records[0] == Tricks()
-    assert records[1] == Tricks.plain()
+    recipes = [Tricks.parse(Outcome.read(t).recipe) for t in study.trials]
+    assert recipes[0] == Tricks()
+    assert recipes[1] == Tricks.plain()
     assert len(study.trials) == 3
     assert_agreement(study)
 
@@ -144,10 +144,10 @@ def test_a_repeat_does_not_use_up_a_trial():
     summary = optimize(study, task(), n_trials=9, space=space, progress=False)
     own = [trial for trial in study.trials if not is_repeat(trial)]
     assert len(own) == 9 < len(study.trials)
-    assert f"9 trials: 9 complete; {len(study.trials) - 9} more repeated a record" in summary.text()
+    assert f"9 trials: 9 complete; {len(study.trials) - 9} more repeated a recipe" in summary.text()
 
 
-def test_a_repeated_record_is_not_trained_again(monkeypatch, capsys):
+def test_a_repeated_recipe_is_not_trained_again(monkeypatch, capsys):
     trained = []
     original = runner.fit
     monkeypatch.setattr(runner, "fit", lambda one: trained.append(one.tricks) or original(one))
@@ -261,7 +261,7 @@ def test_stopped_in_the_middle_it_goes_on_to_the_same_scores(stop, tmp_path):
     assert_agreement(load())
 
 
-def test_a_failing_record_fails_alone_with_its_traceback():
+def test_a_failing_recipe_fails_alone_with_its_traceback():
     def backbone(tricks):
         if getattr(tricks.optimizer, "kind", "") == "sgd":
             raise RuntimeError("out of memory, they say")
@@ -353,9 +353,9 @@ def test_the_champion_is_registered_once_and_answers_on_raw_inputs():
     np.testing.assert_allclose(scored, model(split.inputs[:7]).detach().numpy(), rtol=1e-5)
 
     uri = f"{nested[best].info.artifact_uri}/best"
-    record = json.loads(mlflow.artifacts.load_text(f"{uri}/tricks.json"))
+    recipe = json.loads(mlflow.artifacts.load_text(f"{uri}/tricks.json"))
     module = load_with_tricks("models:/tiny@best", mlp()).eval()
-    assert module.tricks == Tricks.parse(record)
+    assert module.tricks == Tricks.parse(recipe)
     torch.testing.assert_close(module(split.inputs), model(split.inputs))
 
 
@@ -476,7 +476,7 @@ def test_a_journal_with_a_torn_last_line_goes_on():
     assert len(load().trials) == 4
 
 
-def test_a_record_that_cannot_be_trained_costs_one_trial():
+def test_a_recipe_that_cannot_be_trained_costs_one_trial():
     class Deep(Tricks):
         network: ConvNet = ConvNet(width=8)
 

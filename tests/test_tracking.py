@@ -19,7 +19,7 @@ from test_study import assert_agreement, children, load, store, task
 
 from lightning_tricks import Space, Tricks, create_study, optimize
 from lightning_tricks.search.outcomes import Outcome, best_of
-from lightning_tricks.search.standing import Standing
+from lightning_tricks.search.study_state import StudyState
 from lightning_tricks.tracking import trial_updates, writer
 from lightning_tricks.tracking.agreement import differences
 from lightning_tricks.tracking.format import metrics_at, significant
@@ -305,7 +305,7 @@ def test_a_trial_that_was_pruned_says_why():
             ).__dict__
         },
     )
-    told = trial_updates.whole(task(), stopped, Standing(Tricks()))
+    told = trial_updates.whole(task(), stopped, StudyState(Tricks()))
     assert told.status == "KILLED"
     assert told.tags["reason"] == "the pruner stopped it after epoch 1"
     assert told.tags["mlflow.note.content"] == (
@@ -320,7 +320,7 @@ def test_a_repeat_has_no_duration_of_its_own():
     again = create_trial(
         value=0.4, user_attrs={"tricks:outcome": {**outcome.__dict__, "duplicate_of": 5}}
     )
-    one, other = (trial_updates.whole(task(), trial, Standing(Tricks())) for trial in (first, again))
+    one, other = (trial_updates.whole(task(), trial, StudyState(Tricks())) for trial in (first, again))
     assert "seconds" in {metric.key for metric in one.metrics}
     assert "seconds" not in {metric.key for metric in other.metrics}
     assert other.tags["role"] == "repeat of 5"

@@ -178,7 +178,7 @@ def test_a_study_from_the_fine_tuning_baseline_keeps_the_weights_in_every_trial(
         ("normalization", "own"),
         ("transfer", "discriminative"),
     ):
-        assert {Outcome.read(t).record[stage]["kind"] for t in study.trials} == {kind}
+        assert {Outcome.read(t).recipe[stage]["kind"] for t in study.trials} == {kind}
     assert study.trials[0].params["optimizer.adam.lr"] == 2e-4
     assert all(t.state.name in ("COMPLETE", "PRUNED") for t in study.trials)
 
@@ -191,5 +191,5 @@ def test_a_study_says_that_weights_are_drawn_anew():
 
 
 def test_a_baseline_of_another_type_is_an_error():
-    with pytest.raises(ValueError, match=r"must be a record of Tricks.*got ModuleTricks"):
+    with pytest.raises(ValueError, match=r"must be a recipe of Tricks.*got ModuleTricks"):
         Task("wrong", small_data(), lambda tricks: mlp(), baseline=ModuleTricks.fine_tuning())

@@ -147,7 +147,7 @@ def test_it_goes_on_from_its_checkpoint_to_the_same_score(case, data, tmp_path, 
         assert torch.equal(resumed.weights[name], value), name
 
 
-@pytest.mark.parametrize("wrong", ["record", "seed", "damage"])
+@pytest.mark.parametrize("wrong", ["recipe", "seed", "damage"])
 def test_a_checkpoint_of_another_trial_is_not_gone_on_from(wrong, tmp_path, monkeypatch):
     monkeypatch.setattr(callback, "CHECKPOINT_SECONDS", 0.0)
     checkpoint = tmp_path / "trial.ckpt"
@@ -155,7 +155,7 @@ def test_a_checkpoint_of_another_trial_is_not_gone_on_from(wrong, tmp_path, monk
     assert checkpoint.exists()
     if wrong == "damage":
         checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
-    tricks = Tricks.plain() if wrong == "record" else Tricks()
+    tricks = Tricks.plain() if wrong == "recipe" else Tricks()
     seed = 2 if wrong == "seed" else 1
     assert (
         train(task(), tricks, seed, checkpoint=checkpoint).epochs == train(task(), tricks, seed).epochs
@@ -167,7 +167,7 @@ def test_a_checkpoint_that_cannot_be_written_does_not_end_the_trial(tmp_path, mo
     (tmp_path / "file").write_text("in the place of a folder")
     result = train(task(), Tricks(), 0, checkpoint=tmp_path / "file" / "trial.ckpt")
     assert result.state == "complete"
-    assert "a checkpoint could not be written" in result.trouble
+    assert "a checkpoint could not be written" in result.warning
 
 
 def test_patience_scores_the_best_epoch_and_keeps_its_weights():

@@ -1,4 +1,4 @@
-"""Records as they are written in Python and JSON, and what is said of wrong ones."""
+"""Recipes as they are written in Python and JSON, and what is said of wrong ones."""
 
 import json
 from typing import Annotated, Literal
@@ -26,11 +26,11 @@ class Only(Trick):
 
 @pytest.mark.parametrize(("stage", "kind"), VARIANTS)
 def test_the_name_of_a_kind_alone_means_its_defaults(stage, kind):
-    record = Tricks(**{stage: stages(Tricks)[stage][kind]()})
+    recipe = Tricks(**{stage: stages(Tricks)[stage][kind]()})
     given = {stage: kind}
-    assert Tricks(**given) == record
-    assert Tricks.parse(given) == record
-    assert Tricks.model_validate_json(json.dumps(given)) == record
+    assert Tricks(**given) == recipe
+    assert Tricks.parse(given) == recipe
+    assert Tricks.model_validate_json(json.dumps(given)) == recipe
     assert getattr(Space(Tricks).pin(given).nearest(Tricks()), stage).kind == kind
     assert Space(Tricks).narrow(given).domains[stage].extremes() == (kind,)
 
@@ -72,7 +72,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_wrong_record_is_one_clear_line(case):
+def test_a_wrong_recipe_is_one_clear_line(case):
     given, message = WRONG[case]
     for make in (lambda: Deep(**given), lambda: Deep.parse(given), lambda: Deep.model_validate(given)):
         with pytest.raises(InputError, match=message) as caught:
@@ -116,12 +116,12 @@ def test_a_union_without_a_discriminator_is_explained_as_well():
     assert "\n" not in str(caught.value)
 
 
-def test_a_record_is_written_as_it_would_be_typed():
+def test_a_recipe_is_written_as_it_would_be_typed():
     assert repr(Tricks()) == str(Tricks()) == "Tricks()"
-    record = Tricks(optimizer=Adam(lr=0.5), normalization=GroupNorm(), clipping=NoClipping())
-    assert eval(repr(record)) == record
-    assert str(record) == repr(record)
-    assert "optimizer=Adam(lr=0.5)" in repr(record)
+    recipe = Tricks(optimizer=Adam(lr=0.5), normalization=GroupNorm(), clipping=NoClipping())
+    assert eval(repr(recipe)) == recipe
+    assert str(recipe) == repr(recipe)
+    assert "optimizer=Adam(lr=0.5)" in repr(recipe)
     assert repr(Tricks(optimizer=SGD())) == "Tricks(optimizer=SGD())"
 
 

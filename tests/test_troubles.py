@@ -25,14 +25,14 @@ from lightning_tricks import (
     Tricks,
     create_study,
     optimize,
-    record_of_champion,
+    recipe_of_champion,
 )
 from lightning_tricks.search.studies import finished
 from lightning_tricks.space.documents import read_yaml
 from lightning_tricks.task.checks import check
 from lightning_tricks.training.runner import Runner
 from lightning_tricks.trial.job import Job
-from lightning_tricks.tricks.record_types import record_of
+from lightning_tricks.tricks.recipe_types import recipe_of
 
 pytestmark = pytest.mark.usefixtures("with_store")
 
@@ -88,12 +88,12 @@ class Choosy(nn.Module):
 def test_trials_that_cannot_be_fused_are_remembered_by_shape():
     some = Task("choosy", small_data(), lambda tricks: Choosy(), epochs=1)
     runner, results = Runner(some), {}
-    for first, record in enumerate((Tricks(), Tricks.plain(), Tricks())):
-        jobs = [Job(10 * first + at, record, at) for at in range(2)]
+    for first, recipe in enumerate((Tricks(), Tricks.plain(), Tricks())):
+        jobs = [Job(10 * first + at, recipe, at) for at in range(2)]
         runner.train(jobs, lambda *unused: False, lambda job, got: results.update({job.number: got}))
     assert "data-dependent" in runner.refusals.of(Tricks())
     assert not runner.refusals.of(Tricks.plain())
-    told = {number: result.trouble for number, result in results.items() if result.trouble}
+    told = {number: result.warning for number, result in results.items() if result.warning}
     assert list(told) == [0]
     assert told[0].startswith("trials of its shape are trained one by one")
 
@@ -124,7 +124,7 @@ def test_studies_that_begin_at_the_same_moment_make_the_tables_once():
 
 def test_a_network_of_random_layers_is_refused():
     some = Task("random", small_data(), lambda tricks: mlp(depth=random.randint(1, 4)), epochs=1)
-    with pytest.raises(InputError, match="networks of different layers from one record"):
+    with pytest.raises(InputError, match="networks of different layers from one recipe"):
         check(some, Space(Tricks))
 
 
@@ -179,10 +179,10 @@ def test_a_champion_of_a_type_that_is_not_imported_comes_back_in_part():
         Task("tiny", small_data(), lambda tricks: mlp(width=tricks.width), tricks=local(), epochs=1),
     )
     optimize(study, some, n_trials=2, progress=False)
-    assert record_of_champion("tiny", store(), "best").width == 8
+    assert recipe_of_champion("tiny", store(), "best").width == 8
     data = {**Tricks(clipping="none").model_dump(), "width": 8}
     with pytest.warns(UserWarning, match=r"comes back as Tricks, without \['width'\]"):
-        assert record_of(data, "elsewhere:Sized") == Tricks(clipping="none")
+        assert recipe_of(data, "elsewhere:Sized") == Tricks(clipping="none")
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.8, 0.95, 0.99])

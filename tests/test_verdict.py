@@ -33,11 +33,20 @@ from lightning_tricks import (
     create_study,
     load_with_tricks,
     optimize,
-    record_of_champion,
+    recipe_of_champion,
 )
 from lightning_tricks.data.in_memory import InMemoryData
 from lightning_tricks.module.ensemble import Ensemble
-from lightning_tricks.search.outcomes import CHAMPION, DRAW, ENTRY, PHASE, SEED, VERDICT, Outcome, kept
+from lightning_tricks.search.outcomes import (
+    CHAMPION,
+    ENTRY,
+    PHASE,
+    SEED,
+    SEED_INDEX,
+    VERDICT,
+    Outcome,
+    kept,
+)
 from lightning_tricks.selection.intervals import Interval, mean_interval
 from lightning_tricks.selection.result import Gain, Row, Verdict
 from lightning_tricks.selection.terms import Terms
@@ -197,7 +206,7 @@ def test_a_study_with_a_verdict(study):
     by_phase: dict[str, dict[int, set[int]]] = {}
     for trial in own.trials:
         attrs = trial.user_attrs
-        by_phase.setdefault(attrs[PHASE], {}).setdefault(attrs[DRAW], set()).add(attrs[SEED])
+        by_phase.setdefault(attrs[PHASE], {}).setdefault(attrs[SEED_INDEX], set()).add(attrs[SEED])
         assert Outcome.read(trial).seed == attrs[SEED]
     assert all(len(seeds) == 1 for phase in by_phase.values() for seeds in phase.values())
     seeds = {phase: set.union(*draws.values()) for phase, draws in by_phase.items()}
@@ -288,7 +297,7 @@ def test_a_verdict_that_is_interrupted_goes_on_to_the_same_end(study):
 
 
 def chosen_with():
-    """Return by how many seeds each record was chosen or not."""
+    """Return by how many seeds each recipe was chosen or not."""
     trials = verdict_study().trials
     names = [t.user_attrs[ENTRY] for t in trials if t.user_attrs[PHASE] == "selection"]
     return Counter(names)
@@ -340,8 +349,8 @@ def test_a_confirmed_gain_makes_a_champion(study):
     assert held.gain.metric == "accuracy"
     assert 120 < held.gain.samples <= 120 + 240
     assert not held.gain.chose
-    record = Outcome.read(study.trials[held.trial]).record
-    assert record_of_champion("tiny", store()).model_dump() == record
+    recipe = Outcome.read(study.trials[held.trial]).recipe
+    assert recipe_of_champion("tiny", store()).model_dump() == recipe
     assert study.user_attrs[CHAMPION]["trial"] == held.trial
 
 
@@ -352,7 +361,7 @@ def test_without_a_confirmed_gain_the_baseline_is_the_champion(study):
     held = search(study, task(data=noise)).verdict
     assert held.label != "Confirmed gain"
     assert (held.champion, held.trial) == ("baseline", 0)
-    assert record_of_champion("tiny", store()) == Tricks()
+    assert recipe_of_champion("tiny", store()) == Tricks()
     run = MlflowClient(store()).get_model_version_by_alias("tiny", "champion").run_id
     assert MlflowClient(store()).get_run(run).data.tags["role"].startswith("baseline · report")
     assert held.rival == held.candidate_trial is not None
@@ -467,8 +476,8 @@ def test_a_baseline_that_never_trains_is_replaced_and_the_verdict_says_why(study
     assert held.champion == held.candidate != "baseline"
     assert held.gain is None
     assert "The baseline was trained to its end with none of 3 seeds" in held.headline()
-    record = Outcome.read(study.trials[held.trial]).record
-    assert record_of_champion("tiny", store()).model_dump() == record
+    recipe = Outcome.read(study.trials[held.trial]).recipe
+    assert recipe_of_champion("tiny", store()).model_dump() == recipe
 
 
 def test_a_candidate_that_fails_with_some_seed_is_no_champion(study):

@@ -13,7 +13,7 @@ from lightning_tricks.search import lock
 from lightning_tricks.training.group_size import GroupSize
 
 main = functools.partial(lightning_tricks.main, finalists=0, repeats=1)
-"""Of a search alone, each record trained once: others are about verdicts and repeats."""
+"""Of a search alone, each recipe trained once: others are about verdicts and repeats."""
 
 
 def backbone(tricks):

@@ -1,4 +1,4 @@
-"""A task whose training goes wrong as its record says, for the tests of workers."""
+"""A task whose training goes wrong as its recipe says, for the tests of workers."""
 
 import os
 import signal

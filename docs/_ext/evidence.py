@@ -13,7 +13,7 @@ from sphinx.errors import ExtensionError
 import lightning_tricks
 from lightning_tricks.space.space import Space
 from lightning_tricks.space.trick import Trick, stages
-from lightning_tricks.tricks.record import Tricks
+from lightning_tricks.tricks.recipe import Tricks
 
 CONTRACTS = "test_contracts.py"
 """The file of the tests that go through all tricks."""
@@ -143,9 +143,9 @@ def read_acts(files: list[Path], stages: set[str]) -> dict[str, list[Act]]:
                 continue
             for node in ast.walk(function):
                 if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-                    *_, record, stage, method = ["", "", *ast.unparse(node.func).split(".")]
+                    *_, recipe, stage, method = ["", "", *ast.unparse(node.func).split(".")]
                     act = Act(function.name, method)
-                    if record in ("tricks", "record") and stage in stages and act not in found[stage]:
+                    if recipe in ("tricks", "recipe") and stage in stages and act not in found[stage]:
                         found[stage].append(act)
     return found
 
@@ -185,12 +185,12 @@ class Known:
         )
 
     def searching(self, stage: str, kind: str) -> list[str]:
-        """Return the record types whose search proposes a kind."""
+        """Return the recipe types whose search proposes a kind."""
         spaces = {of.__name__: Space(of).domains[stage].extremes() for of in self.types}
         return [name for name, kinds in spaces.items() if kind in kinds and len(kinds) > 1]
 
     def named(self, types: list[str]) -> str:
-        """Write the names of record types in a cell."""
+        """Write the names of recipe types in a cell."""
         return "all" if len(types) == len(self.types) else ", ".join(types) or "—"
 
 

@@ -1,4 +1,4 @@
-"""The fields of a trick: a table of them, and a record that has them, in Python and in YAML."""
+"""The fields of a trick: a table of them, and a recipe that has them, in Python and in YAML."""
 
 from typing import Any, Literal, get_args, get_origin
 

@@ -17,13 +17,13 @@ from sphinx.application import Sphinx
 from lightning_tricks.space.space import Space
 from lightning_tricks.space.trick import Trick, kind_of, stages
 from lightning_tricks.tricks.papers import papers_of
-from lightning_tricks.tricks.record import Tricks
+from lightning_tricks.tricks.recipe import Tricks
 
 HELPS = "When it helps: "
 MOST_TESTS = 12
 NO_BREAK = "\u00a0"
 INTRODUCTION = """
-A stage is one field of the record `Tricks`, and holds one of its kinds. Each kind has a page, which is
+A stage is one field of the recipe `Tricks`, and holds one of its kinds. Each kind has a page, which is
 made from its class.
 """
 
@@ -145,10 +145,10 @@ def _searched(stage: str, kind: str, neutral: bool, known: Known) -> str:
     )
     if neutral and not names:
         text = "No search changes this stage unasked."
-    records = {f"{of.__name__}()": of() for of in known.types}
-    records |= {"Tricks.plain()": Tricks.plain(), "Tricks.fine_tuning()": Tricks.fine_tuning()}
+    recipes = {f"{of.__name__}()": of() for of in known.types}
+    recipes |= {"Tricks.plain()": Tricks.plain(), "Tricks.fine_tuning()": Tricks.fine_tuning()}
     having = [
-        f"`{name}`" for name, record in records.items() if kind_of(type(getattr(record, stage))) == kind
+        f"`{name}`" for name, recipe in recipes.items() if kind_of(type(getattr(recipe, stage))) == kind
     ]
     return text + (f" It is what {', '.join(having)} has.\n" if having else "\n")
 

@@ -23,7 +23,7 @@ from lightning_tricks.trial.result import Result
 from lightning_tricks.trial.training import Training
 from lightning_tricks.tricks.optimizers.formula import FormulaTrick
 from lightning_tricks.tricks.optimizers.kernels import DECAYS
-from lightning_tricks.tricks.record import LEARNING
+from lightning_tricks.tricks.recipe import LEARNING
 from lightning_tricks.tricks.schedules import FactorSchedule
 
 

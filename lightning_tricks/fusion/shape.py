@@ -1,9 +1,9 @@
-"""Which records make networks of one structure, so that their trials can be trained as one."""
+"""Which recipes make networks of one structure, so that their trials can be trained as one."""
 
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-from lightning_tricks.tricks.record import Tricks
+from lightning_tricks.tricks.recipe import Tricks
 
 _WHOLE = ("batch", "normalization", "transfer")
 """The stages whose numbers are the structure of the network, or of a batch, too."""
@@ -11,15 +11,15 @@ _KINDS = ("scaling", "dropout", "stochastic_depth", "sharpness")
 """The stages whose kind puts layers into the network, or a second pass into a step."""
 
 
-def shape_of(record: Tricks) -> Hashable:
-    """Return what is equal for records of one shape; a field that a subclass adds is a part of it."""
-    own = [name for name in type(record).model_fields if name not in Tricks.model_fields]
-    kinds = tuple(getattr(record, name).kind for name in _KINDS)
-    return (kinds, *(repr(getattr(record, name)) for name in (*_WHOLE, *own)))
+def shape_of(recipe: Tricks) -> Hashable:
+    """Return what is equal for recipes of one shape; a field that a subclass adds is a part of it."""
+    own = [name for name in type(recipe).model_fields if name not in Tricks.model_fields]
+    kinds = tuple(getattr(recipe, name).kind for name in _KINDS)
+    return (kinds, *(repr(getattr(recipe, name)) for name in (*_WHOLE, *own)))
 
 
 def shape_in(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of the parameters of a trial that the shape of its record follows from."""
+    """Return those of the parameters of a trial that the shape of its recipe follows from."""
     return {name: value for name, value in parameters.items() if _of_shape(name)}
 
 

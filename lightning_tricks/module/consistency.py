@@ -1,4 +1,4 @@
-"""Whether the parts of a record go together, and what of a trained network it would lose."""
+"""Whether the parts of a recipe go together, and what of a trained network it would lose."""
 
 import warnings
 
@@ -7,7 +7,7 @@ from torch import nn
 from lightning_tricks.errors import InputError
 from lightning_tricks.surgery.pretrained import learned_norm
 from lightning_tricks.tricks.optimizers.own import OwnOptimizer
-from lightning_tricks.tricks.record import Tricks
+from lightning_tricks.tricks.recipe import Tricks
 from lightning_tricks.tricks.schedules import OwnSchedule
 
 

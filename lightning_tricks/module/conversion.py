@@ -23,7 +23,7 @@ from lightning_tricks.module.tricks_module import TricksModule
 from lightning_tricks.scores import Mode
 from lightning_tricks.surgery.anatomy import Anatomy, describe, forget
 from lightning_tricks.surgery.unfit import check_fit
-from lightning_tricks.tricks.record import LEARNING, ModuleTricks, Tricks
+from lightning_tricks.tricks.recipe import LEARNING, ModuleTricks, Tricks
 
 _OURS = (
     "tricks",
@@ -73,7 +73,7 @@ def with_tricks(
 
     Args:
         module: of either flavor of Lightning, with one loss a step, and automatic optimization.
-        tricks: the record, or the plain data of one.
+        tricks: the recipe, or the plain data of one.
         monitor: the metric that early stopping looks at, as the module logs it.
         mode: whether less or more of it is better.
         validation_loss: the metric that the plateau schedule looks at.
@@ -90,11 +90,11 @@ def with_tricks(
     if not is_lightning_module(module):
         raise InputError(f"the module must be a LightningModule (got {type(module).__name__})")
     check_fit(module)
-    record = tricks if isinstance(tricks, Tricks) else ModuleTricks.parse(tricks)
+    recipe = tricks if isinstance(tricks, Tricks) else ModuleTricks.parse(tricks)
     for stage in (*LEARNING, "scaling"):
-        if not getattr(record, stage).neutral:
+        if not getattr(recipe, stage).neutral:
             raise InputError(
-                f"{stage} {getattr(record, stage).kind!r} needs a forward of TricksModule, and "
+                f"{stage} {getattr(recipe, stage).kind!r} needs a forward of TricksModule, and "
                 f"{type(module).__name__} has its own: set {stage} to 'none', as ModuleTricks does"
             )
     kind = type(module)
@@ -111,7 +111,7 @@ def with_tricks(
     assert isinstance(changed, TricksHooks)
     if anatomy is not None:
         describe(changed, anatomy)
-    changed.take_tricks(record, monitor, mode, validation_loss)
+    changed.take_tricks(recipe, monitor, mode, validation_loss)
     return changed
 
 

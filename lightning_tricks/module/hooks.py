@@ -21,8 +21,8 @@ from lightning_tricks.surgery.batch_norm import TrainingBatches
 from lightning_tricks.surgery.torch_internals import foreach_norm
 from lightning_tricks.surgery.watch import anatomy_of
 from lightning_tricks.tricks.optimizers.own import OwnOptimizer
-from lightning_tricks.tricks.record import Tricks
-from lightning_tricks.tricks.record_types import type_name
+from lightning_tricks.tricks.recipe import Tricks
+from lightning_tricks.tricks.recipe_types import type_name
 
 if TYPE_CHECKING:
     _Module = pl.LightningModule
@@ -51,7 +51,7 @@ class TricksHooks(_Module):
         """Change the layers of the network, and remember what the hooks need.
 
         Args:
-            tricks: the record.
+            tricks: the recipe.
             monitor: the metric that early stopping looks at.
             mode: whether less or more of it is better.
             validation_loss: the metric that the plateau schedule looks at.
@@ -97,11 +97,11 @@ class TricksHooks(_Module):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        record = {"record": self.tricks.model_dump(), "record_type": type_name(self.tricks)}
-        checkpoint[SAVED] = {**record, **self.what_it_needs()}
+        recipe = {"recipe": self.tricks.model_dump(), "recipe_type": type_name(self.tricks)}
+        checkpoint[SAVED] = {**recipe, **self.what_it_needs()}
 
     def what_it_needs(self) -> dict[str, Any]:
-        """Return what a module must have beside its record to be made again, as plain data."""
+        """Return what a module must have beside its recipe to be made again, as plain data."""
         anatomy = anatomy_of(self.tricks_subject)
         return {"watched": list(self._watched), "anatomy": anatomy.plain()}
 

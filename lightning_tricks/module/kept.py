@@ -23,11 +23,11 @@ from lightning_tricks.module.hooks import SAVED, TricksHooks
 from lightning_tricks.module.tricks_module import TricksModule
 from lightning_tricks.surgery.anatomy import Anatomy
 from lightning_tricks.surgery.replace import load_state
-from lightning_tricks.tricks.record import ModuleTricks, Tricks
-from lightning_tricks.tricks.record_types import record_of, type_name
+from lightning_tricks.tricks.recipe import ModuleTricks, Tricks
+from lightning_tricks.tricks.recipe_types import recipe_of, type_name
 
-RECORD = "tricks.json"
-"""Name of the file with the record."""
+RECIPE = "tricks.json"
+"""Name of the file with the recipe."""
 MODULE = "module.json"
 """Name of the file with what else is needed to make the module again."""
 PACKAGES = ("lightning_tricks", "torch", "pytorch-lightning")
@@ -38,23 +38,23 @@ def weights_name(member: int) -> str:
     return f"weights-{member}.safetensors" if member else "weights.safetensors"
 
 
-def keep(modules: Sequence[pl.LightningModule], record: Tricks, folder: Path) -> list[Path]:
-    """Write modules of one record into a folder; return the files.
+def keep(modules: Sequence[pl.LightningModule], recipe: Tricks, folder: Path) -> list[Path]:
+    """Write modules of one recipe into a folder; return the files.
 
     Args:
         modules: trained ones, of different seeds.
-        record: of their tricks.
+        recipe: of their tricks.
         folder: that is there.
     """
     first = modules[0]
     data: dict[str, Any] = {
-        "record_type": type_name(record),
+        "recipe_type": type_name(recipe),
         "class": f"{type(first).__module__}.{type(first).__qualname__}",
         "versions": {name: version(name) for name in PACKAGES},
     }
     if isinstance(first, TricksHooks):
         data |= first.what_it_needs()
-    (folder / RECORD).write_text(json.dumps(record.model_dump(), indent=2), encoding="utf-8")
+    (folder / RECIPE).write_text(json.dumps(recipe.model_dump(), indent=2), encoding="utf-8")
     (folder / MODULE).write_text(json.dumps(data, indent=2), encoding="utf-8")
     for member, module in enumerate(modules):
         # Tensors of several names are written once for each: the file knows no ties.
@@ -79,10 +79,10 @@ def bring_back(folder: Path, module: nn.Module, member: int = 0) -> Any:
         InputError: if a file is missing or damaged, or the module is another.
     """
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        recipe = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
         data = json.loads((folder / MODULE).read_text(encoding="utf-8"))
         state = load_file(folder / weights_name(member))
-        tricks = record_of(record, data["record_type"])
+        tricks = recipe_of(recipe, data["recipe_type"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{str(folder)!r} holds no module with tricks: {one_line(error)}") from None
     changed = _made_again(module, tricks, data)
@@ -94,11 +94,11 @@ def bring_back(folder: Path, module: nn.Module, member: int = 0) -> Any:
 
 
 def _made_again(module: nn.Module, tricks: Tricks, needs: Mapping[str, Any]) -> Any:
-    """Return a new module with the layers that a record gives it.
+    """Return a new module with the layers that a recipe gives it.
 
     Args:
         module: made as the one that was trained; or the backbone.
-        tricks: the record.
+        tricks: the recipe.
         needs: what `TricksHooks.what_it_needs` returned.
     """
     if isinstance(tricks, ModuleTricks) and tricks.untouched:
@@ -126,7 +126,7 @@ def _weights_of_this_module() -> Iterator[None]:
 def load_checkpoint(path: str | Path, module: pl.LightningModule, *, trusted: bool = False) -> Any:
     """Load a checkpoint of a module that `with_tricks` returned.
 
-    The layers of the network are changed as the record in the checkpoint says, and take its weights;
+    The layers of the network are changed as the recipe in the checkpoint says, and take its weights;
     `YourModule.load_from_checkpoint` does not know them. `without_tricks` makes one of the user's class
     of what is returned.
 
@@ -142,7 +142,7 @@ def load_checkpoint(path: str | Path, module: pl.LightningModule, *, trusted: bo
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=not trusted)
         saved, state = checkpoint[SAVED], checkpoint["state_dict"]
-        record = record_of(saved["record"], saved["record_type"])
+        recipe = recipe_of(saved["recipe"], saved["recipe_type"])
         needs = {name: saved[name] for name in ("watched", "anatomy")}
     except pickle.UnpicklingError:
         raise InputError(
@@ -151,7 +151,7 @@ def load_checkpoint(path: str | Path, module: pl.LightningModule, *, trusted: bo
         ) from None
     except (OSError, KeyError, TypeError, RuntimeError, EOFError) as error:
         raise InputError(f"{str(path)!r} is no checkpoint of tricks: {one_line(error)}") from None
-    changed = _made_again(module, record, needs)
+    changed = _made_again(module, recipe, needs)
     with _weights_of_this_module():
         changed.load_state_dict(state)
     return changed

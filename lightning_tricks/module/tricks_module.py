@@ -18,8 +18,8 @@ from lightning_tricks.scores import Mode
 from lightning_tricks.surgery.anatomy import Anatomy, describe
 from lightning_tricks.surgery.unfit import check_fit
 from lightning_tricks.surgery.watch import anatomy_of
-from lightning_tricks.tricks.record import Tricks
-from lightning_tricks.tricks.record_types import record_of, type_name
+from lightning_tricks.tricks.recipe import Tricks
+from lightning_tricks.tricks.recipe_types import recipe_of, type_name
 from lightning_tricks.tricks.scaling import Cast, takes_tokens
 from lightning_tricks.tricks.targets import probabilities
 
@@ -30,7 +30,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 class TricksModule(TricksHooks, pl.LightningModule):
-    """Train an unmodified backbone with every trick of a record.
+    """Train an unmodified backbone with every trick of a recipe.
 
     The backbone is copied, and the copy is changed. It takes inputs of shape (N, …) as they are in the
     data, for their scaling is part of this module. Logs `train/loss`, `val/loss`, `val/<metric>`
@@ -38,13 +38,13 @@ class TricksModule(TricksHooks, pl.LightningModule):
 
     Args:
         backbone: any module that maps inputs to outputs of shape (N, classes).
-        tricks: the record, or the plain data of one.
+        tricks: the recipe, or the plain data of one.
         loss: a mean over samples, from outputs and targets.
         metrics: further means over samples, or metrics of torchmetrics, by name.
         monitor: the metric that early stopping looks at.
         mode: whether less or more of it is better.
         validation_loss: the metric that the plateau schedule looks at.
-        record_type: the type of a record that is given as plain data, as checkpoints name it.
+        recipe_type: the type of a recipe that is given as plain data, as checkpoints name it.
         anatomy: of the backbone; by default it is found with inputs that fit its first layer.
         copied: whether the backbone is copied before it is changed.
 
@@ -62,7 +62,7 @@ class TricksModule(TricksHooks, pl.LightningModule):
         monitor: str = "val/accuracy",
         mode: Mode = "max",
         validation_loss: str = "val/loss",
-        record_type: str = "",
+        recipe_type: str = "",
         anatomy: Anatomy | Mapping[str, Any] | None = None,
         copied: bool = True,
     ) -> None:
@@ -70,14 +70,14 @@ class TricksModule(TricksHooks, pl.LightningModule):
         if not isinstance(backbone, nn.Module):
             raise InputError(f"the backbone must be an nn.Module (got {type(backbone).__name__})")
         check_fit(backbone)
-        record = record_of(tricks, record_type)
+        recipe = recipe_of(tricks, recipe_type)
         if anatomy is None:
             anatomy = anatomy_of(backbone)
         anatomy = anatomy if isinstance(anatomy, Anatomy) else Anatomy.read(anatomy)
         self.save_hyperparameters(
             {
-                "tricks": record.model_dump(),
-                "record_type": type_name(record),
+                "tricks": recipe.model_dump(),
+                "recipe_type": type_name(recipe),
                 "anatomy": anatomy.plain(),
             }
         )
@@ -92,10 +92,10 @@ class TricksModule(TricksHooks, pl.LightningModule):
             }
         )
         self.cast = Cast(tokens=takes_tokens(backbone))
-        self.scaling = record.scaling.build(anatomy.axes)
+        self.scaling = recipe.scaling.build(anatomy.axes)
         self.backbone = copy.deepcopy(backbone) if copied else backbone
         describe(self.backbone, anatomy)
-        self.take_tricks(record, monitor, mode, validation_loss)
+        self.take_tricks(recipe, monitor, mode, validation_loss)
         self.classes = anatomy.outputs
         self.train()  # a pretrained network may come in evaluation mode, in which Lightning leaves it
 

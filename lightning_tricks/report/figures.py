@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.scores import Mode, best, without_split
-from lightning_tricks.search.outcomes import DRAW, ENTRY, PHASE, REPORT, ROLE, Outcome
+from lightning_tricks.search.outcomes import ENTRY, PHASE, REPORT, ROLE, SEED_INDEX, Outcome
 from lightning_tricks.selection.ablation import Ablation
 from lightning_tricks.selection.intervals import mean_interval
 from lightning_tricks.selection.result import ENSEMBLE, Verdict
@@ -73,10 +73,10 @@ def history(trials: Iterable[FrozenTrial], monitor: str, mode: Mode) -> Figure:
 
 
 def curves(reports: Iterable[FrozenTrial], verdict: Verdict, monitor: str) -> Figure:
-    """Show the learning curves of the report's records: mean and 95 % interval over seeds."""
+    """Show the learning curves of the report's recipes: mean and 95 % interval over seeds."""
     figure, axes = _axes("epoch", monitor)
     found: dict[str, list[Sequence[float]]] = {}
-    for trial in sorted(reports, key=lambda t: int(t.user_attrs.get(DRAW, 0))):
+    for trial in sorted(reports, key=lambda t: int(t.user_attrs.get(SEED_INDEX, 0))):
         outcome = Outcome.read(trial)
         if outcome is not None and trial.user_attrs.get(PHASE) == REPORT and outcome.epochs:
             found.setdefault(trial.user_attrs[ENTRY], []).append(outcome.curve(monitor))

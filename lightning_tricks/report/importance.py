@@ -9,7 +9,7 @@ import optuna
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_tricks.search.given import given_record
+from lightning_tricks.search.given import given_recipe
 from lightning_tricks.search.studies import unannounced
 
 RESAMPLES = 40
@@ -28,7 +28,7 @@ def importances(study: optuna.Study) -> dict[str, tuple[float, float, float]]:
         study: the search.
     """
     complete = [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
-    trials = [trial for trial in complete if given_record(trial) is None]
+    trials = [trial for trial in complete if given_recipe(trial) is None]
     if len({t.value for t in trials}) < 2:
         return {}
     generator = random.Random(0)

@@ -22,7 +22,7 @@ from lightning_tricks.selection.ablation import Ablation
 from lightning_tricks.selection.result import Verdict
 from lightning_tricks.task.task import Task
 from lightning_tricks.tricks.papers import papers_of
-from lightning_tricks.tricks.record import Tricks, describe
+from lightning_tricks.tricks.recipe import Tricks, describe
 
 MARK = "a report of lightning_tricks"
 """A comment in each report, by which it is known from files that must not be replaced."""
@@ -65,14 +65,14 @@ class Report:
         self.epochs = search.user_attrs.get(IDENTITY, {}).get("epochs", task.epochs)
         """Of the study: a report asked for later need not say them again."""
         self.trials = finished(search)
-        self.record = self._record_of(verdict.trial)
+        self.recipe = self._recipe_of(verdict.trial)
 
-    def _record_of(self, number: int) -> Tricks:
+    def _recipe_of(self, number: int) -> Tricks:
         """Return the recipe of a trial of the search."""
         outcome = Outcome.read(next(t for t in self.trials if t.number == number))
         assert outcome is not None  # it was trained
-        record: Tricks = self.task.tricks.parse(outcome.record)
-        return record
+        recipe: Tricks = self.task.tricks.parse(outcome.recipe)
+        return recipe
 
     @property
     def answer(self) -> str:
@@ -117,9 +117,9 @@ class Report:
         monitor, mode = self.task.monitor, self.task.mode
         yield "How good it is", list(scores(self.verdict, monitor))
         yield "Learning curves", [figures.curves(self.reruns, self.verdict, monitor)]
-        yield "The champion's tricks", [self._tricks(self.record)]
+        yield "The champion's tricks", [self._tricks(self.recipe)]
         if (rival := self.verdict.rival) is not None:
-            yield f"The tricks of {self.verdict.candidate}", [self._tricks(self._record_of(rival))]
+            yield f"The tricks of {self.verdict.candidate}", [self._tricks(self._recipe_of(rival))]
         if self.ablation is not None:
             yield (
                 "What each trick is worth",
@@ -138,11 +138,11 @@ class Report:
             f"{self.epochs} epochs, {len(self.trials)} trials in the search."
         )
 
-    def _tricks(self, record: Tricks) -> Table:
-        changed = record.differences(self.task.reference())
+    def _tricks(self, recipe: Tricks) -> Table:
+        changed = recipe.differences(self.task.reference())
         rows = []
-        for stage in type(record).model_fields:
-            trick = getattr(record, stage)
+        for stage in type(recipe).model_fields:
+            trick = getattr(recipe, stage)
             known = hasattr(type(trick), "neutral") and not trick.neutral
             formula = (type(trick).__doc__ or "").strip().splitlines()[0] if known else ""
             papers = "; ".join(paper.text() for paper in papers_of(type(trick))) if known else ""
@@ -152,7 +152,7 @@ class Report:
 
     def _coordinates(self) -> Iterator[Block]:
         complete = [t for t in self.trials if t.state == TrialState.COMPLETE and not is_repeat(t)]
-        stages = [name for name in type(self.record).model_fields if _varies(name, complete)]
+        stages = [name for name in type(self.recipe).model_fields if _varies(name, complete)]
         if stages:
             yield "A line for each complete trial, the darker the better, and the champion's in red."
             yield figures.coordinates(complete, stages, self.task.mode, self.verdict.trial)
@@ -175,10 +175,10 @@ class Report:
             outcome = Outcome.read(trial)
             if outcome is None or not outcome.epochs:
                 continue
-            record = self.task.tricks.parse(outcome.record)
+            recipe = self.task.tricks.parse(outcome.recipe)
             ratio = outcome.epochs[0]["metrics"].get("gradient/first_to_last")
             if ratio is not None:
-                place = (record.initialization.kind, record.normalization.kind)
+                place = (recipe.initialization.kind, recipe.normalization.kind)
                 ratios.setdefault(place, []).append(ratio)
         rows = [
             (init, norm, str(len(values)), f"{min(values):.3g} to {max(values):.3g}")

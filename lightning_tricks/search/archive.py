@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial
 
 from lightning_tricks.module.ensemble import Answering
 from lightning_tricks.search.observer import Observer
-from lightning_tricks.search.standing import Standing
+from lightning_tricks.search.study_state import StudyState
 from lightning_tricks.task.task import Task
 
 CHAMPION, BEST = "champion", "best"
@@ -46,9 +46,9 @@ class Archive(Observer, ABC):
     def place(self, trials: Iterable[FrozenTrial]) -> None:
         """Show where finished trials stand by now: as what, and with which test scores."""
 
-    def links(self, standing: Standing) -> str:
+    def links(self, study_state: StudyState) -> str:
         """Lead from the study to its report, its model and its parts, in Markdown."""
-        del standing
+        del study_state
         return ""
 
     def flush(self, seconds: float) -> bool:

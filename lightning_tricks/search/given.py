@@ -1,4 +1,4 @@
-"""Trials whose record is given, and not drawn: that of a LightningModule as it is."""
+"""Trials whose recipe is given, and not drawn: that of a LightningModule as it is."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,21 +8,21 @@ from optuna.trial import FrozenTrial
 
 from lightning_tricks.scores import PREFIX
 from lightning_tricks.space.space import Space
-from lightning_tricks.tricks.record import Tricks
+from lightning_tricks.tricks.recipe import Tricks
 
-RECORD = f"{PREFIX}record"
-"""Name under which such a trial holds its record."""
+RECIPE = f"{PREFIX}recipe"
+"""Name under which such a trial holds its recipe."""
 
 
-def given_record(trial: FrozenTrial | optuna.Trial) -> Mapping[str, Any] | None:
-    """Return the record that a trial was given; None if it is to be drawn."""
-    held: Mapping[str, Any] | None = trial.user_attrs.get(RECORD)
+def given_recipe(trial: FrozenTrial | optuna.Trial) -> Mapping[str, Any] | None:
+    """Return the recipe that a trial was given; None if it is to be drawn."""
+    held: Mapping[str, Any] | None = trial.user_attrs.get(RECIPE)
     return held
 
 
-def enqueue(study: optuna.Study, space: Space[Any], record: Tricks, attrs: Mapping[str, Any]) -> None:
-    """Put a trial of a record into the queue of a study, as parameters where the space has it."""
-    if space.nearest(record) == record:
-        study.enqueue_trial(space.params(record), user_attrs=dict(attrs))
+def enqueue(study: optuna.Study, space: Space[Any], recipe: Tricks, attrs: Mapping[str, Any]) -> None:
+    """Put a trial of a recipe into the queue of a study, as parameters where the space has it."""
+    if space.nearest(recipe) == recipe:
+        study.enqueue_trial(space.params(recipe), user_attrs=dict(attrs))
     else:
-        study.enqueue_trial({}, user_attrs={**attrs, RECORD: record.model_dump()})
+        study.enqueue_trial({}, user_attrs={**attrs, RECIPE: recipe.model_dump()})

@@ -84,7 +84,7 @@ def _check_others(study: optuna.Study, space: Space[Any]) -> None:
 
 
 def _fits(trial: FrozenTrial, space: Space[Any]) -> bool:
-    """Tell whether the parameters of a finished trial are those of a record of a space."""
+    """Tell whether the parameters of a finished trial are those of a recipe of a space."""
     if not trial.state.is_finished():
         return False
     drawn: Any = optuna.trial.FixedTrial(trial.params)

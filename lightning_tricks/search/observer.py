@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial
 from lightning_tricks.errors import user_code
 from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.trial.result import Epoch
-from lightning_tricks.tricks.record import Tricks
+from lightning_tricks.tricks.recipe import Tricks
 
 
 class Observer:

@@ -1,7 +1,7 @@
 """What a study remembers in Optuna's storage beside parameters and values: the one truth.
 
 The study holds its *identity*: what must be the same for two trials to be comparable. Each finished
-trial holds its *outcome*: the record, the curves, the reason. MLflow can be written anew from these.
+trial holds its *outcome*: the recipe, the curves, the reason. MLflow can be written anew from these.
 """
 
 import json
@@ -19,7 +19,7 @@ from lightning_tricks.errors import damaged, shown
 from lightning_tricks.scores import PREFIX, Mode
 from lightning_tricks.training.group_size import GroupSize
 from lightning_tricks.trial.result import Epoch, Result
-from lightning_tricks.tricks.record import Tricks
+from lightning_tricks.tricks.recipe import Tricks
 
 
 def kept(name: str) -> str:
@@ -38,8 +38,8 @@ REFERENCES = ("yours", "baseline", "plain")
 CHAMPION, MLFLOW_RUN = kept("champion"), kept("mlflow_run")
 ENSEMBLE = "ensemble"
 """Alias of the champion's models of several seeds, together."""
-SEED, ENTRY, PHASE, DRAW = kept("seed"), kept("entry"), kept("phase"), kept("draw")
-"""What a trial of a part holds: its seed, of which record it is, what for, and the how many-th."""
+SEED, ENTRY, PHASE, SEED_INDEX = kept("seed"), kept("entry"), kept("phase"), kept("seed_index")
+"""What a trial of a part holds: its seed, of which recipe it is, what for, the index of its seed."""
 SELECTION, REPORT = "selection", "report"
 """What a verdict's trials are for: to choose, and to say how good what was chosen is."""
 RATES, COMPARISON = "rates", "comparison"
@@ -66,7 +66,7 @@ class EpochData(TypedDict):
 class Outcome:
     """How a trial ended, as it is kept with the trial."""
 
-    record: Mapping[str, Any]
+    recipe: Mapping[str, Any]
     state: Literal["complete", "pruned", "failed"]
     epochs: list[EpochData]
     reason: str
@@ -80,13 +80,13 @@ class Outcome:
     def of(cls, tricks: Tricks, seed: int, result: Result) -> Self:
         """Take what is to be kept of a result."""
         return cls(
-            record=tricks.model_dump(),
+            recipe=tricks.model_dump(),
             state=result.state,
             epochs=[
                 EpochData(number=epoch.number, score=epoch.score, metrics=dict(epoch.metrics))
                 for epoch in result.epochs
             ],
-            reason=result.reason or result.trouble,
+            reason=result.reason or result.warning,
             traceback=result.traceback,
             parameters=result.parameters,
             seconds=result.seconds,
@@ -116,8 +116,8 @@ class Outcome:
 
     @property
     def key(self) -> str:
-        """Equal for equal records."""
-        return key(self.record)
+        """Equal for equal recipes."""
+        return key(self.recipe)
 
 
 class Champion(TypedDict, total=False):
@@ -181,9 +181,9 @@ def _check_kept(kind: TypeAdapter[Any], value: Any, what: str) -> None:
         raise damaged(what, why) from None
 
 
-def key(record: Mapping[str, Any]) -> str:
-    """Return a string that is equal for equal records."""
-    return json.dumps(record, sort_keys=True)
+def key(recipe: Mapping[str, Any]) -> str:
+    """Return a string that is equal for equal recipes."""
+    return json.dumps(recipe, sort_keys=True)
 
 
 def best_of(trials: Iterable[FrozenTrial], mode: Mode) -> FrozenTrial | None:
@@ -208,7 +208,7 @@ def trial_named(trials: Iterable[FrozenTrial], name: str) -> FrozenTrial | None:
 
 
 def is_repeat(trial: FrozenTrial) -> bool:
-    """Tell whether a trial repeats an earlier one of its record, so that nothing was trained."""
+    """Tell whether a trial repeats an earlier one of its recipe, so that nothing was trained."""
     outcome = trial.user_attrs.get(OUTCOME)
     return outcome is not None and outcome.get("duplicate_of") is not None
 

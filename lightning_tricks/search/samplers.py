@@ -1,4 +1,4 @@
-"""What proposes records: Optuna's samplers, made to suit a study that is killed, resumed or long."""
+"""What proposes recipes: Optuna's samplers, made to suit a study that is killed, resumed or long."""
 
 import copy
 import heapq
@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.scores import Rank, rank_of
 from lightning_tricks.search.effects import SHRINK, Option, draw_effects
-from lightning_tricks.search.given import given_record
+from lightning_tricks.search.given import given_recipe
 from lightning_tricks.search.optuna_internals import contains, trials_of, view
 from lightning_tricks.seeds import derive
 
@@ -152,7 +152,7 @@ class _Proposal:
         Under Hyperband `get_trials` shows those of one bracket, and of which depends on whether the
         pruner has seen a report since the program began.
         """
-        trials = [t for t in trials_of(self._study) if given_record(t) is None]
+        trials = [t for t in trials_of(self._study) if given_recipe(t) is None]
         return _ended(trials, self._study.direction), _running(trials, self._trial.number)
 
     @cached_property
@@ -256,7 +256,7 @@ def _ended(trials: Sequence[FrozenTrial], direction: StudyDirection) -> list[Fro
 def _repeats(ended: Sequence[FrozenTrial]) -> int:
     """Return how many of the latest trials in a row had the parameters of an earlier one.
 
-    In a space of few records the same is proposed again once the effects are known well.
+    In a space of few recipes the same is proposed again once the effects are known well.
     """
     count = 0
     for at in range(len(ended) - 1, 0, -1):

@@ -4,23 +4,25 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.markdown import escaped
 from lightning_tricks.search.outcomes import Outcome
-from lightning_tricks.search.standing import Standing
+from lightning_tricks.search.study_state import StudyState
 from lightning_tricks.task.task import Task
 from lightning_tricks.training.repeats import SPREAD
 
 
-def story(task: Task, trial: FrozenTrial, outcome: Outcome, standing: Standing, links: str = "") -> str:
+def story(
+    task: Task, trial: FrozenTrial, outcome: Outcome, study_state: StudyState, links: str = ""
+) -> str:
     """Tell a trial in a line of Markdown.
 
     Args:
         task: of the study.
         trial: that ended.
         outcome: of the trial.
-        standing: of the study.
+        study_state: of the study.
         links: to what else there is to see of it.
     """
-    role = standing.role(trial)
-    changed = task.tricks.parse(outcome.record).differences(standing.baseline)
+    role = study_state.role(trial)
+    changed = task.tricks.parse(outcome.recipe).differences(study_state.baseline)
     differs = "; ".join(f"{stage} {mine}" for stage, (mine, _) in changed.items())
     parts = [
         f"{role.capitalize()}{': nothing was trained' if outcome.duplicate_of is not None else ''}."
@@ -29,14 +31,14 @@ def story(task: Task, trial: FrozenTrial, outcome: Outcome, standing: Standing, 
         escaped(_ending(task, trial, outcome)),
         links,
         escaped(f"Differs from the baseline in: {differs}.") if differs else "",
-        _over_seeds(trial, standing),
+        _over_seeds(trial, study_state),
     ]
     return " ".join(part for part in parts if part)
 
 
-def _over_seeds(trial: FrozenTrial, standing: Standing) -> str:
+def _over_seeds(trial: FrozenTrial, study_state: StudyState) -> str:
     """Say at a verdict's champion what was found."""
-    verdict = standing.verdict if standing.is_of_verdict(trial) else None
+    verdict = study_state.verdict if study_state.is_of_verdict(trial) else None
     return "" if verdict is None else escaped(verdict.headline())
 
 

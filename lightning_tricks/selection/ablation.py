@@ -8,12 +8,12 @@ from lightning_tricks.selection.intervals import LEVEL, Interval, difference
 from lightning_tricks.selection.kept import Kept
 
 Scores = Mapping[int, float]
-"""Of one record, by the number of the seed."""
+"""Of one recipe, by the number of the seed."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """How soon the trainings of a record reach a score."""
+    """How soon the trainings of a recipe reach a score."""
 
     epochs: float | None
     """The mean number of epochs, of those that reach it; None if none does."""
@@ -42,7 +42,7 @@ class Effect:
     worth: Interval | None
     """In units of the score, more is better; None if it cannot be told."""
     speed: Speed
-    """To the score that the record it is compared with has after half of its epochs."""
+    """To the score that the recipe it is compared with has after half of its epochs."""
 
     @property
     def found(self) -> bool:
@@ -52,7 +52,7 @@ class Effect:
 
 @dataclass(frozen=True)
 class Reference:
-    """A record that arms are compared with."""
+    """A recipe that arms are compared with."""
 
     name: str
     rate: float | None
@@ -104,10 +104,10 @@ def level_for(comparisons: int) -> float:
 
 
 def worth(better: Scores, worse: Scores, level: float, sign: int) -> Interval | None:
-    """Return by how much one record's score is better than another's, seed by seed.
+    """Return by how much one recipe's score is better than another's, seed by seed.
 
     Args:
-        better: the scores of the record with the trick.
+        better: the scores of the recipe with the trick.
         worse: of the one without.
         level: of the interval.
         sign: -1 where a lower score is better.
@@ -124,7 +124,7 @@ def together(
     """Return by how much two tricks are worth more together than each alone beside the rest.
 
     Args:
-        whole: the scores of the record with both tricks.
+        whole: the scores of the recipe with both tricks.
         one: without the one.
         other: without the other.
         neither: without both.

@@ -1,4 +1,4 @@
-"""The arms of an ablation: records that differ by one trick, and the learning rates to try each at."""
+"""The arms of an ablation: recipes that differ by one trick, and the learning rates to try each at."""
 
 import itertools
 import statistics
@@ -10,7 +10,7 @@ import numpy as np
 
 from lightning_tricks.space.domains import Domain, Float
 from lightning_tricks.space.space import Space
-from lightning_tricks.tricks.record import Tricks, describe
+from lightning_tricks.tricks.recipe import Tricks, describe
 
 RATES = 6
 """So many learning rates are tried for every arm, once each."""
@@ -25,14 +25,14 @@ Family = Literal["leave one out", "add one in", "pair"]
 
 @dataclass(frozen=True)
 class Arm:
-    """A record to compare with the one that it differs from."""
+    """A recipe to compare with the one that it differs from."""
 
     family: Family
     stages: tuple[str, ...]
     """In which it differs: one, or two of a pair."""
     trick: str
-    """Which trick is there in one of the two records, and not in the other."""
-    record: Tricks
+    """Which trick is there in one of the two recipes, and not in the other."""
+    recipe: Tricks
 
     @property
     def name(self) -> str:
@@ -45,12 +45,12 @@ class Arm:
 def arms(space: Space[Any], champion: Tricks, plain: Tricks) -> list[Arm]:
     """Return the champion without each of its tricks, and plain with each of them.
 
-    Two records that differ in the learning rate alone are no arms, since each is to have its own.
+    Two recipes that differ in the learning rate alone are no arms, since each is to have its own.
 
     Args:
         space: of the search, which holds both.
-        champion: the record whose tricks are asked about.
-        plain: the record without tricks.
+        champion: the recipe whose tricks are asked about.
+        plain: the recipe without tricks.
     """
     found = []
     for stage in champion.differences(plain):
@@ -58,8 +58,8 @@ def arms(space: Space[Any], champion: Tricks, plain: Tricks) -> list[Arm]:
         without, alone = _with(space, champion, plain, [stage]), _with(space, plain, champion, [stage])
         found.append(Arm("leave one out", (stage,), trick, without))
         found.append(Arm("add one in", (stage,), trick, alone))
-    references = [rates(space, record)[0] for record in (champion, plain)]
-    return [arm for arm in found if rates(space, arm.record)[0] not in references]
+    references = [rates(space, recipe)[0] for recipe in (champion, plain)]
+    return [arm for arm in found if rates(space, arm.recipe)[0] not in references]
 
 
 def pairs(space: Space[Any], champion: Tricks, plain: Tricks, worth: Mapping[str, float]) -> list[Arm]:
@@ -67,8 +67,8 @@ def pairs(space: Space[Any], champion: Tricks, plain: Tricks, worth: Mapping[str
 
     Args:
         space: of the search.
-        champion: the record whose tricks are asked about.
-        plain: the record without tricks.
+        champion: the recipe whose tricks are asked about.
+        plain: the recipe without tricks.
         worth: of each of the champion's tricks, by stage.
     """
     strongest = sorted(worth, key=lambda stage: -abs(worth[stage]))[:STRONGEST]
@@ -78,25 +78,25 @@ def pairs(space: Space[Any], champion: Tricks, plain: Tricks, worth: Mapping[str
     ]
 
 
-def _with(space: Space[Any], record: Tricks, other: Tricks, stages: Sequence[str]) -> Tricks:
-    """Return a record with some stages of another."""
+def _with(space: Space[Any], recipe: Tricks, other: Tricks, stages: Sequence[str]) -> Tricks:
+    """Return a recipe with some stages of another."""
     taken = {stage: other.model_dump()[stage] for stage in stages}
-    changed: Tricks = space.nearest(type(record).parse({**record.model_dump(), **taken}))
+    changed: Tricks = space.nearest(type(recipe).parse({**recipe.model_dump(), **taken}))
     return changed
 
 
-def rates(space: Space[Any], record: Tricks, count: int = RATES) -> list[Tricks]:
-    """Return a record at several learning rates, evenly on a log scale over the range of the search.
+def rates(space: Space[Any], recipe: Tricks, count: int = RATES) -> list[Tricks]:
+    """Return a recipe at several learning rates, evenly on a log scale over the range of the search.
 
     Where the rate is pinned, or is one of a few, these are all.
     """
-    path = f"optimizer.{getattr(record.optimizer, 'kind', '')}.lr"
+    path = f"optimizer.{getattr(recipe.optimizer, 'kind', '')}.lr"
     if path not in space.domains:
-        return [record]
-    optimizer = record.model_dump()["optimizer"]
+        return [recipe]
+    optimizer = recipe.model_dump()["optimizer"]
     values = _values(space.domains[path], count)
     return [
-        type(record).parse({**record.model_dump(), "optimizer": {**optimizer, "lr": value}})
+        type(recipe).parse({**recipe.model_dump(), "optimizer": {**optimizer, "lr": value}})
         for value in values
     ]
 

@@ -11,7 +11,7 @@ from scipy import stats
 from lightning_tricks.scores import Mode
 from lightning_tricks.space.domains import Float, Int, OneMinus
 from lightning_tricks.space.space import Space
-from lightning_tricks.tricks.record import Tricks
+from lightning_tricks.tricks.recipe import Tricks
 
 Matrix = NDArray[np.floating[Any]]
 
@@ -32,7 +32,7 @@ logarithm of the likelihood must rise for a change to stay."""
 
 
 def shrunk(
-    records: Sequence[Tricks], scores: Sequence[float], space: Space[Any], mode: Mode
+    recipes: Sequence[Tricks], scores: Sequence[float], space: Space[Any], mode: Mode
 ) -> list[float]:
     """Return how good each recipe probably is, from its own score and those of similar recipes.
 
@@ -42,7 +42,7 @@ def shrunk(
     quantiles of their ranks (Salinas et al., 2020), so a recipe that diverged does not decide for all.
 
     Args:
-        records: the recipes of the complete trials.
+        recipes: the recipes of the complete trials.
         scores: of these; a mean over repeats where a trial has several.
         space: that they are from.
         mode: whether less or more is better.
@@ -51,9 +51,9 @@ def shrunk(
         A number for each recipe; more is better. Only their order has a meaning.
     """
     better = [float(score if mode == "max" else -score) for score in scores]
-    stages = [_alike_in(stage, records, space) for stage in type(records[0]).model_fields]
+    stages = [_alike_in(stage, recipes, space) for stage in type(recipes[0]).model_fields]
     varied = [stage for stage in stages if stage.min() < 1]
-    if len(records) < 3 or len(set(scores)) < 2 or not varied:
+    if len(recipes) < 3 or len(set(scores)) < 2 or not varied:
         return better
     targets = stats.norm.ppf((stats.rankdata(better) - 0.5) / len(better))
     targets /= targets.std()
@@ -106,15 +106,15 @@ def _fit(alike: Matrix, shares: tuple[float, float, float], targets: Matrix) -> 
     return _Fit(likelihood, shares, mean + kernel @ weights)
 
 
-def _alike_in(stage: str, records: Sequence[Tricks], space: Space[Any]) -> Matrix:
+def _alike_in(stage: str, recipes: Sequence[Tricks], space: Space[Any]) -> Matrix:
     """Return how alike each pair of recipes is in one stage, from 0 to 1."""
     groups: dict[Any, list[int]] = {}
-    for at, record in enumerate(records):
-        trick = getattr(record, stage)
+    for at, recipe in enumerate(recipes):
+        trick = getattr(recipe, stage)
         groups.setdefault(getattr(trick, "kind", trick), []).append(at)
-    found = np.zeros((len(records), len(records)))
+    found = np.zeros((len(recipes), len(recipes)))
     for members in groups.values():
-        places = np.array([_place(getattr(records[at], stage), stage, space) for at in members])
+        places = np.array([_place(getattr(recipes[at], stage), stage, space) for at in members])
         gaps = ((places[:, None] - places[None]) ** 2).sum(-1)
         found[np.ix_(members, members)] = np.exp(-4 * gaps)
     return found

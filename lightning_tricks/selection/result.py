@@ -7,7 +7,7 @@ from typing import Literal
 from lightning_tricks.selection.intervals import Interval
 from lightning_tricks.selection.kept import Kept
 from lightning_tricks.selection.terms import Terms
-from lightning_tricks.tricks.record import Tricks
+from lightning_tricks.tricks.recipe import Tricks
 
 BASELINE, YOURS = "baseline", "yours"
 """Names of what the user has: a LightningModule as it is, or else the recipe to begin with."""
@@ -75,9 +75,9 @@ def incumbent_of(names: Collection[str]) -> str:
     return YOURS if YOURS in names else BASELINE
 
 
-def simplicity(record: Tricks) -> int:
+def simplicity(recipe: Tricks) -> int:
     """Return the number of stages that are on: fewer is simpler."""
-    return len(record.differences(type(record).plain()))
+    return len(recipe.differences(type(recipe).plain()))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Walk the fields of a record type, or of a record, by their paths."""
+"""Walk the fields of a recipe type, or of a recipe, by their paths."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,7 +12,7 @@ from lightning_tricks.space.trick import (
 
 
 def domains_of(model: type[Trick], prefix: str) -> Iterator[tuple[str, Domain]]:
-    """Walk every field of a record type, those of all variants included."""
+    """Walk every field of a recipe type, those of all variants included."""
     for name, field in model.model_fields.items():
         path = prefix + name
         if options := variants(field):
@@ -34,7 +34,7 @@ def one_of(kinds: list[str]) -> Domain:
 
 
 def draw(model: type[Trick], prefix: str, choose: Callable[[str], Any]) -> dict[str, Any]:
-    """Build a record's data, asking `choose` for each active path in the order of the fields."""
+    """Build a recipe's data, asking `choose` for each active path in the order of the fields."""
     data: dict[str, Any] = {}
     for name, field in model.model_fields.items():
         path = prefix + name
@@ -48,10 +48,10 @@ def draw(model: type[Trick], prefix: str, choose: Callable[[str], Any]) -> dict[
     return data
 
 
-def paths_of(record: Trick, prefix: str) -> Iterator[tuple[str, Any]]:
-    """Walk the active paths of a record with their values; a stage's value is its kind."""
-    for name, field in type(record).model_fields.items():
-        value, path = getattr(record, name), prefix + name
+def paths_of(recipe: Trick, prefix: str) -> Iterator[tuple[str, Any]]:
+    """Walk the active paths of a recipe with their values; a stage's value is its kind."""
+    for name, field in type(recipe).model_fields.items():
+        value, path = getattr(recipe, name), prefix + name
         if not isinstance(value, Trick):
             if name != "kind":
                 yield path, value

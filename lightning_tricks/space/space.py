@@ -1,4 +1,4 @@
-"""The type is the search space: draw a frozen record of tricks from an Optuna trial.
+"""The type is the search space: draw a frozen recipe of tricks from an Optuna trial.
 
 Each field of a trick has a default, a validity (pydantic's) and, where it is to be searched, a *domain*
 (`Float`, `Int`, `Choice` or `OneMinus`, as `Annotated` metadata). Everything else is read off the types.
@@ -33,7 +33,7 @@ T = TypeVar("T", bound=Trick)
 
 
 def suggest(trial: optuna.Trial, model: "type[T] | Space[T]") -> T:
-    """Draw a record from an Optuna trial, for anyone's own objective.
+    """Draw a recipe from an Optuna trial, for anyone's own objective.
 
     Optuna's parameter names are paths, `optimizer` and `optimizer.adam.lr`; a parameter is drawn
     exactly when its variant was.
@@ -44,7 +44,7 @@ def suggest(trial: optuna.Trial, model: "type[T] | Space[T]") -> T:
 
 @dataclass(frozen=True)
 class Space(Generic[T]):
-    """The search space of a record type, pinned and narrowed as the user likes.
+    """The search space of a recipe type, pinned and narrowed as the user likes.
 
     Example:
         space = Space(Tricks).pin({"normalization": "batch"}).narrow({"optimizer": ["adam", "sgd"]})
@@ -56,7 +56,7 @@ class Space(Generic[T]):
 
     def __post_init__(self) -> None:
         if not (isinstance(self.model, type) and issubclass(self.model, Trick)):
-            raise InputError(f"a space is of a record's type, such as Tricks (got {shown(self.model)})")
+            raise InputError(f"a space is of a recipe's type, such as Tricks (got {shown(self.model)})")
 
     @cached_property
     def domains(self) -> Mapping[str, Domain]:
@@ -102,14 +102,14 @@ class Space(Generic[T]):
         left = [kind for kind in self.domains[stage].extremes() if kind not in kinds]
         return replace(self, changed={**self.changed, stage: one_of(left)})
 
-    def around(self, record: Trick) -> "Space[T]":
-        """Keep a record's kinds in all stages where no search would propose them unasked."""
+    def around(self, recipe: Trick) -> "Space[T]":
+        """Keep a recipe's kinds in all stages where no search would propose them unasked."""
         domains = self.domains
         kept = {
-            stage: Fixed(kind_of(type(getattr(record, stage))))
+            stage: Fixed(kind_of(type(getattr(recipe, stage))))
             for stage in stages(self.model)
             if stage not in self.changed
-            and kind_of(type(getattr(record, stage))) not in domains[stage].extremes()
+            and kind_of(type(getattr(recipe, stage))) not in domains[stage].extremes()
         }
         return replace(self, changed={**self.changed, **kept})
 
@@ -138,17 +138,17 @@ class Space(Generic[T]):
             raise InputError(f"{path}: {error}") from None
 
     def suggest(self, trial: optuna.Trial) -> T:
-        """Draw a record from an Optuna trial."""
+        """Draw a recipe from an Optuna trial."""
         domains = self.domains
         return self.model.parse(draw(self.model, "", lambda path: domains[path].draw(trial, path)))
 
-    def nearest(self, record: Trick) -> T:
-        """Return the record of this space that is closest to a given one, stage by stage.
+    def nearest(self, recipe: Trick) -> T:
+        """Return the recipe of this space that is closest to a given one, stage by stage.
 
         A pinned field has its pinned value; a number outside of its domain is moved to the bound;
         a kind that the space does not hold becomes the first that it does, with its defaults.
         """
-        wanted = dict(paths_of(record, ""))
+        wanted = dict(paths_of(recipe, ""))
         domains = self.domains
         return self.model.parse(
             draw(
@@ -156,9 +156,9 @@ class Space(Generic[T]):
             )
         )
 
-    def params(self, record: T) -> dict[str, Any]:
-        """Return the Optuna parameters that draw a record of this space."""
-        encoded = (self.domains[path].encode(path, value) for path, value in paths_of(record, ""))
+    def params(self, recipe: T) -> dict[str, Any]:
+        """Return the Optuna parameters that draw a recipe of this space."""
+        encoded = (self.domains[path].encode(path, value) for path, value in paths_of(recipe, ""))
         return {name: value for pairs in encoded for name, value in pairs.items()}
 
     def searched(self) -> list[str]:
@@ -167,7 +167,7 @@ class Space(Generic[T]):
         return [path for path in several if not self._never(path)]
 
     def check(self) -> None:
-        """Check what the record type itself says, which nobody did when the class was made.
+        """Check what the recipe type itself says, which nobody did when the class was made.
 
         Raises:
             InputError: if a field has no default, or a default or a domain is not valid.
@@ -200,10 +200,10 @@ class Space(Generic[T]):
         """Split a pinned trick into its kind and its fields."""
         fields = value.model_dump() if isinstance(value, Trick) else value
         inside = [known for known in self.domains if known.startswith(f"{path}.")]
-        if inside and path not in self.domains:  # one record, not a choice among several
+        if inside and path not in self.domains:  # one recipe, not a choice among several
             if not isinstance(fields, Mapping):
                 raise InputError(
-                    f"{path}: is a record, so pin its fields: {inside} (got {shown(value)})"
+                    f"{path}: is a recipe, so pin its fields: {inside} (got {shown(value)})"
                 )
             for name in fields:
                 if name != "kind":

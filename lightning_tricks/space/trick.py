@@ -1,4 +1,4 @@
-"""`Trick`: a frozen record of hyperparameters, and what is read off its type.
+"""`Trick`: a frozen recipe of hyperparameters, and what is read off its type.
 
 A *trick* is a frozen pydantic model. A *stage* is a field whose type is a union of tricks told apart
 by a literal `kind`; the kind's name alone stands for the trick with its defaults.
@@ -19,7 +19,7 @@ from lightning_tricks.errors import InputError, shown
 
 
 class Trick(BaseModel):
-    """A frozen record of hyperparameters: one training trick, or a record of several stages.
+    """A frozen recipe of hyperparameters: one training trick, or a recipe of several stages.
 
     Unknown fields, NaN and infinite numbers are refused. Every field needs a default.
 
@@ -40,7 +40,7 @@ class Trick(BaseModel):
         with _in_a_line(type(self)):
             super().__init__(**fields)
 
-    # Only the outermost record complains, with the whole path: pydantic makes the inner ones itself.
+    # Only the outermost recipe complains, with the whole path: pydantic makes the inner ones itself.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # as its own RootModel does
 
     @classmethod
@@ -55,7 +55,7 @@ class Trick(BaseModel):
 
     @classmethod
     def parse(cls, data: Any) -> Self:
-        """Build the record from plain data, as read from JSON or YAML.
+        """Build the recipe from plain data, as read from JSON or YAML.
 
         Raises:
             InputError: if a field is unknown or invalid; names its path and the value.
@@ -75,7 +75,7 @@ class Trick(BaseModel):
         }
 
     def flatten(self) -> dict[str, Any]:
-        """Return the record as one flat mapping: `optimizer: adam`, `optimizer.lr: 0.002`."""
+        """Return the recipe as one flat mapping: `optimizer: adam`, `optimizer.lr: 0.002`."""
         return dict(_flatten(self, ""))
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
@@ -130,7 +130,7 @@ def kind_of(trick: type[Trick]) -> str:
 
 
 def stages(model: type[Trick]) -> dict[str, dict[str, type[Trick]]]:
-    """Return the variants by kind of every stage of a record type, by field name."""
+    """Return the variants by kind of every stage of a recipe type, by field name."""
     found = {name: variants(field) for name, field in model.model_fields.items()}
     return {name: options for name, options in found.items() if options}
 
@@ -150,7 +150,7 @@ def owner_of(model: type[Trick], path: Sequence[Any]) -> type[Trick]:
 
 
 def no_such_field(path: str, model: type[Trick], name: str, known: Iterable[str]) -> str:
-    """Say that a record has no field of a name."""
+    """Say that a recipe has no field of a name."""
     return f"{path}: no such field in {model.__name__}{_meant(name, known)}"
 
 
@@ -197,9 +197,9 @@ _NO_KIND = ("union_tag_invalid", "union_tag_not_found", "model_attributes_type",
 """Pydantic's names of what is wrong where a stage is given none of its variants."""
 
 
-def _flatten(record: Trick, prefix: str) -> Iterator[tuple[str, Any]]:
-    for name in type(record).model_fields:
-        value = getattr(record, name)
+def _flatten(recipe: Trick, prefix: str) -> Iterator[tuple[str, Any]]:
+    for name in type(recipe).model_fields:
+        value = getattr(recipe, name)
         if isinstance(value, Trick):
             yield from _flatten(value, f"{prefix}{name}.")
         elif name == "kind":

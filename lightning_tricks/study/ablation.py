@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.scores import rank_of
 from lightning_tricks.search.outcomes import ABLATION, COMPARISON, ENTRY, RATES, Outcome, kept
-from lightning_tricks.search.standing import ablation_of
+from lightning_tricks.search.study_state import ablation_of
 from lightning_tricks.selection.ablation import (
     Ablation,
     Effect,
@@ -26,9 +26,9 @@ from lightning_tricks.selection.ablation import (
 from lightning_tricks.selection.arms import AGAIN, STRONGEST, Arm, arms, pairs, rates, steadiest
 from lightning_tricks.selection.arms import RATES as COUNT
 from lightning_tricks.selection.intervals import Interval, mean_interval
-from lightning_tricks.study.reruns import Reruns, record_of
+from lightning_tricks.study.reruns import Reruns, recipe_of
 from lightning_tricks.study.session import Session, beside
-from lightning_tricks.tricks.record import Tricks
+from lightning_tricks.tricks.recipe import Tricks
 
 
 def ablate(search: Session, trial: int, seeds: int) -> Ablation:
@@ -58,7 +58,7 @@ class _Comparison:
     def __init__(self, search: Session, reruns: Reruns, trial: int, seeds: int) -> None:
         self.reruns, self.own, self.trial, self.seeds = reruns, reruns.session, trial, seeds
         self.space, self.task = search.space, search.task
-        self.champion = record_of(search, search.history[trial])
+        self.champion = recipe_of(search, search.history[trial])
         self.plain: Tricks = self.space.nearest(self.task.tricks.plain())
         self.sign = 1 if self.task.mode == "max" else -1
         self.tuned: dict[str, FrozenTrial] = {}
@@ -73,9 +73,9 @@ class _Comparison:
             return Ablation(self.trial, self.seeds, COUNT, level_for(1), (), ())
         references = {"champion": self.champion, "plain": self.plain}
         self._announce(len(references) + len(singles) + math.comb(STRONGEST, 2))
-        self._tune(references | {arm.name: arm.record for arm in singles})
+        self._tune(references | {arm.name: arm.recipe for arm in singles})
         doubles = pairs(self.space, self.champion, self.plain, self._first_worth(singles))
-        self._tune({arm.name: arm.record for arm in doubles})
+        self._tune({arm.name: arm.recipe for arm in doubles})
         self._compare()
         compared = [*singles, *doubles]
         level = level_for(len(compared))
@@ -90,24 +90,24 @@ class _Comparison:
     def _entry(self, name: str) -> str:
         return name if name == "plain" else f"{name} (trial {self.trial})"
 
-    def _tune(self, records: Mapping[str, Tricks]) -> None:
-        """Train records at several learning rates, once each, the best few once more; note the best."""
+    def _tune(self, recipes: Mapping[str, Tricks]) -> None:
+        """Train recipes at several learning rates, once each, the best few once more; note the best."""
         tried = {
             f"{self._entry(name)} · lr {_rate(at):g}": (name, at)
-            for name, record in records.items()
-            for at in rates(self.space, record)
+            for name, recipe in recipes.items()
+            for at in rates(self.space, recipe)
         }
         once = self._trained({entry: at for entry, (_, at) in tried.items()}, 0)
-        short = {name: self._best(t for e, t in once.items() if tried[e][0] == name) for name in records}
+        short = {name: self._best(t for e, t in once.items() if tried[e][0] == name) for name in recipes}
         contested = [entry for own in short.values() if len(own) > 1 for entry in own]
         twice = self._trained({entry: tried[entry][1] for entry in contested}, 1)
         for name, own in short.items():
             if own:
                 self.tuned[name] = once[steadiest(own, self._signed(once), self._signed(twice))]
 
-    def _trained(self, entries: Mapping[str, Tricks], draw: int) -> dict[str, FrozenTrial]:
-        """Train records with one of the seeds that find rates; return who came to the end."""
-        (found,) = self.reruns.run(RATES, entries, [draw])
+    def _trained(self, entries: Mapping[str, Tricks], seed_index: int) -> dict[str, FrozenTrial]:
+        """Train recipes with one of the seeds that find rates; return who came to the end."""
+        (found,) = self.reruns.run(RATES, entries, [seed_index])
         return {entry: t for entry, t in found.items() if t.state == TrialState.COMPLETE}
 
     def _best(self, trials: Iterable[FrozenTrial]) -> list[str]:
@@ -128,13 +128,13 @@ class _Comparison:
 
     def _compare(self) -> None:
         """Train all at their best learning rates, with the same seeds."""
-        records = {name: record_of(self.own, trial) for name, trial in self.tuned.items()}
-        entries = {self._entry(name): record for name, record in records.items()}
+        recipes = {name: recipe_of(self.own, trial) for name, trial in self.tuned.items()}
+        entries = {self._entry(name): recipe for name, recipe in recipes.items()}
         seeds = range(self.seeds)
-        for draw, found in zip(seeds, self.reruns.run(COMPARISON, entries, seeds), strict=True):
-            for name in records:
+        for seed_index, found in zip(seeds, self.reruns.run(COMPARISON, entries, seeds), strict=True):
+            for name in recipes:
                 if (trial := found[self._entry(name)]).state == TrialState.COMPLETE:
-                    self.trials.setdefault(name, {})[draw] = trial
+                    self.trials.setdefault(name, {})[seed_index] = trial
 
     def _effect(self, arm: Arm, level: float) -> Effect:
         of = "plain" if arm.family == "add one in" else "champion"
@@ -162,14 +162,14 @@ class _Comparison:
         return Reference(name, self._rate_of(name), self._score(name), self._speed(name, name))
 
     def _scores(self, name: str) -> dict[int, float]:
-        return {draw: float(t.value or 0.0) for draw, t in self.trials.get(name, {}).items()}
+        return {seed_index: float(t.value or 0.0) for seed_index, t in self.trials.get(name, {}).items()}
 
     def _score(self, name: str) -> Interval | None:
         scores = list(self._scores(name).values())
         return mean_interval(scores) if scores else None
 
     def _rate_of(self, name: str) -> float | None:
-        return _rate(record_of(self.own, self.tuned[name])) if name in self.tuned else None
+        return _rate(recipe_of(self.own, self.tuned[name])) if name in self.tuned else None
 
     def _speed(self, name: str, reference: str) -> Speed:
         return speed(self._curves(name), target(self._curves(reference)), self.sign)
@@ -179,5 +179,5 @@ class _Comparison:
         return [outcome.curve(self.task.monitor) for outcome in found if outcome is not None]
 
 
-def _rate(record: Tricks) -> float:
-    return float(getattr(record.optimizer, "lr", 0.0))
+def _rate(recipe: Tricks) -> float:
+    return float(getattr(recipe.optimizer, "lr", 0.0))

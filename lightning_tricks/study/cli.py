@@ -111,7 +111,7 @@ def main(
             values of its own flags, by name, None for those that are not given.
         arguments: instead of those of the command line.
         n_trials: the default number of trials.
-        finalists: the default number of the best records that are run again over fresh seeds.
+        finalists: the default number of the best recipes that are run again over fresh seeds.
         repeats: the default number of trainings of a trial; None is `auto`.
         flags: of this script alone, such as `--data-dir`, with what they mean.
     """
@@ -158,7 +158,7 @@ def _parser(n_trials: int, finalists: int, repeats: int | None = None) -> _Parse
     add("--study-name", type=_name, help="of the study (default: the task's name)")
     add("--storage", default="optuna.journal", help="path of a journal file, or an Optuna URL")
     add("--tracking-uri", default="sqlite:///mlflow.db", help="anything MLflow takes, or none")
-    add("--sampler", choices=SAMPLERS, default="tricks", help="what proposes records")
+    add("--sampler", choices=SAMPLERS, default="tricks", help="what proposes recipes")
     add("--pruner", choices=PRUNERS, default="median", help="what stops hopeless trials")
     add("--repeats", type=_repeats, default=repeats or "auto", help="trainings of a trial, or auto")
     add("--seed", type=_seed, default=0, help="same seed, same trials")

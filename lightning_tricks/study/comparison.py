@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_tricks.search.outcomes import DRAW, REPORT, SELECTION
+from lightning_tricks.search.outcomes import REPORT, SEED_INDEX, SELECTION
 from lightning_tricks.selection.crossed import crossed_interval, seeds_to_tell
 from lightning_tricks.selection.halving import Halving
 from lightning_tricks.selection.intervals import Interval
@@ -13,7 +13,7 @@ from lightning_tricks.selection.result import BASELINE, ENSEMBLE, Gain, Row, inc
 from lightning_tricks.selection.terms import FEWEST, Terms
 from lightning_tricks.study.reruns import Reruns
 from lightning_tricks.study.rows import Rows, Values
-from lightning_tricks.tricks.record import Tricks
+from lightning_tricks.tricks.recipe import Tricks
 
 ONE_SIDED = 0.90
 """Level of an interval whose lower bound alone holds in 95 of 100 cases."""
@@ -24,7 +24,7 @@ class Comparison:
 
     Args:
         reruns: in the study of the verdict.
-        records: the recipes by name; those that may become the candidate first.
+        recipes: the recipes by name; those that may become the candidate first.
         terms: what the user asks for.
         budgets: number of trainings to choose the candidate with, and in all.
         tried: number of recipes that the search trained to their end.
@@ -34,31 +34,31 @@ class Comparison:
     def __init__(
         self,
         reruns: Reruns,
-        records: Mapping[str, Tricks],
+        recipes: Mapping[str, Tricks],
         terms: Terms,
         budgets: tuple[int, int],
         tried: int,
         before: int,
     ) -> None:
-        self.reruns, self.own, self.records, self.terms = reruns, reruns.session, records, terms
+        self.reruns, self.own, self.recipes, self.terms = reruns, reruns.session, recipes, terms
         self.tried, self.before = tried, before
         self.rows = Rows(self.own)
         self.sign = 1 if self.own.task.mode == "max" else -1
         choosing, self.left = budgets
-        self.incumbent = incumbent_of(records)
+        self.incumbent = incumbent_of(recipes)
         """Name of what the user has."""
-        rivals = [name for name in list(records)[: terms.finalists] if name != self.incumbent]
+        rivals = [name for name in list(recipes)[: terms.finalists] if name != self.incumbent]
         self.halving = Halving(rivals, choosing, self.own.task.mode == "max")
         self.reports: dict[str, dict[int, FrozenTrial]] = {}
         """Complete trials of the comparison, by the name of their recipe and the number of the seed."""
-        self.draws = 0
+        self.compared_seeds = 0
         """Number of seeds that were compared."""
 
     def choose(self) -> str | None:
         """Train the finalists until one is left; return it, or None if none was trained to its end."""
         done = 0
         while seeds := self.halving.seeds():
-            running = {name: self.records[name] for name in self.halving.running}
+            running = {name: self.recipes[name] for name in self.halving.running}
             for found in self.reruns.run(SELECTION, running, range(done, done + seeds)):
                 complete = {n: t for n, t in found.items() if t.state == TrialState.COMPLETE}
                 gone = self.halving.add({n: float(t.value or 0.0) for n, t in complete.items()})
@@ -74,11 +74,11 @@ class Comparison:
 
     def train(self, names: Sequence[str], seeds: int) -> None:
         """Train recipes over the first seeds of the comparison, except what was trained before."""
-        wanted = {name: self.records[name] for name in names if name in self.records}
-        for draw, found in enumerate(self.reruns.run(REPORT, wanted, range(seeds))):
+        wanted = {name: self.recipes[name] for name in names if name in self.recipes}
+        for seed_index, found in enumerate(self.reruns.run(REPORT, wanted, range(seeds))):
             for name, trial in found.items():
                 if trial.state == TrialState.COMPLETE:
-                    self.reports.setdefault(name, {})[draw] = trial
+                    self.reports.setdefault(name, {})[seed_index] = trial
 
     def trials(self, name: str, seeds: int | None = None) -> list[FrozenTrial]:
         """Return the complete trials of a recipe, seed by seed.
@@ -87,8 +87,8 @@ class Comparison:
             name: of the recipe.
             seeds: only those of the first seeds; None for all.
         """
-        found = sorted(self.reports.get(name, {}).values(), key=lambda t: int(t.user_attrs[DRAW]))
-        return [t for t in found if seeds is None or t.user_attrs[DRAW] < seeds]
+        found = sorted(self.reports.get(name, {}).values(), key=lambda t: int(t.user_attrs[SEED_INDEX]))
+        return [t for t in found if seeds is None or t.user_attrs[SEED_INDEX] < seeds]
 
     def compare(self, candidate: str) -> tuple[Gain | None, float]:
         """Add seeds until the interval is narrower than the margin, or the budget is spent.
@@ -115,15 +115,15 @@ class Comparison:
 
     def _look(self, candidate: str, seeds: int) -> None:
         """Train both recipes over the first seeds."""
-        if seeds > self.draws:
+        if seeds > self.compared_seeds:
             self.train([self.incumbent, candidate], seeds)
-            self.draws = seeds
+            self.compared_seeds = seeds
 
     def _settle_samples(self, candidate: str) -> None:
         """Find out which samples can compare the two recipes, by their first models."""
         # What restores the best epoch has seen its validation samples.
         ends = (
-            self.records[name].stopping for name in (self.incumbent, candidate) if name in self.records
+            self.recipes[name].stopping for name in (self.incumbent, candidate) if name in self.recipes
         )
         self.rows.validates &= all(stopping.neutral for stopping in ends)
         self.rows.check_test_split([*self.trials(self.incumbent), *self.trials(candidate)])
@@ -132,7 +132,7 @@ class Comparison:
         """Return over how many seeds the comparison may go."""
         recipes = 3 if self.terms.prefer_simple else 2
         shown = {"plain", BASELINE} - {self.incumbent}
-        left = self.left - FEWEST * len(shown & set(self.records))
+        left = self.left - FEWEST * len(shown & set(self.recipes))
         return max(left // recipes, self.terms.seeds)
 
     def _default_margin(self) -> float:
@@ -151,7 +151,7 @@ class Comparison:
         """
         mine, theirs = self.reports.get(name, {}), self.reports.get(other, {})
         both = sorted(mine.keys() & theirs.keys())
-        if len(mine) < self.draws or len(both) < FEWEST:
+        if len(mine) < self.compared_seeds or len(both) < FEWEST:
             return None
         values = self.rows.compared([*(mine[d] for d in both), *(theirs[d] for d in both)])
         found: Values = self.sign * (values[: len(both)] - values[len(both) :])
@@ -170,12 +170,12 @@ class Comparison:
         The best of the finalists that have fewer tricks on is tried: over the same seeds, by the lower
         bound of a one-sided interval of 95%.
         """
-        least = simplicity(self.records[name])
-        rivals = [n for n in self.halving.names if n != name and simplicity(self.records[n]) < least]
-        if not rivals or not self.draws:
+        least = simplicity(self.recipes[name])
+        rivals = [n for n in self.halving.names if n != name and simplicity(self.recipes[n]) < least]
+        if not rivals or not self.compared_seeds:
             return None
         best = min(rivals, key=self.halving.rank)
-        self.train([best], self.draws)
+        self.train([best], self.compared_seeds)
         if (values := self.differences(best, name)) is None:
             return None
         low = crossed_interval(values, ONE_SIDED).low

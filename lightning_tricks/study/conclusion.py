@@ -14,7 +14,7 @@ from lightning_tricks.search import outcomes
 from lightning_tricks.search.archive import BEST, REPORT
 from lightning_tricks.search.dashboard import keep_report, note
 from lightning_tricks.search.optuna_internals import storage_of
-from lightning_tricks.search.standing import ablation_of, remember_champion
+from lightning_tricks.search.study_state import ablation_of, remember_champion
 from lightning_tricks.selection.result import Verdict
 from lightning_tricks.study import models
 from lightning_tricks.study.session import Session
@@ -85,7 +85,7 @@ class _Conclusion:
             means = {} if row is None else {"champion": row.validation, "champion_test": row.test}
             means |= {} if verdict.gain is None else {"gain": verdict.gain.interval}
             values = {name: found.mean for name, found in means.items() if found is not None}
-            links = self.archive.links(self.trained.standing)
+            links = self.archive.links(self.trained.study_state)
             self._describe(summary, values, {}, f"{escaped(verdict.headline())} {links}", verdict.label)
             self._keep_report(verdict)
         return replace(summary, look=self.archive.look)
@@ -114,7 +114,7 @@ class _Conclusion:
         summary = summarize(self.study, self.task)
         if self.archive.flush(5):
             values = {} if best is None else {"best": best.value or 0.0}
-            scores = {} if best is None else self.trained.standing.tests.get(best.number, {})
+            scores = {} if best is None else self.trained.study_state.tests.get(best.number, {})
             self._describe(summary, values, scores)
         return replace(summary, look=self.archive.look)
 
@@ -135,11 +135,11 @@ class _Conclusion:
         try:
             if held and registered and self.archive.holds({held["alias"]: held["version"]}):
                 return
-            module, standing = self.trained.restore(best), self.trained.standing
-            record = self.task.tricks.parse(self.history.record_of(best))
-            found = models.register(self.task, {number: module}, record, self.archive, number, BEST)
-            what = models.of_trial(self.study.study_name, number, standing)
-            models.describe(found, self.study.study_name, record, standing, what)
+            module, study_state = self.trained.restore(best), self.trained.study_state
+            recipe = self.task.tricks.parse(self.history.recipe_of(best))
+            found = models.register(self.task, {number: module}, recipe, self.archive, number, BEST)
+            what = models.of_trial(self.study.study_name, number, study_state)
+            models.describe(found, self.study.study_name, recipe, study_state, what)
         except Exception as error:  # of the export or MLflow: the study stands
             self.progress.warn(
                 f"the best model was not registered: {type(error).__name__}: {one_line(error)}"

@@ -24,7 +24,7 @@ from lightning_tricks.workers.base import Ended, Event, Lost, Measured, Reported
 FIRST_FAILURES = 5
 """When the first trials all failed, and they are so many, the mistake is not in the tricks."""
 MOST_REPEATS = 20
-"""A search ends when the sampler proposed so many tried records in a row: little else is left to try."""
+"""A search ends when the sampler proposed so many tried recipes in a row: little else is left to try."""
 WAIT_SECONDS = 0.5
 """How often it is looked whether the user wants to leave or time is up."""
 
@@ -72,7 +72,7 @@ class Coordinator:
         """Finish trials until there are enough, time is up or the user wants to leave.
 
         Args:
-            n_trials: finished trials in the study at the end; those that repeat an earlier record do
+            n_trials: finished trials in the study at the end; those that repeat an earlier recipe do
                 not count, for the sampler is asked again.
             keep_workers: whether the workers stay, for a further call.
 
@@ -143,7 +143,7 @@ class Coordinator:
         return True
 
     def _repeat(self, running: OpenTrial, number: int, earlier: Outcome) -> None:
-        """Let a trial end as an earlier one of its record did."""
+        """Let a trial end as an earlier one of its recipe did."""
         outcome = replace(earlier, duplicate_of=number)
         running.job = replace(running.job, seed=outcome.seed)  # the one that the scores are of
         self._began(running)
@@ -188,8 +188,8 @@ class Coordinator:
     def _on_ended(self, running: OpenTrial, event: Ended) -> None:
         job, result = running.job, event.result
         self.trained.append(result.seconds)
-        if result.trouble:
-            self.progress.warn(f"trial {job.number}: {result.trouble}")
+        if result.warning:
+            self.progress.warn(f"trial {job.number}: {result.warning}")
         if running.stopped:
             result = running.pruned(result)
         outcome = Outcome.of(job.tricks, job.seed, result)

@@ -8,7 +8,7 @@ from lightning_tricks.scores import rank_of
 from lightning_tricks.search.outcomes import Outcome, name_of
 from lightning_tricks.selection.evidence import shrunk
 from lightning_tricks.selection.result import BASELINE, YOURS, incumbent_of
-from lightning_tricks.study.reruns import record_of
+from lightning_tricks.study.reruns import recipe_of
 from lightning_tricks.study.session import Session
 
 
@@ -33,9 +33,9 @@ def finalists(search: Session, count: int) -> dict[str, FrozenTrial]:
     complete = {name: t for name, t in known.items() if t.state == TrialState.COMPLETE}
     incumbent = incumbent_of(complete)
     complete.pop(YOURS, None)  # no recipe of the space is like it
-    records = [record_of(search, trial) for trial in complete.values()]
+    recipes = [recipe_of(search, trial) for trial in complete.values()]
     scores = [float(trial.value or 0.0) for trial in complete.values()]
-    evidence = shrunk(records, scores, search.space, search.task.mode) if complete else []
+    evidence = shrunk(recipes, scores, search.space, search.task.mode) if complete else []
     worth = dict(zip(complete, evidence, strict=True))
     rivals = [name for name in complete if name != incumbent]
     rivals.sort(key=lambda name: (-worth[name], rank_of(complete[name], search.task.mode)))

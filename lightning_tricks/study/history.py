@@ -9,7 +9,7 @@ from lightning_tricks.errors import InputError
 from lightning_tricks.scores import Mode
 from lightning_tricks.search.observer import Observer
 from lightning_tricks.search.outcomes import Outcome, best_of, is_repeat, key
-from lightning_tricks.tricks.record import Tricks
+from lightning_tricks.tricks.recipe import Tricks
 
 
 class History(Observer):
@@ -22,7 +22,7 @@ class History(Observer):
     def __init__(self, mode: Mode) -> None:
         self.best: FrozenTrial | None = None
         self.counted = 0
-        """How many of them count: those that do not repeat an earlier record."""
+        """How many of them count: those that do not repeat an earlier recipe."""
         self.repeats_in_a_row = 0
         """How many of the last ones did nothing but that."""
         self._mode = mode
@@ -30,7 +30,7 @@ class History(Observer):
         self._scored = False
         """Whether any trial has a score."""
         self._first: dict[str, int] = {}
-        """The number of the first trial that did not fail, by the key of its record."""
+        """The number of the first trial that did not fail, by the key of its recipe."""
 
     def __len__(self) -> int:
         return len(self._trials)
@@ -59,20 +59,20 @@ class History(Observer):
         self.best = best_of(rivals, self._mode)
 
     def outcome_of(self, tricks: Tricks) -> tuple[int, Outcome] | None:
-        """Return the first trial of a record, with its outcome; None if it was not tried yet."""
+        """Return the first trial of a recipe, with its outcome; None if it was not tried yet."""
         number = self._first.get(key(tricks.model_dump()))
         if number is None:
             return None
         outcome = Outcome.read(self._trials[number])
-        assert outcome is not None  # else its record would not be known
+        assert outcome is not None  # else its recipe would not be known
         return number, outcome
 
     @staticmethod
-    def record_of(trial: FrozenTrial) -> Mapping[str, Any]:
-        """Return the record of a finished trial, as plain data."""
+    def recipe_of(trial: FrozenTrial) -> Mapping[str, Any]:
+        """Return the recipe of a finished trial, as plain data."""
         outcome = Outcome.read(trial)
         assert outcome is not None  # it was trained
-        return outcome.record
+        return outcome.recipe
 
     def check(self, least: int) -> None:
         """Give up where every trial failed, or none has a score: the mistake is not in the tricks.

@@ -16,7 +16,7 @@ from lightning_tricks.module.kept import keep
 from lightning_tricks.module.tricks_module import TricksModule
 from lightning_tricks.search.archive import Archive
 from lightning_tricks.search.outcomes import Outcome
-from lightning_tricks.search.standing import Standing
+from lightning_tricks.search.study_state import StudyState
 from lightning_tricks.study import evaluation
 from lightning_tricks.study.folder import StudyFolder
 from lightning_tricks.surgery.replace import load_state
@@ -24,8 +24,8 @@ from lightning_tricks.task.quiet import quiet
 from lightning_tricks.task.task import Task
 from lightning_tricks.trial.fit import fit
 from lightning_tricks.trial.training import Training
-from lightning_tricks.tricks.record import Tricks
-from lightning_tricks.tricks.record import describe as words
+from lightning_tricks.tricks.recipe import Tricks
+from lightning_tricks.tricks.recipe import describe as words
 
 
 def restore(
@@ -33,9 +33,9 @@ def restore(
 ) -> pl.LightningModule:
     """Return the module of a finished trial, as it was scored.
 
-    Weights that are not in the folder are trained again, from the same record and seed.
+    Weights that are not in the folder are trained again, from the same recipe and seed.
     """
-    tricks = task.tricks.parse(outcome.record)
+    tricks = task.tricks.parse(outcome.recipe)
     module = task.module(tricks, set_up=True)
     if (weights := folder.load_weights(number)) is not None:
         with contextlib.suppress(Exception):  # what stands there may be of another network
@@ -83,17 +83,17 @@ class Registered:
 def register(
     task: Task,
     models: Mapping[int, pl.LightningModule],
-    record: Tricks,
+    recipe: Tricks,
     archive: Archive,
     number: int,
     alias: str,
 ) -> Registered:
-    """Register the models of a record: files, and a network where it can be exported.
+    """Register the models of a recipe: files, and a network where it can be exported.
 
     Args:
         task: of the study.
-        models: of trials of the record, by their numbers; several for an ensemble.
-        record: of the trials.
+        models: of trials of the recipe, by their numbers; several for an ensemble.
+        recipe: of the trials.
         archive: of the study.
         number: of the trial with which the models are kept.
         alias: of the version.
@@ -103,7 +103,7 @@ def register(
     if len(modules) > 1:
         network = _together(task, modules)
     with tempfile.TemporaryDirectory() as place:
-        files = keep(modules, record, Path(place))
+        files = keep(modules, recipe, Path(place))
         example = evaluation.example_of(task, modules[0])
         answering = None if network is None or example is None else Answering(network, example)
         version, exported = archive.register(number, list(models), files, alias, answering)
@@ -120,14 +120,16 @@ def _together(task: Task, modules: Sequence[pl.LightningModule]) -> Ensemble | N
     return Ensemble([without_tricks(m) for m in modules], probabilities=probabilities).eval()
 
 
-def describe(registered: Registered, study: str, record: Tricks, standing: Standing, what: str) -> None:
+def describe(
+    registered: Registered, study: str, recipe: Tricks, study_state: StudyState, what: str
+) -> None:
     """Write the pages of a registered model and of its version.
 
     Args:
         registered: the version.
         study: its name.
-        record: of the model.
-        standing: of the study.
+        recipe: of the model.
+        study_state: of the study.
         what: the model is, in a sentence.
     """
     alias = registered.alias
@@ -135,7 +137,7 @@ def describe(registered: Registered, study: str, record: Tricks, standing: Stand
         f"The model of the study `{study}` to use is its version with the alias `{alias}`.\n\n"
         f"{registered.snippet()}"
     )
-    page = _page(registered, record, standing, what)
+    page = _page(registered, recipe, study_state, what)
     registered.archive.describe_model(alias, registered.version, page, model)
 
 
@@ -152,16 +154,16 @@ def describe_together(registered: Registered, members: int) -> None:
     registered.archive.describe_model(registered.alias, registered.version, text)
 
 
-def of_trial(name: str, number: int, standing: Standing) -> str:
+def of_trial(name: str, number: int, study_state: StudyState) -> str:
     """Say which trial a model is of."""
-    test = [f"{escaped(key)} {value:.4f}" for key, value in standing.tests.get(number, {}).items()]
+    test = [f"{escaped(key)} {value:.4f}" for key, value in study_state.tests.get(number, {}).items()]
     return f"Trial {number} of the study `{name}`" + (f": {', '.join(test)}." if test else ".")
 
 
-def _page(registered: Registered, record: Tricks, standing: Standing, what: str) -> str:
+def _page(registered: Registered, recipe: Tricks, study_state: StudyState, what: str) -> str:
     """Write the page of a model version: what it is, how to load it, its recipe."""
-    stages = [(stage, words(getattr(record, stage))) for stage in type(record).model_fields]
-    changed = record.differences(standing.baseline)
+    stages = [(stage, words(getattr(recipe, stage))) for stage in type(recipe).model_fields]
+    changed = recipe.differences(study_state.baseline)
     rows = [(stage, escaped(mine), escaped(changed.get(stage, ("", ""))[1])) for stage, mine in stages]
     return "\n".join(
         [

@@ -10,8 +10,8 @@ from lightning_tricks.search.dashboard import note
 from lightning_tricks.search.observer import Observer
 from lightning_tricks.search.optuna_internals import live
 from lightning_tricks.search.outcomes import ROLE, Outcome
-from lightning_tricks.search.standing import Standing
 from lightning_tricks.search.story import story
+from lightning_tricks.search.study_state import StudyState
 from lightning_tricks.study.history import History
 from lightning_tricks.study.progress import Progress
 from lightning_tricks.study.summary import score_of
@@ -70,10 +70,10 @@ class Noting(Observer):
     """
 
     def __init__(self, study: optuna.Study, task: Task) -> None:
-        self.study, self.task, self.standing = study, task, Standing.read(study, task)
+        self.study, self.task, self.study_state = study, task, StudyState.read(study, task)
 
     def ended(self, trial: FrozenTrial, outcome: Outcome) -> None:
-        note(live(self.study, trial), story(self.task, trial, outcome, self.standing))
+        note(live(self.study, trial), story(self.task, trial, outcome, self.study_state))
 
 
 class CallingBack(Observer):

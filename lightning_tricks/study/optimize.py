@@ -86,8 +86,8 @@ def optimize(
             found right.
         task: what to train.
         n_trials: finished trials in the study at the end, those of earlier runs included. A trial that
-            repeats a record takes over its outcome and does not count: the sampler is asked again.
-        space: the search space; by default that of the task's record type.
+            repeats a recipe takes over its outcome and does not count: the sampler is asked again.
+        space: the search space; by default that of the task's recipe type.
         timeout: seconds after which no further trial begins, of the search or of what follows it.
         at_timeout: whether to `finish` the trials under way then, or to `requeue` them.
         seed: the seed of each trial follows from it and the trial's number.

@@ -16,8 +16,8 @@ from lightning_tricks.process import unchanged
 from lightning_tricks.redaction import redacted
 from lightning_tricks.report.file import check_report_file, write_report
 from lightning_tricks.search.outcomes import inspect
-from lightning_tricks.search.standing import verdict_of
 from lightning_tricks.search.studies import StudyMaker, create_study, load_study, storage_file
+from lightning_tricks.search.study_state import verdict_of
 from lightning_tricks.space.space import Space
 from lightning_tricks.study.conclusion import report_of
 from lightning_tricks.study.optimize import optimize
@@ -25,7 +25,7 @@ from lightning_tricks.task.task import Task
 from lightning_tricks.tracking.addresses import tracking_file
 
 FEW, SEVERAL = 500, 3
-"""With fewer validation samples a trial trains its record several times, unless told otherwise."""
+"""With fewer validation samples a trial trains its recipe several times, unless told otherwise."""
 
 
 @unchanged()
@@ -73,7 +73,7 @@ def _check(name: str, given: argparse.Namespace, task: Task, space: Space[Any]) 
 
 
 def _repeats(task: Task) -> int:
-    """Return how often a trial trains its record: more than once where one sample decides too much."""
+    """Return how often a trial trains its recipe: more than once where one sample decides too much."""
     if task.repeats > 1 or not isinstance(task.data, InMemoryData):
         return task.repeats
     return SEVERAL if len(task.data.splits["validation"].inputs) < FEW else 1

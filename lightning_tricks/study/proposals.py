@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 
 from lightning_tricks.fusion.shape import shape_in, shape_of
 from lightning_tricks.search import outcomes
-from lightning_tricks.search.given import given_record
+from lightning_tricks.search.given import given_recipe
 from lightning_tricks.search.optuna_internals import ask, last_reported, requeue
 from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.pruners import prunes
@@ -19,10 +19,10 @@ from lightning_tricks.study.grouping import Grouping
 from lightning_tricks.study.session import Session
 from lightning_tricks.study.trial_decisions import OpenTrial
 from lightning_tricks.trial.job import Job
-from lightning_tricks.tricks.record import Tricks
+from lightning_tricks.tricks.recipe import Tricks
 
 Repeats = Callable[[OpenTrial, int, Outcome], None]
-"""Is told of a trial whose record was tried before, with the number and the outcome of that one."""
+"""Is told of a trial whose recipe was tried before, with the number and the outcome of that one."""
 
 
 class Proposals:
@@ -31,7 +31,7 @@ class Proposals:
     Args:
         session: whose study's sampler draws them.
         grouping: how many are drawn together.
-        repeats: is to let those end that repeat a record.
+        repeats: is to let those end that repeat a recipe.
     """
 
     def __init__(self, session: Session, grouping: Grouping, repeats: Repeats) -> None:
@@ -76,8 +76,8 @@ class Proposals:
         return False
 
     def _suggest(self, trial: optuna.Trial) -> Tricks:
-        """Return the record of a trial, as it was given or as the space draws it."""
-        given = given_record(trial)
+        """Return the recipe of a trial, as it was given or as the space draws it."""
+        given = given_recipe(trial)
         found: Tricks = self.space.suggest(trial) if given is None else self.space.model.parse(given)
         return found
 

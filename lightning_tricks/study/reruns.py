@@ -1,4 +1,4 @@
-"""Trainings of given records with given seeds, as trials of a study beside the search."""
+"""Trainings of given recipes with given seeds, as trials of a study beside the search."""
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.seeds import derive
 from lightning_tricks.study.coordinator import Coordinator
 from lightning_tricks.study.session import Session
-from lightning_tricks.tricks.record import Tricks
+from lightning_tricks.tricks.recipe import Tricks
 
 
 class TimeUp(Exception):
@@ -20,7 +20,7 @@ class TimeUp(Exception):
 
 
 class Reruns:
-    """Train records over seeds; what was trained before is not trained again.
+    """Train recipes over seeds; what was trained before is not trained again.
 
     Args:
         session: of a part of a study.
@@ -36,68 +36,69 @@ class Reruns:
         self._coordinator.close()
 
     def run(
-        self, phase: str, records: Mapping[str, Tricks], draws: Sequence[int]
+        self, phase: str, recipes: Mapping[str, Tricks], seed_indices: Sequence[int]
     ) -> list[dict[str, FrozenTrial]]:
-        """Train each record with some seeds, the same for all; return the finished trials of each seed.
+        """Train each recipe with some seeds, the same for all; return the finished trials of each seed.
 
         Args:
             phase: what for, from which the seeds follow.
-            records: by the names of their entries.
-            draws: numbers of the seeds of that phase, from 0 on.
+            recipes: by the names of their entries.
+            seed_indices: numbers of the seeds of that phase, from 0 on.
 
         Raises:
             KeyboardInterrupt: if the user asked for it.
             TimeUp: if time is, before all are trained.
         """
         own = self.session
-        held = {draw: self._of(phase, draw, own.study.trials) for draw in draws}
-        # Those of one record side by side, for they can be trained as one.
-        for name, draw in itertools.product(records, draws):
-            if name not in held[draw]:
-                self._enqueue(phase, name, records[name], draw)
+        held = {seed_index: self._of(phase, seed_index, own.study.trials) for seed_index in seed_indices}
+        # Those of one recipe side by side, for they can be trained as one.
+        for name, seed_index in itertools.product(recipes, seed_indices):
+            if name not in held[seed_index]:
+                self._enqueue(phase, name, recipes[name], seed_index)
         if waiting := self._waiting():
             self._coordinator.run(len(own.history) + waiting, keep_workers=True)
             if own.signals.late and self._waiting():
                 raise TimeUp
-        found = [self._of(phase, draw, own.history) for draw in draws]
-        return [{name: of_draw[name] for name in records} for of_draw in found]
+        found = [self._of(phase, seed_index, own.history) for seed_index in seed_indices]
+        return [{name: of_draw[name] for name in recipes} for of_draw in found]
 
     def _waiting(self) -> int:
         """Return how many trials wait to be trained."""
         return len(self.session.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
-    def _enqueue(self, phase: str, name: str, record: Tricks, draw: int) -> None:
+    def _enqueue(self, phase: str, name: str, recipe: Tricks, seed_index: int) -> None:
         own = self.session
         attrs = {
-            outcomes.SEED: _seed(own.seed, draw, phase),
+            outcomes.SEED: _seed(own.seed, seed_index, phase),
             outcomes.ENTRY: name,
             outcomes.PHASE: phase,
-            outcomes.DRAW: draw,
-            outcomes.ROLE: f"{name} · {phase} {draw + 1}",
+            outcomes.SEED_INDEX: seed_index,
+            outcomes.ROLE: f"{name} · {phase} {seed_index + 1}",
         }
-        enqueue(own.study, own.space, record, attrs)
+        enqueue(own.study, own.space, recipe, attrs)
 
     @staticmethod
-    def _of(phase: str, draw: int, trials: Iterable[FrozenTrial]) -> dict[str, FrozenTrial]:
+    def _of(phase: str, seed_index: int, trials: Iterable[FrozenTrial]) -> dict[str, FrozenTrial]:
         return {
             t.user_attrs[outcomes.ENTRY]: t
             for t in trials
-            if t.user_attrs.get(outcomes.PHASE) == phase and t.user_attrs.get(outcomes.DRAW) == draw
+            if t.user_attrs.get(outcomes.PHASE) == phase
+            and t.user_attrs.get(outcomes.SEED_INDEX) == seed_index
         }
 
 
-def _seed(seed: int, draw: int, phase: str) -> int:
+def _seed(seed: int, seed_index: int, phase: str) -> int:
     """Return the seed of a rerun, from which its split follows.
 
     It is odd for what compares the champion, so that validation samples are those that chose nothing;
     see `InMemoryData.split_anew`.
     """
-    return derive(seed, draw, phase) // 2 * 2 + (phase == outcomes.REPORT)
+    return derive(seed, seed_index, phase) // 2 * 2 + (phase == outcomes.REPORT)
 
 
-def record_of(session: Session, trial: FrozenTrial) -> Tricks:
-    """Return the record of a finished trial."""
+def recipe_of(session: Session, trial: FrozenTrial) -> Tricks:
+    """Return the recipe of a finished trial."""
     outcome = Outcome.read(trial)
     assert outcome is not None  # it was trained
-    record: Tricks = session.task.tricks.parse(outcome.record)
-    return record
+    recipe: Tricks = session.task.tricks.parse(outcome.recipe)
+    return recipe

@@ -105,7 +105,7 @@ class Rows:
         score = np.array([float(trial.value or 0.0)])
         if self.tests:
             self.trained.test(trial)
-            score = np.array([self.trained.standing.tests[number][test_name(self.task.monitor)]])
+            score = np.array([self.trained.study_state.tests[number][test_name(self.task.monitor)]])
         if not isinstance(module, TricksModule) or self.measure is None:
             scored = self._by_batch(module, score)
             self._tested[number] = self._compared[number] = scored

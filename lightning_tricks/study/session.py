@@ -23,7 +23,7 @@ from lightning_tricks.study.observers import Noting, Telling, TellingOfReruns
 from lightning_tricks.study.progress import Progress
 from lightning_tricks.study.signals import Signals
 from lightning_tricks.task.task import Task
-from lightning_tricks.tricks.record import Tricks
+from lightning_tricks.tricks.recipe import Tricks
 from lightning_tricks.workers.placement import Placement
 
 

@@ -26,12 +26,12 @@ from lightning_tricks.search.outcomes import (
     trial_named,
     trial_of,
 )
-from lightning_tricks.search.standing import Standing
 from lightning_tricks.search.studies import finished
+from lightning_tricks.search.study_state import StudyState
 from lightning_tricks.selection.ablation import Ablation
 from lightning_tricks.selection.result import ENSEMBLE, Verdict
 from lightning_tricks.task.task import Task
-from lightning_tricks.tricks.record import describe
+from lightning_tricks.tricks.recipe import describe
 
 WIDEST = 100
 """A table is as wide as the terminal, and no wider than so many characters."""
@@ -142,7 +142,7 @@ def _wrap(cell: str, width: int, at: int) -> str:
 
 def summarize(study: optuna.Study, task: Task) -> Summary:
     """Compare the plain, the baseline and the best trial, with the stages in which they differ."""
-    ended, standing = finished(study), Standing.read(study, task)
+    ended, study_state = finished(study), StudyState.read(study, task)
     roles = {role: trial_of(ended, role) for role in reversed(REFERENCES)}
     roles["best"] = best_of(ended, task.mode)
     shown = {trial.number: trial for trial in roles.values() if trial is not None}
@@ -151,11 +151,11 @@ def summarize(study: optuna.Study, task: Task) -> Summary:
         for number in shown
     }
     rows = [[task.monitor, *(score_of(trial) for trial in shown.values())]]
-    tests = [standing.tests.get(number, {}) for number in shown]
+    tests = [study_state.tests.get(number, {}) for number in shown]
     names = dict.fromkeys(name for test in tests for name in test)
     rows += [[name, *(f"{test[name]:.4f}" if name in test else "" for test in tests)] for name in names]
     tricks = _tricks(task, shown.values())
-    marked = _marked(task, standing, tricks, len(rows))
+    marked = _marked(task, study_state, tricks, len(rows))
     header = ["", *(f"{name} (trial {number})" for number, name in titles.items())]
     return Summary(header, rows + tricks, count(ended), marked=marked)
 
@@ -164,7 +164,7 @@ def summarize_verdict(
     study: optuna.Study, task: Task, verdict: Verdict, ablation: Ablation | None = None
 ) -> Summary:
     """Compare plain, baseline and candidate over fresh seeds, and their tricks; below, the ensembles."""
-    ended, standing = finished(study), Standing.read(study, task)
+    ended, study_state = finished(study), StudyState.read(study, task)
     single = {name: row for name, row in verdict.rows.items() if not name.endswith(ENSEMBLE)}
     shown = {name: trial_named(ended, name) for name in single}
     rows = [[task.monitor, *(str(row.validation or "") for row in single.values())]]
@@ -172,7 +172,7 @@ def summarize_verdict(
         tests = [str(row.test or "") for row in single.values()]
         rows.append([test_name(task.monitor), *tests])
     tricks = _tricks(task, [trial for trial in shown.values() if trial is not None])
-    marked = _marked(task, standing, tricks, len(rows))
+    marked = _marked(task, study_state, tricks, len(rows))
     header = ["", *map(verdict.title, single)]
     told = [verdict.headline(), *_ensembles(task, verdict), TESTED if tested else VALIDATED]
     if (later := counted(ended) - verdict.searched) > 0 < verdict.searched:
@@ -195,10 +195,12 @@ def _ensembles(task: Task, verdict: Verdict) -> list[str]:
 
 
 def _marked(
-    task: Task, standing: Standing, tricks: list[list[str]], above: int
+    task: Task, study_state: StudyState, tricks: list[list[str]], above: int
 ) -> frozenset[tuple[int, int]]:
     """Return the cells that differ from the baseline, below so many rows of scores."""
-    baseline = {stage: describe(getattr(standing.baseline, stage)) for stage in task.tricks.model_fields}
+    baseline = {
+        stage: describe(getattr(study_state.baseline, stage)) for stage in task.tricks.model_fields
+    }
     return frozenset(
         (row, at)
         for row, cells in enumerate(tricks, above)
@@ -210,9 +212,9 @@ def _marked(
 def _tricks(task: Task, trials: Iterable[FrozenTrial]) -> list[list[str]]:
     """Return a row for each stage in which trials differ."""
     outcomes = [Outcome.read(trial) for trial in trials]
-    records = [None if outcome is None else task.tricks.parse(outcome.record) for outcome in outcomes]
+    recipes = [None if outcome is None else task.tricks.parse(outcome.recipe) for outcome in outcomes]
     rows = [
-        [stage, *("" if record is None else describe(getattr(record, stage)) for record in records)]
+        [stage, *("" if recipe is None else describe(getattr(recipe, stage)) for recipe in recipes)]
         for stage in task.tricks.model_fields
     ]
     return [row for row in rows if len(set(row[1:])) > 1]
@@ -235,5 +237,5 @@ def count(trials: Sequence[FrozenTrial]) -> str:
     by_state = {word: sum(trial.state.name == state for trial in own) for state, word in names.items()}
     parts = [f"{number} {word}" for word, number in by_state.items() if number]
     repeats = len(trials) - len(own)
-    more = f"; {repeats} more repeated a record" if repeats else ""
+    more = f"; {repeats} more repeated a recipe" if repeats else ""
     return f"{len(own)} trials: {', '.join(parts)}{more}" if parts else "no trial has ended"

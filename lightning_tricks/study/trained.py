@@ -4,7 +4,7 @@ import pytorch_lightning as pl
 from optuna.trial import FrozenTrial
 
 from lightning_tricks.search.outcomes import Outcome
-from lightning_tricks.search.standing import Standing, remember_test
+from lightning_tricks.search.study_state import StudyState, remember_test
 from lightning_tricks.study import models
 from lightning_tricks.study.session import Session
 
@@ -20,9 +20,9 @@ class Trained:
         self.session = session
 
     @property
-    def standing(self) -> Standing:
+    def study_state(self) -> StudyState:
         """Where the study stands now."""
-        return Standing.read(self.session.study, self.session.task)
+        return StudyState.read(self.session.study, self.session.task)
 
     def restore(self, trial: FrozenTrial) -> pl.LightningModule:
         """Return the module of a trial, as it was scored."""
@@ -32,6 +32,6 @@ class Trained:
 
     def test(self, trial: FrozenTrial) -> None:
         """Look at the test split with a trial's model, unless that was done before."""
-        if trial.number not in self.standing.tests:
+        if trial.number not in self.study_state.tests:
             metrics = models.test(self.session.task, self.restore(trial))
             remember_test(self.session.study, trial.number, metrics)

@@ -12,13 +12,13 @@ from lightning_tricks.errors import one_line
 from lightning_tricks.markdown import escaped
 from lightning_tricks.search.archive import CHAMPION as ALIAS
 from lightning_tricks.search.outcomes import CHAMPION, ENSEMBLE, VERDICT, Champion, aliases_of, kept
-from lightning_tricks.search.standing import remember_champion, verdict_of
+from lightning_tricks.search.study_state import remember_champion, verdict_of
 from lightning_tricks.selection.result import BASELINE, WORDS, Gain, Label, Verdict
 from lightning_tricks.selection.terms import FEWEST, Terms
 from lightning_tricks.study import models
 from lightning_tricks.study.comparison import Comparison
 from lightning_tricks.study.finalists import by_name, finalists, full_trainings
-from lightning_tricks.study.reruns import Reruns, record_of
+from lightning_tricks.study.reruns import Reruns, recipe_of
 from lightning_tricks.study.session import Session, beside
 
 CHOOSING = 0.4
@@ -97,12 +97,12 @@ class _Judgement:
     def run(self) -> Verdict:
         """Train what of the verdict was not trained yet, and register its champion."""
         search = self.search
-        records = {name: record_of(search, trial) for name, trial in self.trials.items()}
+        recipes = {name: recipe_of(search, trial) for name, trial in self.trials.items()}
         tried = sum(trial.state == TrialState.COMPLETE for trial in search.history)
         with beside(search, VERDICT) as own, Reruns(own) as reruns:
             own.progress.start_stage("verdict", self.budget, list(own.history))
             comparison = Comparison(
-                reruns, records, self.terms, (self.choosing, self.budget), tried, self.looks
+                reruns, recipes, self.terms, (self.choosing, self.budget), tried, self.looks
             )
             verdict = self._found(comparison)
             means = {f"{n}/test": r.test.mean for n, r in verdict.rows.items() if r.test}
@@ -165,13 +165,13 @@ class _Judgement:
             return "No gain found", "No other recipe was trained to its end."
         other = comparison.incumbent
         whole, lost = len(comparison.trials(candidate)), len(comparison.trials(other))
-        if whole == comparison.draws and not lost:
+        if whole == comparison.compared_seeds and not lost:
             have = WORDS[other]
             why = f"{have[0].upper()}{have[1:]} was trained to its end with none of {whole} seeds."
             return "Confirmed gain", why
         return "No gain found", (
-            f"Of {comparison.draws} fresh seeds {candidate} was trained to its end with {whole}, and "
-            f"{WORDS[other]} with {lost}."
+            f"Of {comparison.compared_seeds} fresh seeds {candidate} was trained to its end with "
+            f"{whole}, and {WORDS[other]} with {lost}."
         )
 
     def _register(self, comparison: Comparison, verdict: Verdict) -> None:
@@ -183,12 +183,12 @@ class _Judgement:
             return
         middle = trials[(len(trials) - 1) // 2]
         try:
-            module, standing = trained.restore(middle), trained.standing
+            module, study_state = trained.restore(middle), trained.study_state
             what = f"{name.capitalize()}, trained again: the median of {len(trials)} fresh seeds."
             words = f"{what} {escaped(verdict.headline())}"
-            record, number = comparison.records[name], middle.number
-            found = models.register(own.task, {number: module}, record, archive, number, ALIAS)
-            models.describe(found, self.search.study.study_name, record, standing, words)
+            recipe, number = comparison.recipes[name], middle.number
+            found = models.register(own.task, {number: module}, recipe, archive, number, ALIAS)
+            models.describe(found, self.search.study.study_name, recipe, study_state, words)
             run_id = archive.run_of(number)
             held = Champion(alias=ALIAS, trial=verdict.trial, run_id=run_id, version=found.version)
             remember_champion(self.search.study, held)
@@ -196,7 +196,7 @@ class _Judgement:
             members = {t.number: trained.restore(t) for t in of_seeds} if len(of_seeds) > 1 else {}
             ensemble = None
             if members:
-                together = models.register(own.task, members, record, archive, number, ENSEMBLE)
+                together = models.register(own.task, members, recipe, archive, number, ENSEMBLE)
                 models.describe_together(together, len(members))
                 ensemble = together.version
             remember_champion(self.search.study, {**held, "ensemble": ensemble})

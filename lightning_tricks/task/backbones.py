@@ -1,4 +1,4 @@
-"""Networks whose shape is searchable, as fields of a user's own record.
+"""Networks whose shape is searchable, as fields of a user's own recipe.
 
 Example:
     class MyTricks(Tricks):

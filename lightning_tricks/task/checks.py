@@ -30,7 +30,7 @@ from lightning_tricks.task.rehearsal import build, overrides, rehearse_module, r
 from lightning_tricks.task.task import SAMPLES, Task
 from lightning_tricks.task.watching import Watched
 from lightning_tricks.tricks.batch import SIZES
-from lightning_tricks.tricks.record import LEARNING, SURGERY, ModuleTricks, Tricks
+from lightning_tricks.tricks.recipe import LEARNING, SURGERY, ModuleTricks, Tricks
 
 _FORWARD = ("scaling", *LEARNING)
 """The stages that need a forward of ours, which a LightningModule of the user's has not."""
@@ -62,7 +62,7 @@ def check(task: Task, space: Space[Any], devices: int = 1) -> Checked:
 
     Args:
         task: to be checked.
-        space: of its records.
+        space: of its recipes.
         devices: the number of processes that train a trial together.
 
     Returns:
@@ -155,7 +155,7 @@ class _Checks:
                 count = len(self.task.data.splits["validation"].inputs)
                 samples = f" (the validation split has {count} samples; --repeats 1: once)"
             times = f"{self.task.repeats} times"
-            yield f"every trial trains its record {times}, and its score is the mean{samples}"
+            yield f"every trial trains its recipe {times}, and its score is the mean{samples}"
         if self.left_out:
             kinds = "; ".join(f"{stage} {', '.join(out)}" for stage, out in self.left_out.items())
             reasons = "; ".join(dict.fromkeys(self.reasons))
@@ -168,7 +168,7 @@ class _Checks:
 
     @property
     def baseline(self) -> Tricks:
-        """The record to begin with, as near as the space allows."""
+        """The recipe to begin with, as near as the space allows."""
         nearest: Tricks = self.space.nearest(self.task.reference())
         return nearest
 
@@ -210,7 +210,7 @@ class _Checks:
         return made[0]
 
     def _check_structure(self, made: list[nn.Module]) -> None:
-        """Check that one record makes one network: a random one is another in each trial.
+        """Check that one recipe makes one network: a random one is another in each trial.
 
         Raises:
             InputError: if it does not.
@@ -221,8 +221,8 @@ class _Checks:
                 made.append(self.task.make(self.baseline))
         if len({_layers_of(network) for network in made}) > 1:
             raise InputError(
-                "the backbone makes networks of different layers from one record: what is random in it "
-                "but weights must become a field of the record, see `tricks` of the task"
+                "the backbone makes networks of different layers from one recipe: what is random in it "
+                "but weights must become a field of the recipe, see `tricks` of the task"
             )
 
     def _say_if_unwatched(self, anatomy: Anatomy) -> None:
@@ -245,9 +245,9 @@ class _Checks:
             self.lines.append(
                 f"no trial has {name} as it is: give the task tricks=ModuleTricks, or a subclass of it"
             )
-        elif seen.trouble:
+        elif seen.warning:
             self.lines.append(
-                f"no trial has {name} as it is, because it cannot train so: {seen.trouble}"
+                f"no trial has {name} as it is, because it cannot train so: {seen.warning}"
             )
         if own := [hook for hook in _STEPS if overrides(network, hook)]:
             self.lines.append(
@@ -311,13 +311,13 @@ class _Checks:
 
     def _with(self, stage: str, kind: Any) -> Tricks:
         """Return the baseline with a kind of a stage; others that may not fit are off."""
-        record = self.baseline.model_dump()
+        recipe = self.baseline.model_dump()
         if stage in (*_FILTERED, *_BUILT):
             off = {name: self._off(name) for name in _FILTERED}
             if stage == "dropout":  # its places depend on the norms
                 del off["normalization"]
-            record |= off
-        return self.task.tricks.parse({**record, stage: {"kind": kind}})
+            recipe |= off
+        return self.task.tricks.parse({**recipe, stage: {"kind": kind}})
 
     def _off(self, stage: str) -> dict[str, str]:
         """Return the kind of a stage that changes nothing, as far as the space has it."""

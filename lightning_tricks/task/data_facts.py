@@ -14,7 +14,7 @@ from lightning_tricks.errors import InputError, user_code
 from lightning_tricks.flavors import flavor_of
 from lightning_tricks.task.quiet import quiet, silent_trainer
 from lightning_tricks.tricks.batch import SizedBatches
-from lightning_tricks.tricks.record import Tricks
+from lightning_tricks.tricks.recipe import Tricks
 
 Settings = Mapping[str, Any]
 """Arguments of a Trainer."""
@@ -57,7 +57,7 @@ def training_loader(data: pl.LightningDataModule, settings: Settings) -> Any:
 
 
 def check_batch_size(data: pl.LightningDataModule, settings: Settings, tricks: Tricks) -> None:
-    """Check that the batch size of a record can be had.
+    """Check that the batch size of a recipe can be had.
 
     Raises:
         InputError: if the data's cannot be changed, or nothing comes of it.

@@ -11,7 +11,7 @@ from lightning_tricks.module.tricks_module import Batch, TricksModule
 from lightning_tricks.task.task import Task
 from lightning_tricks.task.watching import fit_one_batch
 from lightning_tricks.tricks.optimizers.muon import MuonOptimizer
-from lightning_tricks.tricks.record import Tricks
+from lightning_tricks.tricks.recipe import Tricks
 
 
 def build(task: Task, tricks: Tricks) -> TricksHooks:

@@ -27,7 +27,7 @@ from lightning_tricks.surgery.watch import watch
 from lightning_tricks.task import data_facts, fingerprint
 from lightning_tricks.task.quiet import quiet
 from lightning_tricks.task.watching import Watched, makes_new, prepare, structure_of, watch_training
-from lightning_tricks.tricks.record import ModuleTricks, Tricks
+from lightning_tricks.tricks.recipe import ModuleTricks, Tricks
 from lightning_tricks.tricks.scaling import Cast, takes_tokens
 
 SAMPLES = 4
@@ -42,11 +42,11 @@ class Task:
         name: names the study, the MLflow experiment and the registered model.
         data: the splits: a Lightning data module, or `DataLoader`s, (train, validation) or (train,
             validation, test); or None for those of a LightningModule that has loaders of its own.
-        backbone: makes the network for a record of tricks; or a LightningModule with a forward, steps
+        backbone: makes the network for a recipe of tricks; or a LightningModule with a forward, steps
             and a loss of its own, for which `loss` and `metrics` are not used.
-        tricks: the type of the records, `Tricks` or a subclass: the search space.
+        tricks: the type of the recipes, `Tricks` or a subclass: the search space.
         epochs: the full budget of a trial.
-        baseline: the record that a study begins with; by default `tricks()`. What it has of kinds that
+        baseline: the recipe that a study begins with; by default `tricks()`. What it has of kinds that
             are not searched stays as it is in all trials: with `Tricks.fine_tuning()`, the weights and
             the norms of a pretrained network.
         monitor: the metric that trials are compared by, as it is logged.
@@ -62,7 +62,7 @@ class Task:
         logger: of each trial, which has a copy of its own; by default there is none to be seen.
         channels_last: whether images and convolutions keep the channels of a pixel together.
         compiled: whether the network is compiled by `torch.compile`.
-        repeats: how often a trial trains its record at the same time, each time from another seed and,
+        repeats: how often a trial trains its recipe at the same time, each time from another seed and,
             where the data were given whole, with another validation split: its score is the mean.
         own_splits: whether each seed draws training and validation samples of its own, where the data
             were given whole. The test split stays. The trials of a verdict do.
@@ -98,7 +98,7 @@ class Task:
             raise InputError(f"tricks must be Tricks or a subclass of it (got {self.tricks!r})")
         if self.baseline is not None and type(self.baseline) is not self.tricks:
             raise InputError(
-                f"the baseline must be a record of {self.tricks.__name__}, as the trials' are "
+                f"the baseline must be a recipe of {self.tricks.__name__}, as the trials' are "
                 f"(got {type(self.baseline).__name__})"
             )
         if taken := {"max_epochs", "callbacks", "logger"} & set(self.trainer):
@@ -152,18 +152,18 @@ class Task:
         }
 
     def reference(self) -> Tricks:
-        """Return the record that a study begins with."""
+        """Return the recipe that a study begins with."""
         return self.tricks() if self.baseline is None else self.baseline
 
     def yours(self) -> Tricks | None:
-        """Return the record of the user's LightningModule as it is; None if it cannot train so."""
+        """Return the recipe of the user's LightningModule as it is; None if it cannot train so."""
         if not issubclass(self.tricks, ModuleTricks):
             return None
         seen = self.watched(self.reference())
         return self.tricks.yours() if seen.trains else None
 
     def once(self) -> "Task":
-        """Return the task whose trials train their record once: itself, if that is so."""
+        """Return the task whose trials train their recipe once: itself, if that is so."""
         return self if self.repeats == 1 else replace(self, repeats=1)
 
     def rerun(self) -> "Task":
@@ -185,11 +185,11 @@ class Task:
         self._share_with(alike)
         return alike
 
-    def of_record(self, tricks: Tricks, parts: int = 1) -> "Task":
-        """Return the task with the batches of a record.
+    def of_recipe(self, tricks: Tricks, parts: int = 1) -> "Task":
+        """Return the task with the batches of a recipe.
 
         Args:
-            tricks: the record.
+            tricks: the recipe.
             parts: in which a batch is taken, whose gradients are added up.
 
         Raises:
@@ -207,7 +207,7 @@ class Task:
 
     @functools.cached_property
     def _rate_factor(self) -> float:
-        """What the learning rate of a record is multiplied by, for the size of its batches."""
+        """What the learning rate of a recipe is multiplied by, for the size of its batches."""
         return 1.0
 
     def _share_with(self, alike: "Task") -> None:
@@ -216,17 +216,17 @@ class Task:
             vars(alike)[known] = getattr(self, known)
 
     def make(self, tricks: Tricks) -> nn.Module:
-        """Return the network for a record as the user makes it, without Lightning's advice."""
+        """Return the network for a recipe as the user makes it, without Lightning's advice."""
         with quiet():
             return self.backbone(tricks)
 
     def module(self, tricks: Tricks, *, set_up: bool = False) -> pl.LightningModule:
         """Return a new module; its weights come from torch's random state.
 
-        It is the user's own, untouched, for the record `ModuleTricks.yours()`.
+        It is the user's own, untouched, for the recipe `ModuleTricks.yours()`.
 
         Args:
-            tricks: the record.
+            tricks: the recipe.
             set_up: whether its layers are to be there that it makes in `setup` or `configure_model`.
         """
         backbone = self.make(tricks)
@@ -257,7 +257,7 @@ class Task:
     def _own_module(
         self, module: pl.LightningModule, tricks: Tricks, set_up: bool
     ) -> pl.LightningModule:
-        """Return a LightningModule of the user's with the tricks of a record; see `module`."""
+        """Return a LightningModule of the user's with the tricks of a recipe; see `module`."""
         seen = self.watched(tricks, module)
         if not self._makes_new:
             module = copy.deepcopy(module)
@@ -294,10 +294,10 @@ class Task:
         return {k: v for k, v in self.trainer.items() if k in ("accelerator", "precision")}
 
     def watched(self, tricks: Tricks, network: nn.Module | None = None) -> Watched:
-        """Return what the network for a record does with a batch, before it is changed.
+        """Return what the network for a recipe does with a batch, before it is changed.
 
         Args:
-            tricks: the record.
+            tricks: the recipe.
             network: of its structure, if there is one; it is left alone.
 
         Raises:

@@ -32,7 +32,7 @@ class Watched:
     """Whether its layers change in `setup` or `configure_model`."""
     trains: bool = False
     """Whether it is a LightningModule that its own `configure_optimizers` can train."""
-    trouble: str = ""
+    warning: str = ""
     """Why it cannot; empty if it can, or is none."""
 
 
@@ -83,11 +83,11 @@ def watch_training(
         with user_code("training it on a batch fails"):
             return _watch(make(), data, settings)
     except InputError as error:
-        trouble = str(error)
+        warning = str(error)
     with user_code("a first batch cannot be trained"):
         module = make()
         object.__setattr__(module, "configure_optimizers", lambda: None)
-        return replace(_watch(module, data, settings), trains=False, trouble=trouble)
+        return replace(_watch(module, data, settings), trains=False, warning=warning)
 
 
 def _watch(

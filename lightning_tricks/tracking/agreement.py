@@ -11,7 +11,7 @@ from lightning_tricks.process import unchanged
 from lightning_tricks.scores import is_own
 from lightning_tricks.search import lock, outcomes
 from lightning_tricks.search.archive import REPORT
-from lightning_tricks.search.standing import Standing, known_runs
+from lightning_tricks.search.study_state import StudyState, known_runs
 from lightning_tricks.task.task import Task
 from lightning_tricks.tracking import trial_updates
 from lightning_tricks.tracking.holdings import Holdings, Recorded, holdings
@@ -135,14 +135,14 @@ def _trials(study: optuna.Study, task: Task, held: Holdings) -> Iterator[tuple[i
     runs: dict[int, list[Recorded]] = {}
     for run in held.trials:
         runs.setdefault(run.number, []).append(run)
-    standing = Standing.read(study, task)
+    study_state = StudyState.read(study, task)
     for trial in study.get_trials(deepcopy=False):
         found = runs.pop(trial.number, [])
         number, state = trial.number, trial.state
         if len(found) > 1:
             yield number, f"MLflow has {len(found)} runs of it"
         elif state.is_finished() and is_own(trial) and found:
-            yield from ((number, line) for line in _compare(task, trial, standing, found[0]))
+            yield from ((number, line) for line in _compare(task, trial, study_state, found[0]))
         elif state.is_finished() and is_own(trial):
             yield number, f"{state.name} in Optuna, MLflow has no run of it"
         elif found and (state == TrialState.WAITING or found[0].status != "RUNNING"):
@@ -151,8 +151,8 @@ def _trials(study: optuna.Study, task: Task, held: Holdings) -> Iterator[tuple[i
         yield number, "MLflow has a run of it, Optuna does not know it"
 
 
-def _compare(task: Task, trial: FrozenTrial, standing: Standing, run: Recorded) -> Iterator[str]:
-    expected: Update = trial_updates.whole(task, trial, standing)
+def _compare(task: Task, trial: FrozenTrial, study_state: StudyState, run: Recorded) -> Iterator[str]:
+    expected: Update = trial_updates.whole(task, trial, study_state)
     metrics = {metric.key: metric.value for metric in expected.metrics}
     pairs = [
         *(("param", name, value, run.params.get(name)) for name, value in expected.params.items()),

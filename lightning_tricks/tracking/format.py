@@ -14,8 +14,8 @@ NAME, DESCRIPTION = "mlflow.runName", "mlflow.note.content"
 RANKING = "ranking"
 OUT_OF_REACH = 1e9
 """By so much the champion is ranked above others."""
-RECORD_TYPE = "record.type"
-"""The tag that names the type of a trial's record."""
+RECIPE_TYPE = "recipe.type"
+"""The tag that names the type of a trial's recipe."""
 
 
 def milliseconds(seconds: float | None = None) -> int:

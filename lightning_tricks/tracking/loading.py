@@ -31,7 +31,7 @@ def load_with_tricks(
 ) -> Any:
     """Load a module with the tricks that it was trained with, and its weights.
 
-    The layers are changed as the record says; `YourModule.load_from_checkpoint` does not know them.
+    The layers are changed as the recipe says; `YourModule.load_from_checkpoint` does not know them.
     `without_tricks` makes one of the user's class of what is returned.
 
     Args:

@@ -13,8 +13,8 @@ from lightning_tricks.module.ensemble import Answering
 from lightning_tricks.process import command
 from lightning_tricks.search.archive import REPORT, Archive
 from lightning_tricks.search.outcomes import MLFLOW_RUN, PART_RUNS, Outcome
-from lightning_tricks.search.standing import Standing, known_runs
 from lightning_tricks.search.studies import finished
+from lightning_tricks.search.study_state import StudyState, known_runs
 from lightning_tricks.space.space import Space
 from lightning_tricks.task.task import Task
 from lightning_tricks.tracking import agreement, trial_updates, view
@@ -22,7 +22,7 @@ from lightning_tricks.tracking.format import metrics_at, milliseconds, own_metri
 from lightning_tricks.tracking.run_update import Status, Update
 from lightning_tricks.tracking.tracker import Tracker
 from lightning_tricks.trial.result import Epoch
-from lightning_tricks.tricks.record import Tricks
+from lightning_tricks.tricks.recipe import Tricks
 
 
 class MLflowArchive(Archive):
@@ -49,14 +49,14 @@ class MLflowArchive(Archive):
         repair: bool = False,
     ) -> None:
         self.tracker, self.study, self.task, self.repair = tracker, study, task, repair
-        self.standing = Standing.read(study, task)
+        self.study_state = StudyState.read(study, task)
         """As it was told last: what changes it comes after the last trial."""
         wrong = agreement.wrong(study, task, tracker.store) if repair else ()
         self._open()
         if space is not None:
             columns, ascending = view.columns(task, space), task.mode == "min"
             tracker.attempt(lambda: tracker.save_view(columns, ascending))
-        whole, trials = partial(trial_updates.whole, task, standing=self.standing), finished(study)
+        whole, trials = partial(trial_updates.whole, task, study_state=self.study_state), finished(study)
         held = tracker.reconcile({t.number: partial(whole, t) for t in trials}, wrong)
         for trial in trials:  # a program that died may have told it of some only
             if trial.number in held and not self._stands(trial).is_held_by(held[trial.number]):
@@ -118,7 +118,7 @@ class MLflowArchive(Archive):
         self.tracker.update(number, trial_updates.epoch(epoch, milliseconds()))
 
     def ended(self, trial: FrozenTrial, outcome: Outcome) -> None:
-        update = trial_updates.ended(self.task, trial, outcome, self.standing)
+        update = trial_updates.ended(self.task, trial, outcome, self.study_state)
         self.tracker.update(trial.number, update)
 
     def put_back(self, number: int) -> None:
@@ -126,7 +126,7 @@ class MLflowArchive(Archive):
 
     def place(self, trials: Iterable[FrozenTrial]) -> None:
         before = [(trial, self._stands(trial)) for trial in trials]
-        self.standing = Standing.read(self.study, self.task)
+        self.study_state = StudyState.read(self.study, self.task)
         for trial, update in before:
             if not (now := self._stands(trial)).is_like(update):
                 self.tracker.update(trial.number, now)
@@ -136,12 +136,12 @@ class MLflowArchive(Archive):
         outcome = Outcome.read(trial)
         if outcome is None:
             return Update()
-        return trial_updates.placed(self.task, trial, outcome, self.standing, milliseconds())
+        return trial_updates.placed(self.task, trial, outcome, self.study_state, milliseconds())
 
-    def links(self, standing: Standing) -> str:
+    def links(self, study_state: StudyState) -> str:
         pages = {"The report": self.tracker.page_of(REPORT)}
-        if standing.version is not None:
-            pages["the champion's model"] = view.model_page(standing.study, standing.version)
+        if study_state.version is not None:
+            pages["the champion's model"] = view.model_page(study_state.study, study_state.version)
         for part, run_id in self.study.user_attrs.get(PART_RUNS, {}).items():
             pages[f"the runs of the {part}"] = view.run_page(run_id)
         return ", ".join(f"[{name}]({page})" for name, page in pages.items())

@@ -176,11 +176,11 @@ class Tracker:
     def describe(
         self, markdown: str, metrics: Sequence[Metric], tags: Mapping[str, str] | None = None
     ) -> None:
-        """Write the study run's description, its report, its metrics and further tags."""
+        """Write the study run's description, also as a file, its metrics and further tags."""
         markdown = redacted(markdown)
         for name, value in {**(tags or {}), DESCRIPTION: markdown}.items():
             self.client.set_tag(self.writer.run_id, name, value)
-        self.client.log_text(self.writer.run_id, markdown, "report.md")
+        self.client.log_text(self.writer.run_id, markdown, "summary.md")
         self.client.log_batch(self.writer.run_id, metrics=metrics)
 
     def log_report(self, files: Mapping[str, str]) -> None:

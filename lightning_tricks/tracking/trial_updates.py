@@ -5,14 +5,14 @@ from datetime import datetime
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.search.outcomes import Outcome
-from lightning_tricks.search.standing import Standing
 from lightning_tricks.search.story import story
+from lightning_tricks.search.study_state import StudyState
 from lightning_tricks.task.task import Task
 from lightning_tricks.tracking import view
 from lightning_tricks.tracking.format import (
     DESCRIPTION,
     NAME,
-    RECORD_TYPE,
+    RECIPE_TYPE,
     metrics_at,
     milliseconds,
     own_metrics,
@@ -22,8 +22,8 @@ from lightning_tricks.tracking.format import (
 )
 from lightning_tricks.tracking.run_update import Status, Update
 from lightning_tricks.trial.result import Epoch
-from lightning_tricks.tricks.record import Tricks
-from lightning_tricks.tricks.record_types import type_name
+from lightning_tricks.tricks.recipe import Tricks
+from lightning_tricks.tricks.recipe_types import type_name
 
 STATUS: dict[str, Status] = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 
@@ -33,7 +33,7 @@ def began(task: Task, tricks: Tricks, seed: int, start: int) -> Update:
 
     Args:
         task: of the study.
-        tricks: the record of the trial.
+        tricks: the recipe of the trial.
         seed: of the trial.
         start: milliseconds since the epoch.
     """
@@ -45,7 +45,7 @@ def began(task: Task, tricks: Tricks, seed: int, start: int) -> Update:
             "trial.state": "RUNNING",
             "tricks": " · ".join(kinds) or "plain",
             "seed": str(seed),
-            RECORD_TYPE: type_name(tricks),
+            RECIPE_TYPE: type_name(tricks),
         },
         artifacts={"tricks.json": tricks.model_dump()},
         start=start,
@@ -58,7 +58,7 @@ def epoch(done: Epoch, when: int) -> Update:
     return Update(metrics=metrics_at(done.number, done.metrics, when))
 
 
-def ended(task: Task, trial: FrozenTrial, outcome: Outcome, standing: Standing) -> Update:
+def ended(task: Task, trial: FrozenTrial, outcome: Outcome, study_state: StudyState) -> Update:
     """Tell how a trial ended."""
     end = _end(trial)
     tags = {
@@ -81,39 +81,41 @@ def ended(task: Task, trial: FrozenTrial, outcome: Outcome, standing: Standing) 
         end=end,
         status=STATUS[trial.state.name],
     )
-    update.merge(placed(task, trial, outcome, standing, end))
+    update.merge(placed(task, trial, outcome, study_state, end))
     return update
 
 
-def placed(task: Task, trial: FrozenTrial, outcome: Outcome, standing: Standing, when: int) -> Update:
+def placed(
+    task: Task, trial: FrozenTrial, outcome: Outcome, study_state: StudyState, when: int
+) -> Update:
     """Tell where a trial stands among the others; it changes with the champion.
 
     Args:
         task: of the study.
         trial: that ended.
         outcome: of the trial.
-        standing: of the study.
+        study_state: of the study.
         when: milliseconds since the epoch.
     """
-    role = standing.role(trial)
-    metrics = metrics_at(0, standing.tests.get(trial.number, {}), _end(trial))
-    ranks = standing.ranked and trial.state == TrialState.COMPLETE and outcome.duplicate_of is None
+    role = study_state.role(trial)
+    metrics = metrics_at(0, study_state.tests.get(trial.number, {}), _end(trial))
+    ranks = study_state.ranked and trial.state == TrialState.COMPLETE and outcome.duplicate_of is None
     if ranks and outcome.score is not None:
-        first = trial.number == standing.champion
+        first = trial.number == study_state.champion
         metrics.append(ranking(outcome.score, first=first, maximize=task.mode == "max", when=when))
     tags = {
-        NAME: run_name(trial.number, role, search=standing.ranked),
+        NAME: run_name(trial.number, role, search=study_state.ranked),
         "role": role,
-        DESCRIPTION: story(task, trial, outcome, standing, _where_to_look(trial, standing)),
+        DESCRIPTION: story(task, trial, outcome, study_state, _where_to_look(trial, study_state)),
     }
     return Update(tags=tags, metrics=metrics)
 
 
-def _where_to_look(trial: FrozenTrial, standing: Standing) -> str:
+def _where_to_look(trial: FrozenTrial, study_state: StudyState) -> str:
     """Lead from a verdict's champion to its model, which is of another run, and to the report."""
-    if not standing.is_of_verdict(trial) or standing.version is None:
+    if not study_state.is_of_verdict(trial) or study_state.version is None:
         return ""
-    page = view.model_page(standing.study, standing.version)
+    page = view.model_page(study_state.study, study_state.version)
     return f"[Its model of the median seed]({page}). The report is with the parent run."
 
 
@@ -121,15 +123,15 @@ def _end(trial: FrozenTrial) -> int:
     return milliseconds(trial.datetime_complete.timestamp() if trial.datetime_complete else None)
 
 
-def whole(task: Task, trial: FrozenTrial, standing: Standing) -> Update:
+def whole(task: Task, trial: FrozenTrial, study_state: StudyState) -> Update:
     """Tell all about a finished trial, from what Optuna holds."""
     outcome = Outcome.read(trial)
     start = milliseconds((trial.datetime_start or datetime.now()).timestamp())
     if outcome is None:
         return Update(tags={"trial.state": trial.state.name}, start=start, status="FAILED")
-    update = began(task, task.tricks.parse(outcome.record), outcome.seed, start)
+    update = began(task, task.tricks.parse(outcome.recipe), outcome.seed, start)
     step = 1000 * outcome.seconds / max(len(outcome.epochs), 1)
     for count, done in enumerate(outcome.history, 1):
         update.merge(epoch(done, start + int(step * count)))
-    update.merge(ended(task, trial, outcome, standing))
+    update.merge(ended(task, trial, outcome, study_state))
     return update

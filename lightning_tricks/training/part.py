@@ -10,7 +10,7 @@ from lightning_tricks.trial.job import Job
 from lightning_tricks.trial.result import Epoch, Result
 from lightning_tricks.trial.training import Training
 
-Hear = Callable[[Job, Epoch], bool]
+OnEpoch = Callable[[Job, Epoch], bool]
 """Takes a trial and an epoch of it; returns whether the trial is to stop."""
 
 
@@ -19,16 +19,18 @@ class Part:
 
     Args:
         job: the trial.
-        tasks: one for each repeat of its record.
-        hear: is told of each epoch, by the mean of the repeats.
+        tasks: one for each repeat of its recipe.
+        on_epoch: is told of each epoch, by the mean of the repeats.
         interrupted: tells whether all is to be dropped.
     """
 
     def __init__(
-        self, job: Job, tasks: Sequence[Task], hear: Hear, interrupted: Callable[[], bool]
+        self, job: Job, tasks: Sequence[Task], on_epoch: OnEpoch, interrupted: Callable[[], bool]
     ) -> None:
-        self.job, self._again = job, partial(Part, job, tasks, hear, interrupted)
-        first = Training(tasks[0], job.tricks, job.seed, partial(hear, job), interrupted, job.checkpoint)
+        self.job, self._again = job, partial(Part, job, tasks, on_epoch, interrupted)
+        first = Training(
+            tasks[0], job.tricks, job.seed, partial(on_epoch, job), interrupted, job.checkpoint
+        )
         self._means = Means(len(tasks), first.report)
         self.trainings = [
             self._beside(number, own.with_own_split())
@@ -37,7 +39,7 @@ class Part:
 
     def _beside(self, number: int, training: Training) -> Training:
         """Return a training that stops when all have reported, if there are several."""
-        task = training.task.of_record(training.tricks)
+        task = training.task.of_recipe(training.tricks)
         if len(self._means) == 1:
             return replace(training, task=task)
         report = partial(self._reported, number)

@@ -179,10 +179,10 @@ class _Rank:
     def serve(self) -> None:
         """Train one trial after another."""
         while True:
-            record, seed, checkpoint, port = cloudpickle.loads(self.jobs.get())
+            recipe, seed, checkpoint, port = cloudpickle.loads(self.jobs.get())
             os.environ["MASTER_PORT"] = str(port)
             self.stop.clear()
-            tricks = self.task.tricks.parse(record)
+            tricks = self.task.tricks.parse(recipe)
             training = Training(self.task, tricks, seed, self._report, self._beat, checkpoint)
             result = fit(training, self.devices)
             if torch.distributed.is_initialized() and result.state != "failed":

@@ -10,7 +10,7 @@ from lightning_tricks.fusion.shape import shape_of
 from lightning_tricks.task.quiet import quiet
 from lightning_tricks.task.task import Task
 from lightning_tricks.trial.fit import trainer_of
-from lightning_tricks.tricks.record import Tricks
+from lightning_tricks.tricks.recipe import Tricks
 
 MOST_SHAPES = 3
 """After this number of shapes that could not be trained as one, and none that could, none is tried."""
@@ -39,13 +39,13 @@ class Refusals:
         """Whether some were."""
         self._of_shapes: dict[Hashable, str] = {}
 
-    def of(self, record: Tricks) -> str:
-        """Say why trials of a record's shape are trained one by one; empty if they need not be."""
-        return self.of_all or self._of_shapes.get(shape_of(record), "")
+    def of(self, recipe: Tricks) -> str:
+        """Say why trials of a recipe's shape are trained one by one; empty if they need not be."""
+        return self.of_all or self._of_shapes.get(shape_of(recipe), "")
 
-    def add(self, record: Tricks, why: str) -> None:
-        """Note that trials of a record's shape cannot be trained as one."""
-        self._of_shapes[shape_of(record)] = why
+    def add(self, recipe: Tricks, why: str) -> None:
+        """Note that trials of a recipe's shape cannot be trained as one."""
+        self._of_shapes[shape_of(recipe)] = why
         if len(self._of_shapes) >= MOST_SHAPES and not self.fused:
             self.of_all = why
 

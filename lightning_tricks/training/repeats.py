@@ -1,4 +1,4 @@
-"""A trial that trains its record several times at once, epoch by epoch, and is scored by the mean.
+"""A trial that trains its recipe several times at once, epoch by epoch, and is scored by the mean.
 
 Each training has a thread, and all but one of them wait: what is random in torch, NumPy and Python is
 one state for all, so each finds it as it left it. Side by side, and not one after the other, they let a
@@ -57,7 +57,7 @@ def repeats_of(training: Training, tasks: Sequence[Task]) -> list[Training]:
 
 
 def train_together(training: Training, tasks: Sequence[Task]) -> Result:
-    """Train a record once for each task, and report the means; see `fit`.
+    """Train a recipe once for each task, and report the means; see `fit`.
 
     If one training diverges or fails, that is the end of all.
 
@@ -162,7 +162,7 @@ class _Member:
 
 
 class Means:
-    """The epochs of several trainings of one record, reported by their mean once all have one.
+    """The epochs of several trainings of one recipe, reported by their mean once all have one.
 
     Args:
         count: of the trainings.
@@ -221,8 +221,8 @@ class Means:
         ending = spoiled[0] if spoiled else results[0]
         if ending.state == "pruned" and not ending.diverged:
             ending = replace(ending, reason=stopped_after(self.epochs))
-        trouble = "; ".join(dict.fromkeys(result.trouble for result in results if result.trouble))
-        return replace(ending, epochs=list(self.epochs), trouble=trouble, seconds=seconds)
+        warning = "; ".join(dict.fromkeys(result.warning for result in results if result.warning))
+        return replace(ending, epochs=list(self.epochs), warning=warning, seconds=seconds)
 
 
 def spoils(result: Result) -> bool:

@@ -12,7 +12,7 @@ from lightning_tricks.errors import one_line
 from lightning_tricks.fusion.fused import train_as_one
 from lightning_tricks.task.task import Task
 from lightning_tricks.training.group_size import EVERYTHING, GroupSize, short
-from lightning_tricks.training.part import Hear, Part
+from lightning_tricks.training.part import OnEpoch, Part
 from lightning_tricks.training.ranks import RankDied, Ranks
 from lightning_tricks.training.refusals import Refusals, device_of
 from lightning_tricks.training.repeats import tasks_of, train_together
@@ -21,9 +21,9 @@ from lightning_tricks.trial.fit import fit
 from lightning_tricks.trial.job import Job
 from lightning_tricks.trial.result import Interrupted, Result
 from lightning_tricks.trial.training import Training
-from lightning_tricks.tricks.record import Tricks
+from lightning_tricks.tricks.recipe import Tricks
 
-Tell = Callable[[Job, Result | RankDied], None]
+OnResult = Callable[[Job, Result | RankDied], None]
 """Takes a trial, and what became of it; `RankDied` if a process that trained it did."""
 Learn = Callable[[GroupSize], Any]
 """Takes what was found of how many trainings are worth being done as one."""
@@ -63,8 +63,8 @@ class Runner:
     def train(
         self,
         jobs: Sequence[Job],
-        hear: Hear,
-        tell: Tell,
+        on_epoch: OnEpoch,
+        on_result: OnResult,
         size: GroupSize = EVERYTHING,
         learn: Learn = lambda size: None,
     ) -> None:
@@ -74,8 +74,8 @@ class Runner:
 
         Args:
             jobs: the trials, with networks of one structure as far as one knows.
-            hear: is told of each epoch.
-            tell: is told of each end.
+            on_epoch: is told of each epoch.
+            on_result: is told of each end.
             size: what is known of how many trainings are worth being done as one.
             learn: is told what was found of that.
 
@@ -91,16 +91,16 @@ class Runner:
         refused = self.refusals.of(jobs[0].tricks)
         trials = len(jobs) if refused else max(size.best // self.task.repeats, 1)
         for start in range(0, len(jobs), trials):
-            self._train(jobs[start : start + trials], hear, tell, size)
+            self._train(jobs[start : start + trials], on_epoch, on_result, size)
 
-    def seconds(self, count: int, record: Tricks | None = None) -> tuple[float, str]:
+    def seconds(self, count: int, recipe: Tricks | None = None) -> tuple[float, str]:
         """Return the seconds that each of some trainings takes, and why they were not done as one."""
-        record = self.task.reference() if record is None else record
+        recipe = self.task.reference() if recipe is None else recipe
         runner = Runner(short(self.task), interrupted=self.interrupted)
-        jobs = [Job(number, record, number) for number in range(count)]
+        jobs = [Job(number, recipe, number) for number in range(count)]
         start = time.perf_counter()
         runner.train(jobs, lambda job, epoch: False, lambda job, result: None)
-        return (time.perf_counter() - start) / count, runner.refusals.of(record)
+        return (time.perf_counter() - start) / count, runner.refusals.of(recipe)
 
     def _grown(self, size: GroupSize, jobs: Sequence[Job]) -> GroupSize:
         """Find out how many trainings of a shape are worth being done as one, if that is not known."""
@@ -114,26 +114,28 @@ class Runner:
             self.refusals.add(jobs[0].tricks, grown.why)
         return size.refused(self.refusals.of_all) if self.refusals.of_all else size
 
-    def _train(self, jobs: Sequence[Job], hear: Hear, tell: Tell, size: GroupSize) -> None:
+    def _train(
+        self, jobs: Sequence[Job], on_epoch: OnEpoch, on_result: OnResult, size: GroupSize
+    ) -> None:
         """Train trials as one, or one by one if that is to be or cannot be otherwise."""
         left = {job.number: job for job in jobs}
 
         def ended(job: Job, result: Result | RankDied) -> None:
             del left[job.number]
-            tell(job, result)
+            on_result(job, result)
 
         if len(jobs) * self.task.repeats > 1 and size.best > 1 and not self.refusals.of(jobs[0].tricks):
-            parts = [Part(job, self.tasks, hear, self.interrupted) for job in jobs]
+            parts = [Part(job, self.tasks, on_epoch, self.interrupted) for job in jobs]
             for fused, whole in self._together(parts):
                 ended(fused, whole)
         why = self.refusals.of(jobs[0].tricks) if len(left) > 1 else ""
         which = "" if self.refusals.of_all else " of its shape"
         news = f"trials{which} are trained one by one: {why}" if why and why not in self._told else ""
         for job in list(left.values()):
-            result: Result | RankDied = self._alone(job, hear)
+            result: Result | RankDied = self._alone(job, on_epoch)
             if news and isinstance(result, Result) and why not in self._told:
-                trouble = "; ".join(filter(None, (result.trouble, news)))
-                result = replace(result, trouble=trouble)
+                warning = "; ".join(filter(None, (result.warning, news)))
+                result = replace(result, warning=warning)
                 self._told.add(why)
             ended(job, result)
 
@@ -142,9 +144,9 @@ class Runner:
         if self.ranks is not None:
             self.ranks.close()
 
-    def _alone(self, job: Job, hear: Hear) -> Result | RankDied:
+    def _alone(self, job: Job, on_epoch: OnEpoch) -> Result | RankDied:
         """Train a trial by itself: over several processes, several times by turns, or just so."""
-        report = partial(hear, job)
+        report = partial(on_epoch, job)
         training = Training(self.task, job.tricks, job.seed, report, self.interrupted, job.checkpoint)
         if self.task.repeats > 1:
             return train_together(training, self.tasks)

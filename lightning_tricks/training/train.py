@@ -1,4 +1,4 @@
-"""`train`: one record with one seed, or with several at once."""
+"""`train`: one recipe with one seed, or with several at once."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -12,7 +12,7 @@ from lightning_tricks.trial.fit import fit
 from lightning_tricks.trial.job import Job
 from lightning_tricks.trial.result import Report, Result
 from lightning_tricks.trial.training import Training
-from lightning_tricks.tricks.record import Tricks
+from lightning_tricks.tricks.recipe import Tricks
 
 
 @overload
@@ -40,7 +40,7 @@ def train(
     *,
     seeds: Iterable[int] | None = None,
 ) -> Result | list[Result]:
-    """Train a record, with one seed or with several at once, as one program where that can be done.
+    """Train a recipe, with one seed or with several at once, as one program where that can be done.
 
     The same task, tricks and seed give the same result on one machine. A loss, gradient or score that is
     not finite prunes the trial; an exception fails it.
@@ -66,9 +66,9 @@ def train(
     jobs = [Job(number, tricks, each) for number, each in enumerate(seeds or ())]
     results: dict[int, Result] = {}
 
-    def tell(job: Job, result: Result | RankDied) -> None:
+    def on_result(job: Job, result: Result | RankDied) -> None:
         assert isinstance(result, Result)  # nothing of it is trained in other processes
         results[job.number] = result
 
-    Runner(task.once()).train(jobs, lambda job, epoch: False, tell)
+    Runner(task.once()).train(jobs, lambda job, epoch: False, on_result)
     return [results[job.number] for job in jobs]

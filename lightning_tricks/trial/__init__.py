@@ -1,1 +1,1 @@
-"""One trial: a record in, a result out."""
+"""One trial: a recipe in, a result out."""

@@ -44,7 +44,7 @@ class TrialCallback(pl.Callback):
         self.epochs: list[Epoch] = []
         self.values: list[float] = []
         self.stopped = self.resuming = False
-        self.trouble = ""
+        self.warning = ""
         self.progress: dict[str, Any] = {}
         """Lightning's, at the end of the last epoch."""
         self.spent = 0.0
@@ -73,7 +73,7 @@ class TrialCallback(pl.Callback):
                 raise ValueError(f"it lacks {sorted(lacking)}")
             self.resuming = content["trial"]["identity"] == self.identity
         except Exception as error:  # torch raises many for a file that is damaged
-            self.trouble = f"its checkpoint cannot be read ({one_line(error)}): it began anew"
+            self.warning = f"its checkpoint cannot be read ({one_line(error)}): it began anew"
         return self.checkpoint if self.resuming else None
 
     def on_save_checkpoint(
@@ -171,6 +171,6 @@ class TrialCallback(pl.Callback):
                 raise
             with suppress(OSError):
                 part.unlink(missing_ok=True)
-            self.trouble = f"a checkpoint could not be written: {one_line(error)}"
+            self.warning = f"a checkpoint could not be written: {one_line(error)}"
         self.written = time.perf_counter()
         self.interval = max(CHECKPOINT_SECONDS, (self.written - begin) / WRITING_SHARE)

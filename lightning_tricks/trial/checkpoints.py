@@ -7,7 +7,7 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from lightning_tricks.task.task import Task
-from lightning_tricks.tricks.record import Tricks
+from lightning_tricks.tricks.recipe import Tricks
 
 _REBUILT = ("hyper_parameters", "datamodule_hyper_parameters", "hparams_name", "datamodule_hparams_name")
 """What a Trainer puts into checkpoints beside: any objects of the user's. The task has them."""
@@ -45,7 +45,7 @@ def identity_of(task: Task, tricks: Tricks, seed: int) -> dict[str, Any]:
     return {
         "task": task.name,
         "epochs": task.epochs,
-        "record": tricks.model_dump(),
+        "recipe": tricks.model_dump(),
         "seed": seed,
         "fingerprint": task.fingerprint,
     }

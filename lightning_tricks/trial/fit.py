@@ -1,4 +1,4 @@
-"""One training through Lightning: a record of tricks in, a result out. Knows neither Optuna nor MLflow.
+"""One training through Lightning: a recipe of tricks in, a result out. Knows neither Optuna nor MLflow.
 
 What is random in an epoch follows from the trial's seed and the number of the epoch. A trial that
 goes on from the checkpoint of any epoch therefore ends with the score that it would have had.
@@ -25,7 +25,7 @@ from lightning_tricks.trial.callback import TrialCallback
 from lightning_tricks.trial.checkpoints import PlainCheckpoints
 from lightning_tricks.trial.result import Interrupted, Result, stopped_after
 from lightning_tricks.trial.training import Training
-from lightning_tricks.tricks.record import Tricks
+from lightning_tricks.tricks.recipe import Tricks
 
 
 def fit(training: Training, devices: int = 1) -> Result:
@@ -46,8 +46,8 @@ def fit(training: Training, devices: int = 1) -> Result:
     if result.state == "failed" and watcher.resuming and own.checkpoint is not None:
         # It did not come to train: the checkpoint is not what it says.
         own.checkpoint.unlink(missing_ok=True)
-        trouble = f"its checkpoint cannot be gone on from ({result.reason}): it began anew"
-        result = replace(_fit(TrialCallback(own), devices), trouble=trouble)
+        warning = f"its checkpoint cannot be gone on from ({result.reason}): it began anew"
+        result = replace(_fit(TrialCallback(own), devices), warning=warning)
     result = _in_parts(result, own.tricks, lambda parts: _fit(TrialCallback(own), devices, parts))
     if result.state == "failed" and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()  # others may share the device
@@ -69,7 +69,7 @@ def _in_parts(result: Result, tricks: Tricks, again: Callable[[int], Result]) ->
         parts *= 2
         result = again(parts)
         said = f"batches of {size} do not fit the memory: the gradients of {parts} parts are added up"
-        result = replace(result, trouble="; ".join(filter(None, (result.trouble, said))))
+        result = replace(result, warning="; ".join(filter(None, (result.warning, said))))
     return result
 
 
@@ -81,7 +81,7 @@ def _fit(watcher: TrialCallback, devices: int, parts: int = 1) -> Result:
         saved = watcher.saved()
         pl.seed_everything(watcher.seed, verbose=False)
         try:
-            task = task.of_record(watcher.tricks, parts)
+            task = task.of_recipe(watcher.tricks, parts)
             module = task.module(watcher.tricks)
             if isinstance(module, TricksHooks):
                 module.logs_training = False  # the watcher reads it from the module
@@ -114,7 +114,7 @@ def result_of(
     return replace(
         _ending(watcher, error),
         epochs=watcher.epochs,
-        trouble=watcher.trouble,
+        warning=watcher.warning,
         parameters=0 if module is None else _size(module),
         seconds=watcher.seconds,
         weights={} if module is None else module.state_dict(),

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning_tricks.tricks.record import Tricks
+from lightning_tricks.tricks.recipe import Tricks
 
 
 @dataclass(frozen=True)

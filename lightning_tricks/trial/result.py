@@ -31,7 +31,7 @@ class Result:
     epochs: list[Epoch] = field(default_factory=list)
     reason: str = ""
     """Why it was pruned or failed, in a line."""
-    trouble: str = ""
+    warning: str = ""
     """What went wrong beside, in a line."""
     traceback: str = ""
     diverged: bool = False

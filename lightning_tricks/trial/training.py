@@ -7,12 +7,12 @@ from typing import Self
 
 from lightning_tricks.task.task import Task
 from lightning_tricks.trial.result import Report
-from lightning_tricks.tricks.record import Tricks
+from lightning_tricks.tricks.recipe import Tricks
 
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """One training of a record, alone or beside others.
+    """One training of a recipe, alone or beside others.
 
     The same task, tricks and seed give the same result on one machine.
     """

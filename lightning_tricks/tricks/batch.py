@@ -40,7 +40,7 @@ class SizedBatches(BatchTrick):
     """A step is of `size` samples; an epoch stays an epoch, so larger batches take fewer steps.
 
     The best learning rate goes with the size, and a search finds it for each size. `rule` moves it along
-    instead: the rate of the record holds for the data's own size, and is multiplied by size/own
+    instead: the rate of the recipe holds for the data's own size, and is multiplied by size/own
     (`linear`: Goyal et al., 2017, for SGD) or by the root of that (`square_root`: Krizhevsky, 2014, for
     Adam). By default it is left alone. Batches that do not fit a device's memory are taken in parts,
     whose gradients are added up: the same steps, except for the statistics of batch norm.

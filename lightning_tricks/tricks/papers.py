@@ -66,14 +66,14 @@ def papers_of(trick: type[Trick]) -> list[Paper]:
     return [PAPERS[key] for key in dict.fromkeys(_CITATION.findall(text))]
 
 
-def references(record: Trick, *, bibtex: bool = False) -> str:
-    """Return the papers of the tricks that a record has on, one after another, each once.
+def references(recipe: Trick, *, bibtex: bool = False) -> str:
+    """Return the papers of the tricks that a recipe has on, one after another, each once.
 
     Args:
-        record: such as that of a champion.
+        recipe: such as that of a champion.
         bibtex: whether as BibTeX entries, or in a line each.
     """
-    chosen = [getattr(record, name) for name in type(record).model_fields]
+    chosen = [getattr(recipe, name) for name in type(recipe).model_fields]
     used = [trick for trick in chosen if isinstance(trick, Trick) and not trick.neutral]
     papers = {paper.key: paper for trick in used for paper in papers_of(type(trick))}
     if bibtex:

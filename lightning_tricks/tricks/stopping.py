@@ -48,7 +48,7 @@ class Patience(StoppingTrick):
 
     `patience` is a share of the budget, at least one epoch: below a fifth, schedules that gain
     late, such as cosine, are cut off. A search proposes it only if asked to: the best of many epochs
-    is a luckier score than the last one, and would win over records that are as good.
+    is a luckier score than the last one, and would win over recipes that are as good.
 
     When it helps: in a last run without a pruner, where long training overfits.
     """

@@ -45,17 +45,21 @@ class Inline(Workers):
         del seconds
         jobs, self._jobs = self._jobs, ()
 
-        def hear(job: Job, epoch: Epoch) -> bool:
+        def on_epoch(job: Job, epoch: Epoch) -> bool:
             return callback(Reported(job.number, epoch))
 
-        def tell(job: Job, result: Result | RankDied) -> None:
+        def on_result(job: Job, result: Result | RankDied) -> None:
             if isinstance(result, RankDied):
                 callback(Lost(job.number, str(result)))
             else:
                 callback(Ended(job.number, result, lambda: result.weights))
 
         self.runner.train(
-            jobs, hear, tell, self._group_size, lambda group_size: callback(Measured(group_size))
+            jobs,
+            on_epoch,
+            on_result,
+            self._group_size,
+            lambda group_size: callback(Measured(group_size)),
         )
 
     def close(self) -> None:

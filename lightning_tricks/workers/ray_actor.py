@@ -81,16 +81,18 @@ class TrialRunner:
         torch.set_num_threads(self.threads)  # it holds for the thread that sets it
         left = {job.number for job in jobs}
 
-        def hear(job: Job, epoch: Epoch) -> bool:
+        def on_epoch(job: Job, epoch: Epoch) -> bool:
             put((job.number, epoch))
             return job.number in self.stopped
 
-        def tell(job: Job, result: Result | RankDied) -> None:
+        def on_result(job: Job, result: Result | RankDied) -> None:
             left.remove(job.number)
             put((job.number, str(result) if isinstance(result, RankDied) else result))
 
         try:
-            self.runner.train(jobs, hear, tell, group_size, lambda found: put((jobs[0].number, found)))
+            self.runner.train(
+                jobs, on_epoch, on_result, group_size, lambda found: put((jobs[0].number, found))
+            )
         except BaseException as error:  # else the actor would wait for ever
             for number in left:
                 put((number, f"{type(error).__name__}: {one_line(error)}"))

@@ -17,7 +17,7 @@ DECAYS: Mapping[str, float] = {"l2": 0.0, "l1": 0.0, "decoupled": 0.0}
 
 
 class _WithDecays(Optimizer):
-    """The weight decays of a record, put before one of torch's optimizers."""
+    """The weight decays of a recipe, put before one of torch's optimizers."""
 
     def __init__(self, groups: list[dict[str, Any]], **options: Any) -> None:
         super().__init__([{**DECAYS, **group} for group in groups], **options)

@@ -1,4 +1,4 @@
-"""An optimizer that adds the weight decays of a record to the steps of another formula."""
+"""An optimizer that adds the weight decays of a recipe to the steps of another formula."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence

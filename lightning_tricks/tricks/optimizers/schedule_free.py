@@ -43,7 +43,7 @@ class ScheduleFree(OptimizerTrick):
 
 
 class ScheduleFreeOptimizer(AdamWScheduleFree):  # type: ignore[misc]  # it has no types
-    """Schedule-free AdamW with the weight decays of a record."""
+    """Schedule-free AdamW with the weight decays of a recipe."""
 
     def __init__(self, groups: list[dict[str, Any]], trick: ScheduleFree) -> None:
         full = [{**DECAYS, **group} for group in groups]

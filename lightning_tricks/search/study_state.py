@@ -25,15 +25,15 @@ from lightning_tricks.search.outcomes import (
 from lightning_tricks.selection.ablation import Ablation
 from lightning_tricks.selection.result import Verdict
 from lightning_tricks.task.task import Task
-from lightning_tricks.tricks.record import Tricks
+from lightning_tricks.tricks.recipe import Tricks
 
 
 @dataclass(frozen=True)
-class Standing:
+class StudyState:
     """What a study holds beside its trials, and tells each of them apart by."""
 
     baseline: Tricks
-    """The record of the first trial, which the others are compared with."""
+    """The recipe of the first trial, which the others are compared with."""
     champion: int | None = None
     """Number of the trial whose recipe is registered as the one to use."""
     alias: str = ""
@@ -53,9 +53,9 @@ class Standing:
     def read(cls, study: optuna.Study, task: Task) -> Self:
         """Read where a study stands."""
         held = study.user_attrs
-        record, champion = held.get(BASELINE), held.get(CHAMPION, {})
+        recipe, champion = held.get(BASELINE), held.get(CHAMPION, {})
         return cls(
-            baseline=task.reference() if record is None else task.tricks.parse(record),
+            baseline=task.reference() if recipe is None else task.tricks.parse(recipe),
             champion=champion.get("trial"),
             alias=champion.get("alias", ""),
             tests={int(number): metrics for number, metrics in held.get(TESTS, {}).items()},
@@ -66,7 +66,7 @@ class Standing:
         )
 
     def is_of_verdict(self, trial: FrozenTrial) -> bool:
-        """Tell whether a trial has the record that the verdict named."""
+        """Tell whether a trial has the recipe that the verdict named."""
         return self.verdict is not None and trial.number == self.verdict.trial
 
     def role(self, trial: FrozenTrial) -> str:

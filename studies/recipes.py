@@ -1,6 +1,6 @@
-"""The types of the studies' records: all tricks, and what each study searches besides.
+"""The types of the studies' recipes: all tricks, and what each study searches besides.
 
-They stand in a file of their own so that other programs can import them, `from records import
+They stand in a file of their own so that other programs can import them, `from recipes import
 DigitsTricks`, and a study imports them once its command line was read.
 """
 

@@ -1,27 +1,27 @@
-"""Records read from plain data, by the name of their type."""
+"""Recipes read from plain data, by the name of their type."""
 
 import warnings
 from collections.abc import Iterator
 from typing import Any
 
 from lightning_tricks.errors import InputError
-from lightning_tricks.tricks.record import ImageTricks, ModuleTricks, Tricks
+from lightning_tricks.tricks.recipe import ImageTricks, ModuleTricks, Tricks
 
 
-def type_name(record: Tricks) -> str:
-    """Return the name by which `record_of` finds the type of a record."""
-    return f"{type(record).__module__}:{type(record).__qualname__}"
+def type_name(recipe: Tricks) -> str:
+    """Return the name by which `recipe_of` finds the type of a recipe."""
+    return f"{type(recipe).__module__}:{type(recipe).__qualname__}"
 
 
-def record_of(data: Any, name: str = "") -> Tricks:
-    """Read a record from plain data, as a checkpoint holds it.
+def recipe_of(data: Any, name: str = "") -> Tricks:
+    """Read a recipe from plain data, as a checkpoint holds it.
 
     Types are looked for among those that are imported already: what a file names is not imported.
 
-    Where the type is not there, the fields that all records have come back, with a warning.
+    Where the type is not there, the fields that all recipes have come back, with a warning.
 
     Args:
-        data: the record, or its plain data.
+        data: the recipe, or its plain data.
         name: of its type; empty for `Tricks`.
 
     Raises:
@@ -38,7 +38,7 @@ def record_of(data: Any, name: str = "") -> Tricks:
 
 
 def _common(data: Any, inside: str, module: str) -> Tricks:
-    """Return what a record of a type that is not imported has in common with those of this package."""
+    """Return what a recipe of a type that is not imported has in common with those of this package."""
     for kind in (Tricks, ImageTricks, ModuleTricks):
         own = sorted(set(data) - set(kind.model_fields))
         try:
@@ -46,13 +46,13 @@ def _common(data: Any, inside: str, module: str) -> Tricks:
         except InputError:  # a kind that only the next has
             continue
         warnings.warn(
-            f"the record is of the type {inside!r} of {module!r}, which is not imported: it comes back "
+            f"the recipe is of the type {inside!r} of {module!r}, which is not imported: it comes back "
             f"as {kind.__name__}, without {own or 'what else that changes'}",
             stacklevel=3,
         )
         return found
     raise InputError(
-        f"the record is of the type {inside!r} of {module!r}: import that before, or give the record as "
+        f"the recipe is of the type {inside!r} of {module!r}: import that before, or give the recipe as "
         "`tricks`"
     )
 

@@ -1,4 +1,4 @@
-"""The record that has one field for each training stage."""
+"""The recipe that has one field for each training stage."""
 
 from typing import Annotated, Any, Self
 
@@ -63,7 +63,7 @@ class Tricks(Trick):
 
     @classmethod
     def plain(cls) -> Self:
-        """Return the record with every trick off: each stage at its neutral variant.
+        """Return the recipe with every trick off: each stage at its neutral variant.
 
         Stages that have none, such as a field of a subclass for its network, keep their default.
         """
@@ -78,7 +78,7 @@ class Tricks(Trick):
 
     @classmethod
     def fine_tuning(cls, **stages: Any) -> Self:
-        """Return the record to start from where the network was trained before.
+        """Return the recipe to start from where the network was trained before.
 
         Its weights, norms and their statistics are kept. Adam learns slowly, at 2·10⁻⁴ in the head and
         at a tenth of that in the first layer.
@@ -95,7 +95,7 @@ class Tricks(Trick):
         return cls(**{**kept, **stages})
 
     def differences(self, other: "Tricks") -> dict[str, tuple[str, str]]:
-        """Return the stages in which two records differ, as (this one's, the other's) in words."""
+        """Return the stages in which two recipes differ, as (this one's, the other's) in words."""
         names = type(self).model_fields
         return {
             name: (describe(getattr(self, name)), describe(getattr(other, name)))
@@ -164,7 +164,7 @@ class ModuleTricks(Tricks):
 
     @classmethod
     def yours(cls) -> Self:
-        """Return the record of the module exactly as it is: no trick touches it."""
+        """Return the recipe of the module exactly as it is: no trick touches it."""
         own = {
             "optimizer": OwnOptimizer(),  # type: ignore[call-arg]
             "schedule": OwnSchedule(),
@@ -175,7 +175,7 @@ class ModuleTricks(Tricks):
 
     @property
     def untouched(self) -> bool:
-        """Whether this is the record of the module exactly as it is."""
+        """Whether this is the recipe of the module exactly as it is."""
         return self == type(self).yours()
 
 

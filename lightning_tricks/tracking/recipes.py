@@ -1,4 +1,4 @@
-"""Records read back from MLflow, for projects that know nothing of studies."""
+"""Recipes read back from MLflow, for projects that know nothing of studies."""
 
 import json
 import tempfile
@@ -11,32 +11,32 @@ from lightning_tricks.process import unchanged
 from lightning_tricks.search.archive import CHAMPION
 from lightning_tricks.tracking.artifacts import fetch
 from lightning_tricks.tracking.client import connect
-from lightning_tricks.tracking.format import RECORD_TYPE
-from lightning_tricks.tricks.record import Tricks
-from lightning_tricks.tricks.record_types import record_of
+from lightning_tricks.tracking.format import RECIPE_TYPE
+from lightning_tricks.tricks.recipe import Tricks
+from lightning_tricks.tricks.recipe_types import recipe_of
 
-RECORD = "tricks.json"
-"""The artifact of a trial's run that holds its record."""
+RECIPE = "tricks.json"
+"""The artifact of a trial's run that holds its recipe."""
 
 
 @unchanged()
-def record_of_run(run_id: str, tracking_uri: str | None = None) -> Tricks:
-    """Return the record of a trial, of the type that the study's task gave it.
+def recipe_of_run(run_id: str, tracking_uri: str | None = None) -> Tricks:
+    """Return the recipe of a trial, of the type that the study's task gave it.
 
     Args:
         run_id: of the trial's run in MLflow.
         tracking_uri: anything MLflow takes; by default its own.
 
     Raises:
-        InputError: if there is no such run, or it holds no record, or the record's type is one of the
+        InputError: if there is no such run, or it holds no recipe, or the recipe's type is one of the
             study's own that is not imported here.
     """
     return _read(connect(tracking_uri or mlflow.get_tracking_uri()), run_id)
 
 
 @unchanged()
-def record_of_champion(study: str, tracking_uri: str | None = None, alias: str = CHAMPION) -> Tricks:
-    """Return the record of the champion of a study: the baseline's, unless a gain was confirmed.
+def recipe_of_champion(study: str, tracking_uri: str | None = None, alias: str = CHAMPION) -> Tricks:
+    """Return the recipe of the champion of a study: the baseline's, unless a gain was confirmed.
 
     Args:
         study: its name, which is that of the registered model.
@@ -44,7 +44,7 @@ def record_of_champion(study: str, tracking_uri: str | None = None, alias: str =
         alias: of the version; `best` for the best score of a search without a verdict.
 
     Raises:
-        InputError: as `record_of_run`, or if no such model is registered.
+        InputError: as `recipe_of_run`, or if no such model is registered.
     """
     client = connect(tracking_uri or mlflow.get_tracking_uri())
     try:
@@ -57,9 +57,9 @@ def record_of_champion(study: str, tracking_uri: str | None = None, alias: str =
 
 def _read(client: MlflowClient, run_id: str) -> Tricks:
     try:
-        kind = client.get_run(run_id).data.tags.get(RECORD_TYPE, "")
+        kind = client.get_run(run_id).data.tags.get(RECIPE_TYPE, "")
         with tempfile.TemporaryDirectory() as folder:
-            data = json.loads(fetch(client, run_id, RECORD, folder).read_text(encoding="utf-8"))
+            data = json.loads(fetch(client, run_id, RECIPE, folder).read_text(encoding="utf-8"))
     except (mlflow.MlflowException, OSError, ValueError) as error:
-        raise InputError(f"run {run_id} holds no record: {one_line(error)}") from None
-    return record_of(data, kind)
+        raise InputError(f"run {run_id} holds no recipe: {one_line(error)}") from None
+    return recipe_of(data, kind)
