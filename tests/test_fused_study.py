@@ -6,14 +6,16 @@ import signal
 
 import optuna
 import pytest
+import pytorch_lightning as pl
 import torch
+import torch.nn.functional as F
 from conftest import MEASURING, mlp, small_data
 from optuna.trial import TrialState
 from test_fusion import Choosy
 from test_repeats import whole
 from test_study import load, run, start, store, values, wait_for
 
-from lightning_tricks import InputError, Space, Task, Tricks, create_study, optimize, train
+from lightning_tricks import InputError, ModuleTricks, Space, Task, Tricks, create_study, optimize, train
 from lightning_tricks.fusion.shape import shape_of
 from lightning_tricks.search.outcomes import FUSE, GROUP, VERDICT, Outcome, kept
 from lightning_tricks.study import grouping
@@ -267,6 +269,46 @@ def test_auto_says_what_of_a_task_cannot_be_fused(capsys, monkeypatch):
     )
     told = capsys.readouterr().err
     assert told.count("trainings are done one by one: the trainer sets precision") == 1
+
+
+class Own(pl.LightningModule):
+    """A module with steps of its own, which cannot be trained with others as one."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = mlp()
+
+    def forward(self, inputs):
+        return self.network(inputs)
+
+    def training_step(self, batch, number):
+        return F.cross_entropy(self(batch[0]), batch[1])
+
+    def validation_step(self, batch, number):
+        self.log("val/loss", F.cross_entropy(self(batch[0]), batch[1]))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("fuse", ["auto", 4])
+def test_trials_that_cannot_be_trained_as_one_are_not_drawn_as_groups(fuse, capsys, monkeypatch):
+    """So that what is drawn does not depend on when a worker finds that out."""
+    monkeypatch.setattr(GroupSize, "of", MEASURING)
+    its_task = Task(
+        "tiny",
+        small_data(),
+        lambda tricks: Own(),
+        tricks=ModuleTricks,
+        monitor="val/loss",
+        mode="min",
+        epochs=1,
+    )
+    study = create_study("tiny", direction="minimize", storage=None, pruner="none")
+    search(study, its_task, n_trials=6, fuse=fuse, progress=True)
+    assert not groups(study)
+    assert capsys.readouterr().err.count("one by one: a LightningModule has steps of its own") == 1
 
 
 def test_auto_measures_what_is_there_and_off_is_one():

@@ -23,7 +23,7 @@ from lightning_tricks.trial.result import Result
 from lightning_tricks.trial.training import Training
 from lightning_tricks.tricks.optimizers.formula import FormulaTrick
 from lightning_tricks.tricks.optimizers.kernels import DECAYS
-from lightning_tricks.tricks.recipe import LEARNING
+from lightning_tricks.tricks.recipe import batch_stages
 from lightning_tricks.tricks.schedules import FactorSchedule
 
 
@@ -54,7 +54,7 @@ class Member:
         self.random = torch.Generator(device)
         """The state of what is random in it."""
         self._generators = [self.random] if device.type == "cpu" else [torch.Generator(), self.random]
-        learning = (getattr(self.tricks, stage) for stage in LEARNING)
+        learning = (getattr(self.tricks, stage) for stage in batch_stages(type(self.tricks)))
         self.changes_batches = not all(trick.neutral for trick in learning)
         data = cast("InMemoryData", training.task.data)
         self.loader, self.validation = data.train_dataloader(), data.val_dataloader()

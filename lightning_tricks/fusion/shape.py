@@ -3,11 +3,15 @@
 from collections.abc import Hashable, Mapping
 from typing import Any
 
+from lightning_tricks.space.trick import stages
 from lightning_tricks.tricks.recipe import Tricks
 
-_WHOLE = ("batch", "normalization", "transfer")
+_SHARED = {
+    stage: {trick.structural for trick in kinds.values()} for stage, kinds in stages(Tricks).items()
+}
+_WHOLE = tuple(stage for stage, shared in _SHARED.items() if "fields" in shared)
 """The stages whose numbers are the structure of the network, or of a batch, too."""
-_KINDS = ("scaling", "dropout", "stochastic_depth", "sharpness")
+_KINDS = tuple(stage for stage, shared in _SHARED.items() if "kind" in shared)
 """The stages whose kind puts layers into the network, or a second pass into a step."""
 
 

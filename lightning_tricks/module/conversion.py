@@ -23,7 +23,7 @@ from lightning_tricks.module.tricks_module import TricksModule
 from lightning_tricks.scores import Mode
 from lightning_tricks.surgery.anatomy import Anatomy, describe, forget
 from lightning_tricks.surgery.unfit import check_fit
-from lightning_tricks.tricks.recipe import LEARNING, ModuleTricks, Tricks
+from lightning_tricks.tricks.recipe import ModuleTricks, Tricks, forward_stages
 
 _OURS = (
     "tricks",
@@ -91,7 +91,7 @@ def with_tricks(
         raise InputError(f"the module must be a LightningModule (got {type(module).__name__})")
     check_fit(module)
     recipe = tricks if isinstance(tricks, Tricks) else ModuleTricks.parse(tricks)
-    for stage in (*LEARNING, "scaling"):
+    for stage in forward_stages(type(recipe)):
         if not getattr(recipe, stage).neutral:
             raise InputError(
                 f"{stage} {getattr(recipe, stage).kind!r} needs a forward of TricksModule, and "

@@ -33,6 +33,16 @@ class Trick(BaseModel):
     """Whether this variant switches its stage off."""
     searched: ClassVar[bool] = True
     """Whether a search proposes this variant without being asked to by name."""
+    changes_layers: ClassVar[bool] = False
+    """Whether it changes the layers of a network, and may find none to change."""
+    changes_weights: ClassVar[bool] = False
+    """Whether it draws weights or freezes them when a module is made, and may find none."""
+    changes_batch: ClassVar[bool] = False
+    """Whether it changes what a batch says, and needs inputs or targets of some kind."""
+    needs_forward: ClassVar[bool] = False
+    """Whether it acts in a forward of ours, which a LightningModule of the user's has not."""
+    structural: ClassVar[Literal["", "kind", "fields"]] = ""
+    """What of it trainings must share to be one program: nothing, its kind, or all its fields."""
     elsewhere: ClassVar[Mapping[str, str]] = {}
     """Names that this variant goes by in other libraries, with what they are here."""
 

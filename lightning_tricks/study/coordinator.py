@@ -48,7 +48,12 @@ class Coordinator:
         self.trained: list[float] = []
         """The seconds of each trial that was trained in this run."""
         self.grouping = Grouping(
-            self.study, self.task, session.placement.group_size, self.progress, planned=session.searches
+            self.study,
+            self.task,
+            self.placement.group_size,
+            self.progress,
+            self.placement.processes,
+            planned=session.searches,
         )
         self.proposals = Proposals(session, self.grouping, self._repeat)
 

@@ -9,6 +9,7 @@ from lightning_tricks.study.progress import Progress
 from lightning_tricks.study.trial_decisions import OpenTrial
 from lightning_tricks.task.task import Task
 from lightning_tricks.training.group_size import MOST, GroupSize
+from lightning_tricks.training.refusals import of_task
 
 LEARNED_A_MEMBER = 8
 """For each so many finished trials a group of a search has a member more: all of them are drawn before
@@ -23,6 +24,7 @@ class Grouping:
         task: what is trained.
         group_size: what the user says of how many trainings are done at a time.
         progress: is told of what was measured.
+        devices: number of devices that train a trial together.
         planned: whether a sampler draws the trials, and learns from each: the size of a group is then
             decided with its first trial and kept there, so that a study that died goes on alike. It
             does not follow from what was measured, but for whether anything is gained, so that a study
@@ -35,6 +37,7 @@ class Grouping:
         task: Task,
         group_size: GroupSize,
         progress: Progress,
+        devices: int,
         *,
         planned: bool,
     ) -> None:
@@ -44,6 +47,7 @@ class Grouping:
         held = None if group_size.final else study.user_attrs.get(outcomes.FUSE)
         self.group_size = group_size if held is None else GroupSize(**held)
         """What is known of how many trainings are worth being done as one."""
+        self._refusal = of_task(task, devices)
 
     def drawn(self, first: OpenTrial, left: int, learned: int) -> int:
         """Return how many trials are drawn for a group; they may be trained in several parts.
@@ -54,11 +58,18 @@ class Grouping:
             learned: how many trials are finished.
         """
         if not self.planned:
+            self._look(left)
             return min(left, self.together)
         if first.group is None:
             size = min(left, learned // LEARNED_A_MEMBER, self.most)
+            self._look(size)
             first.join(first.job.number, 1 if size < 2 or self.group_size.alone else size)
         return first.group_size
+
+    def _look(self, size: int) -> None:
+        """Before a first group, find out what the task says: who trains would, but at any time."""
+        if size > 1 and self._refusal and not self.group_size.alone:
+            self._take(self.group_size.refused(self._refusal))
 
     @property
     def together(self) -> int:
@@ -76,7 +87,10 @@ class Grouping:
         known = self.group_size
         if known.final or not (group_size.final or group_size.best > known.best):
             return
-        self.group_size = group_size
+        self._take(group_size)
+
+    def _take(self, group_size: GroupSize) -> None:
+        known, self.group_size = self.group_size, group_size
         self.study.set_user_attr(outcomes.FUSE, asdict(group_size))
         if group_size.alone:
             self.progress.print(f"trainings are done one by one: {group_size.why}")

@@ -30,14 +30,14 @@ from lightning_tricks.task.rehearsal import build, overrides, rehearse_module, r
 from lightning_tricks.task.task import SAMPLES, Task
 from lightning_tricks.task.watching import Watched
 from lightning_tricks.tricks.batch import SIZES
-from lightning_tricks.tricks.recipe import LEARNING, SURGERY, ModuleTricks, Tricks
-
-_FORWARD = ("scaling", *LEARNING)
-"""The stages that need a forward of ours, which a LightningModule of the user's has not."""
-_FILTERED = (*_FORWARD, *SURGERY)
-_BUILT = ("initialization", "transfer")
-"""The stages that act when a module is made, beside those that change its layers."""
-
+from lightning_tricks.tricks.recipe import (
+    ModuleTricks,
+    Tricks,
+    batch_stages,
+    forward_stages,
+    layer_stages,
+    weight_stages,
+)
 
 SIZE = "batch.size.size"
 """Path of the batch size."""
@@ -116,11 +116,11 @@ class _Checks:
         anatomy = self.task.watched(self.baseline).anatomy
         self._say_if_unwatched(anatomy)
         self._keep_fixed_dropout(anatomy)
-        for stage in _BUILT:
+        for stage in weight_stages(self.task.tricks):
             self._filter_kinds(stage, partial(build, self.task))
         module, batch = self._check_shapes()
         rehearse_network(self.task, batch, "", module.tricks)
-        for stage in (*SURGERY, *LEARNING):
+        for stage in (*layer_stages(self.task.tricks), *batch_stages(self.task.tricks)):
             self._filter_kinds(stage, partial(rehearse_network, self.task, batch, stage))
         module = rehearse_network(self.task, batch, "", self.baseline)
         self._filter_kinds("optimizer", partial(step, module))
@@ -137,11 +137,12 @@ class _Checks:
         self._check_plateau(list(seen.logged))
         self._say_if_unwatched(seen.anatomy)
         self._say_what_is_replaced(network, seen)
-        for stage in _FORWARD:
+        for stage in forward_stages(self.task.tricks):
             self._filter_kinds(stage, partial(build, self.task))
         self._keep_fixed_dropout(seen.anatomy)
         self._keep_what_fits(seen.anatomy)
-        for stage in (*_BUILT, *SURGERY, "sharpness", "averaging"):
+        made = (*weight_stages(self.task.tricks), *layer_stages(self.task.tricks))
+        for stage in (*made, "sharpness", "averaging"):
             self._filter_kinds(stage, partial(rehearse_module, self.task, stage=stage))
         module = rehearse_module(self.task, self._with("schedule", "constant"))
         self._filter_kinds("optimizer", partial(step, module))
@@ -312,8 +313,9 @@ class _Checks:
     def _with(self, stage: str, kind: Any) -> Tricks:
         """Return the baseline with a kind of a stage; others that may not fit are off."""
         recipe = self.baseline.model_dump()
-        if stage in (*_FILTERED, *_BUILT):
-            off = {name: self._off(name) for name in _FILTERED}
+        filtered = (*forward_stages(self.task.tricks), *layer_stages(self.task.tricks))
+        if stage in (*filtered, *weight_stages(self.task.tricks)):
+            off = {name: self._off(name) for name in filtered}
             if stage == "dropout":  # its places depend on the norms
                 del off["normalization"]
             recipe |= off

@@ -10,7 +10,7 @@ from lightning_tricks.fusion.shape import shape_of
 from lightning_tricks.task.quiet import quiet
 from lightning_tricks.task.task import Task
 from lightning_tricks.trial.fit import trainer_of
-from lightning_tricks.tricks.recipe import Tricks
+from lightning_tricks.tricks.recipe import ModuleTricks, Tricks
 
 MOST_SHAPES = 3
 """After this number of shapes that could not be trained as one, and none that could, none is tried."""
@@ -33,7 +33,7 @@ class Refusals:
     """
 
     def __init__(self, task: Task, devices: int) -> None:
-        self.of_all = next(_of_task(task, devices), "")
+        self.of_all = of_task(task, devices) or _of_device(task)
         """Why no trials can be; empty as long as some may."""
         self.fused = False
         """Whether some were."""
@@ -50,8 +50,14 @@ class Refusals:
             self.of_all = why
 
 
+def of_task(task: Task, devices: int) -> str:
+    """Say why no trials of a task can be trained as one, whatever trains them; empty if they may be."""
+    return next(_of_task(task, devices), "")
+
+
 def _of_task(task: Task, devices: int) -> Iterator[str]:
-    """Say why no trials of a task can be trained as one."""
+    if issubclass(task.tricks, ModuleTricks):
+        yield "a LightningModule has steps of its own"
     if devices > 1:
         yield "several devices train a trial"
     if not isinstance(task.data, InMemoryData):
@@ -67,13 +73,15 @@ def _of_task(task: Task, devices: int) -> Iterator[str]:
         yield "the network is compiled"
     if task.channels_last:
         yield "images are channels_last"
+
+
+def _of_device(task: Task) -> str:
+    """Say why nothing can be trained as one on the device of a task; empty if it may be."""
     try:
         device = device_of(task)
     except Exception as error:  # it is not there: a trial that is trained alone says so
-        yield one_line(error)
-    else:
-        if device.type not in ("cpu", "cuda"):
-            yield f"the device is {device}"
+        return one_line(error)
+    return "" if device.type in ("cpu", "cuda") else f"the device is {device}"
 
 
 def device_of(task: Task) -> torch.device:

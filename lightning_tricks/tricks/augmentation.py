@@ -24,6 +24,9 @@ GROUPS = 16
 class AugmentationTrick(Trick):
     """How the images of a batch are changed."""
 
+    changes_batch: ClassVar[bool] = True
+    needs_forward: ClassVar[bool] = True
+
     kind: str
 
     def apply(self, images: Tensor) -> Tensor:

@@ -19,6 +19,8 @@ SIZES = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 class BatchTrick(Trick):
     """How many samples a step is of."""
 
+    structural: ClassVar[Literal["", "kind", "fields"]] = "fields"
+
     def size_of(self, own: int | None) -> int | None:
         """Return the number of samples a step, for data with a number of their own."""
         return own

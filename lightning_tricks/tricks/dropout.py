@@ -20,6 +20,9 @@ from lightning_tricks.surgery.watch import anatomy_of
 class DropoutTrick(Trick):
     """Which share of the inputs of a layer is zeroed while training."""
 
+    changes_layers: ClassVar[bool] = True
+    structural: ClassVar[Literal["", "kind", "fields"]] = "kind"
+
     @abstractmethod
     def apply(self, module: nn.Module) -> None:
         """Change the dropout of a module in place.

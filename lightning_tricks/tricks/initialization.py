@@ -24,6 +24,8 @@ from lightning_tricks.surgery.weight_norm import trained_weights
 class InitializationTrick(Trick):
     """How the weights of layers are drawn."""
 
+    changes_weights: ClassVar[bool] = True
+
     kind: str
 
     def apply(self, module: nn.Module) -> None:

@@ -36,6 +36,9 @@ _DECLARE = "say with declare_norm that it is a norm, and then its child modules 
 class NormalizationTrick(Trick):
     """Which normalization the hidden layers have."""
 
+    changes_layers: ClassVar[bool] = True
+    structural: ClassVar[Literal["", "kind", "fields"]] = "fields"
+
     @abstractmethod
     def apply(self, module: nn.Module) -> None:
         """Change the norms of a module in place, before its weights are drawn.

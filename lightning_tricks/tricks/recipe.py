@@ -1,5 +1,7 @@
 """The recipe that has one field for each training stage."""
 
+from collections.abc import Callable
+from functools import cache
 from typing import Annotated, Any, Self
 
 from pydantic import Field
@@ -113,10 +115,32 @@ class Tricks(Trick):
         return html_table(("stage", type(self).__name__, "by default"), rows)
 
 
-SURGERY = ("normalization", "zero_gamma", "dropout", "stochastic_depth")
-"""The stages that change the layers of a network, and may find none to change."""
-LEARNING = ("augmentation", "erasing", "mixing", "smoothing")
-"""The stages that change what a batch says; they need inputs or targets of some kind."""
+@cache
+def layer_stages(of: type[Tricks]) -> tuple[str, ...]:
+    """Return the stages that change the layers of a network."""
+    return _stages_where(of, lambda trick: trick.changes_layers)
+
+
+@cache
+def weight_stages(of: type[Tricks]) -> tuple[str, ...]:
+    """Return the stages that draw weights or freeze them."""
+    return _stages_where(of, lambda trick: trick.changes_weights)
+
+
+@cache
+def batch_stages(of: type[Tricks]) -> tuple[str, ...]:
+    """Return the stages that change what a batch says."""
+    return _stages_where(of, lambda trick: trick.changes_batch)
+
+
+@cache
+def forward_stages(of: type[Tricks]) -> tuple[str, ...]:
+    """Return the stages that act in a forward of ours."""
+    return _stages_where(of, lambda trick: trick.needs_forward)
+
+
+def _stages_where(of: type[Tricks], holds: Callable[[type[Trick]], bool]) -> tuple[str, ...]:
+    return tuple(stage for stage, kinds in stages(of).items() if any(map(holds, kinds.values())))
 
 
 class ModuleTricks(Tricks):

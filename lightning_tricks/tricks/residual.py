@@ -23,6 +23,8 @@ LOOKED = "looked with torch.fx for sums of a path and its shortcut"
 class ResidualTrick(Trick):
     """What is done to the residual branches."""
 
+    changes_layers: ClassVar[bool] = True
+
     kind: str
 
     def apply(self, module: nn.Module) -> None:
@@ -118,6 +120,8 @@ class LinearStochasticDepth(ResidualTrick):
 
     When it helps: in residual networks of many blocks that are trained long. Shallow ones lose by it.
     """
+
+    structural: ClassVar[Literal["", "kind", "fields"]] = "kind"
 
     searched: ClassVar[bool] = False
     kind: Literal["linear"] = "linear"

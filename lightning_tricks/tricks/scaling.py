@@ -129,6 +129,9 @@ def takes_tokens(network: nn.Module) -> bool:
 class ScalingTrick(Trick):
     """How inputs are scaled."""
 
+    needs_forward: ClassVar[bool] = True
+    structural: ClassVar[Literal["", "kind", "fields"]] = "kind"
+
     def build(self, axes: Axes = USUAL) -> Scale | None:
         """Return the layer that scales, still to be fitted; None where there is nothing to do.
 

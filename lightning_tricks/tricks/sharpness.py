@@ -26,6 +26,8 @@ Evaluate = Callable[[], Any]
 class SharpnessTrick(Trick):
     """Where the gradient is taken."""
 
+    structural: ClassVar[Literal["", "kind", "fields"]] = "kind"
+
     def climb(self, gradient: Tensor) -> Tensor:
         """Return what to add to the weights before the gradient to step with is taken.
 

@@ -38,6 +38,9 @@ def probabilities(targets: Tensor, classes: int) -> Tensor:
 class SmoothingTrick(Trick):
     """What the targets of training become."""
 
+    changes_batch: ClassVar[bool] = True
+    needs_forward: ClassVar[bool] = True
+
     @abstractmethod
     def smooth(self, targets: Tensor, classes: int) -> Tensor:
         """Return the targets to learn from.
@@ -78,6 +81,9 @@ class LabelSmoothing(SmoothingTrick):
 
 class MixingTrick(Trick):
     """Which samples of a batch are mixed with others."""
+
+    changes_batch: ClassVar[bool] = True
+    needs_forward: ClassVar[bool] = True
 
     @abstractmethod
     def mix(self, inputs: Tensor, targets: Tensor, classes: int) -> tuple[Tensor, Tensor]:

@@ -25,6 +25,9 @@ _OUTPUTS_ONLY = "all layers are outputs"
 class TransferTrick(Trick):
     """What becomes of the layers that were trained before."""
 
+    changes_weights: ClassVar[bool] = True
+    structural: ClassVar[Literal["", "kind", "fields"]] = "fields"
+
     def freeze(self, module: nn.Module) -> list[nn.Module]:
         """Freeze layers of a module; return those modules that are to stay in evaluation mode.
 
