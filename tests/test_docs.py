@@ -188,24 +188,16 @@ def test_each_paper_is_cited():
 
 
 @pytest.mark.parametrize(("stage", "kind"), KINDS)
-def test_each_trick_says_when_it_helps_and_its_formulas_are_typeset(stage, kind):
+def test_each_trick_says_when_it_helps(stage, kind):
     trick = stages(Tricks)[stage][kind]
     assert trick.neutral or trick_pages.HELPS in " ".join(trick.__doc__.split())
-    display, rest = formulas.split(" ".join(trick.__doc__.split()))
-    outside = re.sub(r"<math.*?</math>|<code>.*?</code>", "", display + formulas.inline(rest))
-    assert not set("←√‖∇∼") & set(outside)
 
 
-def test_a_formula_is_read_as_it_is_written():
-    (step,) = formulas.formula_at("w ← w − η·m̂/(√v̂ + ε) with averages", 0, display=True).statements
-    assert "<mfrac><mrow><mover" in step
-    assert "<msqrt><mover" in step
-    assert step.endswith('<mo form="infix">+</mo><mi>ε</mi></mrow></mfrac></mrow>')
-    assert "mfrac" not in formulas.inline("the decay 1 − 1/n follows")
-    both = formulas.formula_at("s ← s + g²; w ← w − g, and so on", 0)
-    assert len(both.statements) == 2
-    assert formulas.inline("A sample skips the i-th of them.") == "A sample skips the i-th of them."
-    assert formulas.inline("`a·b` stays") == "<code>a·b</code> stays"
+def test_a_formula_stands_as_it_is_written():
+    step, rest = formulas.split("w ← w − η·m̂/(√v̂ + ε) with averages m̂. It is quick.")
+    assert (step, rest) == ("w ← w − η·m̂/(√v̂ + ε) with averages m̂.", "It is quick.")
+    assert formulas.split("Layers are drawn again.") == ("", "Layers are drawn again.")
+    assert formulas.inline("`a·b` stays < 1") == "<code>a·b</code> stays &lt; 1"
 
 
 @pytest.fixture(scope="module")
@@ -326,8 +318,7 @@ def test_pages_fit_a_phone_and_a_screen_and_ask_nobody(site):
                 page.goto((site / f"{name}.html").as_uri())
                 assert page.evaluate("document.documentElement.scrollWidth") <= width, name
             page.goto((site / "tricks/optimizer/adam.html").as_uri())
-            fraction = page.locator(".formula mfrac").first.bounding_box()
-            assert fraction["height"] > 25  # it is typeset, not a line of text
+            assert "←" in page.locator(".formula").first.inner_text()
         page.goto((site / "search.html").as_uri() + "?q=nesterov")
         page.wait_for_selector("#search-results li a")
         browser.close()

@@ -17,7 +17,7 @@ from lightning_tricks.tricks.recipe import Tricks
 
 CONTRACTS = "test_contracts.py"
 """The file of the tests that go through all tricks."""
-VARIANTS = {"VARIANTS", "STAGE_PAIRS"}
+VARIANTS = {"VARIANTS", "ALL_PAIRS"}
 """By these names a test goes through all tricks, or those of the stages that it names."""
 
 WHEN = {

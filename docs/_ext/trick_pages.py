@@ -108,7 +108,7 @@ def trick_page(stage: str, kind: str, trick: type[Trick], known: Known) -> str:
     helps = [part.removeprefix(HELPS) for part in further if part.startswith(HELPS)]
     further = [part for part in further if not part.startswith(HELPS)]
     cites = {paper.key: paper.url for paper in papers_of(trick)}
-    lines = [f"# {stage}: {kind}\n", f'<div class="formula">{formula}</div>\n' if formula else ""]
+    lines = [f"# {stage}: {kind}\n", _html(formula, cites, "formula") if formula else ""]
     lines += [_html(part, cites) for part in (rest, *further) if part]
     module = inspect.getmodule(trick)
     if ".optimizers." in trick.__module__:  # a file for each
@@ -181,11 +181,11 @@ def _kinds(of: type[Tricks], stage: str) -> Any:
     return Space(of).domains[stage].extremes()
 
 
-def _html(text: str, cites: dict[str, str] | None = None) -> str:
+def _html(text: str, cites: dict[str, str] | None = None, style: str = "") -> str:
     made = inline(text)
     for key, url in (cites or {}).items():
         made = made.replace(escape(key), f'<a href="{url}">{escape(key)}</a>')
-    return f"<p>{made}</p>\n"
+    return f'<p class="{style}">{made}</p>\n' if style else f"<p>{made}</p>\n"
 
 
 def _toctree(names: list[str]) -> str:
