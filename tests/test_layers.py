@@ -20,6 +20,7 @@ LONG = {
     "samplers": "what is drawn from what, in one place",
     "ray_workers": "one class, which talks to one process",
     "domains": "five domains that are read side by side",
+    "initialization": "ten distributions that are read side by side",
     "papers": "a list, two thirds of it",
     "optimize": "half of it what its arguments mean",
     "task": "one class, half of it what its arguments mean",

@@ -19,9 +19,11 @@ from torch.utils._pytree import tree_leaves
 from lightning_tricks.errors import InputError
 from lightning_tricks.flavors import is_lightning_module
 from lightning_tricks.module.hooks import TricksHooks
+from lightning_tricks.module.lightning_internals import trainer_if_any
 from lightning_tricks.module.tricks_module import TricksModule
 from lightning_tricks.scores import Mode
 from lightning_tricks.surgery.anatomy import Anatomy, describe, forget
+from lightning_tricks.surgery.torch_internals import names_in
 from lightning_tricks.surgery.unfit import check_fit
 from lightning_tricks.tricks.recipe import ModuleTricks, Tricks, forward_stages
 
@@ -98,7 +100,7 @@ def with_tricks(
                 f"{type(module).__name__} has its own: set {stage} to 'none', as ModuleTricks does"
             )
     kind = type(module)
-    taken = {*vars(module), *module._modules, *module._parameters, *module._buffers, *vars(kind)}
+    taken = {*vars(module), *names_in(module), *vars(kind)}
     if clash := sorted(taken & set(_OURS)):
         raise InputError(f"{kind.__name__} has {clash} of its own, which tricks need: rename them")
     if not module.automatic_optimization:
@@ -139,7 +141,7 @@ def detached_copy(module: pl.LightningModule) -> Any:
     """
     held = (value for part in module.modules() for value in tree_leaves(list(vars(part).values())))
     tensors = [value for value in held if isinstance(value, torch.Tensor) and not value.is_leaf]
-    trainer, module.trainer = module._trainer, None
+    trainer, module.trainer = trainer_if_any(module), None
     try:
         return copy.deepcopy(module, {id(value): value.detach().clone() for value in tensors})
     finally:

@@ -8,6 +8,12 @@ CURRENT_HOOK = "_current_fx_name"
 """Lightning sets this attribute of a module twice for each hook, some fifty times a step."""
 
 
+def trainer_if_any(module: pl.LightningModule) -> pl.Trainer | None:
+    """Return the Trainer that a module is attached to; None where its own property would raise."""
+    found: pl.Trainer | None = module._trainer
+    return found
+
+
 def begin_batches_anew(trainer: pl.Trainer) -> None:
     """Have the batches of an epoch drawn again, which Lightning made before its start."""
     iter(trainer.fit_loop._data_fetcher or ())

@@ -85,6 +85,11 @@ def _of(study: optuna.Study, trial: optuna.Trial, trial_id: int) -> optuna.Trial
     return trial
 
 
+def id_of(trial: FrozenTrial) -> int:
+    """Return the id by which a storage knows a trial."""
+    return trial._trial_id
+
+
 def live(study: optuna.Study, trial: FrozenTrial) -> optuna.Trial:
     """Return a trial of a study as one that can be written to."""
     return optuna.Trial(study, trial._trial_id)

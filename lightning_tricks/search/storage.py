@@ -14,6 +14,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from lightning_tricks.errors import one_line
+from lightning_tricks.search.optuna_internals import id_of
 from lightning_tricks.search.passing_on import passing_on
 
 OUTAGES = (OperationalError, InterfaceError, OSError)
@@ -94,7 +95,7 @@ class RetryingStorage(_PassingOn):  # type: ignore[misc]  # made at run time
             self.guard()
             # The answer to an attempt may have been lost after the trial was made.
             if again and len(trials := self._storage.get_all_trials(study_id, deepcopy=False)) > before:
-                return trials[-1]._trial_id
+                return id_of(trials[-1])
             return self._storage.create_new_trial(study_id, template_trial)
 
         number: int = self._retry(create)

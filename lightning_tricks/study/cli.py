@@ -82,7 +82,7 @@ class _Parser(argparse.ArgumentParser):
         known, unknown = self.parse_known_args([*given, *arguments])
         if unknown:
             flag = unknown[0].partition("=")[0]
-            close = difflib.get_close_matches(flag, self._option_string_actions, n=1)
+            close = difflib.get_close_matches(flag, re.findall(r"--[a-z-]+", self.format_usage()), n=1)
             hint = f"did you mean {close[0]}?" if close else "--help lists the flags"
             shown = " ".join(redacted(argument, whole=True) for argument in unknown)
             self.error(f"unrecognized arguments: {shown}; {hint}")

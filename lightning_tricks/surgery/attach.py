@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lightning_tricks.surgery.torch_internals import hooks_of, submodules
+
 NORM = "tricks_norm"
 """Name of a child that normalizes the outputs."""
 DROPOUT = "tricks_dropout"
@@ -54,7 +56,7 @@ def detach(layer: nn.Module, name: str) -> None:
     """Take away what is attached to a layer under a name."""
     delattr(layer, name)
     hook = {NORM: _norm_outputs, DEPTH: _skip_outputs, DROPOUT: _drop_inputs}[name]
-    for held in (layer._forward_hooks, layer._forward_pre_hooks):
+    for held in hooks_of(layer):
         for key in [key for key, value in held.items() if value is hook]:
             del held[key]
 
@@ -62,11 +64,10 @@ def detach(layer: nn.Module, name: str) -> None:
 def attached(network: nn.Module, name: str) -> Iterator[tuple[nn.Module, nn.Module]]:
     """Walk the layers that have something of a name attached, with what that is."""
     for layer in list(network.modules()):
-        if name in layer._modules:
+        if name in submodules(layer):
             yield layer, layer.get_submodule(name)
 
 
 def has_hooks(layer: nn.Module) -> bool:
     """Tell whether a layer has hooks of the user's."""
-    hooks = (*layer._forward_hooks.values(), *layer._forward_pre_hooks.values())
-    return any(hook not in HOOKS for hook in hooks)
+    return any(hook not in HOOKS for held in hooks_of(layer) for hook in held.values())

@@ -15,6 +15,7 @@ from torchvision.ops import StochasticDepth
 from lightning_tricks.surgery.attach import NORM
 from lightning_tricks.surgery.layers import DROPOUTS
 from lightning_tricks.surgery.norms import NORMS, after_norm, known
+from lightning_tricks.surgery.torch_internals import submodules
 
 _ADDITIONS = {operator.add, operator.iadd, torch.add, "add", "add_"}
 _PASSING = (nn.Identity, StochasticDepth, *DROPOUTS)
@@ -96,7 +97,7 @@ def _describe(module: nn.Module, prefix: str, end: fx.Node, calls: Counter[objec
     while end.op == "call_module":
         target = str(end.target)
         layer = module.get_submodule(target)
-        if NORM in layer._modules:
+        if NORM in submodules(layer):
             return Branch(last, f"{prefix}{target}.{NORM}", alone)
         if known(layer) and not after_norm(layer):
             return Branch(last, f"{prefix}{target}", alone)

@@ -11,7 +11,7 @@ from lightning_tricks.surgery.attach import NORM, attach, attached, detach
 from lightning_tricks.surgery.layers import ACTIVATIONS, Weighted, add_bias, drop_bias, frozen
 from lightning_tricks.surgery.norms import after_norm, known
 from lightning_tricks.surgery.replace import replace_everywhere
-from lightning_tricks.surgery.torch_internals import BatchNormLayer, BatchOrInstanceNorm
+from lightning_tricks.surgery.torch_internals import BatchNormLayer, BatchOrInstanceNorm, submodules
 from lightning_tricks.surgery.watch import anatomy_of
 
 Position = Literal["before", "after"]
@@ -51,7 +51,7 @@ def swap_norms(network: nn.Module, make: Callable[[Place], nn.Module]) -> int:
     modules = modules_of(network)
     for layer in anatomy_of(network).layers:
         for path in filter(None, (layer.path, layer.activation)):
-            if NORM in modules[path]._modules:
+            if NORM in submodules(modules[path]):
                 attach(modules[path], NORM, make(Place.of(layer)))
                 swapped += 1
     return swapped
@@ -104,7 +104,7 @@ def move_norms(network: nn.Module, position: Position) -> None:
     is moved away.
     """
     for container in _sequentials(network):
-        names = list(container._modules)
+        names = list(submodules(container))
         for layer, first, second in zip(names, names[1:], names[2:], strict=False):
             module = container.get_submodule(layer)
             pair = [container.get_submodule(first), container.get_submodule(second)]

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from lightning_tricks.surgery.torch_internals import with_metadata_of
+from lightning_tricks.surgery.torch_internals import submodules, with_metadata_of
 
 
 def replace_everywhere(network: nn.Module, old: nn.Module, new: nn.Module) -> None:
@@ -14,7 +14,7 @@ def replace_everywhere(network: nn.Module, old: nn.Module, new: nn.Module) -> No
         if isinstance(parent, nn.TransformerEncoderLayer):
             # In use, it would take the weights of its layers to a kernel that knows no others.
             parent.activation_relu_or_gelu = 0
-        for name, child in list(parent._modules.items()):
+        for name, child in list(submodules(parent).items()):
             if child is old:
                 setattr(parent, name, new)
 

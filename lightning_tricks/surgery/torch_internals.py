@@ -28,6 +28,21 @@ foreach_mul_ = torch._foreach_mul_
 foreach_norm = torch._foreach_norm
 
 
+def submodules(module: nn.Module) -> dict[str, nn.Module | None]:
+    """Return the modules that a module holds itself, by name; None where a name was given none."""
+    return module._modules
+
+
+def names_in(module: nn.Module) -> set[str]:
+    """Return the names of all that a module holds: modules, parameters and buffers."""
+    return {*module._modules, *module._parameters, *module._buffers}
+
+
+def hooks_of(module: nn.Module) -> tuple[dict[int, Any], dict[int, Any]]:
+    """Return the hooks that run before the forward of a module, and those that run after it."""
+    return module._forward_pre_hooks, module._forward_hooks
+
+
 def flatten(tensors: Sequence[Tensor]) -> Tensor:
     """Put tensors together into a flat one."""
     flat: Tensor = _flatten_dense_tensors(tensors)  # type: ignore[no-untyped-call]

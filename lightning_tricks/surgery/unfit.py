@@ -4,7 +4,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from lightning_tricks.errors import InputError
-from lightning_tricks.surgery.torch_internals import FormerWeightNorm
+from lightning_tricks.surgery.torch_internals import FormerWeightNorm, hooks_of
 
 
 def check_fit(network: nn.Module) -> None:
@@ -21,7 +21,7 @@ def check_fit(network: nn.Module) -> None:
                 f"{what} does not know its sizes yet: pass a batch through the network where it is "
                 "made, as in network(torch.zeros(1, 3, 32, 32))"
             )
-        if any(isinstance(hook, FormerWeightNorm) for hook in layer._forward_pre_hooks.values()):
+        if any(isinstance(hook, FormerWeightNorm) for hook in hooks_of(layer)[0].values()):
             raise InputError(
                 f"{what} has torch.nn.utils.weight_norm, with which it cannot be copied: use "
                 "torch.nn.utils.parametrizations.weight_norm"

@@ -13,7 +13,7 @@ from lightning_tricks.surgery.anatomy import modules_of
 from lightning_tricks.surgery.attach import DROPOUT, NORM, attach
 from lightning_tricks.surgery.dropout import UniformDropout
 from lightning_tricks.surgery.layers import DROPOUTS
-from lightning_tricks.surgery.torch_internals import BatchNormLayer
+from lightning_tricks.surgery.torch_internals import BatchNormLayer, submodules
 from lightning_tricks.surgery.watch import anatomy_of
 
 
@@ -133,7 +133,7 @@ def _places(network: nn.Module) -> list[nn.Module]:
         if layers[path].called and layers[path].dims is None and not first:
             found.append(module)
         first = False
-        if isinstance(module._modules.get(NORM), BatchNormLayer):
+        if isinstance(submodules(module).get(NORM), BatchNormLayer):
             found.clear()
     return found
 
