@@ -16,7 +16,7 @@ from mlflow.tracking import MlflowClient
 from sklearn.datasets import load_digits
 from torch import nn
 
-from lightning_tricks import InMemoryData, Split, Tricks, TricksModule
+from lightning_tricks import InMemoryData, Split, Tricks, TricksModule, optimize
 from lightning_tricks.space.trick import stages
 from lightning_tricks.surgery.attach import DROPOUT, NORM
 from lightning_tricks.task.backbones import Residual
@@ -216,3 +216,9 @@ def empty_store(tmp_path_factory):
 def with_store(empty_store, in_its_own_folder):
     """Put one into the test's folder."""
     shutil.copy(empty_store, "mlflow.db")
+
+
+@pytest.fixture
+def without_mlflow(monkeypatch):
+    """Let studies run without MLflow where a test does not look at it: that takes half of their time."""
+    monkeypatch.setitem(optimize.__wrapped__.__kwdefaults__, "tracking_uri", None)

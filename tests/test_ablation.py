@@ -315,6 +315,7 @@ def test_an_ablation_that_is_interrupted_goes_on_to_the_same_end(study):
     assert Ablation.read(study.user_attrs[kept(ABLATION)]) == found
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_a_champion_without_tricks_has_none_to_take_out(study):
     bare = {"scaling": "none", "normalization": "none"}
     others = {path: value for path, value in FEW.items() if not path.startswith("normalization")}
@@ -326,6 +327,7 @@ def test_a_champion_without_tricks_has_none_to_take_out(study):
     assert not part().trials
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_an_ablation_needs_a_verdict(study):
     with pytest.raises(InputError, match="an ablation is of a verdict's champion"):
         search(study, loud(), finalists=0, ablate=True)

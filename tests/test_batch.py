@@ -215,6 +215,7 @@ def test_what_memory_does_not_hold_is_taken_in_parts_with_the_same_steps():
     assert train(task(most=0), sized(4), 0).state == "failed"
 
 
+@pytest.mark.usefixtures("without_mlflow")
 @pytest.mark.usefixtures("with_store")
 def test_a_study_searches_it():
     study = create_study("sized", storage=None)

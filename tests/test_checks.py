@@ -70,6 +70,7 @@ def test_what_is_pinned_is_never_left_out():
         check(task, Space(Tricks).narrow({"normalization": ["layer", "batch"]}))
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_a_study_of_a_network_that_few_tricks_act_on(capsys):
     task = Task("net", small_data(), lambda tricks: Sentences(), epochs=2)
     study = create_study("net", storage=None, epochs=2)
@@ -93,6 +94,7 @@ class Splits(pl.LightningDataModule):
         return small_data().val_dataloader()
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_a_data_module_may_call_its_attributes_what_it_likes():
     task = Task("splits", Splits(), lambda tricks: mlp(), epochs=1)
     assert task.samples() is None
@@ -134,6 +136,7 @@ def own_task(**changes):
     )
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_the_plateau_schedule_looks_at_the_loss_that_the_task_names():
     task = own_task(validation_loss="own_loss")
     assert check(task, Space(ModuleTricks)).notes == []

@@ -67,6 +67,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.usefixtures("without_mlflow")
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_changed_task_is_refused_until_it_is_said_to_be_the_same(change):
     study = create_study("tiny", storage=None, epochs=2)
@@ -78,6 +79,7 @@ def test_a_changed_task_is_refused_until_it_is_said_to_be_the_same(change):
     claim(study, task(**changes), Space(Tricks), 0)  # it has been taken over
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_a_study_says_what_changed_and_goes_on_if_asked_to():
     study = create_study("tiny", storage=None, epochs=2)
     optimize(study, task(), n_trials=1, progress=False)

@@ -79,6 +79,7 @@ def test_a_group_is_of_one_shape_and_its_trials_are_told_as_any(sizes):
     assert differences(study, task(), store()) == []
 
 
+@pytest.mark.slow
 def test_killed_in_a_group_it_goes_on_to_the_same_trials(tmp_path):
     steps = (["--n-trials", "17"], ["--n-trials", "24"])
     options = ["--fuse", "4", "--workers", "inline", "--pruner", "none"]
@@ -99,6 +100,7 @@ def test_killed_in_a_group_it_goes_on_to_the_same_trials(tmp_path):
     assert found[0] == found[1]
 
 
+@pytest.mark.usefixtures("without_mlflow")
 @pytest.mark.usefixtures("eager")
 def test_who_dies_while_a_group_is_drawn_goes_on_to_the_same_trials(monkeypatch, sizes):
     study = create_study("undisturbed", storage="optuna.journal", pruner="none")
@@ -133,7 +135,11 @@ def test_a_verdict_has_its_seeds_in_groups_and_says_the_same(monkeypatch):
         search(study, n_trials=4, finalists=1, seeds=3, fuse=fuse)
         own = optuna.load_study(study_name=f"by {fuse}.verdict", storage=study._storage)
         named = [
-            (t.user_attrs["tricks:entry"], t.user_attrs["tricks:phase"], t.user_attrs["tricks:draw"])
+            (
+                t.user_attrs["tricks:entry"],
+                t.user_attrs["tricks:phase"],
+                t.user_attrs["tricks:seed_index"],
+            )
             for t in own.trials
         ]
         judged[fuse] = {name: t.value for name, t in zip(named, own.trials, strict=True)}
@@ -244,6 +250,7 @@ def test_what_was_disturbed_once_is_tried_again():
     assert MEASURING("auto").grown(64, lambda count: (next(slow), "")).best == 4
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_auto_says_why_nothing_is_fused(capsys, monkeypatch):
     monkeypatch.setattr(GroupSize, "of", MEASURING)
     its_task = Task("tiny", small_data(), lambda tricks: Choosy(), epochs=1)
@@ -255,6 +262,7 @@ def test_auto_says_why_nothing_is_fused(capsys, monkeypatch):
     assert "trained one by one: vmap" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_auto_says_what_of_a_task_cannot_be_fused(capsys, monkeypatch):
     monkeypatch.setattr(GroupSize, "of", MEASURING)
     its_task = task(trainer={"precision": "bf16-mixed"})
@@ -291,6 +299,7 @@ class Own(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
+@pytest.mark.usefixtures("without_mlflow")
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("fuse", ["auto", 4])
 def test_trials_that_cannot_be_trained_as_one_are_not_drawn_as_groups(fuse, capsys, monkeypatch):
@@ -317,6 +326,7 @@ def test_auto_measures_what_is_there_and_off_is_one():
     assert MEASURING(5) == GroupSize(5, final=True, automatic=False)
 
 
+@pytest.mark.usefixtures("without_mlflow")
 @pytest.mark.usefixtures("eager")
 def test_a_space_that_pins_the_shape_is_searched_in_groups():
     study = create_study("tiny", storage=None, pruner="none")
@@ -325,6 +335,7 @@ def test_a_space_that_pins_the_shape_is_searched_in_groups():
     assert any(len(members) == 4 for members in groups(study).values())
 
 
+@pytest.mark.usefixtures("without_mlflow")
 @pytest.mark.usefixtures("eager")
 def test_what_was_measured_once_holds_for_the_study(taking, sizes):
     study = create_study("tiny", storage="optuna.journal", pruner="none")
@@ -336,6 +347,7 @@ def test_what_was_measured_once_holds_for_the_study(taking, sizes):
     assert max(sizes) == 2
 
 
+@pytest.mark.usefixtures("without_mlflow")
 @pytest.mark.usefixtures("eager")
 def test_more_are_tried_as_a_study_grows(taking):
     study = create_study("tiny", storage="optuna.journal", pruner="none")
@@ -346,6 +358,7 @@ def test_more_are_tried_as_a_study_grows(taking):
     assert 2 <= first < study.user_attrs[FUSE]["best"] <= 16
 
 
+@pytest.mark.usefixtures("without_mlflow")
 @pytest.mark.usefixtures("eager")
 def test_what_was_measured_holds_for_a_verdict_that_comes_later(taking):
     taking(faster_up_to(2))
@@ -357,6 +370,7 @@ def test_what_was_measured_holds_for_a_verdict_that_comes_later(taking):
     assert own.user_attrs[FUSE]["best"] == study.user_attrs[FUSE]["best"] == 2
 
 
+@pytest.mark.usefixtures("without_mlflow")
 @pytest.mark.usefixtures("eager")
 def test_a_study_is_the_same_whatever_was_measured(taking):
     """But for whether anything is fused at all: that decides how far a search looks ahead."""
@@ -378,6 +392,7 @@ def test_a_group_that_was_damaged_is_none(held, group):
     assert _group(held) == group
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_who_leaves_while_it_is_measured_loses_nothing(monkeypatch):
     def leave(*unused):
         signal.raise_signal(signal.SIGTERM)

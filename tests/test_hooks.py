@@ -145,6 +145,7 @@ def test_manual_optimization_is_an_error():
         with_tricks(own, OFF)
 
 
+@pytest.mark.usefixtures("without_mlflow")
 @pytest.mark.filterwarnings("ignore:normalization 'batch' stays before")  # a trial may ask for `after`
 def test_a_study_of_a_users_module():
     task = Task(
@@ -177,6 +178,7 @@ def diabetes():
     return InMemoryData.from_arrays(inputs, targets / 100, regression=True)
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_regression_with_a_metric_of_torchmetrics():
     """R² of the whole split, as scikit-learn has it, is not a mean over batches."""
     from sklearn.metrics import r2_score

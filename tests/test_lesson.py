@@ -6,6 +6,8 @@ import pytest
 
 from lightning_tricks import MLP, Task, Tricks, train
 
+pytestmark = pytest.mark.slow
+
 SEEDS = (0, 1, 2)
 PLAIN = {
     **{stage: trick.model_dump() for stage, trick in Tricks.plain()},

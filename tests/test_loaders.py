@@ -78,6 +78,7 @@ def test_a_fresh_loader_has_an_iterator_of_its_own():
     assert len(list(walk)) == 3
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_a_study_takes_loaders_for_data():
     data = (loader(workers=0), loader(workers=0, shuffle=False), loader(workers=0, shuffle=False))
     task = Task("loaders", data, lambda tricks: mlp(), epochs=2)

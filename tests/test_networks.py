@@ -106,6 +106,7 @@ def takes_a_step(network, inputs):
     assert sum(moved) > 0.5 * len(moved)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["none", "own", "batch", "layer", "group", "weight"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_norm_takes_a_finite_moving_step(name, kind):

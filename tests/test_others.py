@@ -85,6 +85,7 @@ def test_only_what_was_trained_here_is_in_mlflow():
     assert sorted(children(name="sgd is better")[1]) == [24, 25, 26]
 
 
+@pytest.mark.usefixtures("without_mlflow")
 @pytest.mark.parametrize("kind", ["another parameter", "another value", "running"])
 def test_trials_of_another_program_are_refused(kind):
     study = create_study("tiny", storage=None)
@@ -98,6 +99,7 @@ def test_trials_of_another_program_are_refused(kind):
         optimize(study, task(), n_trials=3, space=narrow(), progress=False)
 
 
+@pytest.mark.usefixtures("without_mlflow")
 @pytest.mark.filterwarnings("ignore:Some regimes")  # of so few trials importances tell little
 def test_optunas_own_ways_of_looking_at_a_study_work():
     study = create_study("tiny", storage="optuna.journal")
@@ -114,6 +116,7 @@ def test_optunas_own_ways_of_looking_at_a_study_work():
     assert [t.value for t in copied.trials[:6]] == [t.value for t in study.trials]
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_callbacks_are_called_after_each_trial_and_may_end_the_search():
     seen = []
 
@@ -138,6 +141,7 @@ class Slow(optuna.samplers.RandomSampler):
     """A sampler of a user's own."""
 
 
+@pytest.mark.usefixtures("without_mlflow")
 @pytest.mark.parametrize("make", [create_study, None])
 def test_any_sampler_object_goes_in(make):
     if make is None:

@@ -174,6 +174,7 @@ def test_a_study_of_repeated_trials(with_store, workers):
         optimize(study, dataclasses.replace(whole(), repeats=1), n_trials=4, progress=False)
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_a_verdict_of_repeated_trials_has_a_training_a_seed(with_store):
     study = create_study("whole", storage="optuna.journal")
     optimize(study, whole(), n_trials=3, finalists=1, seeds=3, workers="inline", progress=False)
@@ -191,6 +192,7 @@ def test_a_small_validation_split_has_several_trainings_a_trial_unless_told_othe
     assert _repeats(Task("own", large, whole().backbone, repeats=2)) == 2
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_several_devices_and_repeats_are_refused(with_store):
     study = create_study("whole", storage=None)
     with pytest.raises(InputError, match="leave repeats at 1"):

@@ -44,11 +44,13 @@ def test_the_table_is_no_wider_than_a_hundred_columns(monkeypatch):
     assert max(map(len, TABLE.text().splitlines())) == 100
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_a_name_stays_with_its_value():
     for line in TABLE.text(80).splitlines():
         assert not re.search(r"\b(lr|rho|beta1|strength|depth|width)$", line)
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_what_differs_from_the_baseline_is_marked():
     text = TABLE.text(100)
     assert re.search(r"^optimizer +\* sgd .* {3}adam .*\* rmsprop", text, re.MULTILINE)
@@ -102,6 +104,7 @@ def test_weights_that_were_lost_are_trained_again_once_for_test_and_champion(cap
     assert study.user_attrs[TESTS] == tested
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_marks_compare_with_the_baseline_of_the_study():
     space = Space(Tricks).pin({"normalization": "none", "optimizer": "sgd"})
     study = create_study("tiny", storage=None)

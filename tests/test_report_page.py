@@ -32,6 +32,7 @@ def report(with_store):
     return report_of(study, task(), Verdict.read(study.user_attrs[kept(VERDICT)]))
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_a_report_says_what_was_found_and_how_to_find_it_again(report):
     text = report.markdown()
     label = report.verdict.label
@@ -144,6 +145,7 @@ def test_a_study_without_a_verdict_has_no_report(with_store, capsys):
     assert not Path("r.html").exists()
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_importance_finds_the_stage_that_decides(caplog):
     optuna.logging.enable_propagation()
     study = create_study("known", storage=None, sampler="random")
@@ -162,6 +164,7 @@ def test_importance_finds_the_stage_that_decides(caplog):
     assert low > found["dropout"][2]
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_an_importance_lies_in_its_interval():
     """Also where hardly anything decides, and resamples differ much."""
     study = create_study("noise", storage=None, sampler="random")
@@ -177,6 +180,7 @@ def test_an_importance_lies_in_its_interval():
     assert values == sorted(values, reverse=True)
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_parallel_coordinates_have_a_line_a_trial_and_the_champions_is_red(with_store):
     assert rank_from_worst([3.0, 1.0, 2.0], "max") == [1.0, 0.0, 0.5]
     assert rank_from_worst([3.0, 1.0, 2.0], "min") == [0.0, 1.0, 0.5]

@@ -55,6 +55,7 @@ def test_what_has_one_stage_to_change_is_proposed_once():
     assert set(best) == {"optimizer.adam.lr", "optimizer.adam.one_minus_beta1"}
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_a_space_of_few_recipes_is_searched_to_its_end():
     """Each proposal that was made before doubles the doubt, until something else is proposed."""
     pins = {stage: getattr(Tricks.plain(), stage) for stage in stages(Tricks)}
@@ -128,6 +129,7 @@ def deadly(after):
     return metric
 
 
+@pytest.mark.usefixtures("without_mlflow")
 @pytest.mark.usefixtures("with_store")
 @pytest.mark.parametrize(("sampler", "pruner"), PAIRS)
 def test_every_sampler_runs_beside_every_pruner(sampler, pruner):
@@ -163,6 +165,7 @@ def outcomes(study):
     return [(t.number, t.state, t.params, t.value) for t in study.trials]
 
 
+@pytest.mark.usefixtures("without_mlflow")
 @pytest.mark.parametrize(("sampler", "pruner"), [*PAIRS, ("tricks", HyperbandPruner(1, 6))])
 def test_a_study_goes_on_as_if_it_had_not_been_interrupted(sampler, pruner):
     def go(storage, trials):
@@ -192,6 +195,7 @@ class Paused:
         return getattr(self.trial, name)
 
 
+@pytest.mark.usefixtures("without_mlflow")
 @pytest.mark.parametrize("sampler", sorted({*SAMPLERS} - {"tpe"}))  # Optuna's keeps off running trials
 @pytest.mark.parametrize("before", [2, 4, 9])
 def test_a_proposal_is_the_same_whatever_is_proposed_meanwhile(sampler, before):
@@ -205,6 +209,7 @@ def test_a_proposal_is_the_same_whatever_is_proposed_meanwhile(sampler, before):
     assert propose(meanwhile=True) == propose(meanwhile=False)
 
 
+@pytest.mark.usefixtures("without_mlflow")
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_several_threads_search_at_the_same_time(sampler):
     study = create_study("s", epochs=6, storage=None, sampler=sampler, pruner="hyperband")

@@ -113,6 +113,7 @@ def assert_agreement(study, uri=None):
             assert [m.step for m in history] == [e["number"] for e in outcome.epochs]
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_the_first_two_trials_are_the_baseline_and_plain():
     study = create_study("tiny", storage=None)
     optimize(study, task(), n_trials=3, progress=False)
@@ -123,6 +124,7 @@ def test_the_first_two_trials_are_the_baseline_and_plain():
     assert_agreement(study)
 
 
+@pytest.mark.usefixtures("without_mlflow")
 @pytest.mark.parametrize("sampler", [optuna.samplers.RandomSampler(0), optuna.samplers.TPESampler()])
 @pytest.mark.parametrize("pruner", [optuna.pruners.NopPruner(), optuna.pruners.HyperbandPruner()])
 def test_any_study_of_optuna_will_do(sampler, pruner):
@@ -132,6 +134,7 @@ def test_any_study_of_optuna_will_do(sampler, pruner):
     assert "val/loss" in summary.text()
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_a_repeat_does_not_use_up_a_trial():
     space = Space(Tricks).pin(
         {
@@ -279,6 +282,7 @@ def test_a_failing_recipe_fails_alone_with_its_traceback():
     assert "in backbone" in text
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_when_all_of_the_first_trials_fail_the_study_stops_and_says_why():
     class Broken(nn.Sequential):
         def forward(self, inputs):
@@ -306,6 +310,7 @@ def test_a_diverged_trial_is_pruned_with_its_reason_in_mlflow():
     assert_agreement(study)
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_a_slow_start_is_spared_by_the_default_pruner():
     """Warm-up with cosine and dropout trail at first: no trial is pruned in the first third."""
     study = create_study("tiny", storage=None, epochs=12)
@@ -383,6 +388,7 @@ def test_lost_weights_of_the_champion_are_trained_again(damage):
     assert_agreement(study, store("other.db"))
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_only_the_weights_of_the_best_few_and_the_references_are_kept():
     study = create_study("tiny", storage=None, pruner="none")
     optimize(study, task(), n_trials=4, keep=2, progress=False)
@@ -394,12 +400,14 @@ def test_only_the_weights_of_the_best_few_and_the_references_are_kept():
     assert not list(Path("checkpoints/tiny/running").iterdir())
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_a_timeout_begins_no_further_trial():
     study = create_study("tiny", storage=None)
     optimize(study, task(), n_trials=50, timeout=0.01, progress=False)
     assert len([t for t in study.trials if t.state.is_finished()]) <= 1
 
 
+@pytest.mark.usefixtures("without_mlflow")
 @pytest.mark.parametrize(("at_timeout", "state"), [("finish", "COMPLETE"), ("requeue", "WAITING")])
 def test_at_a_timeout_the_trial_under_way_is_finished_or_put_back(at_timeout, state, tmp_path):
     chosen = troubled.task(tmp_path, epochs=6)
@@ -439,6 +447,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_what_does_not_fit_a_study_is_refused_and_loses_nothing():
     study = create_study("tiny", storage=None)
     optimize(study, task(), n_trials=2, progress=False)
@@ -476,6 +485,7 @@ def test_a_journal_with_a_torn_last_line_goes_on():
     assert len(load().trials) == 4
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_a_recipe_that_cannot_be_trained_costs_one_trial():
     class Deep(Tricks):
         network: ConvNet = ConvNet(width=8)
@@ -491,6 +501,7 @@ def test_a_recipe_that_cannot_be_trained_costs_one_trial():
     assert all("needs samples of shape" in reason for reason in reasons)
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_a_study_of_another_program_is_refused():
     study = optuna.create_study(direction="maximize")
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
@@ -498,6 +509,7 @@ def test_a_study_of_another_program_is_refused():
         optimize(study, task(), n_trials=3)
 
 
+@pytest.mark.usefixtures("without_mlflow")
 @pytest.mark.parametrize("name", ["tricks", "tpe", "random"])
 def test_a_sampler_does_not_depend_on_how_often_it_was_made(name):
     def propose(resume):
@@ -515,6 +527,7 @@ def test_a_sampler_does_not_depend_on_how_often_it_was_made(name):
     assert propose(resume=False) == propose(resume=True)
 
 
+@pytest.mark.usefixtures("without_mlflow")
 @pytest.mark.parametrize("storage", ["sqlite:///optuna.db", "folder.journal"])
 def test_a_put_back_trial_keeps_its_number_and_parameters(storage):
     from lightning_tricks.search.optuna_internals import requeue

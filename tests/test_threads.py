@@ -76,6 +76,7 @@ def test_a_worker_measures_once_and_trains_with_what_it_found(monkeypatch):
     assert torch.get_num_threads() == 1
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_the_process_has_its_threads_again(with_store, monkeypatch):
     monkeypatch.setattr("lightning_tricks.training.group_size.GroupSize.of", MEASURING)
     monkeypatch.setattr(Waiting, "slow", 2)

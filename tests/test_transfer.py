@@ -162,6 +162,7 @@ def test_the_head_is_never_frozen(share):
     assert "0.weight" not in trained
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_a_study_from_the_fine_tuning_baseline_keeps_the_weights_in_every_trial():
     network = pretrained()
     task = Task(

@@ -47,6 +47,7 @@ def fitted(trial, epochs, saved=None):
     return keeper.best_model_path
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_a_fit_that_goes_on_from_a_checkpoint_goes_on_counting():
     study = optuna.create_study(direction="maximize", pruner=optuna.pruners.NopPruner())
     trial = study.ask()
@@ -155,6 +156,7 @@ def test_the_folder_of_the_user_is_found(monkeypatch):
     assert not list(Path().glob("~*"))
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_a_timeout_holds_for_the_verdict_too(monkeypatch, capsys):
     monkeypatch.setenv("SLOW", "0.1")  # for each network
     study = create_study("tiny", storage="optuna.journal")
@@ -204,6 +206,7 @@ def test_inputs_of_a_wrong_shape_are_told_in_a_line(capsys):
     assert "the backbone does not take inputs of shape" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_warnings_are_as_they_were():
     before = list(warnings.filters)
     optimize(create_study("tiny", storage=None), task(), n_trials=1, progress=False)

@@ -158,6 +158,7 @@ def test_an_ensemble_averages_probabilities_or_numbers():
     torch.testing.assert_close(Ensemble(members, probabilities=False)(inputs), mean)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unseen", [True, False])
 @pytest.mark.parametrize("size", [0.0, 0.5])
 def test_a_verdict_is_true_of_tasks_whose_truth_is_known(size, unseen):
@@ -258,6 +259,7 @@ class Counted(InMemoryData):
         return super().test_dataloader()
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_the_test_split_is_looked_at_by_one_verdict_and_a_later_one_says_so(study):
     splits = small_data().splits
     data = Counted(splits["train"], splits["validation"], splits["test"], batch_size=8)
@@ -271,6 +273,7 @@ def test_the_test_split_is_looked_at_by_one_verdict_and_a_later_one_says_so(stud
     assert "Earlier verdicts looked at these samples once" in later.text().replace("\n", " ")
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_a_verdict_that_is_interrupted_goes_on_to_the_same_end(study):
     whole = search(study, task(), checkpoints="whole")
     expected = Verdict.read(study.user_attrs[kept(VERDICT)])
@@ -324,6 +327,7 @@ def test_a_larger_budget_goes_on_with_the_same_candidate_over_more_seeds(study):
     assert not differences(verdict_study(), task(), store())
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_seeds_end_once_the_interval_is_narrower_than_the_margin(study):
     held = search(study, task(), margin=50.0, verdict_budget=40).verdict
     assert held.margin == 50.0
@@ -379,6 +383,7 @@ def run_role(number):
     return parents["tiny"].data.tags["role"]
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_validation_samples_of_the_comparison_chose_nothing(study):
     """Neither the search, nor its repeats, nor the choice of the candidate ever validated on them."""
     chosen_task = slow_baseline()
@@ -401,6 +406,7 @@ def test_validation_samples_of_the_comparison_chose_nothing(study):
     assert not compared & chose
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_a_simpler_recipe_is_taken_only_if_it_is_asked_for_and_within_the_margin(study):
     given = {"verdict_budget": 40, "seeds": 5, "n_trials": 6, "finalists": 5}
     assert search(study, task(), **given).verdict.champion in ("baseline", "plain", "trial 2")
@@ -415,6 +421,7 @@ def test_a_simpler_recipe_is_taken_only_if_it_is_asked_for_and_within_the_margin
     assert narrow.why == ""
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_recipes_are_compared_where_they_chose_if_there_is_nothing_else(study):
     splits = small_data().splits
     data = InMemoryData(splits["train"], splits["validation"], batch_size=8)
@@ -433,6 +440,7 @@ class NoTest(InMemoryData):
         raise OSError("a corrupt\nsample")
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_a_test_split_that_fails_costs_the_test_scores_and_not_the_verdict(study, capsys):
     splits = small_data().splits
     data = NoTest(splits["train"], splits["validation"], splits["test"], batch_size=8)
@@ -480,6 +488,7 @@ def test_a_baseline_that_never_trains_is_replaced_and_the_verdict_says_why(study
     assert recipe_of_champion("tiny", store()).model_dump() == recipe
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_a_candidate_that_fails_with_some_seed_is_no_champion(study):
     """Seeds that compare are odd, so what was chosen by even ones meets its failure there."""
     unlucky = fragile(lambda baseline, seed: not baseline and seed % 4 == 1)
@@ -539,6 +548,7 @@ def lit(*splits, **loader):
     )
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_a_module_with_steps_of_its_own_is_compared_batch_by_batch(study):
     held = search(study, lit(160, 150, 150)).verdict
     assert held.gain.metric == "test_acc"
@@ -595,6 +605,7 @@ def test_a_champion_that_cannot_be_exported_is_registered_and_comes_back(study, 
     assert len(verdict_study().trials) == before
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_a_baseline_that_is_alone_is_compared_with_nothing(study):
     held = search(study, task(), n_trials=1, finalists=1).verdict
     assert (held.label, held.champion, held.candidate) == ("No gain found", "baseline", None)
@@ -602,6 +613,7 @@ def test_a_baseline_that_is_alone_is_compared_with_nothing(study):
     assert study.user_attrs[CHAMPION]["trial"] == 0
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_less_is_better_where_the_task_says_so(study):
     minimal = create_study("loss", storage="optuna.journal", direction="minimize")
     chosen_task = task(name="loss", monitor="val/loss", mode="min")
@@ -612,6 +624,7 @@ def test_less_is_better_where_the_task_says_so(study):
     assert held.gain.metric == "test/loss"
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_numbers_to_predict_have_an_ensemble_of_numbers(with_store):
     inputs = torch.randn(60, 4)
     data = InMemoryData.from_arrays(inputs, inputs.sum(1), regression=True, batch_size=16)
@@ -624,6 +637,7 @@ def test_numbers_to_predict_have_an_ensemble_of_numbers(with_store):
     assert "Ensembles of 3 models, test/loss: baseline " in summary.text()
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_a_champion_of_a_verdict_stays_where_a_search_goes_on_without_one(study):
     search(study, task())
     before = study.user_attrs[CHAMPION]
@@ -674,6 +688,7 @@ def test_a_verdict_whose_run_was_deleted_is_written_anew_with_its_models(study, 
     assert registered.run_id not in (None, parent.info.run_id)
 
 
+@pytest.mark.usefixtures("without_mlflow")
 @pytest.mark.parametrize(
     ("name", "value"), [("finalists", -1), ("seeds", 2), ("verdict_budget", -1), ("margin", -0.1)]
 )
