@@ -30,8 +30,8 @@ from tasks import TASKS
 
 from lightning_tricks import create_study, optimize, train
 from lightning_tricks.selection.crossed import crossed_interval
-from lightning_tricks.study.evaluation import answers, blocks, measure_of
 from lightning_tricks.surgery.replace import load_state
+from lightning_tricks.verdict.evaluation import answers, blocks, measure_of
 
 RESULTS, CACHE = Path("truth.jsonl"), Path("truth")
 SEEDS = range(900_001, 900_025, 2)

@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from lightning_tricks.module.conversion import with_tricks, without_tricks
     from lightning_tricks.module.health import Diverged
     from lightning_tricks.module.tricks_module import TricksModule
+    from lightning_tricks.report.summary import Summary
+    from lightning_tricks.run.arguments import main
+    from lightning_tricks.run.optimize import ablate, optimize
     from lightning_tricks.search.callback import PruningCallback
     from lightning_tricks.search.observer import Observer
     from lightning_tricks.search.studies import create_study
     from lightning_tricks.space.domains import Choice, Float, Int, OneMinus
     from lightning_tricks.space.space import Space, suggest
     from lightning_tricks.space.trick import Trick
-    from lightning_tricks.study.cli import main
-    from lightning_tricks.study.optimize import ablate, optimize
-    from lightning_tricks.study.summary import Summary
     from lightning_tricks.surgery.norms import declare_norm
     from lightning_tricks.task.backbones import MLP, Backbone, ConvNet, Torchvision
     from lightning_tricks.task.task import Task
@@ -87,9 +87,9 @@ _NAMES = {
     "space.domains": ["Choice", "Float", "Int", "OneMinus"],
     "space.space": ["Space", "suggest"],
     "space.trick": ["Trick"],
-    "study.cli": ["main"],
-    "study.optimize": ["ablate", "optimize"],
-    "study.summary": ["Summary"],
+    "run.arguments": ["main"],
+    "run.optimize": ["ablate", "optimize"],
+    "report.summary": ["Summary"],
     "surgery.norms": ["declare_norm"],
     "task.backbones": ["MLP", "Backbone", "ConvNet", "Torchvision"],
     "task.task": ["Task"],

@@ -19,8 +19,8 @@ from pydantic import Field
 
 import lightning_tricks
 from lightning_tricks import Float, InputError, Space, Task, Tricks
+from lightning_tricks.run.arguments import _parser
 from lightning_tricks.space.trick import stages
-from lightning_tricks.study.cli import _parser
 from lightning_tricks.task.checks import check
 from lightning_tricks.tricks.clipping import ClippingTrick
 from lightning_tricks.tricks.papers import PAPERS, papers_of

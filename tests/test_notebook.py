@@ -7,8 +7,8 @@ import pytest
 from conftest import mlp, small_data
 
 from lightning_tricks import Float, InMemoryData, Space, Split, Summary, Task, Trick, Tricks
+from lightning_tricks.report.summary import summarize
 from lightning_tricks.space.domains import Choice, OneMinus
-from lightning_tricks.study.summary import summarize
 from lightning_tricks.tricks.clipping import NormClipping
 
 TASK = Task("pictures", small_data(), lambda tricks: mlp(), epochs=7)

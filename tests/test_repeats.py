@@ -13,9 +13,9 @@ from test_study import store
 from torch import nn
 
 from lightning_tricks import InMemoryData, InputError, Task, Tricks, create_study, optimize, train
+from lightning_tricks.run.program import FEW, SEVERAL, _repeats
 from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.seeds import derive
-from lightning_tricks.study.program import FEW, SEVERAL, _repeats
 from lightning_tricks.tracking.agreement import differences
 from lightning_tricks.training.repeats import SPREAD, tasks_of, train_together
 from lightning_tricks.trial.result import Interrupted

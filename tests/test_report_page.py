@@ -20,7 +20,7 @@ from lightning_tricks.report.file import write_report
 from lightning_tricks.report.importance import importances
 from lightning_tricks.search.outcomes import VERDICT, is_repeat, kept
 from lightning_tricks.selection.result import Verdict
-from lightning_tricks.study.conclusion import report_of
+from lightning_tricks.verdict.conclusion import report_of
 
 CHROMIUM = Path("/usr/bin/chromium")
 

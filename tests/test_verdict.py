@@ -50,11 +50,11 @@ from lightning_tricks.search.outcomes import (
 from lightning_tricks.selection.intervals import Interval, mean_interval
 from lightning_tricks.selection.result import Gain, Row, Verdict
 from lightning_tricks.selection.terms import Terms
-from lightning_tricks.study import evaluation
-from lightning_tricks.study.batch_scores import batch_scores
-from lightning_tricks.study.conclusion import report_of
 from lightning_tricks.tracking.agreement import differences
 from lightning_tricks.tracking.holdings import NUMBER, PARENT
+from lightning_tricks.verdict import evaluation
+from lightning_tricks.verdict.batch_scores import batch_scores
+from lightning_tricks.verdict.conclusion import report_of
 
 
 def verdict(label="Not confirmed", gain=None, **changed):

@@ -6,6 +6,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from lightning_tricks.errors import user_code
+from lightning_tricks.report.summary import score_of
 from lightning_tricks.search.dashboard import note
 from lightning_tricks.search.observer import Observer
 from lightning_tricks.search.optuna_internals import live
@@ -14,7 +15,6 @@ from lightning_tricks.search.story import story
 from lightning_tricks.search.study_state import StudyState
 from lightning_tricks.study.history import History
 from lightning_tricks.study.progress import Progress
-from lightning_tricks.study.summary import score_of
 from lightning_tricks.task.task import Task
 
 Callback = Callable[[optuna.Study, FrozenTrial], None]

@@ -15,11 +15,11 @@ from lightning_tricks.search.outcomes import CHAMPION, ENSEMBLE, VERDICT, Champi
 from lightning_tricks.search.study_state import remember_champion, verdict_of
 from lightning_tricks.selection.result import BASELINE, WORDS, Gain, Label, Verdict
 from lightning_tricks.selection.terms import FEWEST, Terms
-from lightning_tricks.study import models
-from lightning_tricks.study.comparison import Comparison
-from lightning_tricks.study.finalists import by_name, finalists, full_trainings
-from lightning_tricks.study.reruns import Reruns, recipe_of
 from lightning_tricks.study.session import Session, beside
+from lightning_tricks.verdict import models
+from lightning_tricks.verdict.comparison import Comparison
+from lightning_tricks.verdict.finalists import by_name, finalists, full_trainings
+from lightning_tricks.verdict.reruns import Reruns, recipe_of
 
 CHOOSING = 0.4
 """Share of the budget that chooses the candidate; the rest compares it with what the user has."""

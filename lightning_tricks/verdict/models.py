@@ -17,7 +17,6 @@ from lightning_tricks.module.tricks_module import TricksModule
 from lightning_tricks.search.archive import Archive
 from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.study_state import StudyState
-from lightning_tricks.study import evaluation
 from lightning_tricks.study.folder import StudyFolder
 from lightning_tricks.surgery.replace import load_state
 from lightning_tricks.task.quiet import quiet
@@ -26,6 +25,7 @@ from lightning_tricks.trial.fit import fit
 from lightning_tricks.trial.training import Training
 from lightning_tricks.tricks.recipe import Tricks
 from lightning_tricks.tricks.recipe import describe as words
+from lightning_tricks.verdict import evaluation
 
 
 def restore(

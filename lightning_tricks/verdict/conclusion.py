@@ -10,17 +10,17 @@ from lightning_tricks.errors import error_words, one_line
 from lightning_tricks.markdown import escaped
 from lightning_tricks.process import command
 from lightning_tricks.report.page import Report
+from lightning_tricks.report.summary import Summary, summarize, summarize_verdict
 from lightning_tricks.search import outcomes
 from lightning_tricks.search.archive import BEST, REPORT
 from lightning_tricks.search.dashboard import keep_report, note
 from lightning_tricks.search.optuna_internals import storage_of
 from lightning_tricks.search.study_state import ablation_of, remember_champion
 from lightning_tricks.selection.result import Verdict
-from lightning_tricks.study import models
 from lightning_tricks.study.session import Session
-from lightning_tricks.study.summary import Summary, summarize, summarize_verdict
-from lightning_tricks.study.trained import Trained
 from lightning_tricks.task.task import Task
+from lightning_tricks.verdict import models
+from lightning_tricks.verdict.trained import Trained
 
 
 def report_of(study: optuna.Study, task: Task, verdict: Verdict) -> Report:

@@ -26,9 +26,9 @@ from lightning_tricks.selection.ablation import (
 from lightning_tricks.selection.arms import AGAIN, STRONGEST, Arm, arms, pairs, rates, steadiest
 from lightning_tricks.selection.arms import RATES as COUNT
 from lightning_tricks.selection.intervals import Interval, mean_interval
-from lightning_tricks.study.reruns import Reruns, recipe_of
 from lightning_tricks.study.session import Session, beside
 from lightning_tricks.tricks.recipe import Tricks
+from lightning_tricks.verdict.reruns import Reruns, recipe_of
 
 
 def ablate(search: Session, trial: int, seeds: int) -> Ablation:

@@ -8,12 +8,12 @@ from typing import Any
 import optuna
 
 from lightning_tricks.errors import InputError, UnknownStudy
+from lightning_tricks.report.summary import count
+from lightning_tricks.run.optimize import optimize
 from lightning_tricks.search import lock
 from lightning_tricks.search.outcomes import MLFLOW_RUN, PARTS, counted, inspect, kept, part_name
 from lightning_tricks.search.studies import finished, load_study
 from lightning_tricks.space.space import Space
-from lightning_tricks.study.optimize import optimize
-from lightning_tricks.study.summary import count
 from lightning_tricks.task.task import Task
 from lightning_tricks.tracking.agreement import differences, left_behind, removals
 from lightning_tricks.tracking.holdings import sweep

@@ -11,9 +11,9 @@ from lightning_tricks.selection.intervals import Interval
 from lightning_tricks.selection.looks import error_of, levels, looks_up_to
 from lightning_tricks.selection.result import BASELINE, ENSEMBLE, Gain, Row, incumbent_of, simplicity
 from lightning_tricks.selection.terms import FEWEST, Terms
-from lightning_tricks.study.reruns import Reruns
-from lightning_tricks.study.rows import Rows, Values
 from lightning_tricks.tricks.recipe import Tricks
+from lightning_tricks.verdict.reruns import Reruns
+from lightning_tricks.verdict.rows import Rows, Values
 
 ONE_SIDED = 0.90
 """Level of an interval whose lower bound alone holds in 95 of 100 cases."""

@@ -121,7 +121,7 @@ def main(
         given = parser.read(sys.argv[1:] if arguments is None else arguments)
 
         with _waiting_passively():
-            from lightning_tricks.study.program import run
+            from lightning_tricks.run.program import run
 
         with user_code("your code ended the study", of=ENDING):
             return run(given, partial(make_task, **{name: getattr(given, name) for name in own}))

@@ -17,10 +17,10 @@ from lightning_tricks.search.outcomes import SEED
 from lightning_tricks.selection.crossed import crossed_interval
 from lightning_tricks.selection.intervals import Interval, mean_interval
 from lightning_tricks.selection.result import Row
-from lightning_tricks.study import evaluation
-from lightning_tricks.study.batch_scores import batch_scores
 from lightning_tricks.study.session import Session
-from lightning_tricks.study.trained import Trained
+from lightning_tricks.verdict import evaluation
+from lightning_tricks.verdict.batch_scores import batch_scores
+from lightning_tricks.verdict.trained import Trained
 
 Values = NDArray[np.float64]
 

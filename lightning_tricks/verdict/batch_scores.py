@@ -13,9 +13,9 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from lightning_tricks.study.evaluation import evaluator
 from lightning_tricks.task.quiet import quiet
 from lightning_tricks.task.task import Task
+from lightning_tricks.verdict.evaluation import evaluator
 
 FEWEST = 8
 """Fewest batches that say anything of how the score varies from batch to batch."""

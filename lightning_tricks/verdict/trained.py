@@ -5,8 +5,8 @@ from optuna.trial import FrozenTrial
 
 from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.study_state import StudyState, remember_test
-from lightning_tricks.study import models
 from lightning_tricks.study.session import Session
+from lightning_tricks.verdict import models
 
 
 class Trained:

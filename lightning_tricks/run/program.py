@@ -15,14 +15,14 @@ from lightning_tricks.errors import InputError, shown, user_code
 from lightning_tricks.process import unchanged
 from lightning_tricks.redaction import redacted
 from lightning_tricks.report.file import check_report_file, write_report
+from lightning_tricks.run.optimize import optimize
 from lightning_tricks.search.outcomes import inspect
 from lightning_tricks.search.studies import StudyMaker, create_study, load_study, storage_file
 from lightning_tricks.search.study_state import verdict_of
 from lightning_tricks.space.space import Space
-from lightning_tricks.study.conclusion import report_of
-from lightning_tricks.study.optimize import optimize
 from lightning_tricks.task.task import Task
 from lightning_tricks.tracking.addresses import tracking_file
+from lightning_tricks.verdict.conclusion import report_of
 
 FEW, SEVERAL = 500, 3
 """With fewer validation samples a trial trains its recipe several times, unless told otherwise."""
@@ -67,7 +67,7 @@ def _check(name: str, given: argparse.Namespace, task: Task, space: Space[Any]) 
     """Tell whether Optuna and MLflow agree, which takes seconds to be imported."""
     if given.tracking_uri is None:
         raise InputError("--check compares Optuna and MLflow: it cannot go with --tracking-uri none")
-    from lightning_tricks.study.checking import check  # noqa: PLC0415
+    from lightning_tricks.run.checking import check  # noqa: PLC0415
 
     return check(name, given, task, space, _print)
 

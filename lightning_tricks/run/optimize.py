@@ -9,6 +9,8 @@ import optuna
 
 from lightning_tricks.errors import InputError, check_name, quoted, whole_number
 from lightning_tricks.process import unchanged
+from lightning_tricks.report.summary import Summary
+from lightning_tricks.run.archives import check_archive, open_archive
 from lightning_tricks.search import identity, outcomes
 from lightning_tricks.search.lock import study_lock
 from lightning_tricks.search.observer import Observer
@@ -19,20 +21,18 @@ from lightning_tricks.selection.ablation import Ablation
 from lightning_tricks.selection.result import Verdict
 from lightning_tricks.selection.terms import Terms
 from lightning_tricks.space.space import Space
-from lightning_tricks.study import ablation, verdict
-from lightning_tricks.study.archives import check_archive, open_archive
-from lightning_tricks.study.conclusion import conclude, remember_command
 from lightning_tricks.study.coordinator import Coordinator
 from lightning_tricks.study.folder import StudyFolder
 from lightning_tricks.study.observers import Callback, CallingBack
 from lightning_tricks.study.progress import Progress
-from lightning_tricks.study.reruns import TimeUp
 from lightning_tricks.study.session import Session, beside, session
 from lightning_tricks.study.signals import AtTimeout, Signals
-from lightning_tricks.study.summary import Summary
 from lightning_tricks.task.checks import check
 from lightning_tricks.task.task import Task
 from lightning_tricks.training.group_size import Fuse, GroupSize
+from lightning_tricks.verdict import ablation, judging
+from lightning_tricks.verdict.conclusion import conclude, remember_command
+from lightning_tricks.verdict.reruns import TimeUp
 from lightning_tricks.workers.placement import Placement
 
 
@@ -200,14 +200,14 @@ def _conclude(search: Session, terms: Terms, ablate: bool, repair: bool) -> Summ
             pass  # its runs in MLflow are set right when it is taken up
     judged: Verdict | None = None
     try:
-        judged = verdict.judge(search, terms) if terms.finalists else verdict.again(search)
+        judged = judging.judge(search, terms) if terms.finalists else judging.again(search)
         if ablate and judged is not None:
             conclude(search, judged)  # which is not to wait for what may take hours
             ablation.ablate(search, judged.trial, terms.seeds)
     except TimeUp:
         part = "verdict" if judged is None else "ablation"
         search.progress.print(f"time is up in the {part}: the same command goes on with it")
-        judged = judged or verdict.again(search)
+        judged = judged or judging.again(search)
     return conclude(search, judged)
 
 

@@ -8,8 +8,8 @@ from lightning_tricks.scores import rank_of
 from lightning_tricks.search.outcomes import Outcome, name_of
 from lightning_tricks.selection.evidence import shrunk
 from lightning_tricks.selection.result import BASELINE, YOURS, incumbent_of
-from lightning_tricks.study.reruns import recipe_of
 from lightning_tricks.study.session import Session
+from lightning_tricks.verdict.reruns import recipe_of
 
 
 def by_name(search: Session) -> dict[str, FrozenTrial]:
