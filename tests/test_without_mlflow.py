@@ -11,6 +11,7 @@ import torch
 from lightning_tricks import MLP, InputError, Observer, create_study, load_with_tricks, main, optimize
 from lightning_tricks.search.outcomes import BASELINE, kept
 from lightning_tricks.search.studies import load_study
+from lightning_tricks.workers.inline import Inline
 
 SCRIPT = """
 import sys
@@ -139,3 +140,24 @@ def test_an_observer_that_fails_is_told_in_a_line():
             observers=[Failing()],
             progress=False,
         )
+
+
+def test_workers_of_ones_own_train_the_search_and_its_verdict():
+    made = []
+
+    def workers(task):
+        made.append(Inline(task, 1, lambda: False))
+        return made[-1]
+
+    summary = optimize(
+        create_study("tiny", storage=None),
+        tiny_study.task(),
+        n_trials=3,
+        finalists=1,
+        seeds=3,
+        workers=workers,
+        tracking_uri=None,
+        progress=False,
+    )
+    assert summary.verdict is not None
+    assert [each.runner.task.own_splits for each in made] == [False, True]

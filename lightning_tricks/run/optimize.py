@@ -33,7 +33,7 @@ from lightning_tricks.training.group_size import Fuse, GroupSize
 from lightning_tricks.verdict import ablation, judging
 from lightning_tricks.verdict.conclusion import conclude, remember_command
 from lightning_tricks.verdict.reruns import TimeUp
-from lightning_tricks.workers.placement import Placement
+from lightning_tricks.workers.placement import Make, Placement
 
 
 class _Study(optuna.Study):
@@ -55,7 +55,7 @@ def optimize(
     timeout: float | None = None,
     at_timeout: AtTimeout = "finish",
     seed: int = 0,
-    workers: int | Literal["auto", "inline"] = "auto",
+    workers: int | Literal["auto", "inline"] | Make = "auto",
     devices_per_trial: float = 1,
     ray_address: str | None = None,
     stall_minutes: float = 30,
@@ -92,7 +92,8 @@ def optimize(
         at_timeout: whether to `finish` the trials under way then, or to `requeue` them.
         seed: the seed of each trial follows from it and the trial's number.
         workers: `inline` in this process, a number of Ray actors, or `auto`: one a GPU; without a
-            GPU this process, or several once there is enough to do.
+            GPU this process, or several once there is enough to do. Or a function that makes workers of
+            your own for a task, which are of `lightning_tricks.workers.base.Workers`.
         devices_per_trial: a fraction shares a GPU among trials; two or more train one together.
         ray_address: of a Ray cluster that runs, `HOST:PORT` or `auto`; None for this machine.
         stall_minutes: a worker that gives no sign of life for so long is killed, and its trial

@@ -20,6 +20,8 @@ WORTH_SECONDS = 60.0
 MOST_WORKERS = 1000
 """So many were tried; Ray would hang over very many more."""
 MOST_DEVICES = 1000
+Make = Callable[[Task], Workers]
+"""Makes workers for a task: of the search, and again of what follows it."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class Placement:
 
     Args:
         workers: `inline` for this process; a number; `auto` for one a device. Without a GPU, `auto`
-            begins in this process and moves to several once the work that is left is worth it.
+            begins in this process and moves to several once the work that is left is worth it. Or a
+            function that makes workers of one's own for a task.
         devices: for each trial: a fraction shares one, and two or more train a trial together.
         ray_address: of a Ray cluster that runs, `HOST:PORT` or `auto`; None for this machine.
         stall_minutes: a worker that gives no sign of life for so long is killed.
@@ -38,7 +41,7 @@ class Placement:
         InputError: if a value breaks these rules.
     """
 
-    workers: int | Literal["auto", "inline"] = "auto"
+    workers: int | Literal["auto", "inline"] | Make = "auto"
     devices: float = 1
     ray_address: str | None = None
     stall_minutes: float = 30
@@ -46,7 +49,7 @@ class Placement:
 
     def __post_init__(self) -> None:
         count = isinstance(self.workers, Integral) and 1 <= self.workers <= MOST_WORKERS
-        if not count and self.workers not in ("auto", "inline"):
+        if not (count or callable(self.workers) or self.workers in ("auto", "inline")):
             raise InputError(
                 f"workers must be auto, inline or a number from 1 to {MOST_WORKERS} "
                 f"(got {self.workers!r})"
@@ -84,6 +87,8 @@ class Placement:
         warn: Callable[[str], None] = lambda line: None,
     ) -> Workers:
         """Return the workers that a study begins with."""
+        if callable(self.workers):
+            return self.workers(task)
         if self.workers == "inline" or self._grows(task):
             return Inline(task, self.processes, interrupted)
         return self._on_ray(task, None if self.workers == "auto" else int(self.workers), warn)
