@@ -39,10 +39,16 @@ def redacted(text: str, *, whole: bool = False) -> str:
         text: with any number of URLs, each up to the next space.
         whole: whether the text is one URL or one argument of a command, in which a space ends nothing.
     """
-    shown = (_WHOLE if whole else _IN_TEXT).sub(lambda found: _hide(found[0]), text)
+    # Known ones before, for one may look like a URL of which a part is hidden; and after, where it was
+    # shown by what was hidden around it.
+    shown = (_WHOLE if whole else _IN_TEXT).sub(lambda found: _hide(found[0]), _without_known(text))
+    return _without_known(shown)
+
+
+def _without_known(text: str) -> str:
     for password in sorted(_known, key=len, reverse=True):  # one may be a part of another
-        shown = shown.replace(password, _STARS)
-    return shown
+        text = text.replace(password, _STARS)
+    return text
 
 
 def remember(url: str) -> None:

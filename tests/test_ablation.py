@@ -334,6 +334,7 @@ def test_an_ablation_needs_a_verdict(study):
     assert not study.trials
 
 
+@pytest.mark.slow
 def test_from_the_command_line_to_the_report(with_store, capsys):
     arguments = ["--n-trials", "3", "--finalists", "1", "--seeds", "3", "--workers", "inline"]
     pins = {path: getattr(value, "model_dump", lambda v=value: v)() for path, value in FEW.items()}

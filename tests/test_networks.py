@@ -165,6 +165,7 @@ def test_every_norm_leaves_the_activations_of_timms_networks(name, kind):
     assert kind == "own" or left <= new.get(kind, set())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in NETWORKS if n != "vgg11"])
 def test_norms_are_swapped_everywhere_and_go_everywhere(name):
     own = sum(isinstance(m, NORMS) for m in network(name).modules())

@@ -4,7 +4,7 @@ import shlex
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lightning_tricks import InputError
@@ -132,6 +132,7 @@ def test_other_forms_that_errors_have_show_none(form, password):
 
 
 @given(SPACELESS.filter(lambda password: password.isprintable() and "@" not in password))
+@example(f"{MARK}:/:{MARK}")
 def test_what_a_driver_repeats_of_a_url_is_hidden(password):
     remember(f"postgresql://u:{password}")
     assert MARK not in redacted(f"nonnumeric port: {password!r} and {quote(password, safe='')}x")

@@ -113,7 +113,6 @@ def assert_agreement(study, uri=None):
             assert [m.step for m in history] == [e["number"] for e in outcome.epochs]
 
 
-@pytest.mark.usefixtures("without_mlflow")
 def test_the_first_two_trials_are_the_baseline_and_plain():
     study = create_study("tiny", storage=None)
     optimize(study, task(), n_trials=3, progress=False)
@@ -407,7 +406,6 @@ def test_a_timeout_begins_no_further_trial():
     assert len([t for t in study.trials if t.state.is_finished()]) <= 1
 
 
-@pytest.mark.usefixtures("without_mlflow")
 @pytest.mark.parametrize(("at_timeout", "state"), [("finish", "COMPLETE"), ("requeue", "WAITING")])
 def test_at_a_timeout_the_trial_under_way_is_finished_or_put_back(at_timeout, state, tmp_path):
     chosen = troubled.task(tmp_path, epochs=6)
