@@ -378,7 +378,7 @@ def test_data_with_hooks_of_their_own_are_lightnings_affair():
     assert is_as_alone(task) == "the data have their own on_after_batch_transfer"
 
 
-def test_a_rehearsal_leaves_everything_as_it_was():
+def test_a_parity_check_leaves_everything_as_it_was():
     task = Task("rehearsed", small_data(), lambda tricks: mlp(), epochs=1)
     recipe = Tricks(normalization="batch", dropout="dropout")
     trainings = [Training(task, recipe, seed) for seed in (1, 2)]

@@ -12,8 +12,8 @@ from lightning_tricks.selection.looks import error_of, levels, looks_up_to
 from lightning_tricks.selection.result import BASELINE, ENSEMBLE, Gain, Row, incumbent_of, simplicity
 from lightning_tricks.selection.terms import FEWEST, Terms
 from lightning_tricks.tricks.recipe import Tricks
+from lightning_tricks.verdict.model_scores import ModelScores, Values
 from lightning_tricks.verdict.reruns import Reruns
-from lightning_tricks.verdict.rows import Rows, Values
 
 ONE_SIDED = 0.90
 """Level of an interval whose lower bound alone holds in 95 of 100 cases."""
@@ -42,7 +42,7 @@ class Comparison:
     ) -> None:
         self.reruns, self.own, self.recipes, self.terms = reruns, reruns.session, recipes, terms
         self.tried, self.before = tried, before
-        self.rows = Rows(self.own)
+        self.scores = ModelScores(self.own)
         self.sign = 1 if self.own.task.mode == "max" else -1
         choosing, self.left = budgets
         self.incumbent = incumbent_of(recipes)
@@ -101,7 +101,7 @@ class Comparison:
         looks = looks_up_to(self.terms.seeds, self._most_seeds())
         self._look(candidate, looks[0])
         self._settle_samples(candidate)
-        error = error_of(self.before) / (1 if self.rows.fresh else max(self.tried, 1))
+        error = error_of(self.before) / (1 if self.scores.fresh else max(self.tried, 1))
         margin, gain = self.terms.margin or self._default_margin(), None
         for look, level in zip(looks, levels(looks, error), strict=True):
             self._look(candidate, look)
@@ -125,8 +125,8 @@ class Comparison:
         ends = (
             self.recipes[name].stopping for name in (self.incumbent, candidate) if name in self.recipes
         )
-        self.rows.validates &= all(stopping.neutral for stopping in ends)
-        self.rows.check_test_split([*self.trials(self.incumbent), *self.trials(candidate)])
+        self.scores.validates &= all(stopping.neutral for stopping in ends)
+        self.scores.check_test_split([*self.trials(self.incumbent), *self.trials(candidate)])
 
     def _most_seeds(self) -> int:
         """Return over how many seeds the comparison may go."""
@@ -140,7 +140,7 @@ class Comparison:
         trials = self.trials(self.incumbent)
         if len(trials) < 2:
             return 0.0
-        return 0.5 * float(self.rows.compared(trials).mean(1).std(ddof=1))
+        return 0.5 * float(self.scores.compared(trials).mean(1).std(ddof=1))
 
     def differences(self, name: str, other: str) -> Values | None:
         """Return how much better one recipe is than another, by seed and block of samples.
@@ -153,16 +153,16 @@ class Comparison:
         both = sorted(mine.keys() & theirs.keys())
         if len(mine) < self.compared_seeds or len(both) < FEWEST:
             return None
-        values = self.rows.compared([*(mine[d] for d in both), *(theirs[d] for d in both)])
+        values = self.scores.compared([*(mine[d] for d in both), *(theirs[d] for d in both)])
         found: Values = self.sign * (values[: len(both)] - values[len(both) :])
         return found
 
     def _gain(self, values: Values, level: float) -> Gain:
         further = seeds_to_tell(values, 1 - error_of(self.before + 1))
         more = None if further is None else max(further - len(values), 1)
-        samples = self.rows.samples if values.shape[1] > 1 else None
+        samples = self.scores.samples if values.shape[1] > 1 else None
         found = crossed_interval(values, level)
-        return Gain(found, self.rows.metric, len(values), samples, not self.rows.fresh, more)
+        return Gain(found, self.scores.metric, len(values), samples, not self.scores.fresh, more)
 
     def simpler(self, name: str, margin: float) -> str | None:
         """Return a simpler recipe that is not worse than a given one by more than a margin.
@@ -186,11 +186,11 @@ class Comparison:
 
         It is measured on the test split, or on a validation split that is the same for all seeds.
         """
-        if not self.rows.tests and self.own.task.splits_vary:
+        if not self.scores.tests and self.own.task.splits_vary:
             return None
-        split = "test" if self.rows.tests else "val"
+        split = "test" if self.scores.tests else "val"
         mine, theirs = (
-            self.rows.together(split, self.trials(each, self.terms.seeds))
+            self.scores.together(split, self.trials(each, self.terms.seeds))
             for each in (name, self.incumbent)
         )
         if mine is None or theirs is None or mine.shape != theirs.shape:
@@ -199,9 +199,9 @@ class Comparison:
 
     def table(self, names: Sequence[str], together: Sequence[str]) -> dict[str, Row]:
         """Return how good some recipes are, and below them the ensembles of some."""
-        rows = {name: self.rows.row(self.trials(name)) for name in names if self.trials(name)}
+        rows = {name: self.scores.row(self.trials(name)) for name in names if self.trials(name)}
         for name in together:
-            row = self.rows.ensemble_row(self.trials(name, self.terms.seeds))
+            row = self.scores.ensemble_row(self.trials(name, self.terms.seeds))
             if row is not None:
                 rows[f"{name}{ENSEMBLE}"] = row
         return rows

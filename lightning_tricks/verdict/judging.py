@@ -178,7 +178,7 @@ class _Judgement:
         """Register the model of the champion's median seed, and its models together as an ensemble."""
         own, name = comparison.own, verdict.champion
         trials = sorted(comparison.trials(name), key=lambda trial: trial.value or 0.0)
-        archive, trained = own.archive, comparison.rows.trained
+        archive, trained = own.archive, comparison.scores.trained
         if not trials or not archive.flush(60):
             return
         middle = trials[(len(trials) - 1) // 2]

@@ -34,7 +34,7 @@ class Answers(NamedTuple):
     """Numbers of the samples, the same for every model."""
 
 
-class Rows:
+class ModelScores:
     """Score the models of a verdict's trials; each is looked at once.
 
     Recipes are compared on samples that chose nothing: the test split, and the validation samples of
