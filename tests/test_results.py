@@ -189,7 +189,7 @@ def wheel(tmp_path_factory):
 def test_the_wheel_holds_the_package_its_types_and_its_license_and_nothing_else(wheel):
     held = set(zipfile.ZipFile(wheel).namelist())
     beside = {name.partition("/")[2] for name in held if not name.startswith("lightning_tricks/")}
-    assert beside == {"METADATA", "WHEEL", "RECIPE", "licenses/LICENSE"}
+    assert beside == {"METADATA", "WHEEL", "RECORD", "licenses/LICENSE"}
     files = [p for p in PACKAGE.rglob("*") if p.is_file() and p.suffix != ".pyc"]
     package = {str(path.relative_to(ROOT)) for path in files}
     assert "lightning_tricks/py.typed" in package
