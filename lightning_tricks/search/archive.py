@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
@@ -20,10 +21,26 @@ REPORT = "report.html"
 """Name of the report's page."""
 
 
+@dataclass(frozen=True)
+class Models:
+    """Models of one recipe that are to be registered together."""
+
+    alias: str
+    """Of their version."""
+    home: int
+    """Number of the trial with which they are kept."""
+    trials: tuple[int, ...]
+    """Numbers of those whose models these are."""
+    files: Sequence[Path]
+    """What `load_with_tricks` reads."""
+    answering: Answering | None
+    """The network that answers by itself; None if there is none."""
+
+
 class Archive(Observer, ABC):
     """Where people find a study: MLflow, or files in the study's own folder.
 
-    What cannot be written is told in a warning, and ends no study: Optuna holds the truth.
+    What cannot be written ends no study: a warning says so, and Optuna holds the truth.
     """
 
     whole = True
@@ -78,26 +95,8 @@ class Archive(Observer, ABC):
         """Write the files of a report, by their names."""
 
     @abstractmethod
-    def register(
-        self,
-        number: int,
-        trials: Sequence[int],
-        files: Sequence[Path],
-        alias: str,
-        answering: Answering | None,
-    ) -> tuple[str, bool]:
-        """Register models of one recipe.
-
-        Args:
-            number: of the trial with which they are kept.
-            trials: numbers of those whose models these are.
-            files: what `load_with_tricks` reads.
-            alias: of the version.
-            answering: the network that answers by itself; None if there is none.
-
-        Returns:
-            The version, and whether the network was exported.
-        """
+    def register(self, models: Models) -> tuple[str, bool]:
+        """Register models; return their version, and whether the network was exported."""
 
     @abstractmethod
     def describe_model(self, alias: str, version: str, text: str, page: str = "") -> None:

@@ -2,17 +2,16 @@
 
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import optuna
 
 from lightning_tricks.errors import one_line
-from lightning_tricks.module.ensemble import Answering
 from lightning_tricks.module.kept import MODULE
 from lightning_tricks.redaction import redacted
-from lightning_tricks.search.archive import REPORT, Archive
+from lightning_tricks.search.archive import REPORT, Archive, Models
 from lightning_tricks.task.task import Task
 
 PAGE = "README.md"
@@ -26,7 +25,7 @@ class FolderArchive(Archive):
 
     Args:
         path: of the folder, which is there.
-        warn: is told, in a line, what cannot be written.
+        warn: prints a line about what cannot be written.
         models: of the folder that models are put into; by default the same.
     """
 
@@ -74,19 +73,11 @@ class FolderArchive(Archive):
         for name, text in files.items():
             self._write(self.path / name, text)
 
-    def register(
-        self,
-        number: int,
-        trials: Sequence[int],
-        files: Sequence[Path],
-        alias: str,
-        answering: Answering | None,
-    ) -> tuple[str, bool]:
-        del number, trials, answering
-        place = self.models / alias
-        part = place.with_name(f"{alias}.{secrets.token_hex(8)}.part")
+    def register(self, models: Models) -> tuple[str, bool]:
+        place = self.models / models.alias
+        part = place.with_name(f"{models.alias}.{secrets.token_hex(8)}.part")
         part.mkdir(parents=True)
-        for file in files:
+        for file in models.files:
             shutil.copy(file, part)
         shutil.rmtree(place, ignore_errors=True)
         part.replace(place)

@@ -1,17 +1,15 @@
 """A study in MLflow, as its run tells it."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial
 
-from lightning_tricks.module.ensemble import Answering
 from lightning_tricks.process import command
-from lightning_tricks.search.archive import REPORT, Archive
+from lightning_tricks.search.archive import REPORT, Archive, Models
 from lightning_tricks.search.outcomes import MLFLOW_RUN, PART_RUNS, Outcome
 from lightning_tricks.search.studies import finished
 from lightning_tricks.search.study_state import StudyState, known_runs
@@ -167,15 +165,8 @@ class MLflowArchive(Archive):
     def _attempt(self, write: Callable[[], Any]) -> None:
         self.whole &= self.tracker.attempt(write)
 
-    def register(
-        self,
-        number: int,
-        trials: Sequence[int],
-        files: Sequence[Path],
-        alias: str,
-        answering: Answering | None,
-    ) -> tuple[str, bool]:
-        return self.tracker.register(number, trials, files, alias, answering)
+    def register(self, models: Models) -> tuple[str, bool]:
+        return self.tracker.register(models)
 
     def describe_model(self, alias: str, version: str, text: str, page: str = "") -> None:
         del alias

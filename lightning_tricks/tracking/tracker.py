@@ -6,15 +6,14 @@ which `reconcile` writes whatever is still missing when the study is run again.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Self
 
 import mlflow
 from mlflow.entities import Metric, RunData, RunTag
 
 from lightning_tricks.errors import InputError, locked, one_line
-from lightning_tricks.module.ensemble import Answering
 from lightning_tricks.redaction import redacted
+from lightning_tricks.search.archive import Models
 from lightning_tricks.tracking import registry, view
 from lightning_tricks.tracking.client import (
     connect,
@@ -192,18 +191,11 @@ class Tracker:
         """Give the runs table a view that shows the search's scores and tricks, best first."""
         view.save_view(self.client, self.experiment_id, self.writer.run_id, columns, ascending)
 
-    def register(
-        self,
-        number: int,
-        trials: Sequence[int],
-        files: Sequence[Path],
-        alias: str,
-        answering: Answering | None,
-    ) -> tuple[str, bool]:
-        """Register a model under a trial's run; see `registry.register`."""
+    def register(self, models: Models) -> tuple[str, bool]:
+        """Register models under the run of their trial; see `registry.register`."""
         self._guard()
-        of = Registration(self.name, alias, self.writer.runs[number], tuple(trials))
-        return registry.register(self.client, of, files, answering)
+        of = Registration(self.name, models.alias, self.writer.runs[models.home], models.trials)
+        return registry.register(self.client, of, models.files, models.answering)
 
     def holds(self, versions: Mapping[str, str]) -> bool:
         """Tell whether versions of the registered model, by alias, are whole; see `registry.holds`."""

@@ -20,7 +20,7 @@ class Part:
     Args:
         job: the trial.
         tasks: one for each repeat of its recipe.
-        on_epoch: is told of each epoch, by the mean of the repeats.
+        on_epoch: takes each epoch, the mean of the repeats.
         interrupted: tells whether all is to be dropped.
     """
 

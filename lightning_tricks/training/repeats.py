@@ -166,7 +166,7 @@ class Means:
 
     Args:
         count: of the trainings.
-        report: is told of the means; returns whether all are to stop.
+        report: takes the mean of an epoch; returns whether all are to stop.
     """
 
     def __init__(self, count: int, report: Report) -> None:
@@ -208,7 +208,7 @@ class Means:
         return self._stop or self.spoiled
 
     def _complete(self, at: int) -> bool:
-        """Tell whether all have reported an epoch, or ended before it, but for all of them."""
+        """Tell whether all have reported an epoch, or ended before it; not if all have ended."""
         reported = [len(heard) > at for heard in self._heard]
         return any(reported) and all(
             done or number in self.results for number, done in enumerate(reported)

@@ -74,10 +74,10 @@ class Runner:
 
         Args:
             jobs: the trials, with networks of one structure as far as one knows.
-            on_epoch: is told of each epoch.
-            on_result: is told of each end.
+            on_epoch: takes each epoch of a trial.
+            on_result: takes what became of a trial.
             size: what is known of how many trainings are worth being done as one.
-            learn: is told what was found of that.
+            learn: takes what was found of that.
 
         Raises:
             Interrupted: soon after `interrupted()` becomes true.

@@ -14,7 +14,7 @@ from lightning_tricks.module.conversion import without_tricks
 from lightning_tricks.module.ensemble import Answering, Ensemble
 from lightning_tricks.module.kept import keep
 from lightning_tricks.module.tricks_module import TricksModule
-from lightning_tricks.search.archive import Archive
+from lightning_tricks.search.archive import Archive, Models
 from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.study_state import StudyState
 from lightning_tricks.study.folder import StudyFolder
@@ -106,7 +106,8 @@ def register(
         files = keep(modules, recipe, Path(place))
         example = evaluation.example_of(task, modules[0])
         answering = None if network is None or example is None else Answering(network, example)
-        version, exported = archive.register(number, list(models), files, alias, answering)
+        kept = Models(alias, number, tuple(models), files, answering)
+        version, exported = archive.register(kept)
     shape = ", ".join(map(str, ("N", *example.shape[1:]))) if exported and example is not None else ""
     kind = type(modules[0]).__name__ if not isinstance(modules[0], TricksModule) else ""
     return Registered(archive, version, alias, shape, kind)
