@@ -14,6 +14,7 @@
 """
 
 import argparse
+import contextlib
 import itertools
 import multiprocessing
 import os
@@ -32,7 +33,9 @@ from lightning_tricks.search.storage import retrying
 from lightning_tricks.study.coordinator import Coordinator
 from lightning_tricks.study.folder import StudyFolder
 from lightning_tricks.study.progress import Progress
+from lightning_tricks.study.session import session
 from lightning_tricks.study.signals import Signals
+from lightning_tricks.tracking.mlflow_archive import MLflowArchive
 from lightning_tricks.tracking.tracker import Tracker
 from lightning_tricks.training.group_size import GroupSize
 from lightning_tricks.trial.result import Epoch, Result
@@ -96,25 +99,36 @@ def small_task():
     return Task("capacity", data, lambda tricks: MLP().build((4,), 3), epochs=EPOCHS)
 
 
-class Capacity:
-    """A study with simulated workers, in a folder of its own."""
+@contextlib.contextmanager
+def simulated(folder, workers):
+    """Open a study with simulated workers, in a folder of its own; yield what trains it."""
+    task, space = small_task(), Space(Tricks)
+    study = create_study("capacity", storage=f"{folder}/optuna.journal", epochs=EPOCHS)
+    kept = StudyFolder(Path(folder, "checkpoints"), 3, "max")
+    kept.create()
+    bar = Progress(1, quiet=True)
+    study = optuna.Study(
+        study.study_name,
+        retrying(study._storage, bar.warn, lambda: False),
+        study.sampler,
+        study.pruner,
+    )
+    claim(study, task, space, 0)
+    placement = SimulatedPlacement(workers, group_size=GroupSize.of("off"))
+    tracker = Tracker(f"sqlite:///{folder}/mlflow.db", study.study_name, bar.warn)
+    archive = mlflow_of(tracker, study, task, space)
+    with (
+        session(study, task, space, 0, placement, kept, bar, Signals(), archive) as own,
+        Coordinator(own) as coordinator,
+    ):
+        yield coordinator
 
-    def __init__(self, folder, workers):
-        task, space = small_task(), Space(Tricks)
-        study = create_study("capacity", storage=f"{folder}/optuna.journal", epochs=EPOCHS)
-        kept = StudyFolder(Path(folder, "checkpoints"), 3, "max")
-        kept.create()
-        bar = Progress(1, quiet=True)
-        study = optuna.Study(
-            study.study_name,
-            retrying(study._storage, bar.warn, lambda: False),
-            study.sampler,
-            study.pruner,
-        )
-        tracker = Tracker(f"sqlite:///{folder}/mlflow.db", study.study_name, bar.warn)
-        claim(study, task, space, 0)
-        placement = SimulatedPlacement(workers, group_size=GroupSize.of("off"))
-        self.coordinator = Coordinator(study, task, space, 0, placement, tracker, bar, kept, Signals())
+
+@contextlib.contextmanager
+def mlflow_of(tracker, study, task, space):
+    """Open MLflow on a study once that was taken up."""
+    with MLflowArchive(tracker, study, task, space).opened() as archive:
+        yield archive
 
 
 def capacity(counts, trials):
@@ -122,7 +136,7 @@ def capacity(counts, trials):
     print(f"in a study of {trials} trials")
     print(f"{'workers':>8}  {'reports/s':>9}  {'trials/s':>8}  {'MLflow ends later by':>20}")
     for count in counts:
-        with tempfile.TemporaryDirectory() as folder, Capacity(folder, count).coordinator as own:
+        with tempfile.TemporaryDirectory() as folder, simulated(folder, count) as own:
             start = time.perf_counter()
             own.run(trials)
             seconds = time.perf_counter() - start
@@ -134,13 +148,13 @@ def capacity(counts, trials):
 def caught_up(coordinator):
     """Wait until MLflow holds everything; return the seconds."""
     start = time.perf_counter()
-    assert coordinator.tracker.flush(timeout=3600)
+    assert coordinator.session.archive.flush(3600)
     return time.perf_counter() - start
 
 
 def growth(workers, trials):
     """Print what a trial costs as the study grows."""
-    with tempfile.TemporaryDirectory() as folder, Capacity(folder, workers).coordinator as own:
+    with tempfile.TemporaryDirectory() as folder, simulated(folder, workers) as own:
         last, costs = 0, {}
         for upto in itertools.chain((50, 150), range(500, trials + 1, 500)):
             start = time.perf_counter()

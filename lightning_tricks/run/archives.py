@@ -51,8 +51,8 @@ def open_archive(
     if tracking_uri is None:
         yield FolderArchive(folder.path, display.warn)
         return
-    from lightning_tricks.tracking.mlflow_archive import MLflowArchive  # noqa: PLC0415
-    from lightning_tricks.tracking.tracker import Tracker  # noqa: PLC0415
+    from lightning_tricks.tracking.mlflow_archive import MLflowArchive  # noqa: PLC0415 - as said above
+    from lightning_tricks.tracking.tracker import Tracker  # noqa: PLC0415 - as said above
 
     tracker = Tracker(uri_of(tracking_uri), study.study_name, display.warn, lock.verify)
     with MLflowArchive(tracker, study, task, space, repair=repair).opened() as archive:

@@ -57,8 +57,9 @@ class MLflowArchive(Archive):
         whole, trials = partial(trial_updates.whole, task, study_state=self.study_state), finished(study)
         held = tracker.reconcile({t.number: partial(whole, t) for t in trials}, wrong)
         for trial in trials:  # a program that died may have told it of some only
-            if trial.number in held and not self._stands(trial).is_held_by(held[trial.number]):
-                tracker.update(trial.number, self._stands(trial))
+            run = held.get(trial.number)
+            if run is not None and not (stands := self._stands(trial)).is_held_by(run):
+                tracker.update(trial.number, stands)
         if repair:
             tracker.sweep(known_runs(study))
 
@@ -123,8 +124,11 @@ class MLflowArchive(Archive):
         self.tracker.update(number, Update(gone=True))
 
     def place(self, trials: Iterable[FrozenTrial]) -> None:
+        state = StudyState.read(self.study, self.task)
+        if state == self.study_state:
+            return  # which all that was told of them follows from
         before = [(trial, self._stands(trial)) for trial in trials]
-        self.study_state = StudyState.read(self.study, self.task)
+        self.study_state = state
         for trial, update in before:
             if not (now := self._stands(trial)).is_like(update):
                 self.tracker.update(trial.number, now)

@@ -98,6 +98,7 @@ class _Conclusion:
             files = {REPORT: page, "report.md": report.markdown(), **report.images()}
         except Exception as error:  # the study stands
             self.progress.warn(f"the report cannot be made: {error_words(error)}")
+            self.archive.whole = False
         else:
             self.archive.keep_report(files)
 
