@@ -29,7 +29,7 @@ from sklearn.datasets import load_digits
 
 from lightning_tricks import MLP, InMemoryData, Space, Split, Task, Tricks, create_study, optimize
 from lightning_tricks.search.identity import claim
-from lightning_tricks.search.storage import retrying
+from lightning_tricks.search.storage.waiting import retrying
 from lightning_tricks.study.coordinator import Coordinator
 from lightning_tricks.study.folder import StudyFolder
 from lightning_tricks.study.progress import Progress

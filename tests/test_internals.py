@@ -17,7 +17,7 @@ from torch import nn
 import lightning_tricks
 from lightning_tricks.module.lightning_internals import CURRENT_HOOK, begin_batches_anew
 from lightning_tricks.search import optuna_internals
-from lightning_tricks.search.storage import RetryingStorage, retrying
+from lightning_tricks.search.storage.waiting import RetryingStorage, retrying
 from lightning_tricks.surgery import torch_internals
 
 PACKAGE = Path(lightning_tricks.__file__).parent

@@ -24,8 +24,8 @@ from sqlalchemy import create_engine, text
 from test_study import assert_agreement, children, start, store, wait_for
 
 from lightning_tricks import InputError, Task, create_study, optimize
-from lightning_tricks.search import lock
-from lightning_tricks.search.storage import retrying
+from lightning_tricks.search.storage import lock
+from lightning_tricks.search.storage.waiting import retrying
 from lightning_tricks.search.studies import finished
 from lightning_tricks.tracking.agreement import differences
 
@@ -158,7 +158,7 @@ class Flaky(InMemoryStorage):
 
 
 def test_a_lost_answer_neither_doubles_a_trial_nor_fails_it(monkeypatch):
-    monkeypatch.setattr("lightning_tricks.search.storage.PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("lightning_tricks.search.storage.waiting.PAUSE_SECONDS", 0.01)
     told = []
     flaky = Flaky()
     optuna.create_study(study_name="tiny", storage=flaky)
@@ -215,7 +215,7 @@ def test_a_second_program_with_other_checkpoints_is_refused_by_the_storage():
     with lock.study_lock(study, Path(), print):
         code = (
             "import sys; from pathlib import Path; import lightning_tricks as t\n"
-            "from lightning_tricks.search import lock\n"
+            "from lightning_tricks.search.storage import lock\n"
             "Path('other').mkdir()\n"
             "try:\n"
             "    with lock.study_lock(t.create_study('tiny'), Path('other'), print): pass\n"

@@ -14,7 +14,8 @@ import pytest
 import tiny_study
 from mlflow.tracking import MlflowClient
 
-from lightning_tricks.search import choices, samplers, studies
+from lightning_tricks.search import choices, studies
+from lightning_tricks.search.sampling import samplers
 
 STUDIES = Path(__file__).parents[1] / "studies"
 SLOW = ("torch", "mlflow", "ray", "pytorch_lightning", "optuna", "sklearn", "matplotlib")

@@ -16,9 +16,9 @@ from optuna.trial import TrialState, create_trial
 from lightning_tricks import Space, Task, Tricks, create_study, optimize, suggest
 from lightning_tricks.errors import TakenOver
 from lightning_tricks.module.tricks_module import accuracy
-from lightning_tricks.search.effects import draw_effects
 from lightning_tricks.search.pruners import PRUNERS
-from lightning_tricks.search.samplers import CHANGED, KEPT, SAMPLERS, TrickSampler
+from lightning_tricks.search.sampling.effects import draw_effects
+from lightning_tricks.search.sampling.samplers import CHANGED, KEPT, SAMPLERS, TrickSampler
 from lightning_tricks.space.trick import stages
 from lightning_tricks.study.coordinator import MOST_REPEATS
 

@@ -11,7 +11,7 @@ from optuna.trial import TrialState, create_trial
 
 from lightning_tricks import Tricks, scores
 from lightning_tricks.search.outcomes import Outcome, best_of, with_weights
-from lightning_tricks.search.samplers import SAMPLERS
+from lightning_tricks.search.sampling.samplers import SAMPLERS
 from lightning_tricks.study.folder import StudyFolder
 from lightning_tricks.trial.result import Epoch, Result
 

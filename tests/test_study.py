@@ -34,7 +34,7 @@ from lightning_tricks import (
 from lightning_tricks.scores import rank_of
 from lightning_tricks.search.outcomes import Outcome, is_repeat
 from lightning_tricks.search.pruners import warmup_epochs
-from lightning_tricks.search.samplers import SAMPLERS
+from lightning_tricks.search.sampling.samplers import SAMPLERS
 from lightning_tricks.study.coordinator import MOST_REPEATS
 from lightning_tricks.tracking.agreement import differences
 from lightning_tricks.training import runner

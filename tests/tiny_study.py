@@ -9,7 +9,7 @@ from conftest import as_asked, mlp, small_data
 
 import lightning_tricks
 from lightning_tricks import Task
-from lightning_tricks.search import lock
+from lightning_tricks.search.storage import lock
 from lightning_tricks.training.group_size import GroupSize
 
 main = functools.partial(lightning_tricks.main, finalists=0, repeats=1)

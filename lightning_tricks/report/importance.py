@@ -9,7 +9,7 @@ import optuna
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_tricks.search.given import given_recipe
+from lightning_tricks.search.sampling.given import given_recipe
 from lightning_tricks.search.studies import unannounced
 
 RESAMPLES = 40

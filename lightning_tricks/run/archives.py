@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 
 from lightning_tricks.search.archive import Archive
-from lightning_tricks.search.lock import StudyLock
+from lightning_tricks.search.storage.lock import StudyLock
 from lightning_tricks.space.space import Space
 from lightning_tricks.study.folder import StudyFolder
 from lightning_tricks.study.folder_archive import FolderArchive

@@ -12,10 +12,10 @@ from lightning_tricks.process import unchanged
 from lightning_tricks.report.summary import Summary
 from lightning_tricks.run.archives import check_archive, open_archive
 from lightning_tricks.search import identity, outcomes
-from lightning_tricks.search.lock import study_lock
 from lightning_tricks.search.observer import Observer
 from lightning_tricks.search.optuna_internals import storage_of
-from lightning_tricks.search.storage import retrying
+from lightning_tricks.search.storage.lock import study_lock
+from lightning_tricks.search.storage.waiting import retrying
 from lightning_tricks.search.studies import StudyMaker, finished
 from lightning_tricks.selection.ablation import Ablation
 from lightning_tricks.selection.result import Verdict

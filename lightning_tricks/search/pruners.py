@@ -9,7 +9,7 @@ from optuna.pruners import BasePruner, NopPruner
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.search.optuna_internals import view
-from lightning_tricks.search.samplers import LATEST
+from lightning_tricks.search.sampling.samplers import LATEST
 
 
 def warmup_epochs(epochs: int) -> int:

@@ -20,16 +20,16 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 from lightning_tricks.errors import InputError, UnknownStudy, check_name, check_url, locked, one_line
 from lightning_tricks.redaction import redacted
 from lightning_tricks.scores import is_own
-from lightning_tricks.search.journal import (
+from lightning_tricks.search.pruners import PRUNERS
+from lightning_tricks.search.sampling.samplers import SAMPLERS
+from lightning_tricks.search.storage.journal import (
     LOCK_SECONDS,
     Journal,
     _drop_cut_off_line,
     damaged_journal,
     damaged_line,
 )
-from lightning_tricks.search.pruners import PRUNERS
-from lightning_tricks.search.samplers import SAMPLERS
-from lightning_tricks.search.storage import CONNECT_SECONDS
+from lightning_tricks.search.storage.waiting import CONNECT_SECONDS
 
 MOST_ATTEMPTS = 10
 """To open a new database whose tables another program makes."""

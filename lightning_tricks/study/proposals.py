@@ -9,11 +9,11 @@ from optuna.trial import TrialState
 
 from lightning_tricks.fusion.shape import shape_in, shape_of
 from lightning_tricks.search import outcomes
-from lightning_tricks.search.given import given_recipe
 from lightning_tricks.search.optuna_internals import ask, last_reported, requeue
 from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.pruners import prunes
-from lightning_tricks.search.shaped import PartialFixed
+from lightning_tricks.search.sampling.given import given_recipe
+from lightning_tricks.search.sampling.shaped import PartialFixed
 from lightning_tricks.seeds import derive
 from lightning_tricks.study.grouping import Grouping
 from lightning_tricks.study.session import Session

@@ -12,9 +12,9 @@ from optuna.trial import TrialState
 
 from lightning_tricks.search import outcomes
 from lightning_tricks.search.archive import Archive
-from lightning_tricks.search.given import enqueue
 from lightning_tricks.search.observer import Observer, Observers
 from lightning_tricks.search.optuna_internals import requeue, storage_of
+from lightning_tricks.search.sampling.given import enqueue
 from lightning_tricks.search.studies import finished, unannounced
 from lightning_tricks.space.space import Space
 from lightning_tricks.study.folder import StudyFolder

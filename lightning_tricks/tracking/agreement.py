@@ -9,8 +9,9 @@ from optuna.trial import FrozenTrial, TrialState
 from lightning_tricks.errors import InputError
 from lightning_tricks.process import unchanged
 from lightning_tricks.scores import is_own
-from lightning_tricks.search import lock, outcomes
+from lightning_tricks.search import outcomes
 from lightning_tricks.search.archive import REPORT
+from lightning_tricks.search.storage import lock
 from lightning_tricks.search.study_state import StudyState, known_runs
 from lightning_tricks.task.task import Task
 from lightning_tricks.tracking import trial_updates

@@ -7,8 +7,8 @@ from typing import Self
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.search import outcomes
-from lightning_tricks.search.given import enqueue
 from lightning_tricks.search.outcomes import Outcome
+from lightning_tricks.search.sampling.given import enqueue
 from lightning_tricks.seeds import derive
 from lightning_tricks.study.coordinator import Coordinator
 from lightning_tricks.study.session import Session

@@ -14,9 +14,9 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.scores import Rank, rank_of
-from lightning_tricks.search.effects import SHRINK, Option, draw_effects
-from lightning_tricks.search.given import given_recipe
 from lightning_tricks.search.optuna_internals import contains, trials_of, view
+from lightning_tricks.search.sampling.effects import SHRINK, Option, draw_effects
+from lightning_tricks.search.sampling.given import given_recipe
 from lightning_tricks.seeds import derive
 
 BEST, LATEST = 25, 175

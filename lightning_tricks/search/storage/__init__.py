@@ -1,0 +1,1 @@
+"""Where studies are stored: files, databases that are waited for, and a lock."""
