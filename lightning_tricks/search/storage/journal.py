@@ -62,11 +62,11 @@ class Journal(JournalFileBackend):
         try:
             super().append_logs(marked)
         except OSError:  # the disk is full, say: what comes next must begin on a line of its own
-            _drop_cut_off_line(self._place, self._own_lock)
+            drop_cut_off_line(self._place, self._own_lock)
             raise
 
 
-def _drop_cut_off_line(path: Path, lock: JournalFileSymlinkLock) -> None:
+def drop_cut_off_line(path: Path, lock: JournalFileSymlinkLock) -> None:
     """Drop a last line that was cut off when the disk was full or the machine went down."""
     if not path.exists():
         return
