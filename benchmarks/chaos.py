@@ -33,7 +33,7 @@ from lightning_tricks import MLP, InMemoryData, ModuleTricks, Task, main
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from server import Server
 
-from lightning_tricks.search.outcomes import LOSSES
+from lightning_tricks.search.keys import LOSSES
 from lightning_tricks.search.studies import finished, load_study
 from lightning_tricks.tracking.agreement import differences
 

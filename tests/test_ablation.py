@@ -25,7 +25,7 @@ from lightning_tricks import (
     create_study,
     optimize,
 )
-from lightning_tricks.search.outcomes import (
+from lightning_tricks.search.keys import (
     ABLATION,
     COMPARISON,
     ENTRY,
@@ -34,9 +34,9 @@ from lightning_tricks.search.outcomes import (
     SEED,
     SEED_INDEX,
     VERDICT,
-    Outcome,
     kept,
 )
+from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.selection.ablation import (
     Ablation,
     Effect,

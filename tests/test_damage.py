@@ -14,7 +14,7 @@ from test_study import children, load, run, store, task
 
 from lightning_tricks import InputError, Space, Tricks, create_study, optimize
 from lightning_tricks.errors import UnknownStudy
-from lightning_tricks.search.outcomes import OUTCOME
+from lightning_tricks.search.keys import OUTCOME
 from lightning_tricks.search.storage.journal import CHECKSUM
 from lightning_tricks.search.studies import load_study
 from lightning_tricks.tracking.tracker import Tracker

@@ -17,7 +17,8 @@ from test_study import load, run, start, store, values, wait_for
 
 from lightning_tricks import InputError, ModuleTricks, Space, Task, Tricks, create_study, optimize, train
 from lightning_tricks.fusion.shape import shape_of
-from lightning_tricks.search.outcomes import FUSE, GROUP, VERDICT, Outcome, kept
+from lightning_tricks.search.keys import FUSE, GROUP, VERDICT, kept
+from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.study import grouping
 from lightning_tricks.study.trial_decisions import _group
 from lightning_tricks.tracking.agreement import differences

@@ -11,7 +11,7 @@ import lightning_tricks
 
 MOST_LINES = 250
 MOST_IN_BODY = 30
-LISTS = {"_parser": "a line a flag", "_train": "a line a flag"}
+LISTS = {"_parser": "a line a flag"}
 """Functions whose bodies are longer, and why."""
 LONG = {
     "coordinator": "one run of a study, which events enter and leave",

@@ -10,7 +10,8 @@ from test_study import store, task
 from lightning_tricks import Space, Tricks, create_study, optimize
 from lightning_tricks.data.in_memory import InMemoryData
 from lightning_tricks.report.summary import Summary, summarize
-from lightning_tricks.search.outcomes import TESTS, best_of
+from lightning_tricks.search.keys import TESTS
+from lightning_tricks.search.outcomes import best_of
 
 pytestmark = pytest.mark.usefixtures("with_store")
 

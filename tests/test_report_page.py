@@ -18,7 +18,8 @@ from lightning_tricks import InputError, create_study
 from lightning_tricks.report.figures import coordinates, rank_from_worst
 from lightning_tricks.report.file import write_report
 from lightning_tricks.report.importance import importances
-from lightning_tricks.search.outcomes import VERDICT, is_repeat, kept
+from lightning_tricks.search.keys import VERDICT, kept
+from lightning_tricks.search.outcomes import is_repeat
 from lightning_tricks.selection.result import Verdict
 from lightning_tricks.verdict.conclusion import report_of
 

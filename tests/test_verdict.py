@@ -37,16 +37,8 @@ from lightning_tricks import (
 )
 from lightning_tricks.data.in_memory import InMemoryData
 from lightning_tricks.module.ensemble import Ensemble
-from lightning_tricks.search.outcomes import (
-    CHAMPION,
-    ENTRY,
-    PHASE,
-    SEED,
-    SEED_INDEX,
-    VERDICT,
-    Outcome,
-    kept,
-)
+from lightning_tricks.search.keys import CHAMPION, ENTRY, PHASE, SEED, SEED_INDEX, VERDICT, kept
+from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.selection.intervals import Interval, mean_interval
 from lightning_tricks.selection.result import Gain, Row, Verdict
 from lightning_tricks.selection.terms import Terms

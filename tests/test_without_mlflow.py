@@ -9,7 +9,7 @@ import tiny_study
 import torch
 
 from lightning_tricks import MLP, InputError, Observer, create_study, load_with_tricks, main, optimize
-from lightning_tricks.search.outcomes import BASELINE, kept
+from lightning_tricks.search.keys import BASELINE, kept
 from lightning_tricks.search.studies import load_study
 from lightning_tricks.workers.inline import Inline
 

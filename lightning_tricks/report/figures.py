@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.scores import Mode, best, without_split
-from lightning_tricks.search.outcomes import ENTRY, PHASE, REPORT, ROLE, SEED_INDEX, Outcome
+from lightning_tricks.search.keys import ENTRY, PHASE, REPORT, ROLE, SEED_INDEX
+from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.selection.ablation import Ablation
 from lightning_tricks.selection.intervals import mean_interval
 from lightning_tricks.selection.result import ENSEMBLE, Verdict

@@ -16,7 +16,8 @@ from lightning_tricks.report.blocks import Block, Table, html_of, markdown
 from lightning_tricks.report.importance import ENOUGH, importances
 from lightning_tricks.report.scores import scores
 from lightning_tricks.report.worth import worth
-from lightning_tricks.search.outcomes import FUSE, IDENTITY, Outcome, is_repeat
+from lightning_tricks.search.keys import FUSE, IDENTITY
+from lightning_tricks.search.outcomes import Outcome, is_repeat
 from lightning_tricks.search.studies import finished
 from lightning_tricks.selection.ablation import Ablation
 from lightning_tricks.selection.result import Verdict

@@ -17,15 +17,8 @@ from rich.text import Text
 from lightning_tricks.markdown import escaped, table
 from lightning_tricks.notebook import html_table
 from lightning_tricks.scores import test_name
-from lightning_tricks.search.outcomes import (
-    REFERENCES,
-    Outcome,
-    best_of,
-    counted,
-    is_repeat,
-    trial_named,
-    trial_of,
-)
+from lightning_tricks.search.keys import REFERENCES
+from lightning_tricks.search.outcomes import Outcome, best_of, counted, is_repeat, trial_named, trial_of
 from lightning_tricks.search.studies import finished
 from lightning_tricks.search.study_state import StudyState
 from lightning_tricks.selection.ablation import Ablation

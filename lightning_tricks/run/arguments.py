@@ -5,7 +5,6 @@ It imports what takes seconds only once the arguments are read: a mistyped flag 
 
 import argparse
 import difflib
-import math
 import os
 import re
 import sys
@@ -19,11 +18,10 @@ from lightning_tricks.errors import (
     InputError,
     TakenOver,
     Unfinished,
-    check_name,
-    quoted,
     user_code,
 )
 from lightning_tricks.redaction import redacted
+from lightning_tricks.run import values
 from lightning_tricks.search.choices import PRUNERS, SAMPLERS
 
 if TYPE_CHECKING:
@@ -77,8 +75,8 @@ class _Parser(argparse.ArgumentParser):
         Raises:
             InputError: if one is wrong; names a flag that is like one that is not known.
         """
-        values = {flag: os.environ.get(name) for flag, name in ENVIRONMENT.items()}
-        given = [f"{flag}={value}" for flag, value in values.items() if value]
+        found = {flag: os.environ.get(name) for flag, name in ENVIRONMENT.items()}
+        given = [f"{flag}={value}" for flag, value in found.items() if value]
         known, unknown = self.parse_known_args([*given, *arguments])
         if unknown:
             flag = unknown[0].partition("=")[0]
@@ -152,96 +150,64 @@ def _parser(n_trials: int, finalists: int, repeats: int | None = None) -> _Parse
         formatter_class=_Help,
         allow_abbrev=False,
     )
-    add = parser.add_argument
-    add("--n-trials", type=_count, default=n_trials, help="finished trials the study is to hold")
-    add("--epochs", type=_count, help="full budget of a trial (default: the task's)")
-    add("--study-name", type=_name, help="of the study (default: the task's name)")
-    add("--storage", default="optuna.journal", help="path of a journal file, or an Optuna URL")
-    add("--tracking-uri", default="sqlite:///mlflow.db", help="anything MLflow takes, or none")
+    add = parser.add_argument_group("the search").add_argument
+    add("--n-trials", type=values.count, default=n_trials, help="finished trials the study is to hold")
+    add("--epochs", type=values.count, help="of a full trial (default: the task's)")
+    add("--space", metavar="FILE.yaml", help="pins and narrows the search space")
     add("--sampler", choices=SAMPLERS, default="tricks", help="what proposes recipes")
     add("--pruner", choices=PRUNERS, default="median", help="what stops hopeless trials")
-    add("--repeats", type=_repeats, default=repeats or "auto", help="trainings of a trial, or auto")
-    add("--seed", type=_seed, default=0, help="same seed, same trials")
-    add("--space", metavar="FILE.yaml", help="pins and narrows the search space")
-    add("--workers", type=_workers, default="auto", help="auto, inline, or a number of processes")
-    add("--devices-per-trial", type=_positive, default=1.0, help="a fraction shares a GPU")
-    add("--ray-address", metavar="HOST:PORT", help="of a Ray cluster that runs, or auto")
-    add("--stall-minutes", type=_positive, default=30.0, help="of silence until a worker is killed")
-    add("--fuse", type=_fuse, default="auto", help="trainings done as one: auto, off or a number")
-    add("--timeout", type=_positive, help="seconds after which no further trial begins")
+    add(
+        "--repeats", type=values.repeats, default=repeats or "auto", help="trainings of a trial, or auto"
+    )
+    add("--seed", type=values.seed, default=0, help="same seed, same trials")
+    add("--timeout", type=values.positive, help="seconds after which no further trial begins")
     add("--at-timeout", choices=["finish", "requeue"], default="finish", help="trials under way then")
-    add("--checkpoints", metavar="FOLDER", default="checkpoints", help="a shared one on a cluster")
-    add("--keep", type=_count, default=3, help="of how many of the best trials weights are kept")
-    add("--finalists", type=_number, default=finalists, help="best recipes that run again; 0: none")
-    add("--seeds", type=_number, default=5, help="fewest fresh seeds that compare with the baseline")
+    add("--same-task", action="store_true", help="go on although the task looks changed")
+
+    add = parser.add_argument_group("the verdict").add_argument
+    add(
+        "--finalists", type=values.number, default=finalists, help="best recipes that run again; 0: none"
+    )
+    add(
+        "--seeds",
+        type=values.number,
+        default=5,
+        help="fewest fresh seeds that compare with the baseline",
+    )
     add(
         "--verdict-budget",
         metavar="N",
-        type=_trainings,
+        type=values.trainings,
         default=0,
         help="most trainings of the verdict; 0: as many as the search took",
     )
-    add("--margin", type=_positive, help="smallest difference that matters, in the unit of the score")
+    add(
+        "--margin",
+        type=values.positive,
+        help="smallest difference that matters, in the unit of the score",
+    )
     add("--prefer-simple", action="store_true", help="take a simpler recipe if it is within the margin")
     add("--ablate", action="store_true", help="tell what each of the champion's tricks is worth, too")
-    add("--same-task", action="store_true", help="go on although the task looks changed")
-    add("--report", metavar="FILE.html", help="only write the report of a study that has its verdict")
-    add("--check", action="store_true", help="only tell whether Optuna and MLflow agree")
+
+    add = parser.add_argument_group("where it runs").add_argument
+    add("--workers", type=values.workers, default="auto", help="auto, inline, or a number of processes")
+    add("--devices-per-trial", type=values.positive, default=1.0, help="a fraction shares a GPU")
+    add("--fuse", type=values.fuse, default="auto", help="trainings done as one: auto, off or a number")
+    add("--ray-address", metavar="HOST:PORT", help="of a Ray cluster that runs, or auto")
+    add(
+        "--stall-minutes", type=values.positive, default=30.0, help="of silence until a worker is killed"
+    )
+
+    add = parser.add_argument_group("what is kept, and where").add_argument
+    add("--study-name", type=values.name, help="of the study (default: the task's name)")
+    add("--storage", default="optuna.journal", help="path of a journal file, or an Optuna URL")
+    add("--tracking-uri", default="sqlite:///mlflow.db", help="anything MLflow takes, or none")
+    add("--checkpoints", metavar="FOLDER", default="checkpoints", help="a shared one on a cluster")
+    add("--keep", type=values.count, default=3, help="of how many of the best trials weights are kept")
+
+    add = parser.add_argument_group("instead of training").add_argument
+    add("--report", metavar="FILE.html", help="write the report of a study that has its verdict")
+    add("--check", action="store_true", help="tell whether Optuna and MLflow agree")
     add("--repair", action="store_true", help="with --check: write MLflow anew where they do not")
     add("--remove", action="store_true", help="with --repair: remove much that Optuna does not know")
     return parser
-
-
-def _count_or(*words: str) -> Callable[[str], int | str]:
-    """Return what reads a number, or one of some words."""
-    known = f"{', '.join(words)} or a" if words else "a"
-
-    def read(text: str) -> int | str:
-        if text in words:
-            return text
-        if re.fullmatch(r"0*[1-9][0-9]{0,8}", text):
-            return int(text)
-        rule = f"must be {known} whole number from 1 to 10⁹"
-        raise argparse.ArgumentTypeError(f"{rule} (got {quoted(text)})")
-
-    return read
-
-
-_count = _count_or()
-_workers = _count_or("auto", "inline")
-_fuse = _count_or("auto", "off")
-_repeats = _count_or("auto")
-
-
-def _from_zero(digits: int, most: str) -> Callable[[str], int]:
-    """Return a reader of whole numbers from 0 to the given maximum."""
-
-    def read(text: str) -> int:
-        if re.fullmatch(rf"[0-9]{{1,{digits}}}", text):
-            return int(text)
-        rule = f"must be a whole number from 0 to {most}"
-        raise argparse.ArgumentTypeError(f"{rule} (got {quoted(text)})")
-
-    return read
-
-
-_number = _from_zero(3, "999")
-_trainings = _from_zero(6, "999999")
-_seed = _from_zero(9, "10⁹")
-
-
-def _name(text: str) -> str:
-    try:
-        return check_name(text)
-    except InputError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"must be a number above 0 (got {quoted(text)})")
-    return value

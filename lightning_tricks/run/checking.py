@@ -10,7 +10,8 @@ import optuna
 from lightning_tricks.errors import InputError, UnknownStudy
 from lightning_tricks.report.summary import count
 from lightning_tricks.run.optimize import optimize
-from lightning_tricks.search.outcomes import MLFLOW_RUN, PARTS, counted, inspect, kept, part_name
+from lightning_tricks.search.keys import MLFLOW_RUN, PARTS, kept
+from lightning_tricks.search.outcomes import counted, inspect, part_name
 from lightning_tricks.search.storage import lock
 from lightning_tricks.search.studies import finished, load_study
 from lightning_tricks.space.space import Space

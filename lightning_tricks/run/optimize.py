@@ -11,7 +11,7 @@ from lightning_tricks.errors import InputError, check_name, quoted, whole_number
 from lightning_tricks.process import unchanged
 from lightning_tricks.report.summary import Summary
 from lightning_tricks.run.archives import check_archive, open_archive
-from lightning_tricks.search import identity, outcomes
+from lightning_tricks.search import identity, keys, outcomes
 from lightning_tricks.search.observer import Observer
 from lightning_tricks.search.optuna_internals import storage_of
 from lightning_tricks.search.storage.lock import study_lock
@@ -182,7 +182,7 @@ def ablate(study: optuna.Study, task: Task, *, seeds: int = 5, **options: Any) -
     """
     held = max(outcomes.counted(finished(study)), 1)
     optimize(study, task, n_trials=held, seeds=seeds, ablate=True, **options)
-    return Ablation.read(study.user_attrs[outcomes.kept(outcomes.ABLATION)])
+    return Ablation.read(study.user_attrs[keys.kept(keys.ABLATION)])
 
 
 def _run(search: Session, n_trials: int, terms: Terms, ablate: bool, repair: bool) -> Summary:
@@ -196,7 +196,7 @@ def _run(search: Session, n_trials: int, terms: Terms, ablate: bool, repair: boo
 
 def _conclude(search: Session, terms: Terms, ablate: bool, repair: bool) -> Summary:
     """Run what is to follow a search, and return what was found: by the verdict, if there is one."""
-    for part in search.study.user_attrs.get(outcomes.PART_RUNS, {}) if repair else ():
+    for part in search.study.user_attrs.get(keys.PART_RUNS, {}) if repair else ():
         with beside(search, part):
             pass  # its runs in MLflow are set right when it is taken up
     judged: Verdict | None = None
@@ -243,7 +243,7 @@ def _check_study(
         raise InputError(f"the study must have one objective (got {len(study.directions)})")
     outcomes.inspect(study)
     identity.check(study, task, space, seed, same_task)
-    if needs_verdict and outcomes.kept(outcomes.VERDICT) not in study.user_attrs:
+    if needs_verdict and keys.kept(keys.VERDICT) not in study.user_attrs:
         raise InputError("an ablation is of a verdict's champion: leave finalists above 0")
 
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from lightning_tricks.task.task import Task
 from lightning_tricks.tracking.addresses import tracking_file
 from lightning_tricks.verdict.conclusion import report_of
 
+OPTIONS = signature(optimize).parameters
+"""What `optimize` takes; a flag of the same name goes to it."""
 FEW, SEVERAL = 500, 3
 """With fewer validation samples a trial trains its recipe several times, unless told otherwise."""
 
@@ -112,30 +115,8 @@ def _train(name: str, given: argparse.Namespace, task: Task, space: Space[Any]) 
         pruner=given.pruner,
         seed=given.seed,
     )
-    summary = optimize(
-        StudyMaker(name, create),
-        task,
-        n_trials=given.n_trials,
-        space=space,
-        timeout=given.timeout,
-        at_timeout=given.at_timeout,
-        seed=given.seed,
-        workers=given.workers,
-        devices_per_trial=given.devices_per_trial,
-        ray_address=given.ray_address,
-        stall_minutes=given.stall_minutes,
-        fuse=given.fuse,
-        tracking_uri=given.tracking_uri,
-        checkpoints=given.checkpoints,
-        keep=given.keep,
-        finalists=given.finalists,
-        seeds=given.seeds,
-        verdict_budget=given.verdict_budget,
-        margin=given.margin,
-        prefer_simple=given.prefer_simple,
-        ablate=given.ablate,
-        same_task=given.same_task,
-    )
+    options = {name: value for name, value in vars(given).items() if name in OPTIONS}
+    summary = optimize(StudyMaker(name, create), task, **{**options, "space": space, "repair": False})
     _print(f"\n{summary.text()}\n\n{summary.look}")
     return 3 if summary.missing else 0
 

@@ -13,7 +13,7 @@ import optuna
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.exceptions import ExperimentalWarning
 
-from lightning_tricks.search.outcomes import kept
+from lightning_tricks.search.keys import kept
 
 REPORT = kept("report")
 """What a study keeps of its report: the id of the artifact."""

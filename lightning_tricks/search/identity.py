@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.errors import InputError
 from lightning_tricks.search.dashboard import name_score
-from lightning_tricks.search.outcomes import IDENTITY
+from lightning_tricks.search.keys import IDENTITY
 from lightning_tricks.space.space import Space
 from lightning_tricks.task.task import Task
 

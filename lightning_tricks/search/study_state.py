@@ -7,8 +7,7 @@ from typing import Self
 import optuna
 from optuna.trial import FrozenTrial
 
-from lightning_tricks.search.optuna_internals import storage_of
-from lightning_tricks.search.outcomes import (
+from lightning_tricks.search.keys import (
     ABLATION,
     BASELINE,
     CHAMPION,
@@ -18,10 +17,10 @@ from lightning_tricks.search.outcomes import (
     ROLE,
     TESTS,
     VERDICT,
-    Champion,
-    Outcome,
     kept,
 )
+from lightning_tricks.search.optuna_internals import storage_of
+from lightning_tricks.search.outcomes import Champion, Outcome
 from lightning_tricks.selection.ablation import Ablation
 from lightning_tricks.selection.result import Verdict
 from lightning_tricks.task.task import Task

@@ -11,7 +11,7 @@ from typing import Self
 from optuna.trial import TrialState
 
 from lightning_tricks.errors import InputError, one_line
-from lightning_tricks.search import outcomes
+from lightning_tricks.search import keys, outcomes
 from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.pruners import prunes
 from lightning_tricks.study.grouping import Grouping
@@ -225,7 +225,7 @@ class Coordinator:
     def _finish(self, running: OpenTrial, outcome: Outcome) -> None:
         """Tell Optuna how a trial ended, and then all others."""
         trial = running.trial
-        trial.set_user_attr(outcomes.OUTCOME, outcome.__dict__)
+        trial.set_user_attr(keys.OUTCOME, outcome.__dict__)
         state = outcomes.STATES[outcome.state]
         value = outcome.score if state == TrialState.COMPLETE else None
         ended = self.study.tell(trial, value, state=state)

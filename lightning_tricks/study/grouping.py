@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 import optuna
 
-from lightning_tricks.search import outcomes
+from lightning_tricks.search import keys
 from lightning_tricks.study.progress import Progress
 from lightning_tricks.study.trial_decisions import OpenTrial
 from lightning_tricks.task.task import Task
@@ -44,7 +44,7 @@ class Grouping:
         self.study, self.task, self.progress, self.planned = study, task, progress, planned
         self.most = max((group_size.best if group_size.final else MOST) // task.repeats, 1)
         """So many trials are planned at a time, at most: not as many as measured, which is luck."""
-        held = None if group_size.final else study.user_attrs.get(outcomes.FUSE)
+        held = None if group_size.final else study.user_attrs.get(keys.FUSE)
         self.group_size = group_size if held is None else GroupSize(**held)
         """What is known of how many trainings are worth being done as one."""
         self._refusal = of_task(task, devices)
@@ -91,7 +91,7 @@ class Grouping:
 
     def _take(self, group_size: GroupSize) -> None:
         known, self.group_size = self.group_size, group_size
-        self.study.set_user_attr(outcomes.FUSE, asdict(group_size))
+        self.study.set_user_attr(keys.FUSE, asdict(group_size))
         if group_size.alone:
             self.progress.print(f"trainings are done one by one: {group_size.why}")
         elif known.best == 1:

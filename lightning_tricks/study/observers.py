@@ -8,9 +8,10 @@ from optuna.trial import FrozenTrial
 from lightning_tricks.errors import user_code
 from lightning_tricks.report.summary import score_of
 from lightning_tricks.search.dashboard import note
+from lightning_tricks.search.keys import ROLE
 from lightning_tricks.search.observer import Observer
 from lightning_tricks.search.optuna_internals import live
-from lightning_tricks.search.outcomes import ROLE, Outcome
+from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.story import story
 from lightning_tricks.search.study_state import StudyState
 from lightning_tricks.study.history import History

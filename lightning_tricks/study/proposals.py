@@ -8,7 +8,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
 from lightning_tricks.fusion.shape import shape_in, shape_of
-from lightning_tricks.search import outcomes
+from lightning_tricks.search import keys
 from lightning_tricks.search.optuna_internals import ask, last_reported, requeue
 from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.pruners import prunes
@@ -56,11 +56,11 @@ class Proposals:
             sampler: instead of the study's.
         """
         group = None if first is None else first.group
-        noted = {} if group is None else {outcomes.GROUP: list(group)}
+        noted = {} if group is None else {keys.GROUP: list(group)}
         trial, tricks = ask(self.study, sampler or self.study.sampler, self._suggest, noted)
         self._latest = max(self._latest, trial.number)
         self._left_over.discard(trial.number)
-        given = trial.user_attrs.get(outcomes.SEED)
+        given = trial.user_attrs.get(keys.SEED)
         seed = derive(self.seed, trial.number) if given is None else int(given)
         reported = last_reported(self.study, trial) if prunes(self.study) else -1
         job = Job(trial.number, tricks, seed, self.folder.checkpoint(trial.number))

@@ -10,7 +10,7 @@ from optuna.pruners import NopPruner
 from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 
-from lightning_tricks.search import outcomes
+from lightning_tricks.search import keys, outcomes
 from lightning_tricks.search.archive import Archive
 from lightning_tricks.search.observer import Observer, Observers
 from lightning_tricks.search.optuna_internals import requeue, storage_of
@@ -83,7 +83,7 @@ def session(
         InputError: if the archive cannot be opened.
     """
     history = _taken_up(study, task, folder)
-    if outcomes.BASELINE not in study.user_attrs:
+    if keys.BASELINE not in study.user_attrs:
         _begin(study, task, space)
     with opening as archive:
         own = [history, folder, archive, Telling(progress, history), Noting(study, task)]
@@ -134,8 +134,8 @@ def _study_of(search: Session, part: str) -> optuna.Study:
             load_if_exists=True,
         )
     held = search.study.user_attrs
-    passed_on = {name: held[name] for name in (outcomes.BASELINE, outcomes.FUSE) if name in held}
-    for name, value in {outcomes.PART_OF: search.study.study_name, **passed_on}.items():
+    passed_on = {name: held[name] for name in (keys.BASELINE, keys.FUSE) if name in held}
+    for name, value in {keys.PART_OF: search.study.study_name, **passed_on}.items():
         if study.user_attrs.get(name) != value:
             study.set_user_attr(name, value)
     return study
@@ -157,11 +157,11 @@ def _taken_up(study: optuna.Study, task: Task, folder: StudyFolder) -> History:
 def _begin(study: optuna.Study, task: Task, space: Space[Any]) -> None:
     """Begin with the user's module as it is, the baseline and plain, as near as the space allows."""
     baseline = space.nearest(task.reference())
-    study.set_user_attr(outcomes.BASELINE, baseline.model_dump())
+    study.set_user_attr(keys.BASELINE, baseline.model_dump())
     yours, plain = task.yours(), space.nearest(task.tricks.plain())
     first = {"yours": yours, "baseline": baseline, "plain": plain}
     seen: list[Tricks] = []
     for role, tricks in first.items():
         if tricks is not None and tricks not in seen:
             seen.append(tricks)
-            enqueue(study, space, tricks, {outcomes.ROLE: role})
+            enqueue(study, space, tricks, {keys.ROLE: role})

@@ -9,7 +9,7 @@ from typing import Self
 
 import optuna
 
-from lightning_tricks.search import outcomes
+from lightning_tricks.search import keys, outcomes
 from lightning_tricks.trial.job import Job
 from lightning_tricks.trial.result import Epoch, Result, stopped_after
 
@@ -40,15 +40,15 @@ class OpenTrial:
     def of(cls, trial: optuna.Trial, job: Job, reported: int) -> Self:
         """Take a trial as Optuna holds it: it may have been under way before."""
         attrs = trial.user_attrs
-        group = _group(attrs.get(outcomes.GROUP))
-        losses, stop_at = attrs.get(outcomes.LOSSES, 0), attrs.get(outcomes.STOP_AT)
+        group = _group(attrs.get(keys.GROUP))
+        losses, stop_at = attrs.get(keys.LOSSES, 0), attrs.get(keys.STOP_AT)
         return cls(trial, job, reported, group, losses, stop_at)
 
     def join(self, first: int, size: int) -> None:
         """Note of which group it is, so that it is the same one if all has to begin again."""
         self.group = (first, size)
         if size > 1:
-            self.trial.set_user_attr(outcomes.GROUP, list(self.group))
+            self.trial.set_user_attr(keys.GROUP, list(self.group))
 
     @property
     def group_size(self) -> int:
@@ -81,7 +81,7 @@ class OpenTrial:
         undecided = epoch.number >= self.reported and self.stop_at is None
         if undecided and self.trial.should_prune() and epoch.number + 1 < epochs:
             self.stop_at = epoch.number
-            self.trial.set_user_attr(outcomes.STOP_AT, epoch.number)
+            self.trial.set_user_attr(keys.STOP_AT, epoch.number)
         self.stopped = epoch.number == self.stop_at
         return self.stopped
 
@@ -97,7 +97,7 @@ class OpenTrial:
             return self.pruned(Result("pruned"))
         if self.losses >= MAX_LOSSES:
             return Result("failed", self.epochs, f"its worker was lost {MAX_LOSSES} times: {reason}")
-        self.trial.set_user_attr(outcomes.LOSSES, self.losses)
+        self.trial.set_user_attr(keys.LOSSES, self.losses)
         return None
 
     def pruned(self, result: Result) -> Result:

@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lightning_tricks.errors import InputError
 from lightning_tricks.process import unchanged
 from lightning_tricks.scores import is_own
-from lightning_tricks.search import outcomes
+from lightning_tricks.search import keys, outcomes
 from lightning_tricks.search.archive import REPORT
 from lightning_tricks.search.storage import lock
 from lightning_tricks.search.study_state import StudyState, known_runs
@@ -84,20 +84,20 @@ def wrong(study: optuna.Study, task: Task, tracking_uri: str) -> set[int]:
 
 def _differences(study: optuna.Study, task: Task, tracking_uri: str) -> Iterator[str]:
     held = _held(study, tracking_uri)
-    if outcomes.MLFLOW_RUN not in study.user_attrs and not held.strays:
+    if keys.MLFLOW_RUN not in study.user_attrs and not held.strays:
         raise InputError(f"study {study.study_name!r} was never trained: there is nothing to compare")
     if not held.whole:
         yield "the study's own run is not there in MLflow, or was deleted"
     yield from (f"trial {number}: {what}" for number, what in _trials(study, task, held))
     yield from _strays(held)
     yield from _models(study, held)
-    if outcomes.kept(outcomes.VERDICT) in study.user_attrs and REPORT not in held.files():
+    if keys.kept(keys.VERDICT) in study.user_attrs and REPORT not in held.files():
         yield f"the study's run has no {REPORT}"
 
 
 def _models(study: optuna.Study, held: Holdings) -> Iterator[str]:
     """Say what is wrong with the registered models."""
-    champion = study.user_attrs.get(outcomes.CHAMPION)
+    champion = study.user_attrs.get(keys.CHAMPION)
     if not champion:
         return
     for alias, mine in outcomes.aliases_of(champion).items():
@@ -111,8 +111,8 @@ def _models(study: optuna.Study, held: Holdings) -> Iterator[str]:
 
 def _held(study: optuna.Study, tracking_uri: str) -> Holdings:
     """Return what MLflow holds of a study, or of a part of one, which stands beside its search there."""
-    name = study.user_attrs.get(outcomes.PART_OF, study.study_name)
-    run_id = study.user_attrs.get(outcomes.MLFLOW_RUN)
+    name = study.user_attrs.get(keys.PART_OF, study.study_name)
+    run_id = study.user_attrs.get(keys.MLFLOW_RUN)
     return holdings(tracking_uri, name, run_id, known_runs(study))
 
 

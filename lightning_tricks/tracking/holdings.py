@@ -10,7 +10,7 @@ from mlflow.tracking import MlflowClient
 
 from lightning_tricks.errors import InputError
 from lightning_tricks.search.archive import BEST, CHAMPION
-from lightning_tricks.search.outcomes import ENSEMBLE
+from lightning_tricks.search.keys import ENSEMBLE
 from lightning_tricks.tracking.addresses import SQLITE, file_of
 from lightning_tricks.tracking.artifacts import files_of
 from lightning_tricks.tracking.client import connect, one_line_errors, search_runs

@@ -10,7 +10,8 @@ from optuna.trial import FrozenTrial
 
 from lightning_tricks.process import command
 from lightning_tricks.search.archive import REPORT, Archive, Models
-from lightning_tricks.search.outcomes import MLFLOW_RUN, PART_RUNS, Outcome
+from lightning_tricks.search.keys import MLFLOW_RUN, PART_RUNS
+from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.studies import finished
 from lightning_tricks.search.study_state import StudyState, known_runs
 from lightning_tricks.space.space import Space

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.scores import rank_of
-from lightning_tricks.search.outcomes import ABLATION, COMPARISON, ENTRY, RATES, Outcome, kept
+from lightning_tricks.search.keys import ABLATION, COMPARISON, ENTRY, RATES, kept
+from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.study_state import ablation_of
 from lightning_tricks.selection.ablation import (
     Ablation,

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_tricks.search.outcomes import REPORT, SEED_INDEX, SELECTION
+from lightning_tricks.search.keys import REPORT, SEED_INDEX, SELECTION
 from lightning_tricks.selection.crossed import crossed_interval, seeds_to_tell
 from lightning_tricks.selection.halving import Halving
 from lightning_tricks.selection.intervals import Interval

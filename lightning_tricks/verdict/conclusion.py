@@ -11,7 +11,7 @@ from lightning_tricks.markdown import escaped
 from lightning_tricks.process import command
 from lightning_tricks.report.page import Report
 from lightning_tricks.report.summary import Summary, summarize, summarize_verdict
-from lightning_tricks.search import outcomes
+from lightning_tricks.search import keys, outcomes
 from lightning_tricks.search.archive import BEST, REPORT
 from lightning_tricks.search.dashboard import keep_report, note
 from lightning_tricks.search.optuna_internals import storage_of
@@ -27,8 +27,8 @@ def report_of(study: optuna.Study, task: Task, verdict: Verdict) -> Report:
     """Return the report of a study that has a verdict."""
     reruns = [
         trial
-        for part in outcomes.PARTS
-        if outcomes.kept(part) in study.user_attrs
+        for part in keys.PARTS
+        if keys.kept(part) in study.user_attrs
         for trial in optuna.load_study(
             study_name=outcomes.part_name(study.study_name, part), storage=storage_of(study)
         ).get_trials(deepcopy=False)
@@ -38,15 +38,15 @@ def report_of(study: optuna.Study, task: Task, verdict: Verdict) -> Report:
 
 def commands_of(study: optuna.Study) -> list[str]:
     """Return the commands that made a study, in their order."""
-    commands: list[str] = study.user_attrs.get(outcomes.COMMANDS, [command()])
+    commands: list[str] = study.user_attrs.get(keys.COMMANDS, [command()])
     return commands
 
 
 def remember_command(study: optuna.Study, repair: bool) -> None:
     """Keep the command of this run with its study, unless it only repairs."""
-    commands = study.user_attrs.get(outcomes.COMMANDS, [])
+    commands = study.user_attrs.get(keys.COMMANDS, [])
     if (own := command()) not in commands and not repair:
-        study.set_user_attr(outcomes.COMMANDS, [*commands, own])
+        study.set_user_attr(keys.COMMANDS, [*commands, own])
 
 
 def conclude(session: Session, verdict: Verdict | None = None) -> Summary:
@@ -130,7 +130,7 @@ class _Conclusion:
 
     def _register(self, best: FrozenTrial) -> None:
         """Register the best trial as such, unless it is: without a verdict it is no champion."""
-        held, number = self.study.user_attrs.get(outcomes.CHAMPION), best.number
+        held, number = self.study.user_attrs.get(keys.CHAMPION), best.number
         run_id = self.archive.run_of(number)
         registered = held and held["trial"] == number and held["run_id"] == run_id
         try:

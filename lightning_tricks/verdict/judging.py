@@ -11,7 +11,8 @@ from optuna.trial import FrozenTrial, TrialState
 from lightning_tricks.errors import one_line
 from lightning_tricks.markdown import escaped
 from lightning_tricks.search.archive import CHAMPION as ALIAS
-from lightning_tricks.search.outcomes import CHAMPION, ENSEMBLE, VERDICT, Champion, aliases_of, kept
+from lightning_tricks.search.keys import CHAMPION, ENSEMBLE, VERDICT, kept
+from lightning_tricks.search.outcomes import Champion, aliases_of
 from lightning_tricks.search.study_state import remember_champion, verdict_of
 from lightning_tricks.selection.result import BASELINE, WORDS, Gain, Label, Verdict
 from lightning_tricks.selection.terms import FEWEST, Terms

@@ -13,7 +13,7 @@ from torch import Tensor
 from lightning_tricks.errors import error_words, one_line
 from lightning_tricks.module.tricks_module import TricksModule
 from lightning_tricks.scores import test_name, without_split
-from lightning_tricks.search.outcomes import SEED
+from lightning_tricks.search.keys import SEED
 from lightning_tricks.selection.crossed import crossed_interval
 from lightning_tricks.selection.intervals import Interval, mean_interval
 from lightning_tricks.selection.result import Row

@@ -6,7 +6,7 @@ from typing import Self
 
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_tricks.search import outcomes
+from lightning_tricks.search import keys
 from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.sampling.given import enqueue
 from lightning_tricks.seeds import derive
@@ -69,21 +69,20 @@ class Reruns:
     def _enqueue(self, phase: str, name: str, recipe: Tricks, seed_index: int) -> None:
         own = self.session
         attrs = {
-            outcomes.SEED: _seed(own.seed, seed_index, phase),
-            outcomes.ENTRY: name,
-            outcomes.PHASE: phase,
-            outcomes.SEED_INDEX: seed_index,
-            outcomes.ROLE: f"{name} · {phase} {seed_index + 1}",
+            keys.SEED: _seed(own.seed, seed_index, phase),
+            keys.ENTRY: name,
+            keys.PHASE: phase,
+            keys.SEED_INDEX: seed_index,
+            keys.ROLE: f"{name} · {phase} {seed_index + 1}",
         }
         enqueue(own.study, own.space, recipe, attrs)
 
     @staticmethod
     def _of(phase: str, seed_index: int, trials: Iterable[FrozenTrial]) -> dict[str, FrozenTrial]:
         return {
-            t.user_attrs[outcomes.ENTRY]: t
+            t.user_attrs[keys.ENTRY]: t
             for t in trials
-            if t.user_attrs.get(outcomes.PHASE) == phase
-            and t.user_attrs.get(outcomes.SEED_INDEX) == seed_index
+            if t.user_attrs.get(keys.PHASE) == phase and t.user_attrs.get(keys.SEED_INDEX) == seed_index
         }
 
 
@@ -93,7 +92,7 @@ def _seed(seed: int, seed_index: int, phase: str) -> int:
     It is odd for what compares the champion, so that validation samples are those that chose nothing;
     see `InMemoryData.split_anew`.
     """
-    return derive(seed, seed_index, phase) // 2 * 2 + (phase == outcomes.REPORT)
+    return derive(seed, seed_index, phase) // 2 * 2 + (phase == keys.REPORT)
 
 
 def recipe_of(session: Session, trial: FrozenTrial) -> Tricks:
