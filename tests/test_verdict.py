@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -304,8 +305,10 @@ def reported_with():
     return Counter(t.user_attrs[ENTRY] for t in trials if t.user_attrs[PHASE] == "report")
 
 
-def test_a_larger_budget_goes_on_with_the_same_candidate_over_more_seeds(study):
-    first = search(study, task(), margin=1e-9).verdict
+def test_a_larger_budget_goes_on_with_the_same_candidate_over_more_seeds(study, capsys):
+    first = search(study, task(), margin=1e-9, progress=True).verdict
+    (most,) = re.findall(r"verdict: at most (\d+) trainings", capsys.readouterr().err)
+    assert len(verdict_study().trials) == int(most)  # so small a margin takes all of them
     chosen = chosen_with()
     assert reported_with()[first.candidate] == reported_with()["baseline"] == 3
     later = search(study, task(), verdict_budget=30).verdict

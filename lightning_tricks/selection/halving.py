@@ -50,10 +50,22 @@ class Halving:
 
     def seeds(self) -> int:
         """Return how many seeds the next round has; 0 once one recipe is left."""
-        if len(self.running) < 2:
+        return self._seeds_of(len(self.running))
+
+    @property
+    def most(self) -> int:
+        """Number of trainings in all, if no recipe fails."""
+        total, running = 0, len(self.names)
+        while seeds := self._seeds_of(running):
+            total += seeds * running
+            running = _half(running)
+        return total
+
+    def _seeds_of(self, running: int) -> int:
+        if running < 2:
             return 0
         rounds = math.ceil(math.log2(len(self.names)))
-        return max(self.budget // rounds // len(self.running), 1)
+        return max(self.budget // rounds // running, 1)
 
     def add(self, scores: Mapping[str, float]) -> list[str]:
         """Take the scores of one more seed; drop and return the recipes that have none."""
@@ -66,7 +78,7 @@ class Halving:
     def drop(self) -> list[str]:
         """End a round: drop the worse half, and return it."""
         ranked = sorted(self.running, key=self.rank)
-        kept = ranked[: -(-len(ranked) // 2)]
+        kept = ranked[: _half(len(ranked))]
         self.running = [name for name in self.running if name in kept]
         return [name for name in ranked if name not in kept]
 
@@ -75,3 +87,8 @@ class Halving:
         scores = self.scores[name]
         mean = sum(scores) / len(scores) if scores else 0.0
         return (-mean if self.maximize else mean, list(self.names).index(name))
+
+
+def _half(count: int) -> int:
+    """Return how many recipes are the better half."""
+    return -(-count // 2)

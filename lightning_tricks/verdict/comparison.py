@@ -54,6 +54,13 @@ class Comparison:
         self.compared_seeds = 0
         """Number of seeds that were compared."""
 
+    @property
+    def most_trainings(self) -> int:
+        """Number of trainings in all, if all seeds are needed that may be."""
+        choosing = self.halving.most
+        pairs = self._most_seeds(self.left - choosing)
+        return choosing + self._compared_recipes * pairs + self._shown_only
+
     def choose(self) -> str | None:
         """Train the finalists until one is left; return it, or None if none was trained to its end."""
         done = 0
@@ -98,7 +105,7 @@ class Comparison:
         Returns:
             The candidate's gain, None if the two cannot be compared; and the margin.
         """
-        looks = looks_up_to(self.terms.seeds, self._most_seeds())
+        looks = looks_up_to(self.terms.seeds, self._most_seeds(self.left))
         self._look(candidate, looks[0])
         self._settle_samples(candidate)
         error = error_of(self.before) / (1 if self.scores.fresh else max(self.tried, 1))
@@ -128,12 +135,18 @@ class Comparison:
         self.scores.validates &= all(stopping.neutral for stopping in ends)
         self.scores.check_test_split([*self.trials(self.incumbent), *self.trials(candidate)])
 
-    def _most_seeds(self) -> int:
-        """Return over how many seeds the comparison may go."""
-        recipes = 3 if self.terms.prefer_simple else 2
-        shown = {"plain", BASELINE} - {self.incumbent}
-        left = self.left - FEWEST * len(shown & set(self.recipes))
-        return max(left // recipes, self.terms.seeds)
+    def _most_seeds(self, left: int) -> int:
+        """Return over how many seeds the comparison may go, with some trainings left."""
+        return max((left - self._shown_only) // self._compared_recipes, self.terms.seeds)
+
+    @property
+    def _compared_recipes(self) -> int:
+        return 3 if self.terms.prefer_simple else 2
+
+    @property
+    def _shown_only(self) -> int:
+        """Number of trainings of recipes that are shown beside, and not compared."""
+        return FEWEST * len(({"plain", BASELINE} - {self.incumbent}) & set(self.recipes))
 
     def _default_margin(self) -> float:
         """Return half of what the incumbent's score varies by from seed to seed."""

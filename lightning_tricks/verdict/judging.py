@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lightning_tricks.errors import one_line
 from lightning_tricks.markdown import escaped
 from lightning_tricks.search.archive import CHAMPION as ALIAS
-from lightning_tricks.search.keys import CHAMPION, ENSEMBLE, VERDICT, kept
+from lightning_tricks.search.keys import CHAMPION, ENSEMBLE, ENTRY, VERDICT, kept
 from lightning_tricks.search.outcomes import Champion, aliases_of
 from lightning_tricks.search.study_state import remember_champion, verdict_of
 from lightning_tricks.selection.result import BASELINE, WORDS, Gain, Label, Verdict
@@ -101,10 +101,11 @@ class _Judgement:
         recipes = {name: recipe_of(search, trial) for name, trial in self.trials.items()}
         tried = sum(trial.state == TrialState.COMPLETE for trial in search.history)
         with beside(search, VERDICT) as own, Reruns(own) as reruns:
-            own.progress.start_stage("verdict", self.budget, list(own.history))
             comparison = Comparison(
                 reruns, recipes, self.terms, (self.choosing, self.budget), tried, self.looks
             )
+            others = sum(trial.user_attrs[ENTRY] not in recipes for trial in own.history)
+            own.progress.start_stage("verdict", comparison.most_trainings + others, list(own.history))
             verdict = self._found(comparison)
             means = {f"{n}/test": r.test.mean for n, r in verdict.rows.items() if r.test}
             means |= {
