@@ -138,6 +138,11 @@ def test_what_is_no_such_checkpoint_is_told_in_a_line(tmp_path):
     path = saved(module, tmp_path / "tricks")
     with pytest.raises(InputError, match="the weights are of another module"):
         load_with_tricks(path, Larger())
+    for wrong in ("Own", lambda tricks: None):
+        with pytest.raises(
+            InputError, match="the module must be a new one, or a function of the recipe"
+        ):
+            load_with_tricks(path, wrong)
 
 
 def test_the_recipe_of_a_champion_comes_back_in_another_project(with_store, monkeypatch):

@@ -46,7 +46,7 @@ def test_registered_models_are_checked_and_brought_back(damage, judged, monkeypa
     inputs, _ = tiny_study.task().example()
     for alias in ("champion", "ensemble"):
         assert mlflow.pytorch.load_model(f"models:/tiny@{alias}")(inputs).shape == (len(inputs), 3)
-    again = load_with_tricks("models:/tiny@champion", tiny_study.backbone(None), tracking_uri=store())
+    again = load_with_tricks("models:/tiny@champion", tiny_study.backbone, tracking_uri=store())
     assert again(inputs).shape == (len(inputs), 3)
     if damage != "the ensemble is gone":  # whose number MLflow does not give twice
         assert len(client.search_model_versions("name='tiny'")) == 2

@@ -5,7 +5,7 @@ Nothing is unpickled when they are read.
 
 import json
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -67,12 +67,16 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
     return {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
 
 
-def bring_back(folder: Path, module: nn.Module, member: int = 0) -> Any:
+Makes = nn.Module | Callable[[Any], nn.Module]
+"""A module that was made as the one that was trained, or a function of its recipe that makes it."""
+
+
+def bring_back(folder: Path, module: Makes, member: int = 0) -> Any:
     """Return a module as it was kept.
 
     Args:
         folder: that `keep` wrote.
-        module: a new one, made as the one that was trained; or the backbone.
+        module: a new one, made as the one that was trained, or the backbone; or what makes it.
         member: number of the model, where several were kept.
 
     Raises:
@@ -93,14 +97,20 @@ def bring_back(folder: Path, module: nn.Module, member: int = 0) -> Any:
     return changed
 
 
-def _made_again(module: nn.Module, tricks: Tricks, needs: Mapping[str, Any]) -> Any:
+def _made_again(given: Makes, tricks: Tricks, needs: Mapping[str, Any]) -> Any:
     """Return a new module with the layers that a recipe gives it.
 
     Args:
-        module: made as the one that was trained; or the backbone.
+        given: made as the one that was trained, or the backbone; or a function of the recipe.
         tricks: the recipe.
         needs: what `TricksHooks.what_it_needs` returned.
     """
+    module = given if isinstance(given, nn.Module) or not callable(given) else given(tricks)
+    if not isinstance(module, nn.Module):
+        raise InputError(
+            "the module must be a new one, or a function of the recipe that makes it "
+            f"(got {type(module).__name__})"
+        )
     if isinstance(tricks, ModuleTricks) and tricks.untouched:
         return module
     monitor, mode, validation_loss = needs["watched"]
@@ -123,7 +133,7 @@ def _weights_of_this_module() -> Iterator[None]:
         raise InputError(f"the weights are of another module: {one_line(error)}") from None
 
 
-def load_checkpoint(path: str | Path, module: pl.LightningModule, *, trusted: bool = False) -> Any:
+def load_checkpoint(path: str | Path, module: Makes, *, trusted: bool = False) -> Any:
     """Load a checkpoint of a module that `with_tricks` returned.
 
     The layers of the network are changed as the recipe in the checkpoint says, and take its weights;
@@ -132,7 +142,7 @@ def load_checkpoint(path: str | Path, module: pl.LightningModule, *, trusted: bo
 
     Args:
         path: of a checkpoint that a Trainer wrote.
-        module: a new one, made as the one that was given to `with_tricks`.
+        module: a new one, made as the one that was given to `with_tricks`; or what makes it.
         trusted: whether the checkpoint may hold more than tensors and plain data, such as
             hyperparameters that are objects. To read those can run any code that it holds.
 

@@ -4,6 +4,7 @@ import contextlib
 import io
 import re
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ _REGISTERED = re.compile(r"models:/(?P<name>[^@/]+)(@(?P<alias>[^@/]+)|/(?P<vers
 @unchanged()
 def load_with_tricks(
     source: str | Path,
-    module: nn.Module,
+    module: nn.Module | Callable[[Any], nn.Module],
     *,
     member: int = 0,
     trusted: bool = False,
@@ -39,7 +40,7 @@ def load_with_tricks(
             without MLflow put it into, such as `checkpoints/NAME/champion`; or the path of a checkpoint
             that a Trainer wrote for a module of `with_tricks`.
         module: a new one, made as the one that was trained. For a registered model that was no
-            LightningModule, its backbone.
+            LightningModule, its backbone. Or a function of the recipe that makes it, as `Task` takes.
         member: number of the model, where several are registered, as under the alias `ensemble`.
         trusted: whether a checkpoint may hold more than tensors and plain data, such as
             hyperparameters that are objects. To read those can run any code that it holds.
@@ -47,15 +48,17 @@ def load_with_tricks(
 
     Raises:
         InputError: if there is no such model or checkpoint, or the module is another.
+        Exception: whatever a function that makes the module raises.
 
     Example:
         model = load_with_tricks("models:/mine@champion", Mine())
+        model = load_with_tricks("models:/mine@champion", backbone)  # the function of the task
     """
     found = _REGISTERED.fullmatch(str(source))
     if found is None and Path(source).is_dir():
         return bring_back(Path(source), module, member)
     if found is None:
-        if not is_lightning_module(module):
+        if isinstance(module, nn.Module) and not is_lightning_module(module):
             raise InputError(
                 f"a checkpoint is of a LightningModule (got {type(module).__name__}); for a backbone, "
                 "use TricksModule.load_from_checkpoint(path, backbone=...)"

@@ -61,14 +61,19 @@ class Registered:
     """Shape of the inputs of its network; empty if none could be exported."""
     kind: str
     """Class of the LightningModule; empty for a backbone."""
+    recipe: type[Tricks]
+    """Type of its recipe."""
 
     def snippet(self, *, version: bool = False) -> str:
         """Write how to load the model: by its alias, or this very version."""
         model = self.archive.address(self.alias, self.version if version else "")
         module = f"{self.kind}(...)" if self.kind else "backbone"
+        theirs = self.recipe.__module__
+        of_recipe = f"from {theirs} import {self.recipe.__name__}  # the type of the recipe\n"
         own = (
-            "from lightning_tricks import load_with_tricks\n\n"
-            f'module = load_with_tricks("{model}", {module})  # made as in the study\n'
+            "from lightning_tricks import load_with_tricks\n"
+            f"{'' if theirs.partition('.')[0] in ('lightning_tricks', '__main__') else of_recipe}\n"
+            f'module = load_with_tricks("{model}", {module})  # as the study makes it\n'
         )
         network = (
             "import mlflow\n\n"
@@ -110,7 +115,7 @@ def register(
         version, exported = archive.register(kept)
     shape = ", ".join(map(str, ("N", *example.shape[1:]))) if exported and example is not None else ""
     kind = type(modules[0]).__name__ if not isinstance(modules[0], TricksModule) else ""
-    return Registered(archive, version, alias, shape, kind)
+    return Registered(archive, version, alias, shape, kind, type(recipe))
 
 
 def _together(task: Task, modules: Sequence[pl.LightningModule]) -> Ensemble | None:
