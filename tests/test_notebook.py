@@ -35,7 +35,7 @@ def test_a_space_is_written_as_it_was_made():
 
 @pytest.fixture
 def summary():
-    return Summary(["", "<b>best</b>"], [["val/accuracy", "0.5 & more"]], "2 trials: 2 complete")
+    return Summary(["", "<b>loss</b>"], [["best", "0.5 & more"]], "2 trials: 2 complete")
 
 
 def test_a_summary_prints_as_its_table(summary):
@@ -58,7 +58,7 @@ def test_a_notebook_shows_tables(summary):
     assert "adam" in rows["optimizer"]
     assert "0.03" in rows["optimizer.adam.lr"]
     assert "optimizer.sgd.lr" not in rows
-    assert cells(summary._repr_html_())[1] == ["val/accuracy", "0.5 &amp; more"]
+    assert cells(summary._repr_html_())[1] == ["best", "0.5 &amp; more"]
 
 
 def test_a_notebook_shows_no_html_of_ours_as_its_own(summary):

@@ -279,11 +279,11 @@ def test_three_labels(bounds, label):
 
 def test_a_gain_says_what_its_interval_allows_for():
     held = Interval(0.01, 0.005, 0.015)
-    assert str(Gain(held, "accuracy", 8, 1800, chose=False)) == (
-        "+0.0100 ± 0.0050 (accuracy, 8 fresh seeds and 1800 samples)"
-    )
-    assert "the interval is over seeds only" in str(Gain(held, "val_f1", 8, None, chose=True))
-    assert "these samples chose it, too" in str(Gain(held, "val_f1", 8, 50, chose=True))
+    gain = Gain(held, "accuracy", 8, 1800, chose=False)
+    assert str(gain) == "+0.0100 ± 0.0050 accuracy"
+    assert "8 fresh seeds and 1800 samples that took no part in choosing" in gain.method
+    assert "the interval is over seeds only" in Gain(held, "val_f1", 8, None, chose=True).method
+    assert "These samples chose the recipe, too" in Gain(held, "val_f1", 8, 50, chose=True).method
 
 
 def test_simplicity_counts_the_stages_that_are_on():

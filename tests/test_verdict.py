@@ -79,30 +79,28 @@ def test_a_verdict_is_kept_as_plain_data_and_read_again():
 
 
 def test_the_first_words_say_what_to_do():
-    assert (
-        verdict("Confirmed gain")
-        .headline()
-        .startswith(
-            "Confirmed gain: trial 7 is better than the baseline by +0.0040 ± 0.0060 (test/accuracy, "
-        )
-    )
-    text = verdict("Not confirmed").headline()
-    assert text.startswith("Not confirmed: keep what you have, the baseline. Trial 7 may be better, by ")
-    assert "About 14 more seeds would tell: --verdict-budget 68." in text
-    text = verdict("No gain found").headline()
-    assert text.startswith("No gain found: keep what you have, the baseline. Trial 7, the best other")
-    assert "--verdict-budget" not in text
+    gain = "+0.0040 ± 0.0060 test/accuracy over the baseline, with trial 7"
+    found = verdict("Confirmed gain")
+    assert found.headline() == f"Confirmed gain: {gain}. Use trial 7."
+    assert found.changer == "trial 7"
+    possible = verdict("Not confirmed")
+    assert possible.headline() == f"Not confirmed: {gain}. Keep the baseline."
+    assert possible.changer == "trial 7"
+    assert "About 14 more seeds would tell: --verdict-budget 68." in possible.method
+    nothing = verdict("No gain found")
+    assert nothing.headline() == f"No gain found: {gain}, the best other recipe. Keep the baseline."
+    assert "--verdict-budget" not in nothing.method
     hopeless = Gain(Interval(0.004, -0.002, 0.01), "test/accuracy", 8, 60, chose=False)
-    assert "Seeds alone will not tell" in verdict("Not confirmed", hopeless).headline()
-    assert "Seeds alone" in verdict("Not confirmed", replace(hopeless, more=501)).headline()
+    assert "Seeds alone will not tell" in verdict("Not confirmed", hopeless).method
+    assert "Seeds alone" in verdict("Not confirmed", replace(hopeless, more=501)).method
     alone = verdict("No gain found", candidate=None, why="No other recipe was trained to its end.")
     assert alone.headline() == (
-        "No gain found: keep what you have, the baseline. No other recipe was trained to its end."
+        "No gain found: keep the baseline. No other recipe was trained to its end."
     )
-    assert "looked at these samples once" in verdict(before=1).headline()
+    assert "looked at these samples once" in verdict(before=1).method
     narrow = Gain(Interval(0.001, -0.0005, 0.0025), "test/accuracy", 8, 60, chose=False, more=3)
     asked = verdict("Not confirmed", narrow, terms=Terms(margin=0.002))
-    assert "as narrow as --margin asks for" in asked.headline()
+    assert "as narrow as --margin asks for" in asked.method
 
 
 def test_blocks_of_a_mean_are_their_means_and_average_to_the_metric():
@@ -186,9 +184,14 @@ def test_a_study_with_a_verdict(study):
     held = Verdict.read(study.user_attrs[kept(VERDICT)])
     assert summary.verdict == held
     names = ["plain", "baseline", *({held.candidate} - {"plain"})]
-    assert summary.header[1:] == [f"{n} (champion)" if n == held.champion else n for n in names]
+    shown_names = [row[0] for row in summary.rows]
+    assert shown_names == [f"{n} (champion)" if n == held.champion else n for n in names]
     shown = summary.text().replace("\n", " ")
-    assert f"{held.label}: " in shown
+    assert shown.startswith(f"{held.label}: ")
+    assert dict(zip(shown_names, summary.rows, strict=True))["plain"][1:] == [
+        str(held.rows["plain"].validation),
+        str(held.rows["plain"].test),
+    ]
     assert "Ensembles of 3 models, test/accuracy: baseline " in shown
     assert f", {held.candidate} " in shown.partition("Ensembles")[2]
     both = [held.rows[f"{name} ensemble"].test.mean for name in (held.candidate, "baseline")]
@@ -408,10 +411,9 @@ def test_a_simpler_recipe_is_taken_only_if_it_is_asked_for_and_within_the_margin
     wide = search(study, task(), margin=1.0, prefer_simple=True, **given).verdict
     assert "is simpler than" in wide.why
     assert wide.champion not in ("baseline",)
-    assert (
-        f"{wide.champion} (champion)"
-        in search(study, task(), margin=1.0, prefer_simple=True, **given).header
-    )
+    again = search(study, task(), margin=1.0, prefer_simple=True, **given)
+    assert f"{wide.champion} (champion)" in [row[0] for row in again.rows]
+    assert f"Use {wide.champion}. " in again.answer
     narrow = search(study, task(), margin=1e-9, prefer_simple=True, **given).verdict
     assert narrow.why == ""
 
@@ -424,7 +426,7 @@ def test_recipes_are_compared_where_they_chose_if_there_is_nothing_else(study):
     assert held.gain.metric == "val/accuracy"
     assert held.gain.chose
     assert held.gain.samples == len(splits["validation"].targets)
-    assert "these samples chose it, too" in held.headline()
+    assert "These samples chose the recipe, too" in held.method
     assert all(row.test is None for row in held.rows.values())
 
 
@@ -555,7 +557,7 @@ def test_a_module_with_steps_of_its_own_is_compared_batch_by_batch(study):
     study = create_study("tiny", storage=None)
     held = search(study, lit(160, 150, 60), checkpoints="c").verdict  # of four batches
     assert held.gain.samples is None
-    assert "the interval is over seeds only" in held.headline()
+    assert "the interval is over seeds only" in held.method
 
 
 def test_the_scores_of_batches_average_to_the_score_and_shuffling_changes_nothing():
@@ -639,7 +641,7 @@ def test_a_champion_of_a_verdict_stays_where_a_search_goes_on_without_one(study)
     summary = search(study, task(), n_trials=5, finalists=0)
     assert "of the first 4 trials: 1 came after it" in summary.text()
     assert study.user_attrs[CHAMPION] == before
-    assert "(champion)" in " ".join(summary.header)
+    assert any("(champion)" in row[0] for row in summary.rows)
 
 
 def test_check_and_repair_know_the_verdict(study, capsys):

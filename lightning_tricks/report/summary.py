@@ -1,21 +1,19 @@
-"""What a study found: a table for the terminal, and the same in Markdown."""
+"""What a study found: the answer, what to change and the scores, for a terminal and in Markdown."""
 
 import io
-import re
-import shutil
 import textwrap
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from html import escape
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-from rich.box import Box
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
-from rich.text import Text
 
 from lightning_tricks.markdown import escaped, table
 from lightning_tricks.notebook import html_table
+from lightning_tricks.report.columns import WIDEST, aligned, room
 from lightning_tricks.scores import test_name
 from lightning_tricks.search.keys import REFERENCES
 from lightning_tricks.search.outcomes import Outcome, best_of, counted, is_repeat, trial_named, trial_of
@@ -24,75 +22,65 @@ from lightning_tricks.search.study_state import StudyState
 from lightning_tricks.selection.ablation import Ablation
 from lightning_tricks.selection.result import ENSEMBLE, Verdict
 from lightning_tricks.task.task import Task
-from lightning_tricks.tricks.recipe import describe
+from lightning_tricks.tricks.recipe import Tricks
 
-WIDEST = 100
-"""A table is as wide as the terminal, and no wider than so many characters."""
-NARROWEST = 60
-_GAP = 2
-_MARK = "* "
-_NO_BREAK = "\u00a0"
 VALIDATED = "±: 95% intervals over seeds."
 TESTED = "±: 95% intervals; of validation over seeds, of test over seeds and samples."
-_RULE = Box("    \n    \n -- \n    \n    \n    \n    \n    \n")
+NO_VERDICT = (
+    "These scores took part in choosing, and the best of many trials is partly luck. For a verdict over "
+    "fresh seeds: optimize(..., finalists=6), or --finalists 6."
+)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The plain, the baseline and the best trial side by side."""
+    """The answer of a study, what to change, and the scores."""
 
     header: list[str]
+    """Of the scores: an empty cell, and the metrics."""
     rows: list[list[str]]
+    """A recipe, and its scores."""
     counts: str
     """How many trials ended how, in a line."""
+    answer: str = ""
+    """The result, in a sentence or two."""
+    changes: tuple[tuple[str, str, str], ...] = ()
+    """What the best recipe that was found changes: stage, from, to."""
+    changer: str = ""
+    """Name of that recipe."""
+    notes: tuple[str, ...] = ()
+    """How the answer was found."""
     look: str = ""
     """How to open MLflow on the study."""
-    marked: frozenset[tuple[int, int]] = frozenset()
-    """Row and column of each cell that differs from the baseline."""
     missing: str = ""
     """What MLflow lacks, and what to do; empty if it holds all of the study."""
     verdict: Verdict | None = None
     """What was found over fresh seeds; None for a search alone."""
 
     def text(self, width: int | None = None) -> str:
-        """Return the table in aligned columns; what differs from the baseline has a star.
+        """Return the summary in lines that fit a terminal.
 
         Args:
             width: in characters; by default that of the terminal, at most `WIDEST`.
         """
         console = Console(file=io.StringIO(), width=WIDEST, color_system=None)
         with console.capture() as shown:
-            console.print(self.table(width), self.footer, sep="\n", markup=False, highlight=False)
+            console.print(self.renderable(width), markup=False, highlight=False)
         return "\n".join(line.rstrip() for line in shown.get().splitlines())
 
+    def renderable(self, width: int | None = None) -> Group:
+        """Return what Rich prints: the answer, two tables and the notes."""
+        wide = room(width)
+        parts: list[str | Table] = [_wrapped(self.answer, wide)] if self.answer else []
+        parts += [aligned(header, rows, wide) for header, rows in self._tables]
+        parts.append("\n".join(_wrapped(note, wide) for note in (*self.notes, self.counts)))
+        return Group(*[item for part in parts for item in ("", part)][1:])
+
     @property
-    def footer(self) -> str:
-        """What is told below the table."""
-        legend = ["* differs from the baseline"] if self.marked else []
-        wrapped = [line for text in self.counts.splitlines() for line in textwrap.wrap(text, WIDEST)]
-        return "\n".join([*legend, *wrapped])
-
-    def table(self, width: int | None = None) -> Table:
-        """Return the table for a terminal, where what differs from the baseline is bold too."""
-        terminal = shutil.get_terminal_size((WIDEST, 24)).columns
-        room = max(width or min(terminal, WIDEST), NARROWEST)
-        body = [
-            [cells[0], *(self._mark(row, at) + cell for at, cell in enumerate(cells[1:], 1))]
-            for row, cells in enumerate(self.rows)
-        ]
-        head = [self.header[0], *(" " * len(_MARK) + name for name in self.header[1:])]
-        widths = _fit([max(map(len, column)) for column in zip(head, *body, strict=True)], room)
-        table = Table(box=_RULE, padding=(0, _GAP - 1, 0, 0), pad_edge=False, show_edge=False)
-        for at, (name, wide) in enumerate(zip(head, widths, strict=True)):
-            table.add_column(_wrap(name, wide, at), width=wide, no_wrap=True)
-        for row, cells in enumerate(body):
-            wrapped = (_wrap(c, w, at) for at, (c, w) in enumerate(zip(cells, widths, strict=True)))
-            styles = ("bold" if (row, at) in self.marked else "" for at in range(len(cells)))
-            table.add_row(*map(Text, wrapped, styles))
-        return table
-
-    def _mark(self, row: int, at: int) -> str:
-        return _MARK if (row, at) in self.marked else " " * len(_MARK)
+    def _tables(self) -> list[tuple[Sequence[str], Sequence[Sequence[str]]]]:
+        """What to change, and the scores: header and rows."""
+        changes = (f"{self.changer} changes", "from", "to"), self.changes
+        return [changes, (self.header, self.rows)] if self.changes else [(self.header, self.rows)]
 
     def __str__(self) -> str:
         return self.text()
@@ -101,82 +89,87 @@ class Summary:
         return f"Summary({self.counts})"
 
     def _repr_html_(self) -> str:
-        return html_table(self.header, self.rows, self.counts)
+        captions = [""] * (len(self._tables) - 1) + [self.counts]
+        tables = [html_table(*each, text) for each, text in zip(self._tables, captions, strict=True)]
+        return f"<p>{escape(self.answer)}</p>{''.join(tables)}"
 
     def markdown(self) -> str:
-        """Return the table in Markdown; what differs from the baseline is bold."""
-        body = [
-            [_in_bold(escaped(cell), (row, at) in self.marked) for at, cell in enumerate(cells)]
-            for row, cells in enumerate(self.rows)
-        ]
-        return f"{table([escaped(cell) for cell in self.header], body)}\n\n{escaped(self.counts)}"
+        """Return the tables and the notes in Markdown."""
+        tables = (
+            table([escaped(cell) for cell in header], [[escaped(cell) for cell in row] for row in rows])
+            for header, rows in self._tables
+        )
+        return "\n\n".join([*tables, *map(escaped, (*self.notes, self.counts))])
 
 
-def _in_bold(cell: str, bold: bool) -> str:
-    return f"**{cell}**" if bold and cell else cell
-
-
-def _fit(widths: Sequence[int], room: int) -> list[int]:
-    """Narrow the widest columns until a table has room."""
-    fitted = list(widths)
-    while sum(fitted) + _GAP * (len(fitted) - 1) > room:
-        fitted[fitted.index(max(fitted))] -= 1
-    return fitted
-
-
-def _wrap(cell: str, width: int, at: int) -> str:
-    """Break a cell into lines, after a comma or before a parenthesis: a name stays with its value."""
-    indent = " " * len(_MARK) if at else ""
-    pieces = re.split(r"(?<=,) | (?=\()", cell)
-    whole = [p.replace(" ", _NO_BREAK) if len(p) + len(indent) <= width else p for p in pieces]
-    lines = textwrap.wrap(" ".join(whole), width, subsequent_indent=indent)
-    return "\n".join(line.replace(_NO_BREAK, " ") for line in lines)
+def _wrapped(text: str, width: int) -> str:
+    """Break a text into lines; a number stays with its interval."""
+    whole = text.replace(" ± ", "\u00a0±\u00a0")
+    return "\n".join(textwrap.wrap(whole, width, break_on_hyphens=False)).replace("\u00a0", " ")
 
 
 def summarize(study: optuna.Study, task: Task) -> Summary:
-    """Compare the plain, the baseline and the best trial, with the stages in which they differ."""
-    ended, study_state = finished(study), StudyState.read(study, task)
+    """Compare plain, the baseline and the best trial of a search, which has no verdict."""
+    ended, state = finished(study), StudyState.read(study, task)
+    best = best_of(ended, task.mode)
     roles = {role: trial_of(ended, role) for role in reversed(REFERENCES)}
-    roles["best"] = best_of(ended, task.mode)
-    shown = {trial.number: trial for trial in roles.values() if trial is not None}
-    titles = {
-        number: " and ".join(role for role, trial in roles.items() if trial and trial.number == number)
-        for number in shown
-    }
-    rows = [[task.monitor, *(score_of(trial) for trial in shown.values())]]
-    tests = [study_state.tests.get(number, {}) for number in shown]
-    names = dict.fromkeys(name for test in tests for name in test)
-    rows += [[name, *(f"{test[name]:.4f}" if name in test else "" for test in tests)] for name in names]
-    tricks = _tricks(task, shown.values())
-    marked = _marked(task, study_state, tricks, len(rows))
-    header = ["", *(f"{name} (trial {number})" for number, name in titles.items())]
-    return Summary(header, rows + tricks, count(ended), marked=marked)
+    shown = {trial.number: trial for trial in (*roles.values(), best) if trial is not None}
+    titles = [_title(number, {**roles, "best": best}) for number in shown]
+    tests = [state.tests.get(number, {}) for number in shown]
+    names = list(dict.fromkeys(name for test in tests for name in test))
+    rows = [
+        [title, score_of(trial), *(f"{test[name]:.4f}" if name in test else "" for name in names)]
+        for title, trial, test in zip(titles, shown.values(), tests, strict=True)
+    ]
+    found = Summary(["", task.monitor, *names], rows, count(ended))
+    if best is None:
+        return found
+    return replace(
+        found,
+        answer=f"Best of the search: trial {best.number}, {task.monitor} {best.value:.4f}.",
+        changes=_changes(task, best, state.baseline),
+        changer=f"trial {best.number}",
+        notes=(NO_VERDICT,),
+    )
+
+
+def _title(number: int, roles: Mapping[str, FrozenTrial | None]) -> str:
+    """Return the roles of a trial, and its number."""
+    own = [role for role, trial in roles.items() if trial is not None and trial.number == number]
+    return f"{' and '.join(own)} (trial {number})"
 
 
 def summarize_verdict(
     study: optuna.Study, task: Task, verdict: Verdict, ablation: Ablation | None = None
 ) -> Summary:
-    """Compare plain, baseline and candidate over fresh seeds, and their tricks; below, the ensembles."""
-    ended, study_state = finished(study), StudyState.read(study, task)
+    """Tell the verdict of a study: what the candidate changes, and scores over fresh seeds."""
+    ended, state = finished(study), StudyState.read(study, task)
     single = {name: row for name, row in verdict.rows.items() if not name.endswith(ENSEMBLE)}
-    shown = {name: trial_named(ended, name) for name in single}
-    rows = [[task.monitor, *(str(row.validation or "") for row in single.values())]]
-    if tested := any(row.test for row in single.values()):
-        tests = [str(row.test or "") for row in single.values()]
-        rows.append([test_name(task.monitor), *tests])
-    tricks = _tricks(task, [trial for trial in shown.values() if trial is not None])
-    marked = _marked(task, study_state, tricks, len(rows))
-    header = ["", *map(verdict.title, single)]
-    told = [verdict.headline(), *_ensembles(task, verdict), TESTED if tested else VALIDATED]
+    tested = any(row.test for row in single.values())
+    rows = [
+        [verdict.title(name), str(row.validation or ""), *([str(row.test or "")] if tested else [])]
+        for name, row in single.items()
+    ]
+    told = [verdict.method, *_ensembles(task, verdict), TESTED if tested else VALIDATED]
     if (later := counted(ended) - verdict.searched) > 0 < verdict.searched:
         told.append(f"This verdict is of the first {verdict.searched} trials: {later} came after it.")
     told += [ablation.headline()] if ablation is not None and ablation.trial == verdict.trial else []
-    counts = "\n".join([*told, count(ended)])
-    return Summary(header, rows + tricks, counts, marked=marked, verdict=verdict)
+    changer = verdict.changer
+    trial = None if changer is None else trial_named(ended, changer)
+    return Summary(
+        header=["", task.monitor, *([test_name(task.monitor)] if tested else [])],
+        rows=rows,
+        counts=count(ended),
+        answer=verdict.headline(),
+        changes=() if trial is None else _changes(task, trial, state.baseline),
+        changer=changer or "",
+        notes=tuple(note for note in told if note),
+        verdict=verdict,
+    )
 
 
 def _ensembles(task: Task, verdict: Verdict) -> list[str]:
-    """Say how good several models are together: the candidate's beside the baseline's."""
+    """Say how good several models are together: the candidate's and the baseline's."""
     found = []
     for name, row in verdict.rows.items():
         if name.endswith(ENSEMBLE) and (score := row.test or row.validation) is not None:
@@ -187,30 +180,13 @@ def _ensembles(task: Task, verdict: Verdict) -> list[str]:
     return [f"Ensembles of {verdict.terms.seeds} models, {metric}: {', '.join(found)}."] if found else []
 
 
-def _marked(
-    task: Task, study_state: StudyState, tricks: list[list[str]], above: int
-) -> frozenset[tuple[int, int]]:
-    """Return the cells that differ from the baseline, below so many rows of scores."""
-    baseline = {
-        stage: describe(getattr(study_state.baseline, stage)) for stage in task.tricks.model_fields
-    }
-    return frozenset(
-        (row, at)
-        for row, cells in enumerate(tricks, above)
-        for at, cell in enumerate(cells)
-        if at and cell not in ("", baseline[cells[0]])
-    )
-
-
-def _tricks(task: Task, trials: Iterable[FrozenTrial]) -> list[list[str]]:
-    """Return a row for each stage in which trials differ."""
-    outcomes = [Outcome.read(trial) for trial in trials]
-    recipes = [None if outcome is None else task.tricks.parse(outcome.recipe) for outcome in outcomes]
-    rows = [
-        [stage, *("" if recipe is None else describe(getattr(recipe, stage)) for recipe in recipes)]
-        for stage in task.tricks.model_fields
-    ]
-    return [row for row in rows if len(set(row[1:])) > 1]
+def _changes(task: Task, trial: FrozenTrial, baseline: Tricks) -> tuple[tuple[str, str, str], ...]:
+    """Return the stages in which a trial's recipe differs from the baseline: stage, from, to."""
+    outcome = Outcome.read(trial)
+    if outcome is None:
+        return ()
+    changed = task.tricks.parse(outcome.recipe).differences(baseline)
+    return tuple((stage, theirs, mine) for stage, (mine, theirs) in changed.items())
 
 
 def score_of(trial: FrozenTrial) -> str:

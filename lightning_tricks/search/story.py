@@ -37,9 +37,14 @@ def story(
 
 
 def _over_seeds(trial: FrozenTrial, study_state: StudyState) -> str:
-    """Say at a verdict's champion what was found."""
+    """Say at a verdict's champion what was found, and its scores over fresh seeds."""
     verdict = study_state.verdict if study_state.is_of_verdict(trial) else None
-    return "" if verdict is None else escaped(verdict.headline())
+    if verdict is None:
+        return ""
+    row = verdict.rows.get(verdict.champion)
+    scores = {} if row is None else {"validation": row.validation, "test": row.test}
+    told = ", ".join(f"{split} {score}" for split, score in scores.items() if score is not None)
+    return escaped(f"{verdict.headline()}{f' Over fresh seeds: {told}.' if told else ''}")
 
 
 def _ending(task: Task, trial: FrozenTrial, outcome: Outcome) -> str:

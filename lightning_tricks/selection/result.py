@@ -59,15 +59,23 @@ class Gain:
         matters = found.high is None or found.high > margin
         return "Not confirmed" if found.mean > 0 and matters else "No gain found"
 
+    @property
+    def method(self) -> str:
+        """Over what the gain was measured, in sentences."""
+        over = f"{self.seeds} fresh seeds"
+        if self.samples is None:
+            return f"The gain is over {over}; the interval is over seeds only."
+        if self.chose:
+            return (
+                f"The gain is over {over} and {self.samples} samples. These samples chose the recipe, "
+                "too, so the interval is wider."
+            )
+        return f"The gain is over {over} and {self.samples} samples that took no part in choosing."
+
     def __str__(self) -> str:
         half = self.interval.half_width
         spread = "" if half is None else f" ± {half:.4f}"
-        over = f"{self.seeds} fresh seeds"
-        if self.samples is not None:
-            over += f" and {self.samples} samples"
-        note = "; these samples chose it, too" if self.chose else ""
-        only = "" if self.samples is not None else "; the interval is over seeds only"
-        return f"{self.interval.mean:+.4f}{spread} ({self.metric}, {over}{note}{only})"
+        return f"{self.interval.mean:+.4f}{spread} {self.metric}"
 
 
 def incumbent_of(names: Collection[str]) -> str:
@@ -136,26 +144,32 @@ class Verdict(Kept):
         """Number of the candidate's trial, if the candidate is not the champion."""
         return None if self.champion == self.candidate else self.candidate_trial
 
+    @property
+    def changer(self) -> str | None:
+        """Name of the recipe that is new: the champion, or the candidate that is not confirmed."""
+        return self.candidate if self.champion == self.incumbent else self.champion
+
     def title(self, name: str) -> str:
         """Return the name of a row as it is shown, with the champion's mark."""
         return f"{name} (champion)" if name == self.champion else name
 
     def headline(self) -> str:
-        """Say in a sentence or two what was found."""
-        told = [f"{self.label}: {self._found()}", self._more(), self.why, self._used()]
-        return " ".join(sentence for sentence in told if sentence)
+        """Return the answer: the label, the gain with its interval, and what to use."""
+        return f"{self.label}: {self._found()} {self.why}".strip()
+
+    @property
+    def method(self) -> str:
+        """How the answer was found, and what would make it surer, in sentences."""
+        how = "" if self.gain is None else self.gain.method
+        return " ".join(sentence for sentence in (how, self._more(), self._used()) if sentence)
 
     def _found(self) -> str:
         have = WORDS[self.incumbent]
-        keep = f"keep what you have, {have}."
+        use = f"keep {have}." if self.champion == self.incumbent else f"use {self.champion}."
         if self.candidate is None or self.gain is None:
-            return f"{self.candidate} is the champion." if self.confirmed else keep
-        if self.confirmed:
-            return f"{self.candidate} is better than {have} by {self.gain}."
-        name = self.candidate[0].upper() + self.candidate[1:]
-        if self.label == "Not confirmed":
-            return f"{keep} {name} may be better, by {self.gain}."
-        return f"{keep} {name}, the best other recipe, differs by {self.gain}."
+            return use
+        which = ", the best other recipe" if self.label == "No gain found" else ""
+        return f"{self.gain} over {have}, with {self.candidate}{which}. {use.capitalize()}"
 
     def _more(self) -> str:
         """Say what it would take to confirm a gain that is not."""

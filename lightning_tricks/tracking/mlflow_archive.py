@@ -8,6 +8,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial
 
+from lightning_tricks.markdown import escaped
 from lightning_tricks.process import command
 from lightning_tricks.search.archive import REPORT, Archive, Models
 from lightning_tricks.search.keys import MLFLOW_RUN, PART_RUNS
@@ -33,6 +34,7 @@ class MLflowArchive(Archive):
         task: of the study.
         space: of the search, whose columns the table of trials shows; None for a part.
         repair: whether what differs from Optuna is written again, and what is of an earlier write goes.
+        search_run: id of the search's run, to which that of a part links; empty for a search.
 
     Raises:
         InputError: if MLflow cannot be written to.
@@ -46,7 +48,9 @@ class MLflowArchive(Archive):
         space: Space[Any] | None = None,
         *,
         repair: bool = False,
+        search_run: str = "",
     ) -> None:
+        self.search_run = search_run
         self.tracker, self.study, self.task, self.repair = tracker, study, task, repair
         self.study_state = StudyState.read(study, task)
         """As it was told last: what changes it comes after the last trial."""
@@ -100,7 +104,13 @@ class MLflowArchive(Archive):
 
     @contextmanager
     def beside(self, part: str, study: optuna.Study, task: Task) -> Iterator["MLflowArchive"]:
-        own = MLflowArchive(self.tracker.for_part(part), study, task, repair=self.repair)
+        own = MLflowArchive(
+            self.tracker.for_part(part),
+            study,
+            task,
+            repair=self.repair,
+            search_run=self.tracker.writer.run_id,
+        )
         runs = self.study.user_attrs.get(PART_RUNS, {})
         self.study.set_user_attr(PART_RUNS, {**runs, part: own.tracker.writer.run_id})
         try:
@@ -146,7 +156,7 @@ class MLflowArchive(Archive):
         if study_state.version is not None:
             pages["the champion's model"] = view.model_page(study_state.study, study_state.version)
         for part, run_id in self.study.user_attrs.get(PART_RUNS, {}).items():
-            pages[f"the runs of the {part}"] = view.run_page(run_id)
+            pages[f"the runs of the {part}"] = view.run_page(self.tracker.experiment_id, run_id)
         return ", ".join(f"[{name}]({page})" for name, page in pages.items())
 
     def flush(self, seconds: float) -> bool:
@@ -162,6 +172,9 @@ class MLflowArchive(Archive):
         now = milliseconds()
         metrics = [*own_metrics(0, values or {}, now), *metrics_at(0, scores or {}, now)]
         tags = {"verdict": label} if label else {}
+        if self.search_run:
+            page = view.run_page(self.tracker.experiment_id, self.search_run)
+            text = f"{text} Of the study [{escaped(self.tracker.name)}]({page})."
         self._attempt(lambda: self.tracker.describe(text, metrics, tags))
 
     def keep_report(self, files: Mapping[str, str]) -> None:

@@ -179,6 +179,8 @@ class Tracker:
         markdown = redacted(markdown)
         for name, value in {**(tags or {}), DESCRIPTION: markdown}.items():
             self.client.set_tag(self.writer.run_id, name, value)
+        if self.kind == "study":  # the note of the experiment, which MLflow shows on every page of it
+            self.client.set_experiment_tag(self.experiment_id, DESCRIPTION, markdown)
         self.client.log_text(self.writer.run_id, markdown, "summary.md")
         self.client.log_batch(self.writer.run_id, metrics=metrics)
 

@@ -3,6 +3,7 @@
 import base64
 import json
 import shlex
+import socket
 import zlib
 from collections.abc import Sequence
 from typing import Any
@@ -27,6 +28,10 @@ WIDTHS = {
     "tags.`reason`": 260,
 }
 """In pixels, of columns by the names that the UI has for them."""
+_PORT = 5000
+"""At which `mlflow ui` listens unless told otherwise."""
+_WORKFLOW = "workflowType=machine_learning"
+"""Without it MLflow shows its pages for language models."""
 
 
 def columns(task: Task, space: Space[Any]) -> list[str]:
@@ -89,12 +94,12 @@ def save_view(
 
 def link(experiment_id: str) -> str:
     """Return the page of that view, below the address of a server."""
-    return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey=trials"
+    return f"#/experiments/{experiment_id}/runs?{_WORKFLOW}&viewStateShareKey=trials"
 
 
-def run_page(run_id: str) -> str:
+def run_page(experiment_id: str, run_id: str) -> str:
     """Return the page of a run, relative to any other."""
-    return f"#/runs/{run_id}"
+    return f"#/experiments/{experiment_id}/runs/{run_id}?{_WORKFLOW}"
 
 
 def artifact_page(experiment_id: str, run_id: str, artifact: str) -> str:
@@ -117,7 +122,18 @@ def how_to_look(uri: str, link: str) -> str:
     uri = redacted(uri, whole=True)
     if urlsplit(uri).scheme in ("http", "https"):
         return f"Look at the trials:  {uri.rstrip('/')}/{link}"
+    port = _free_port()
+    option = "" if port == _PORT else f" --port {port}"
     return (
-        f"Look at the trials:  mlflow ui --backend-store-uri {shlex.quote(uri)}\n"
-        f"                     http://127.0.0.1:5000/{link}"
+        f"Look at the trials:  mlflow ui --backend-store-uri {shlex.quote(uri)}{option}\n"
+        f"                     http://127.0.0.1:{port}/{link}"
     )
+
+
+def _free_port() -> int:
+    """Return the first port from MLflow's own on at which nobody listens."""
+    for port in range(_PORT, _PORT + 100):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
+    return _PORT

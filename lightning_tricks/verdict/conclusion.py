@@ -86,7 +86,7 @@ class _Conclusion:
             means |= {} if verdict.gain is None else {"gain": verdict.gain.interval}
             values = {name: found.mean for name, found in means.items() if found is not None}
             links = self.archive.links(self.trained.study_state)
-            self._describe(summary, values, {}, f"{escaped(verdict.headline())} {links}", verdict.label)
+            self._describe(summary, values, {}, links, verdict.label)
             self._keep_report(verdict)
         return replace(summary, look=self.archive.look)
 
@@ -155,14 +155,14 @@ class _Conclusion:
         summary: Summary,
         values: Mapping[str, float],
         scores: Mapping[str, float],
-        answer: str = "",
+        links: str = "",
         label: str = "",
     ) -> None:
+        commands = ", then ".join(f"`{one}`" for one in commands_of(self.study))
         text = (
-            f"{answer}\n\nStudy of the training tricks of `{self.task.name}`: "
-            f"{escaped(self.task.monitor)} of trials of up to {self.task.epochs} epochs.\n\n"
-            f"{summary.markdown()}\n\n"
-            f"Reproduce it with {', then '.join(f'`{one}`' for one in commands_of(self.study))}."
+            f"{escaped(summary.answer)} {links}\n\n{summary.markdown()}\n\n"
+            f"Study of the training tricks of `{self.task.name}`: {escaped(self.task.monitor)} of "
+            f"trials of up to {self.task.epochs} epochs. Reproduce it with {commands}."
         ).strip()
         self.archive.describe(text, values, scores, label)
         note(self.study, text)

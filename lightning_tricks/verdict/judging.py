@@ -111,8 +111,8 @@ class _Judgement:
             means |= {
                 f"{n}/validation": r.validation.mean for n, r in verdict.rows.items() if r.validation
             }
-            words = escaped(verdict.headline())
             self._register(comparison, verdict)
+            words = escaped(f"{verdict.headline()} {verdict.method}")
             own.archive.describe(words, scores=means, label=verdict.label)
             search.study.set_user_attr(kept(VERDICT), verdict.plain())
         return verdict
@@ -129,8 +129,8 @@ class _Judgement:
         others = [champion]
         if self.terms.prefer_simple and (simple := comparison.simpler(champion, margin)):
             why = (
-                f"{simple} is simpler than {champion}, and not worse by more than the margin of "
-                f"{margin:.4f} (one-sided 95%): it is the champion."
+                f"{simple.capitalize()} is simpler than {champion}, and not worse by more than the "
+                f"margin of {margin:.4f} (one-sided 95%): it is the champion."
             )
             champion, others = simple, [champion, simple]
         comparison.train(["plain", BASELINE], FEWEST)
