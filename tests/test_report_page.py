@@ -24,6 +24,11 @@ from lightning_tricks.selection.result import Verdict
 from lightning_tricks.verdict.conclusion import report_of
 
 CHROMIUM = Path("/usr/bin/chromium")
+CUT_OFF = (
+    "[...document.querySelectorAll('.scroll, .tiles div, pre')]"
+    ".filter(box => box.scrollWidth > box.clientWidth).length"
+)
+"""Counts what is wider than its place."""
 
 
 @pytest.fixture
@@ -41,21 +46,33 @@ def test_a_report_says_what_was_found_and_how_to_find_it_again(report):
     for row in ("plain", "baseline", report.verdict.candidate, "baseline ensemble"):
         assert f"| {row} | " in text or f"| {row} (champion) | " in text
     assert "| baseline (champion) | " in text or label == "Confirmed gain"
-    assert (f"## The tricks of {report.verdict.candidate}" in text) == (label != "Confirmed gain")
+    assert f"## What {report.verdict.changer} changes" in text
+    for stage, old, new in report.changes:
+        assert f"| {stage} | {old} | {new} |" in text
+        assert f"- `{stage}` {new}: " in text
     assert f"Smallest difference that matters: {report.verdict.margin:.4f}" in text
     assert "complete, and fewer than 30 tell little" in text  # of importances
-    for title in ("How good it is", "The champion's tricks", "Gradient health", "What it cost"):
+    for title in ("How good it is", "Gradient health", "What it cost"):
         assert f"## {title}" in text
     assert "| optuna | " in text
     page = report.html()
-    assert page.count("<svg") == 4
+    assert page.count("<svg") == 5
+    first = page.partition("<nav>")[0]  # the answer, four numbers, what to change
+    assert f"<b>{label}:</b>" in first
+    assert first.count("<div><b>") == 4
+    assert report.changes[0][0] in first
+    links = re.findall(r'<a href="#([^"]+)">', page)
+    assert len(links) == page.count("<h2 ") > 7
+    assert all(f'id="{link}"' in page for link in links)
+    assert "<title>trial 0, baseline: " in page  # what a pointer on a point is told
     assert not re.search(r'(src|href)="(?!#)', re.sub(r'xlink:href="#[^"]*"', "", page))
     assert "@import" not in page
     assert len(page) < 300_000
     assert len(set(re.findall(r'id="([^"]+)"', page))) > 20
     images = report.images()
-    assert list(images)[:2] == ["figures/1_how_good_it_is.svg", "figures/2_learning_curves.svg"]
-    assert len(images) == 4
+    names = ["figures/1_gain.svg", "figures/2_how_good_it_is.svg", "figures/3_learning_curves.svg"]
+    assert list(images)[:3] == names
+    assert len(images) == 5
     for image in images.values():
         assert ElementTree.fromstring(image).tag == "{http://www.w3.org/2000/svg}svg"
 
@@ -68,12 +85,13 @@ def test_a_report_fits_a_phone_and_a_screen_and_asks_nobody(report, tmp_path):
     asked, said = [], []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        for width in (390, 1400):
+        for width in (390, 794, 1300):  # a phone, A4, a screen
             page = browser.new_page(viewport={"width": width, "height": 900})
             page.on("request", lambda request: asked.append(request.url))
             page.on("console", lambda message: said.append(message.text))
             page.goto(path.as_uri())
             assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert page.evaluate(CUT_OFF) <= (width == 390)  # a table of many numbers scrolls there
             assert page.locator("svg").first.bounding_box()["width"] > 0.7 * min(width, 736)
         browser.close()
     assert set(asked) == {path.as_uri()}

@@ -1,13 +1,14 @@
 """What the sections of a report are made of: sentences, tables and figures."""
 
 import html
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
 from lightning_tricks.markdown import escaped, table
-from lightning_tricks.report.figures import svg
+from lightning_tricks.report.drawing import svg
 
 
 @dataclass(frozen=True)
@@ -30,16 +31,72 @@ class Table:
         return table(header, rows)
 
 
-Block = str | Table | Figure
+@dataclass(frozen=True)
+class Tiles:
+    """A few numbers that are seen first, by their names."""
+
+    values: Mapping[str, str]
+
+    def html(self) -> str:
+        """Return them as HTML: side by side, or below each other where the page is narrow."""
+        tiles = (
+            f"<div><b>{html.escape(value)}</b><span>{html.escape(name)}</span></div>"
+            for name, value in self.values.items()
+        )
+        return f'<div class="tiles">{"".join(tiles)}</div>'
+
+    def markdown(self) -> str:
+        """Return them as a table in Markdown."""
+        return Table(list(self.values), [list(self.values.values())]).markdown()
+
+
+@dataclass(frozen=True)
+class Notes:
+    """Sentences below each other."""
+
+    lines: Sequence[str]
+
+    def html(self) -> str:
+        """Return them as an HTML list."""
+        return f"<ul>{''.join(f'<li>{_marked(line)}</li>' for line in self.lines)}</ul>"
+
+    def markdown(self) -> str:
+        """Return them as a list in Markdown."""
+        return "\n".join(f"- {line}" for line in self.lines)
+
+
+@dataclass(frozen=True)
+class Code:
+    """Lines of code."""
+
+    text: str
+    language: str = "python"
+
+    def html(self) -> str:
+        """Return them as HTML."""
+        return f"<pre>{html.escape(self.text)}</pre>"
+
+    def markdown(self) -> str:
+        """Return them as a block of Markdown."""
+        return f"```{self.language}\n{self.text}\n```"
+
+
+Written = str | Table | Tiles | Notes | Code
+Block = Written | Figure
+
+
+def _marked(text: str) -> str:
+    """Return a sentence as HTML; what stands between backticks is code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
 
 
 def html_of(block: Block) -> str:
     """Return a block as HTML, figures as SVG."""
     if isinstance(block, Figure):
         return svg(block)
-    return block.html() if isinstance(block, Table) else f"<p>{html.escape(block)}</p>"
+    return f"<p>{_marked(block)}</p>" if isinstance(block, str) else block.html()
 
 
-def markdown(block: str | Table) -> str:
+def markdown(block: Written) -> str:
     """Return a block in Markdown."""
-    return block.markdown() if isinstance(block, Table) else escaped(block)
+    return escaped(block) if isinstance(block, str) else block.markdown()

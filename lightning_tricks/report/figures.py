@@ -1,23 +1,19 @@
 """The figures of a report, as SVG without any reference outside."""
 
-import io
-import re
 from collections.abc import Iterable, Mapping, Sequence
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial, TrialState
 
+from lightning_tricks.report.drawing import axes_of, count_whole, draw_interval, frame, usual
 from lightning_tricks.scores import Mode, best, without_split
 from lightning_tricks.search.keys import ENTRY, PHASE, REPORT, ROLE, SEED_INDEX
 from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.selection.ablation import Ablation
-from lightning_tricks.selection.intervals import mean_interval
+from lightning_tricks.selection.intervals import Interval, mean_interval
 from lightning_tricks.selection.result import ENSEMBLE, Verdict
 
-WIDTH, HEIGHT = 7.0, 3.2
-"""Inches."""
 COLORS = {
     "plain": "#888888",
     "yours": "#7a4fb5",
@@ -29,54 +25,41 @@ COLORS = {
 FAMILIES = {"leave one out": "#c23b22", "add one in": "#1f6fb4", "pair": "#7a3b9a"}
 
 
-def svg(figure: Figure) -> str:
-    """Return a figure as an SVG element, which scales with the page."""
-    axes, stream = figure.axes[0], io.StringIO()
-    # Names inside of it are made from this: those of two figures on a page must not be the same.
-    salt = f"{axes.get_xlabel()} {axes.get_ylabel()} {figure.get_figheight()}"
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):
-        figure.savefig(stream, format="svg", bbox_inches="tight", metadata={"Date": None})
-    element = stream.getvalue()
-    element = element[element.index("<svg") :]
-    element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
-    for size in ("width", "height"):  # the page says how wide it is
-        element = re.sub(rf'(<svg[^>]*?) {size}="[^"]*"', r"\1", element, count=1)
-    return element
-
-
-def _axes(xlabel: str, ylabel: str, height: float = HEIGHT) -> tuple[Figure, "mpl.axes.Axes"]:
-    figure = Figure(figsize=(WIDTH, height))
-    axes = figure.add_subplot()
-    axes.set_xlabel(xlabel)
-    axes.set_ylabel(ylabel)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
 def _color(row: str) -> str:
     return COLORS.get(row, "#7a3b9a" if row.endswith(ENSEMBLE) else "#c23b22")
 
 
 def history(trials: Iterable[FrozenTrial], monitor: str, mode: Mode) -> Figure:
     """Show the score of each trial in the order of the search, and the best so far."""
-    figure, axes = _axes("trial", monitor)
+    figure, axes = axes_of("trial", monitor)
     complete = [t for t in trials if t.state == TrialState.COMPLETE and t.value is not None]
     numbers = [trial.number for trial in complete]
     scores = [float(trial.value or 0.0) for trial in complete]
-    axes.plot(numbers, scores, "o", color="#1f6fb4", alpha=0.6, label="complete")
+    low, high = usual(scores) if scores else (0.0, 0.0)
+    for trial, score in zip(complete, scores, strict=True):
+        role = trial.user_attrs.get(ROLE, "")
+        color, mark = COLORS.get(role, "#1f6fb4"), "s" if role else "o"
+        mark = mark if low <= score <= high else "v" if score < low else "^"
+        tip = f"tip:trial {trial.number}{f', {role}' if role else ''}: {score:.4f}"
+        place = [min(max(score, low), high)]
+        axes.plot([trial.number], place, mark, color=color, alpha=1 if role else 0.6, gid=tip)
     so_far = [best(scores[: at + 1], mode) for at in range(len(scores))]
-    axes.step(numbers, so_far, where="post", color="#c23b22", label="best so far")
-    for trial in complete:
-        if role := trial.user_attrs.get(ROLE):
-            axes.annotate(role, (trial.number, float(trial.value or 0.0)), fontsize=8)
-    axes.legend(frameon=False)
+    shown = [min(max(score, low), high) for score in so_far]
+    axes.step(numbers, shown, where="post", color="#c23b22", label="best so far")
+    axes.plot([], [], "o", color="#1f6fb4", alpha=0.6, label="complete")
+    for role in {trial.user_attrs.get(ROLE): None for trial in complete}:
+        if role:
+            axes.plot([], [], "s", color=COLORS.get(role, "#1f6fb4"), label=role)
+    count_whole(axes)
+    axes.legend(frameon=False, fontsize=8)
     return figure
 
 
 def curves(reports: Iterable[FrozenTrial], verdict: Verdict, monitor: str) -> Figure:
     """Show the learning curves of the report's recipes: mean and 95 % interval over seeds."""
-    figure, axes = _axes("epoch", monitor)
+    figure, axes = axes_of("epoch", monitor)
     found: dict[str, list[Sequence[float]]] = {}
+    seen: list[float] = []
     for trial in sorted(reports, key=lambda t: int(t.user_attrs.get(SEED_INDEX, 0))):
         outcome = Outcome.read(trial)
         if outcome is not None and trial.user_attrs.get(PHASE) == REPORT and outcome.epochs:
@@ -90,24 +73,50 @@ def curves(reports: Iterable[FrozenTrial], verdict: Verdict, monitor: str) -> Fi
             low = [step.mean if step.low is None else step.low for step in steps]
             high = [step.mean if step.high is None else step.high for step in steps]
             axes.fill_between(epochs, low, high, color=_color(row), alpha=0.15)
+            if row != "plain":  # which may be far away
+                seen += [step.mean for step in steps]
+    if seen:
+        low_edge, high_edge = usual(seen)
+        room = 0.1 * (high_edge - low_edge) or 0.01
+        axes.set_ylim(low_edge - room, high_edge + room)
+    count_whole(axes)
     axes.legend(frameon=False)
     return figure
 
 
 def intervals(verdict: Verdict, monitor: str) -> Figure:
     """Show the scores of the verdict's rows with their intervals, validation and test."""
-    figure, axes = _axes(without_split(monitor), "", height=0.6 + 0.5 * len(verdict.rows))
-    for at, (row, held) in enumerate(reversed(list(verdict.rows.items()))):
-        pairs = ((held.validation, 0.12, "o"), (held.test, -0.12, "s"))
-        for found, shift, mark in pairs:
-            if found is None:
-                continue
-            low = found.mean if found.low is None else found.low
-            high = found.mean if found.high is None else found.high
-            axes.plot([low, high], [at + shift] * 2, color=_color(row))
-            axes.plot([found.mean], [at + shift], mark, color=_color(row))
-    axes.set_yticks(range(len(verdict.rows)), list(verdict.rows)[::-1])
-    axes.set_ylim(-0.6, len(verdict.rows) - 0.4)
+    figure, axes = axes_of(without_split(monitor), "", height=0.9 + 0.5 * len(verdict.rows))
+    rows = list(reversed(list(verdict.rows.items())))
+    near = [held for name, held in rows if name != "plain"] or [held for _, held in rows]
+    frame(axes, [found for held in near for found in (held.validation, held.test) if found is not None])
+    for at, (row, held) in enumerate(rows):
+        for found, shift, mark in ((held.validation, 0.12, "o"), (held.test, -0.12, "s")):
+            if found is not None:
+                draw_interval(axes, found, at + shift, _color(row), mark)
+    for mark, split in (("o", "validation"), ("s", "test")):
+        axes.plot([], [], mark, color="#444444", label=split)
+    axes.legend(frameon=False, fontsize=8, ncol=2, loc="lower right", bbox_to_anchor=(1, 1))
+    axes.set_yticks(range(len(rows)), [name for name, _ in rows])
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    return figure
+
+
+def differences(found: Mapping[str, Interval], metric: str) -> Figure:
+    """Show differences with their intervals, and the zero that they are to leave out.
+
+    Args:
+        found: by what is compared.
+        metric: that they are differences of.
+    """
+    figure, axes = axes_of(f"difference in {metric}; above 0 is better", "", 0.7 + 0.35 * len(found))
+    frame(axes, list(found.values()), 0.0)
+    for at, interval in enumerate(reversed(list(found.values()))):
+        sure = "#c23b22" if interval.excludes_zero else "#888888"
+        draw_interval(axes, interval, at, sure, "o")
+    axes.axvline(0, color="#444444", linewidth=0.8)
+    axes.set_yticks(range(len(found)), list(found)[::-1])
+    axes.set_ylim(-0.6, len(found) - 0.4)
     return figure
 
 
@@ -122,7 +131,7 @@ def coordinates(
         mode: whether less or more is better.
         champion: the number of its trial.
     """
-    figure, axes = _axes("", "", 4.5)
+    figure, axes = axes_of("", "", 4.5)
     axes.spines[["left", "bottom"]].set_visible(False)
     kinds = {s: sorted({str(t.params[s]) for t in trials if s in t.params}) for s in stages}
     ranks = rank_from_worst([float(trial.value or 0.0) for trial in trials], mode)
@@ -151,19 +160,16 @@ def rank_from_worst(values: Sequence[float], mode: Mode) -> list[float]:
 
 
 def forest(ablation: Ablation) -> Figure:
-    """Show what each trick is worth with its interval; what excludes zero is filled."""
-    effects = [effect for effect in ablation.effects if effect.worth is not None]
-    figure, axes = _axes("worth, in units of the score", "", 0.8 + 0.28 * max(len(effects), 1))
-    for at, effect in enumerate(reversed(effects)):
-        found, color = effect.worth, FAMILIES[effect.family]
-        assert found is not None
-        low = found.mean if found.low is None else found.low
-        high = found.mean if found.high is None else found.high
-        axes.plot([low, high], [at, at], color=color)
-        face = color if effect.found else "white"
-        axes.plot([found.mean], [at], "o", color=color, markerfacecolor=face)
-    names = [f"{' × '.join(effect.stages)}, {effect.family}" for effect in effects]
-    axes.set_yticks(range(len(effects)), names[::-1], fontsize=8)
+    """Show what each trick is worth with its interval, the most first; what excludes zero is filled."""
+    known = [(effect, effect.worth) for effect in ablation.effects if effect.worth is not None]
+    known.sort(key=lambda pair: (pair[0].family, pair[1].mean))
+    figure, axes = axes_of("worth, in units of the score", "", 0.8 + 0.28 * max(len(known), 1))
+    frame(axes, [worth for _, worth in known], 0.0)
+    for at, (effect, worth) in enumerate(known):
+        color = FAMILIES[effect.family]
+        draw_interval(axes, worth, at, color, "o", color if effect.found else "white")
+    names = [f"{' × '.join(effect.stages)}, {effect.family}" for effect, _ in known]
+    axes.set_yticks(range(len(known)), names, fontsize=8)
     axes.axvline(0, color="#888888", linewidth=0.8)
     return figure
 
@@ -174,7 +180,7 @@ def importance(found: Mapping[str, tuple[float, float, float]]) -> Figure:
     Args:
         found: mean and bounds by name, the most important first.
     """
-    figure, axes = _axes("share of the differences between trials", "", 0.6 + 0.3 * len(found))
+    figure, axes = axes_of("share of the differences between trials", "", 0.6 + 0.3 * len(found))
     names = list(found)[::-1]
     means = [found[name][0] for name in names]
     errors = [

@@ -1,7 +1,7 @@
 """The report as one HTML file that needs no network, and its twin in Markdown."""
 
 import html
-import platform
+import json
 import re
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
@@ -11,19 +11,21 @@ from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.markdown import escaped
-from lightning_tricks.report import figures
-from lightning_tricks.report.blocks import Block, Table, html_of, markdown
+from lightning_tricks.report import facts, figures
+from lightning_tricks.report.answer import first_screen
+from lightning_tricks.report.blocks import Block, Code, Notes, Table, html_of, markdown
+from lightning_tricks.report.drawing import svg
 from lightning_tricks.report.importance import ENOUGH, importances
 from lightning_tricks.report.scores import scores
 from lightning_tricks.report.worth import worth
-from lightning_tricks.search.keys import FUSE, IDENTITY
+from lightning_tricks.search.keys import IDENTITY
 from lightning_tricks.search.outcomes import Outcome, is_repeat
 from lightning_tricks.search.studies import finished
 from lightning_tricks.selection.ablation import Ablation
 from lightning_tricks.selection.result import Verdict
 from lightning_tricks.task.task import Task
 from lightning_tricks.tricks.papers import papers_of
-from lightning_tricks.tricks.recipe import Tricks, describe
+from lightning_tricks.tricks.recipe import Tricks
 
 MARK = "a report of lightning_tricks"
 """A comment in each report, by which it is known from files that must not be replaced."""
@@ -31,11 +33,19 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222;
   max-width: 46rem; margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.6rem } h2 { font-size: 1.2rem; margin-top: 2.2rem }
-.answer { font-size: 1.15rem; border-left: 4px solid #c23b22; padding-left: 1rem }
+.answer { font-size: 1.25rem; border-left: 4px solid #c23b22; padding-left: 1rem }
 .scroll { overflow-x: auto } table { border-collapse: collapse; font-size: .9rem }
 th, td { text-align: left; vertical-align: top;
   padding: .25rem .8rem .25rem 0; border-bottom: 1px solid #ddd }
 svg { width: 100%; height: auto }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .6rem;
+  margin-bottom: 1rem }
+.tiles div { background: #f4f6f8; border-radius: 6px; padding: .5rem .7rem }
+.tiles b { display: block; font-size: .95rem; white-space: nowrap }
+.tiles span, .made { color: #666; font-size: .85rem }
+.made { overflow-wrap: anywhere } nav a { margin-right: .8rem; white-space: nowrap }
+pre { background: #f4f6f8; padding: .6rem .8rem; overflow-x: auto; font-size: .85rem }
+td { overflow-wrap: anywhere; min-width: 5rem } td:first-child { overflow-wrap: normal }
 @media print { body { margin: 0; max-width: none } svg, table { break-inside: avoid } }
 """
 
@@ -82,20 +92,25 @@ class Report:
 
     def markdown(self) -> str:
         """Return the report in Markdown, without the figures."""
-        parts = [f"# Study {self.search.study_name}", f"> {escaped(self.answer)}"]
+        parts = [f"# Study {self.search.study_name}", f"> {escaped(self.answer)}", self._made()]
         for title, blocks in self._sections():
             written = [markdown(block) for block in blocks if not isinstance(block, Figure)]
-            parts += [f"## {title}", *written] if written else []
+            parts += ([f"## {title}"] if title else []) + written if written else []
         return "\n\n".join([*parts, f"<!-- {MARK} -->"]) + "\n"
 
     def html(self) -> str:
         """Return the report as one HTML file."""
+        first, *others = self._sections()
+        label, found, rest = self.answer.partition(":")
         body = [
             f"<h1>Study {html.escape(self.search.study_name)}</h1>",
-            f'<p class="answer">{html.escape(self.answer)}</p>',
+            f'<p class="answer"><b>{html.escape(label + found)}</b>{html.escape(rest)}</p>',
+            *map(html_of, first[1]),
+            f'<div class="made">{html_of(self._made())}</div>',
+            f"<nav>{''.join(_link(at, title) for at, (title, _) in enumerate(others))}</nav>",
         ]
-        for title, blocks in self._sections():
-            body.append(f"<h2>{html.escape(title)}</h2>")
+        for at, (title, blocks) in enumerate(others):
+            body.append(f'<h2 id="section-{at}">{html.escape(title)}</h2>')
             body += [html_of(block) for block in blocks]
         return (
             f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><!-- {MARK} -->'
@@ -108,19 +123,23 @@ class Report:
         """Return the figures as SVG, by the names of their files."""
         found: dict[str, str] = {}
         for title, blocks in self._sections():
-            name = "_".join(re.findall(r"[a-z]+", title.lower()))
+            name = "_".join(re.findall(r"[a-z]+", title.lower())) or "gain"
             for figure in (block for block in blocks if isinstance(block, Figure)):
-                found[f"figures/{len(found) + 1}_{name}.svg"] = figures.svg(figure)
+                found[f"figures/{len(found) + 1}_{name}.svg"] = svg(figure)
         return found
 
     def _sections(self) -> Iterator[tuple[str, list[Block]]]:
-        yield "What was asked", [self._question()]
         monitor, mode = self.task.monitor, self.task.mode
+        cost = f"{facts.hours([*self.trials, *self.reruns]):.2f} device hours"
+        first = first_screen(
+            self.verdict, self.changes, self.ablation, self.search, cost, self.task.monitor
+        )
+        yield "", list(first)
+        yield "What was asked", [self._question()]
         yield "How good it is", list(scores(self.verdict, monitor))
         yield "Learning curves", [figures.curves(self.reruns, self.verdict, monitor)]
-        yield "The champion's tricks", [self._tricks(self.recipe)]
-        if (rival := self.verdict.rival) is not None:
-            yield f"The tricks of {self.verdict.candidate}", [self._tricks(self._recipe_of(rival))]
+        if self.changes:
+            yield f"What {self.verdict.changer} changes", [self._formulas()]
         if self.ablation is not None:
             yield (
                 "What each trick is worth",
@@ -128,9 +147,15 @@ class Report:
             )
         yield "The search", [figures.history(self.trials, monitor, mode), *self._coordinates()]
         yield "Which stages made a difference", list(self._importance())
-        yield "Gradient health", [self._health()]
-        yield "What it cost", [self._cost()]
-        yield "How to reproduce it", [self._versions()]
+        yield "Gradient health", [facts.health(self.trials, self.task)]
+        yield "What it cost", [facts.cost(self.trials, self.reruns)]
+        yield (
+            "How to reproduce it",
+            [
+                facts.versions(self.search, self.commands, self.verdict.budget),
+                Code(_written(self.recipe), "json"),
+            ],
+        )
 
     def _question(self) -> str:
         return (
@@ -139,17 +164,35 @@ class Report:
             f"{self.epochs} epochs, {len(self.trials)} trials in the search."
         )
 
-    def _tricks(self, recipe: Tricks) -> Table:
-        changed = recipe.differences(self.task.reference())
-        rows = []
-        for stage in type(recipe).model_fields:
-            trick = getattr(recipe, stage)
-            known = hasattr(type(trick), "neutral") and not trick.neutral
-            formula = (type(trick).__doc__ or "").strip().splitlines()[0] if known else ""
-            papers = "; ".join(paper.text() for paper in papers_of(type(trick))) if known else ""
-            rows.append((stage, describe(trick), changed.get(stage, ("", ""))[1], formula, papers))
-        header = ("stage", "trick", "instead of the baseline's", "formula", "paper")
-        return Table(header, rows)
+    @property
+    def _new(self) -> Tricks | None:
+        """The recipe that is new: the champion's, or the candidate's if that is not confirmed."""
+        number = self.verdict.changer_trial
+        return None if number is None else self._recipe_of(number)
+
+    @property
+    def changes(self) -> list[tuple[str, str, str]]:
+        """What the new recipe changes: stage, from, to."""
+        new = self._new
+        found = {} if new is None else new.differences(self.task.reference())
+        return [(stage, theirs, mine) for stage, (mine, theirs) in found.items()]
+
+    def _formulas(self) -> Notes:
+        """Return formula and papers of what the new recipe changes."""
+        lines = []
+        for stage, _, to in self.changes:
+            trick = getattr(self._new, stage)
+            first = (type(trick).__doc__ or "").strip().splitlines()[0].rstrip(".")
+            papers = "; ".join(paper.text() for paper in papers_of(type(trick)))
+            lines.append(f"`{stage}` {to}: {first}.{f' {papers}' if papers else ''}")
+        return Notes(lines)
+
+    def _made(self) -> str:
+        """Say when the study was made, with what, and by which command."""
+        ended = max((t.datetime_complete for t in self.trials if t.datetime_complete), default=None)
+        date = f"{ended:%Y-%m-%d}, " if ended else ""
+        own = f"lightning_tricks {version('lightning_tricks')}"
+        return f"{date}{len(self.trials)} trials, {own}: `{'`, then `'.join(self.commands)}`"
 
     def _coordinates(self) -> Iterator[Block]:
         complete = [t for t in self.trials if t.state == TrialState.COMPLETE and not is_repeat(t)]
@@ -170,53 +213,15 @@ class Report:
         else:
             yield "All complete trials have one score: nothing made a difference."
 
-    def _health(self) -> Table:
-        ratios: dict[tuple[str, str], list[float]] = {}
-        for trial in self.trials:
-            outcome = Outcome.read(trial)
-            if outcome is None or not outcome.epochs:
-                continue
-            recipe = self.task.tricks.parse(outcome.recipe)
-            ratio = outcome.epochs[0]["metrics"].get("gradient/first_to_last")
-            if ratio is not None:
-                place = (recipe.initialization.kind, recipe.normalization.kind)
-                ratios.setdefault(place, []).append(ratio)
-        rows = [
-            (init, norm, str(len(values)), f"{min(values):.3g} to {max(values):.3g}")
-            for (init, norm), values in sorted(ratios.items(), key=lambda item: min(item[1]))
-        ]
-        header = ("initialization", "normalization", "trials", "gradient of first by last layer")
-        return Table(header, rows)
 
-    def _cost(self) -> Table:
-        ended = [(o, t) for t in self.trials if (o := Outcome.read(t)) is not None]
-        again = [o for t in self.reruns if (o := Outcome.read(t)) is not None]
-        spent = [*(o for o, _ in ended), *again]
-        seconds = sum(o.seconds for o in spent if o.duplicate_of is None)
-        pruned = [o for o, t in ended if t.state == TrialState.PRUNED]
-        full = [o.seconds for o, t in ended if t.state == TrialState.COMPLETE and o.duplicate_of is None]
-        usual = sum(full) / len(full) if full else 0.0
-        saved = sum(max(usual - o.seconds, 0.0) for o in pruned)
-        states = [t.state for t in self.trials]
-        rows = [
-            ("device hours", f"{seconds / 3600:.3f}"),
-            ("trials complete", str(states.count(TrialState.COMPLETE))),
-            ("trials pruned", f"{len(pruned)}, which saved about {saved / 3600:.3f} hours"),
-            ("trials failed", str(states.count(TrialState.FAIL))),
-            ("trainings after the search", str(len(self.reruns))),
-        ]
-        return Table(("what", "how much"), rows)
+def _written(recipe: Tricks) -> str:
+    """Return a recipe as JSON, a line a stage."""
+    stages = (f'  "{name}": {json.dumps(held)}' for name, held in recipe.model_dump().items())
+    return "{\n" + ",\n".join(stages) + "\n}"
 
-    def _versions(self) -> Table:
-        packages = ("lightning_tricks", "torch", "pytorch-lightning", "optuna", "mlflow")
-        rows = [
-            *(("command", command) for command in self.commands),
-            ("trainings of the verdict", f"up to {self.verdict.budget}"),
-        ]
-        if (found := self.search.user_attrs.get(FUSE)) is not None:
-            rows.append(("trainings done as one", f"up to {found['best']}, which was measured"))
-        rows += [(name, version(name)) for name in packages]
-        return Table(("what", "which"), [*rows, ("python", platform.python_version())])
+
+def _link(at: int, title: str) -> str:
+    return f'<a href="#section-{at}">{html.escape(title)}</a> '
 
 
 def _varies(stage: str, trials: Sequence[FrozenTrial]) -> bool:

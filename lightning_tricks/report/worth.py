@@ -8,12 +8,11 @@ from lightning_tricks.selection.ablation import Ablation
 from lightning_tricks.selection.intervals import Interval
 
 _METHOD = (
-    "Leave one out: the champion, less the champion with that trick put back to plain. Add one in: "
-    "plain with that trick, less plain. Pair: by how much two are worth more together than each beside "
-    "the rest. A worth above 0 is for the better, also where the score is one of which less is better. "
-    "Every arm was trained at {rates} learning rates, evenly on a log scale over the range of the "
-    "search, once each, the best two once more, and compared at the one with the best mean over {seeds} "
-    "other seeds, the same for all. The intervals of the worth are of {level:.2f} %, so that all of "
+    "Leave one out: the champion minus the champion with that trick put back to plain. Add one in: "
+    "plain with that trick minus plain. Pair: how much the combined effect exceeds the sum of the two. "
+    "A worth above 0 is better, also for a loss. Every arm was trained at {rates} learning rates, "
+    "evenly on a log scale over the range of the search, once each, the best two once more, and "
+    "compared at the one with the best mean over {seeds} other seeds, the same for all. The intervals of the worth are of {level:.2f} %, so that all of "
     "them together are right in 95 of 100 ablations. The target is the score that champion, or plain, "
     "has after half of its epochs."
 )

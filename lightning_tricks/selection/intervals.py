@@ -22,6 +22,11 @@ class Interval:
         return f"{self.mean:.4f}" if half is None else f"{self.mean:.4f} ± {half:.4f}"
 
     @property
+    def signed(self) -> str:
+        """It in words, as a difference: with a plus where it is one."""
+        return str(self) if self.mean < 0 else f"+{self}"
+
+    @property
     def half_width(self) -> float | None:
         """Half the distance between the bounds; None if they are unknown."""
         return None if self.low is None or self.high is None else (self.high - self.low) / 2

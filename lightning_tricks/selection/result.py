@@ -73,9 +73,7 @@ class Gain:
         return f"The gain is over {over} and {self.samples} samples that took no part in choosing."
 
     def __str__(self) -> str:
-        half = self.interval.half_width
-        spread = "" if half is None else f" ± {half:.4f}"
-        return f"{self.interval.mean:+.4f}{spread} {self.metric}"
+        return f"{self.interval.signed} {self.metric}"
 
 
 def incumbent_of(names: Collection[str]) -> str:
@@ -148,6 +146,11 @@ class Verdict(Kept):
     def changer(self) -> str | None:
         """Name of the recipe that is new: the champion, or the candidate that is not confirmed."""
         return self.candidate if self.champion == self.incumbent else self.champion
+
+    @property
+    def changer_trial(self) -> int | None:
+        """Number of that recipe's trial in the search."""
+        return self.candidate_trial if self.champion == self.incumbent else self.trial
 
     def title(self, name: str) -> str:
         """Return the name of a row as it is shown, with the champion's mark."""
