@@ -39,9 +39,10 @@ class Tiles:
 
     def html(self) -> str:
         """Return them as HTML: side by side, or below each other where the page is narrow."""
+        shown = {name: value.replace(" ± ", _WITH_INTERVAL) for name, value in self.values.items()}
         tiles = (
             f"<div><b>{html.escape(value)}</b><span>{html.escape(name)}</span></div>"
-            for name, value in self.values.items()
+            for name, value in shown.items()
         )
         return f'<div class="tiles">{"".join(tiles)}</div>'
 
@@ -81,6 +82,8 @@ class Code:
         return f"```{self.language}\n{self.text}\n```"
 
 
+_WITH_INTERVAL = "\u00a0±\u00a0"
+"""A score stays on a line with its interval."""
 Written = str | Table | Tiles | Notes | Code
 Block = Written | Figure
 

@@ -41,9 +41,9 @@ svg { width: 100%; height: auto }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .6rem;
   margin-bottom: 1rem }
 .tiles div { background: #f4f6f8; border-radius: 6px; padding: .5rem .7rem }
-.tiles b { display: block; font-size: .95rem; white-space: nowrap }
+.tiles b { display: block; font-size: .95rem }
 .tiles span, .made { color: #666; font-size: .85rem }
-.made { overflow-wrap: anywhere } nav a { margin-right: .8rem; white-space: nowrap }
+p, li { overflow-wrap: anywhere } nav { display: flex; flex-wrap: wrap; gap: 0 .8rem }
 pre { background: #f4f6f8; padding: .6rem .8rem; overflow-x: auto; font-size: .85rem }
 td { overflow-wrap: anywhere; min-width: 5rem } td:first-child { overflow-wrap: normal }
 @media print { body { margin: 0; max-width: none } svg, table { break-inside: avoid } }

@@ -12,9 +12,9 @@ _METHOD = (
     "plain with that trick minus plain. Pair: how much the combined effect exceeds the sum of the two. "
     "A worth above 0 is better, also for a loss. Every arm was trained at {rates} learning rates, "
     "evenly on a log scale over the range of the search, once each, the best two once more, and "
-    "compared at the one with the best mean over {seeds} other seeds, the same for all. The intervals of the worth are of {level:.2f} %, so that all of "
-    "them together are right in 95 of 100 ablations. The target is the score that champion, or plain, "
-    "has after half of its epochs."
+    "compared at the one with the best mean over {seeds} other seeds, the same for all. The intervals "
+    "of the worth are of {level:.2f}%, so that all of them together are right in 95 of 100 ablations. "
+    "The target is the score that champion, or plain, has after half of its epochs."
 )
 
 
