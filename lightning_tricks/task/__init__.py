@@ -1,1 +1,1 @@
-"""What is trained, and whether it can be."""
+"""The task of a study, and the checks before its first trial."""

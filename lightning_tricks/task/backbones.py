@@ -1,10 +1,10 @@
-"""Networks whose shape is searchable, as fields of a user's own recipe.
+"""Networks with a searchable shape, as fields of a user's own recipe.
 
 Example:
     class MyTricks(Tricks):
         network: MLP | ConvNet | Torchvision = Field(MLP(), discriminator="kind")
 
-Depths and widths end where a network would fill the memory before anyone sees that it was a slip.
+Depths and widths have upper limits: a typo could otherwise fill the memory.
 """
 
 import math
@@ -53,7 +53,7 @@ class Residual(nn.Module):
 class MLP(Backbone):
     """Flatten, `depth` hidden layers of `width` ReLU units, and a linear head.
 
-    With `residual`, each hidden layer but the first is added to its inputs.
+    With `residual`, each hidden layer except the first is added to its inputs.
     """
 
     kind: Literal["mlp"] = "mlp"
@@ -76,7 +76,7 @@ class MLP(Backbone):
 class ConvNet(Backbone):
     """`depth` stages of 3×3 convolution, ReLU and 2×2 max-pooling, then a hidden layer and a head.
 
-    The first stage has `width` channels and each following one twice as many. With `residual`, a
+    The first stage has `width` channels, and each next stage doubles them. With `residual`, each
     stage has a second convolution, which is added to its inputs.
     """
 
@@ -111,7 +111,7 @@ class ConvNet(Backbone):
 
 
 SMALL = 64
-"""Images of fewer pixels a side are small: the classifiers of torchvision were made for 224."""
+"""Images with fewer pixels per side count as small. Torchvision's classifiers were made for 224."""
 
 
 def _published(name: str) -> str:
@@ -121,11 +121,11 @@ def _published(name: str) -> str:
 
 
 class Torchvision(Backbone):
-    """A classifier of torchvision by its name, with new weights.
+    """A torchvision classifier by name, with new weights.
 
-    The first convolution takes as many channels as the images have. For images below 64 pixels a side
-    a stem that halves them keeps them whole instead: 3×3 with stride 1, and no pooling after it, as
-    He et al. (2016) have it on CIFAR-10.
+    The first convolution takes as many channels as the images have. If images are below 64 pixels per
+    side, a first convolution of stride 2 becomes 3×3 with stride 1, without pooling after it (He et
+    al., 2016, on CIFAR-10).
     """
 
     kind: Literal["torchvision"] = "torchvision"
@@ -140,7 +140,7 @@ class Torchvision(Backbone):
             raise InputError(
                 f"{self.name} needs samples of shape (channels, height, width) (got {tuple(inputs)})"
             )
-        # Google's draw their weights from truncated normals, which takes seconds.
+        # GoogLeNet and Inception draw weights from truncated normals, which takes seconds.
         own = {"init_weights": False} if self.name in ("googlenet", "inception_v3") else {}
         network: nn.Module = models.get_model(self.name, weights=None, num_classes=outputs, **own)
         _fit_stem(network, inputs[0], small=min(inputs[1:]) < SMALL)
@@ -148,7 +148,7 @@ class Torchvision(Backbone):
 
 
 def _fit_stem(network: nn.Module, channels: int, small: bool) -> None:
-    """Change the first convolution of a network to a number of channels, and to small images."""
+    """Adapt the first convolution of a network to a number of channels, and to small images."""
     first = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
     whole = small and first.stride == (2, 2)
     if not whole and first.in_channels == channels:

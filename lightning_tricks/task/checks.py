@@ -1,4 +1,4 @@
-"""What is checked before the first trial; kinds that the task cannot take are left out of the search."""
+"""Checks before the first trial. Kinds that do not fit the task are left out of the search."""
 
 import copy
 import warnings
@@ -42,11 +42,11 @@ from lightning_tricks.tricks.recipe import (
 SIZE = "batch.size.size"
 """Path of the batch size."""
 _STEPS = ("configure_gradient_clipping", "lr_scheduler_step", "optimizer_step")
-"""The hooks of a LightningModule that tricks take the place of."""
+"""Hooks of a LightningModule that tricks replace."""
 
 
 FEW_PARAMETERS, CALLS = 1_000_000, 6
-"""A network with fewer parameters is made a few times more, for it takes no time."""
+"""A network with fewer parameters is made this many more times, because that is fast."""
 
 
 class Checked(NamedTuple):
@@ -54,24 +54,24 @@ class Checked(NamedTuple):
 
     space: Space[Any]
     notes: list[str]
-    """What was found, each in a line."""
+    """Findings, one per line."""
 
 
 def check(task: Task, space: Space[Any], devices: int = 1) -> Checked:
-    """Pass one batch through a network, so that a mistake shows before the first trial.
+    """Return the space that fits a task; one batch through the network shows mistakes early.
 
     Args:
-        task: to be checked.
-        space: of its recipes.
+        task: the task to check.
+        space: the space of its recipes.
         devices: the number of processes that train a trial together.
 
     Returns:
         The space without the kinds that find nothing in the network to act on, or do not fit the data
-        or the loss. What the baseline has of kinds that are not searched stays as it is.
+        or the loss. The baseline's kinds that are not searched stay unchanged.
 
     Raises:
-        InputError: if a trial of several devices is to be repeated, the outputs do not fit the targets,
-            what is logged lacks the monitor, or no kind of a stage is left: a pinned one never leaves.
+        InputError: if a trial on several devices has repeats, the outputs do not fit the targets, the
+            monitor is not logged, or no kind of a stage is left. A pinned kind is never left out.
     """
     space.check()
     if devices > 1 < task.repeats:
@@ -83,7 +83,7 @@ def check(task: Task, space: Space[Any], devices: int = 1) -> Checked:
         task.data.check_devices(devices)
     checks = _Checks(task, space.around(task.reference()))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # said again, where the trick is drawn
+        warnings.simplefilter("ignore")  # the trial that draws the trick warns again
         checks.run()
     return Checked(checks.space, list(checks.notes()))
 
@@ -93,15 +93,15 @@ class _Checks:
     task: Task
     space: Space[Any]
     left_out: dict[str, list[str]] = field(default_factory=dict)
-    """The kinds by stage."""
+    """Kinds left out, by stage."""
     reasons: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
-    """What was found besides."""
+    """Other findings."""
     kept: bool = False
-    """Whether the network comes with the same weights each time it is made."""
+    """Whether the network has the same weights each time it is made."""
 
     def run(self) -> None:
-        """Check one thing after another; a later one leans on the space that earlier ones left."""
+        """Run all checks. Each uses the space that the earlier ones left."""
         network = self._check_weights()
         self._check_batches()
         if not isinstance(self.task.data, InMemoryData):
@@ -112,7 +112,7 @@ class _Checks:
             self._check_network()
 
     def _check_network(self) -> None:
-        """Check what a plain network takes."""
+        """Check which kinds a plain network takes."""
         anatomy = self.task.watched(self.baseline).anatomy
         self._say_if_unwatched(anatomy)
         self._keep_fixed_dropout(anatomy)
@@ -126,7 +126,7 @@ class _Checks:
         self._filter_kinds("optimizer", partial(step, module))
 
     def _check_module(self, network: pl.LightningModule) -> None:
-        """Check what a LightningModule takes, by training it on a batch and validating it."""
+        """Check which kinds a LightningModule takes: train it on a batch and validate it."""
         if not overrides(network, "validation_step"):
             raise InputError(
                 f"{type(network).__name__} has no validation_step, and trials are compared by what it "
@@ -148,7 +148,7 @@ class _Checks:
         self._filter_kinds("optimizer", partial(step, module))
 
     def notes(self) -> Iterator[str]:
-        """Say what the user should know."""
+        """Yield what the user should know, line by line."""
         yield from self.lines
         if self.task.repeats > 1:
             samples = ""
@@ -163,18 +163,18 @@ class _Checks:
             yield f"left out of the search: {kinds} ({reasons})"
         if self.kept and self.space.domains["initialization"].extremes() != ("keep",):
             yield (
-                "the backbone comes with the same weights each time, which most trials draw anew: if "
-                "they are pretrained, give the task the baseline Tricks.fine_tuning()"
+                "the backbone has the same weights each time it is made, and most trials replace them: "
+                "if they are pretrained, give the task the baseline Tricks.fine_tuning()"
             )
 
     @property
     def baseline(self) -> Tricks:
-        """The recipe to begin with, as near as the space allows."""
+        """The recipe of the space that is nearest to the task's baseline."""
         nearest: Tricks = self.space.nearest(self.task.reference())
         return nearest
 
     def _check_batches(self) -> None:
-        """Check that the batch size can be changed, if it is searched; search it around the data's."""
+        """If the batch size is searched, check that it can change, and search around the data's own."""
         if "size" not in self.space.domains["batch"].extremes():
             return
         self._filter_kinds(
@@ -188,7 +188,7 @@ class _Checks:
         self.space = self.space.narrow({SIZE: sizes or [own or 1]})
 
     def _check_loader(self) -> None:
-        """Check what follows from the length of the training loader."""
+        """Check what depends on the length of the training loader."""
         loader = data_facts.training_loader(self.task.data, self.task.rehearsed)
         if not data_facts.knows_steps(loader, self.task.trainer):
             for stage in ("schedule", "averaging"):
@@ -197,7 +197,7 @@ class _Checks:
             self.lines.append(f"{ONE_SAMPLE}, in trials with it")
 
     def _check_weights(self) -> nn.Module:
-        """Make the network twice, and return it: weights that are drawn differ, loaded ones do not."""
+        """Make the network twice and return it. Random weights differ, loaded weights do not."""
         made: list[nn.Module] = []
         for seed in range(2):
             with torch.random.fork_rng():
@@ -211,27 +211,27 @@ class _Checks:
         return made[0]
 
     def _check_structure(self, made: list[nn.Module]) -> None:
-        """Check that one recipe makes one network: a random one is another in each trial.
+        """Check that one recipe always makes the same layers.
 
         Raises:
-            InputError: if it does not.
+            InputError: if the layers differ.
         """
         few = sum(parameter.numel() for parameter in made[0].parameters()) < FEW_PARAMETERS
-        for _ in range(CALLS if few else 0):  # by chance two may be alike
+        for _ in range(CALLS if few else 0):  # two may be equal by chance
             with torch.random.fork_rng(), user_code("the backbone cannot be made"):
                 made.append(self.task.make(self.baseline))
         if len({_layers_of(network) for network in made}) > 1:
             raise InputError(
-                "the backbone makes networks of different layers from one recipe: what is random in it "
-                "but weights must become a field of the recipe, see `tricks` of the task"
+                "the backbone makes networks of different layers from one recipe: only weights may be "
+                "random, so make everything else a field of the recipe, see `tricks` of the task"
             )
 
     def _say_if_unwatched(self, anatomy: Anatomy) -> None:
-        """Say that the network could not be watched, or what of it no trial changes."""
+        """Note that the network could not be watched, or that some parameters are never trained."""
         if not anatomy.watched:
             self.lines.append(
-                "the network could not be watched while it runs, so the order in which its layers were "
-                f"assigned is taken for the order in which they run ({anatomy.why})"
+                "the network could not be watched while it runs: its layers are assumed to run in the "
+                f"order in which they were assigned ({anatomy.why})"
             )
         if anatomy.idle:
             self.lines.append(
@@ -240,23 +240,23 @@ class _Checks:
             )
 
     def _say_what_is_replaced(self, network: pl.LightningModule, seen: Watched) -> None:
-        """Say what of a module is used in the trial `yours` alone, or why there is none."""
+        """Note which hooks run only in the trial `yours`, or why there is no such trial."""
         name = type(network).__name__
         if not issubclass(self.task.tricks, ModuleTricks):
             self.lines.append(
-                f"no trial has {name} as it is: give the task tricks=ModuleTricks, or a subclass of it"
+                f"no trial trains {name} unchanged: give the task tricks=ModuleTricks, or a subclass"
             )
         elif seen.warning:
             self.lines.append(
-                f"no trial has {name} as it is, because it cannot train so: {seen.warning}"
+                f"no trial trains {name} unchanged, because it cannot train so: {seen.warning}"
             )
         if own := [hook for hook in _STEPS if overrides(network, hook)]:
             self.lines.append(
-                f"{', '.join(own)} of {name} run in the trial `yours` alone: tricks take their place"
+                f"{', '.join(own)} of {name} run in the trial `yours` only: tricks replace them elsewhere"
             )
 
     def _keep_fixed_dropout(self, anatomy: Anatomy) -> None:
-        """Leave dropout as it is, unless the user asked for a kind, where a rate cannot be changed."""
+        """Keep the network's own dropout if a rate cannot be changed and the user asked for no kind."""
         fixed = [draw for draw in anatomy.draws if not draw.attribute]
         if not fixed or "dropout" in self.space.changed:
             return
@@ -269,7 +269,7 @@ class _Checks:
         self.space = self.space.pin({"dropout": "own"})
 
     def _keep_what_fits(self, anatomy: Anatomy) -> None:
-        """Leave out of the search, unless the user asked for it, what the anatomy speaks against."""
+        """Leave out norms and initializations for attention and copies, unless the user asked."""
         if anatomy.attends or anatomy.copies:
             why = (
                 f"{anatomy.copies[0][0]} is a copy of {anatomy.copies[0][1]}, which must stay alike"
@@ -285,7 +285,7 @@ class _Checks:
         """Leave out the kinds of a stage that an attempt refuses.
 
         Raises:
-            InputError: if it refuses all.
+            InputError: if it refuses all kinds.
         """
         kinds = list(self.space.domains[stage].extremes())
         if len(kinds) == 1 and stages(self.task.tricks)[stage][kinds[0]].neutral:
@@ -300,7 +300,7 @@ class _Checks:
             return
         kind, reason = next(iter(refused.items()))
         if len(refused) == len(kinds):
-            about = reason.startswith((stage, repr(kind)))  # and not about another stage
+            about = reason.startswith((stage, repr(kind)))  # not about another stage
             raise InputError(f"{reason}; leave {kind!r} out of {stage}" if about else reason)
         self._leave_out(stage, list(refused), reason)
 
@@ -311,7 +311,7 @@ class _Checks:
             self.reasons.append(reason)
 
     def _with(self, stage: str, kind: Any) -> Tricks:
-        """Return the baseline with a kind of a stage; others that may not fit are off."""
+        """Return the baseline with a kind of a stage. Other stages that may not fit are off."""
         recipe = self.baseline.model_dump()
         filtered = (*forward_stages(self.task.tricks), *layer_stages(self.task.tricks))
         if stage in (*filtered, *weight_stages(self.task.tricks)):
@@ -322,7 +322,7 @@ class _Checks:
         return self.task.tricks.parse({**recipe, stage: {"kind": kind}})
 
     def _off(self, stage: str) -> dict[str, str]:
-        """Return the kind of a stage that changes nothing, as far as the space has it."""
+        """Return the kind of a stage that changes the least in this space."""
         kinds = self.space.domains[stage].extremes()
         options = stages(self.task.tricks)[stage]
         neutral = next(kind for kind, option in options.items() if option.neutral)
@@ -330,7 +330,7 @@ class _Checks:
         return {"kind": "own" if untouched or (neutral not in kinds and "own" in kinds) else neutral}
 
     def _check_shapes(self) -> tuple[TricksModule, Batch]:
-        """Check the outputs for an example; return a module, and a few of the example's samples."""
+        """Check the outputs for an example. Return a module, and a few of the example's samples."""
         names = [f"val/{name}" for name in ("loss", *self.task.metrics)]
         _check_logged(self.task.monitor, names, "monitor")
         self._check_plateau(names)
@@ -351,7 +351,7 @@ class _Checks:
 
 
 def _layers_of(network: nn.Module) -> tuple[tuple[str, str, tuple[int, ...]], ...]:
-    """Return the layers of a network and the shapes of what they hold."""
+    """Return the layers of a network and the shapes of its parameters."""
     layers = [(name, type(layer).__name__, ()) for name, layer in network.named_modules()]
     sizes = [(name, "", tuple(value.shape)) for name, value in network.named_parameters()]
     return (*layers, *sizes)
@@ -379,7 +379,7 @@ def _check_logged(name: str, logged: list[str], what: str) -> None:
 def _outputs(module: TricksModule, inputs: torch.Tensor) -> Any:
     module.eval()
     shape = tuple(inputs.shape)
-    hint = "a network that takes several inputs goes into a LightningModule"
+    hint = "put a network that takes several inputs into a LightningModule"
     with user_code(f"the backbone does not take inputs of shape {shape}", hint), torch.no_grad():
         outputs = module.backbone(module.cast(inputs))
     if not isinstance(outputs, (torch.Tensor, tuple)):
@@ -397,7 +397,7 @@ def _check_measures(task: Task, outputs: Any, targets: torch.Tensor) -> None:
     with user_code(f"the backbone's {given} do not fit each other"):
         _check_fit(task, outputs, targets)
         values = {"loss": task.loss(outputs, targets)}
-    metrics = copy.deepcopy(dict(task.metrics))  # some remember what they saw
+    metrics = copy.deepcopy(dict(task.metrics))  # some keep state
     for name, metric in metrics.items():
         with user_code(f"the metric {name!r} does not take {given}"):
             values[name] = metric(outputs, targets)
@@ -431,7 +431,7 @@ def _binary(targets: torch.Tensor) -> bool:
 
 
 def _takes_logits(task: Task, outputs: torch.Tensor, targets: torch.Tensor) -> bool:
-    """Tell whether the loss is that of logits of yes and no, for targets of 0 and 1."""
+    """Tell whether the loss takes binary logits, with targets of 0 and 1."""
     if not _binary(targets):
         return False
     with functions_called() as called, torch.no_grad():

@@ -1,4 +1,4 @@
-"""What a task must know of its data before it is trained on."""
+"""Facts about the data that a task needs before training."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ Settings = Mapping[str, Any]
 
 @contextmanager
 def set_up(data: Any, settings: Settings) -> Iterator[Any]:
-    """Set data up, which may ask their Trainer for what it knows."""
+    """Set up a data module with a silent Trainer attached, because it may use its Trainer."""
     with quiet():
         trainer = silent_trainer(flavor_of(data), **settings)
     before, data.trainer = data.trainer, trainer
@@ -47,7 +47,7 @@ def first_batch(data: pl.LightningDataModule, settings: Settings) -> Any:
 
 
 def training_loader(data: pl.LightningDataModule, settings: Settings) -> Any:
-    """Return the loader of the training split, which is not to be walked.
+    """Return the loader of the training split. Do not iterate over it.
 
     Raises:
         InputError: if there is none.
@@ -57,10 +57,10 @@ def training_loader(data: pl.LightningDataModule, settings: Settings) -> Any:
 
 
 def check_batch_size(data: pl.LightningDataModule, settings: Settings, tricks: Tricks) -> None:
-    """Check that the batch size of a recipe can be had.
+    """Check that the data can take the batch size of a recipe.
 
     Raises:
-        InputError: if the data's cannot be changed, or nothing comes of it.
+        InputError: if it cannot be changed, or a change has no effect.
     """
     own = batch_size_of(data)
     if not isinstance(tricks.batch, SizedBatches):
@@ -95,7 +95,7 @@ def leaves_one_sample(loader: Any) -> bool:
 
 
 def training_samples(data: pl.LightningDataModule) -> int | None:
-    """Return the number of training samples, where it can be told."""
+    """Return the number of training samples; None if unknown."""
     if isinstance(data, InMemoryData):
         return len(data.splits["train"].inputs)
     return data.samples() if isinstance(data, LoaderData) else None

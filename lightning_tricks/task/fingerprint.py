@@ -1,4 +1,4 @@
-"""Fingerprints: equal for equal data, functions and settings, wherever and whenever they are taken."""
+"""Fingerprints: equal for equal data, functions and settings, on every machine and at any time."""
 
 import ast
 import functools
@@ -20,7 +20,7 @@ from lightning_tricks.data.in_memory import InMemoryData
 from lightning_tricks.data.tensor_loader import Split
 
 SAMPLES = 1000
-"""So many samples of a split, evenly spread, are looked at."""
+"""Number of evenly spaced samples of a split that its fingerprint uses."""
 _WHERE = {
     "accelerator",
     "devices",
@@ -30,11 +30,11 @@ _WHERE = {
     "profiler",
     "default_root_dir",
 }
-"""Arguments of a Trainer that say where it trains, and not what."""
+"""Trainer arguments that say where it trains, not what."""
 
 
 def of_data(data: pl.LightningDataModule, example: Any) -> dict[str, str]:
-    """Return fingerprints of a data module: of its splits, or of an example where it has none.
+    """Return fingerprints of a data module: of its splits in memory, or else of an example.
 
     Args:
         data: the data module.
@@ -45,20 +45,20 @@ def of_data(data: pl.LightningDataModule, example: Any) -> dict[str, str]:
         return {**splits, "batch_size": str(data.batch_size)}
     batch, again = example(), example()
     found = {"validation batch": _of_batch(batch)}
-    if found["validation batch"] != _of_batch(again):  # it is shuffled, or augmented
+    if found["validation batch"] != _of_batch(again):  # shuffled or augmented
         found["validation batch"] = _shapes(batch)
     return found
 
 
 def of_function(function: Any) -> str:
-    """Return the name of a function or class and, where it can be had, a hash of its source.
+    """Return the name of a function or class and, for the user's own, a hash of its source.
 
-    Comments and layout do not count.
+    Comments and layout do not change it.
     """
     if isinstance(function, functools.partial):
         given = [_plain(value) for value in (*function.args, *sorted(function.keywords.items()))]
         return f"{of_function(function.func)}({', '.join(given)})"
-    if not hasattr(function, "__qualname__"):  # an object that can be called
+    if not hasattr(function, "__qualname__"):  # a callable object
         return f"{of_function(type(function))}({_attributes(function)})"
     if not _own(function):
         return f"{function.__module__}.{function.__qualname__}"
@@ -67,12 +67,12 @@ def of_function(function: Any) -> str:
 
 
 def of_network(network: nn.Module) -> str:
-    """Return a fingerprint of a network's layers, and of its class where that is the user's."""
+    """Return a fingerprint of a network's layers and class."""
     return _digest([repr(network), of_function(type(network))])
 
 
 def of_settings(trainer: Mapping[str, Any]) -> dict[str, str]:
-    """Return what a Trainer's arguments say about training."""
+    """Return the Trainer arguments that affect training."""
     return {name: _plain(value) for name, value in sorted(trainer.items()) if name not in _WHERE}
 
 
@@ -98,14 +98,14 @@ def _tensors(batch: Any) -> list[Tensor]:
 
 
 def _attributes(thing: Any) -> str:
-    """Write what an object says of itself in plain values, such as the smoothing of a loss."""
+    """Return the public plain attributes of an object, such as the smoothing of a loss."""
     plain = (str, int, float, bool, type(None))
     held = {name: v for name, v in vars(thing).items() if isinstance(v, plain) and name[0] != "_"}
     return ", ".join(f"{name}={value!r}" for name, value in sorted(held.items()) if name != "training")
 
 
 def _used(function: Any, seen: set[int]) -> Iterator[str]:
-    """Walk the user's functions and plain values that a function takes from its module."""
+    """Walk the sources of the user's functions, and the plain globals, that a function uses."""
     seen.add(id(function))
     code = getattr(function, "__code__", None)
     for name in code.co_names if code else ():
@@ -120,7 +120,7 @@ def _used(function: Any, seen: set[int]) -> Iterator[str]:
 
 
 def _own(function: Any) -> bool:
-    """Tell whether a function or class is the user's: not of an installed package, nor of this one."""
+    """Tell whether a function or class is the user's: not from an installed package or this one."""
     name = str(function.__module__)
     file = getattr(sys.modules.get(name), "__file__", None) or ""
     paths = [sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")]
@@ -129,7 +129,7 @@ def _own(function: Any) -> bool:
 
 
 def _source(function: Any) -> str:
-    """Return the source of a function or class in one layout; empty where it cannot be had."""
+    """Return the source of a function or class in one layout; empty if there is none."""
     try:
         if getattr(function, "__name__", "") == "<lambda>":
             return _lambdas(function)
@@ -139,7 +139,7 @@ def _source(function: Any) -> str:
 
 
 def _lambdas(function: Any) -> str:
-    """Return the lambdas in the line of one: which of them it is cannot be told."""
+    """Return all lambdas in the line of a lambda, because Python does not tell which one it is."""
     lines, _ = inspect.findsource(function)
     first = function.__code__.co_firstlineno
     tree = ast.parse("".join(lines))
@@ -148,7 +148,7 @@ def _lambdas(function: Any) -> str:
 
 
 def _plain(value: Any) -> str:
-    """Write a value so that equal ones are written alike: no addresses in memory."""
+    """Write a value without memory addresses, so that equal values give equal text."""
     if isinstance(value, (str, int, float, bool, type(None))):
         return repr(value)
     if isinstance(value, (tuple, list)):

@@ -28,18 +28,18 @@ def silent_trainer(
     plugins: Sequence[Any] = (),
     **settings: Any,
 ) -> pl.Trainer:
-    """Return a Trainer that trains in this process, whatever launcher left its variables behind.
+    """Return a Trainer that trains in this process, whatever environment variables a launcher set.
 
-    It has a logger, which drops what it is given: modules call `self.logger.experiment`.
+    Its logger drops everything, but exists because modules call `self.logger.experiment`.
 
     Args:
-        flavor: of the Trainer, to which callbacks and plugins are adapted.
-        callbacks: of the Trainer.
-        plugins: of the Trainer, beside the environment.
-        settings: further arguments, in place of the silent ones too.
+        flavor: the Trainer's flavor; callbacks and plugins are adapted to it.
+        callbacks: the Trainer's callbacks.
+        plugins: the Trainer's plugins, in addition to the environment.
+        settings: further arguments, which override the silent ones.
 
     Raises:
-        MisconfigurationException: if they ask for a device that is not there.
+        MisconfigurationException: if they ask for a device that does not exist.
     """
     package = flavor.package
     own = {
@@ -54,7 +54,7 @@ def silent_trainer(
 
 @contextmanager
 def _without_autologging() -> Iterator[None]:
-    """Keep `mlflow.autolog()`, if the user has it on, from recording every training."""
+    """Stop the user's `mlflow.autolog()`, if any, from recording every training."""
     loaded = sys.modules.get("mlflow.utils.autologging_utils")
     integrations: Mapping[str, dict[str, Any]] = getattr(loaded, "AUTOLOGGING_INTEGRATIONS", {})
     before = {name: dict(settings) for name, settings in integrations.items()}
@@ -70,7 +70,7 @@ def _without_autologging() -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep Lightning from printing its several lines about each fit, and MLflow from recording it."""
+    """Stop Lightning from printing about each fit, and MLflow from recording it."""
     names = [
         name
         for flavor in FLAVORS

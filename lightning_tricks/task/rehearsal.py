@@ -1,4 +1,4 @@
-"""Try recipes of a task on one batch, before anything is trained."""
+"""Trial runs of recipes on one batch, before the first trial."""
 
 from typing import Any
 
@@ -22,18 +22,18 @@ def build(task: Task, tricks: Tricks) -> TricksHooks:
     """
     with user_code("the backbone cannot be made"):
         module = task.module(tricks)
-        assert isinstance(module, TricksHooks)  # all but the user's own, untouched
+        assert isinstance(module, TricksHooks)  # all except `yours`
         return module
 
 
 @isolate_rng()
 def rehearse_network(task: Task, batch: Batch, stage: str, tricks: Tricks) -> TricksModule:
-    """Pass a batch forward and back through a plain network; return the module, with its gradients.
+    """Pass a batch forward and back through a plain network. Return the module with its gradients.
 
     Args:
-        task: of the network.
-        batch: of two samples or more.
-        stage: that is tried.
+        task: the network's task.
+        batch: two samples or more.
+        stage: the stage to try.
         tricks: the recipe.
 
     Raises:
@@ -41,7 +41,7 @@ def rehearse_network(task: Task, batch: Batch, stage: str, tricks: Tricks) -> Tr
     """
     module = build(task, tricks)
     assert isinstance(module, TricksModule)
-    module.scaling = None  # it is not fitted
+    module.scaling = None  # not fitted
     with user_code(_misfit(tricks, stage, "the backbone, the data or the loss")):
         module.train(len(batch[0]) > 1)
         module.learned_loss(batch).backward()  # type: ignore[no-untyped-call]
@@ -50,15 +50,15 @@ def rehearse_network(task: Task, batch: Batch, stage: str, tricks: Tricks) -> Tr
 
 @isolate_rng()
 def rehearse_module(task: Task, tricks: Tricks, stage: str = "") -> TricksHooks:
-    """Train and validate a LightningModule with a recipe on one batch; return it, with its gradients.
+    """Train and validate a LightningModule with a recipe on one batch. Return it with its gradients.
 
     Args:
-        task: of the module.
+        task: the module's task.
         tricks: the recipe.
-        stage: that is tried.
+        stage: the stage to try.
 
     Raises:
-        InputError: if that cannot be done.
+        InputError: if training or validation fails.
     """
     module = build(task, tricks)
     with user_code(_misfit(tricks, stage, "the module or its data")):
@@ -68,16 +68,16 @@ def rehearse_module(task: Task, tricks: Tricks, stage: str = "") -> TricksHooks:
 
 @isolate_rng()
 def step(module: TricksHooks, tricks: Tricks) -> None:
-    """Take a step with the optimizer of a recipe, on a module that has gradients.
+    """Take one optimizer step with a recipe, on a module that has gradients.
 
     Raises:
-        InputError: if the optimizer finds nothing to act on, or cannot act on it.
+        InputError: if the optimizer finds nothing to act on, or fails.
     """
     subject = module.tricks_subject
     with user_code(_misfit(tricks, "optimizer", "the parameters")):
         groups = tricks.weight_decay.groups(subject)
         optimizer = tricks.optimizer.build(groups, subject)
-        getattr(optimizer, "train", bool)()  # those without a schedule have a mode
+        getattr(optimizer, "train", bool)()  # schedule-free optimizers have a training mode
         optimizer.step()
         if isinstance(optimizer, MuonOptimizer) and not optimizer.acts:
             raise InputError("optimizer 'muon' finds nothing to act on: all its matrices are frozen")

@@ -31,41 +31,41 @@ from lightning_tricks.tricks.recipe import ModuleTricks, Tricks
 from lightning_tricks.tricks.scaling import Cast, takes_tokens
 
 SAMPLES = 4
-"""Number of samples that a network is watched with."""
+"""Number of samples passed through a network to watch it."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A network, data, a loss, a metric and a budget: all that a trial needs but its tricks.
+    """A network, data, a loss, a metric and a budget: everything a trial needs except its tricks.
 
     Args:
-        name: names the study, the MLflow experiment and the registered model.
+        name: the name of the study, the MLflow experiment and the registered model.
         data: the splits: a Lightning data module, or `DataLoader`s, (train, validation) or (train,
-            validation, test); or None for those of a LightningModule that has loaders of its own.
-        backbone: makes the network for a recipe of tricks; or a LightningModule with a forward, steps
-            and a loss of its own, for which `loss` and `metrics` are not used.
+            validation, test); None if a LightningModule has its own loaders.
+        backbone: a function that makes the network for a recipe, or a LightningModule with its own
+            forward, steps and loss (then `loss` and `metrics` are not used).
         tricks: the type of the recipes, `Tricks` or a subclass: the search space.
         epochs: the full budget of a trial.
-        baseline: the recipe that a study begins with; by default `tricks()`. What it has of kinds that
-            are not searched stays as it is in all trials: with `Tricks.fine_tuning()`, the weights and
-            the norms of a pretrained network.
-        monitor: the metric that trials are compared by, as it is logged.
-        mode: whether less or more of it is better.
-        validation_loss: the metric that the plateau schedule looks at; by default the monitor where
-            less of it is better, and else `val/loss`, or what a LightningModule logs that is called
-            so, such as `val_loss`.
+        baseline: the recipe that a study begins with; by default `tricks()`. Its kinds that are not
+            searched stay the same in all trials. `Tricks.fine_tuning()` keeps the weights and the
+            norms of a pretrained network.
+        monitor: the metric that ranks trials, by its logged name.
+        mode: "min" if less of it is better, "max" if more is.
+        validation_loss: the metric that the plateau schedule follows. By default it is the monitor if
+            less of it is better; else `val/loss`, or a similar name that a LightningModule logs, such
+            as `val_loss`.
         loss: a mean over samples, from outputs and targets.
-        metrics: further means over samples, or metrics of torchmetrics, by name.
+        metrics: further means over samples, or torchmetrics metrics, by name.
         trainer: further arguments of Lightning's Trainer, such as `precision="bf16-mixed"` or
             `accumulate_grad_batches=4`.
-        callbacks: further callbacks of each trial, which has copies of its own.
-        logger: of each trial, which has a copy of its own; by default there is none to be seen.
-        channels_last: whether images and convolutions keep the channels of a pixel together.
-        compiled: whether the network is compiled by `torch.compile`.
-        repeats: how often a trial trains its recipe at the same time, each time from another seed and,
-            where the data were given whole, with another validation split: its score is the mean.
-        own_splits: whether each seed draws training and validation samples of its own, where the data
-            were given whole. The test split stays. The trials of a verdict do.
+        callbacks: further callbacks; each trial gets its own copies.
+        logger: a logger; each trial gets its own copy. By default nothing is logged.
+        channels_last: whether images and convolutions use torch's channels-last memory format.
+        compiled: whether `torch.compile` compiles the network.
+        repeats: the number of trainings of one trial, in parallel. Each has its own seed and, if the
+            data were given whole, its own validation split. The score is their mean.
+        own_splits: whether each seed draws its own training and validation samples, if the data were
+            given whole. The test split stays the same. The trials of a verdict use this.
     """
 
     name: str
@@ -128,7 +128,7 @@ class Task:
 
     @functools.cached_property
     def plateau(self) -> str:
-        """The metric that the plateau schedule looks at."""
+        """The metric that the plateau schedule follows."""
         if self.validation_loss or self.mode == "min":
             return self.validation_loss or self.monitor
         logged = self.watched(self.reference()).logged
@@ -137,9 +137,9 @@ class Task:
 
     @functools.cached_property
     def fingerprint(self) -> dict[str, Any]:
-        """What of the task must be the same for two scores to be comparable, beside its name.
+        """What must be the same for two scores to be comparable, in addition to the task's name.
 
-        It is taken once, and travels with the task.
+        It is computed once and copied with the task.
         """
         return {
             "data": fingerprint.of_data(self.data, self.batch),
@@ -156,29 +156,29 @@ class Task:
         return self.tricks() if self.baseline is None else self.baseline
 
     def yours(self) -> Tricks | None:
-        """Return the recipe of the user's LightningModule as it is; None if it cannot train so."""
+        """Return the recipe of the user's unchanged LightningModule; None if it cannot train so."""
         if not issubclass(self.tricks, ModuleTricks):
             return None
         seen = self.watched(self.reference())
         return self.tricks.yours() if seen.trains else None
 
     def once(self) -> "Task":
-        """Return the task whose trials train their recipe once: itself, if that is so."""
+        """Return this task without repeats."""
         return self if self.repeats == 1 else replace(self, repeats=1)
 
     def rerun(self) -> "Task":
-        """Return the task of what follows a search: each training has a seed and a split of its own."""
+        """Return the task for after a search: each training has its own seed and split."""
         return replace(self, repeats=1, own_splits=True)
 
     @property
     def splits_vary(self) -> bool:
-        """Whether each seed has training and validation samples of its own."""
+        """Whether each seed has its own training and validation samples."""
         return (
             self.own_splits and isinstance(self.data, InMemoryData) and self.data.split_seed is not None
         )
 
     def of_seed(self, seed: int) -> "Task":
-        """Return the task with the data that a training with this seed has."""
+        """Return the task with the data for this seed."""
         if not self.splits_vary:
             return self
         alike = replace(self, data=self.data.split_anew(seed), own_splits=False)
@@ -186,14 +186,14 @@ class Task:
         return alike
 
     def of_recipe(self, tricks: Tricks, parts: int = 1) -> "Task":
-        """Return the task with the batches of a recipe.
+        """Return the task with the batch size of a recipe.
 
         Args:
             tricks: the recipe.
-            parts: in which a batch is taken, whose gradients are added up.
+            parts: the number of parts of a batch; their gradients are accumulated.
 
         Raises:
-            InputError: if the data's cannot be changed.
+            InputError: if the data's batch size cannot be changed.
         """
         if tricks.batch.neutral:
             return self
@@ -207,27 +207,27 @@ class Task:
 
     @functools.cached_property
     def _rate_factor(self) -> float:
-        """What the learning rate of a recipe is multiplied by, for the size of its batches."""
+        """Factor on a recipe's learning rate, from its batch size."""
         return 1.0
 
     def _share_with(self, alike: "Task") -> None:
-        """Pass on what is known of the same network and data, which are looked at once."""
+        """Pass on what is known of the network and data, so that they are examined only once."""
         for known in ("fingerprint", "_makes_new", "_seen"):
             vars(alike)[known] = getattr(self, known)
 
     def make(self, tricks: Tricks) -> nn.Module:
-        """Return the network for a recipe as the user makes it, without Lightning's advice."""
+        """Return the network for a recipe as the user makes it, without Lightning's messages."""
         with quiet():
             return self.backbone(tricks)
 
     def module(self, tricks: Tricks, *, set_up: bool = False) -> pl.LightningModule:
-        """Return a new module; its weights come from torch's random state.
+        """Return a new module for a recipe; its weights come from torch's random state.
 
-        It is the user's own, untouched, for the recipe `ModuleTricks.yours()`.
+        For `ModuleTricks.yours()` it is the user's own module, unchanged.
 
         Args:
             tricks: the recipe.
-            set_up: whether its layers are to be there that it makes in `setup` or `configure_model`.
+            set_up: whether to make the layers now that it makes in `setup` or `configure_model`.
         """
         backbone = self.make(tricks)
         check_fit(backbone)
@@ -257,7 +257,7 @@ class Task:
     def _own_module(
         self, module: pl.LightningModule, tricks: Tricks, set_up: bool
     ) -> pl.LightningModule:
-        """Return a LightningModule of the user's with the tricks of a recipe; see `module`."""
+        """Return the user's LightningModule with the tricks of a recipe; see `module`."""
         seen = self.watched(tricks, module)
         if not self._makes_new:
             module = copy.deepcopy(module)
@@ -280,25 +280,25 @@ class Task:
 
     @functools.cached_property
     def _makes_new(self) -> bool:
-        """Whether the networks of two trials share nothing, so that none need be copied."""
+        """Whether the networks of two trials share nothing; then they need no copies."""
         return makes_new(lambda: self.make(self.reference()))
 
     @functools.cached_property
     def _seen(self) -> dict[str, Watched]:
-        """What was seen of networks, by their structure."""
+        """What watching showed, by the structure of the network."""
         return {}
 
     @property
     def rehearsed(self) -> dict[str, Any]:
-        """Arguments of the trials' Trainer that a rehearsal takes too."""
+        """Trainer arguments of the trials that a rehearsal uses too."""
         return {k: v for k, v in self.trainer.items() if k in ("accelerator", "precision")}
 
     def watched(self, tricks: Tricks, network: nn.Module | None = None) -> Watched:
-        """Return what the network for a recipe does with a batch, before it is changed.
+        """Return what the unchanged network for a recipe does with a batch.
 
         Args:
             tricks: the recipe.
-            network: of its structure, if there is one; it is left alone.
+            network: a network of that structure, if there is one; it is not changed.
 
         Raises:
             InputError: if a LightningModule cannot be trained on a batch.
@@ -321,10 +321,10 @@ class Task:
             return self._seen[structure]
 
     def data_of(self, module: pl.LightningModule) -> pl.LightningDataModule:
-        """Return the data as the Trainer of a module takes them.
+        """Return the data in the flavor of a module.
 
         Raises:
-            InputError: if module and data module are the user's own, and of different flavors.
+            InputError: if module and data module are both the user's, and their flavors differ.
         """
         flavor = flavor_of(module)
         if not isinstance(module, TricksModule) and not isinstance(
@@ -335,10 +335,10 @@ class Task:
         return data
 
     def example(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the first validation batch, as the data module gives it.
+        """Return the inputs and targets of the first validation batch.
 
         Raises:
-            InputError: if there is none, or it is not of inputs and targets.
+            InputError: if there is none, or it is not a pair of inputs and targets.
         """
         batch = self.batch()
         with user_code("val_dataloader() must give batches of (inputs, targets)"):
@@ -346,7 +346,7 @@ class Task:
             return inputs.cpu(), targets.cpu()
 
     def batch(self) -> Any:
-        """Return the first validation batch, whatever it is.
+        """Return the first validation batch, of any type.
 
         Raises:
             InputError: if there is none.
@@ -354,7 +354,7 @@ class Task:
         return data_facts.first_batch(self.data, self.rehearsed)
 
     def samples(self) -> int | None:
-        """Return the number of training samples, where it can be told."""
+        """Return the number of training samples; None if unknown."""
         return data_facts.training_samples(self.data)
 
     def tests(self) -> bool:
@@ -362,7 +362,7 @@ class Task:
         return data_facts.has_test_split(self.data)
 
     def _beside(self) -> dict[str, Any]:
-        """Return what else acts in training, if there is anything."""
+        """Return the types of the user's callbacks, for the fingerprint."""
         return {"callbacks": [type(each) for each in self.callbacks]} if self.callbacks else {}
 
     def _layers(self) -> str:

@@ -1,4 +1,4 @@
-"""Watch the network of a task run on its own data, before anything in it is changed."""
+"""Watch the unchanged network of a task run on the task's data."""
 
 import contextlib
 import functools
@@ -23,21 +23,21 @@ from lightning_tricks.task.quiet import quiet, silent_trainer
 
 @dataclass(frozen=True)
 class Watched:
-    """What was seen of a LightningModule when it trained on a batch, as it is."""
+    """What a network showed when a batch passed through it, unchanged."""
 
     anatomy: Anatomy
     logged: tuple[str, ...] = ()
-    """Names of what it logs."""
+    """Names of the metrics that it logs."""
     late: bool = False
     """Whether its layers change in `setup` or `configure_model`."""
     trains: bool = False
     """Whether it is a LightningModule that its own `configure_optimizers` can train."""
     warning: str = ""
-    """Why it cannot; empty if it can, or is none."""
+    """Why it cannot; empty if it can, or if it is no LightningModule."""
 
 
 class Prepared(Exception):
-    """Ends a fit before its first batch: the module is set up."""
+    """Ends a fit before its first batch, once the module is set up."""
 
 
 class _Stop(pl.Callback):
@@ -46,7 +46,7 @@ class _Stop(pl.Callback):
 
 
 class _Look(pl.Callback):
-    """Notes what a module is once it is set up."""
+    """Notes the structure of a module that is set up, and the parameters that it optimizes."""
 
     def __init__(self) -> None:
         self.structure = ""
@@ -59,7 +59,7 @@ class _Look(pl.Callback):
 
 
 def structure_of(network: nn.Module) -> str:
-    """Return a description of a network that is equal for networks of one structure."""
+    """Return a description that is equal for networks of the same structure."""
     tensors = [(n, tuple(p.shape), p.requires_grad) for n, p in network.named_parameters()]
     return f"{type(network).__qualname__} {network!r} {tensors}"
 
@@ -69,15 +69,15 @@ def watch_training(
     data: Callable[[pl.LightningModule], pl.LightningDataModule],
     settings: Mapping[str, Any],
 ) -> Watched:
-    """Train a module on a batch, and validate it on one; return what was seen.
+    """Train a module on one batch and validate it on one. Return what that showed.
 
     Args:
         make: makes the module.
         data: returns the data for it.
-        settings: of the Trainer.
+        settings: arguments of the Trainer.
 
     Raises:
-        InputError: if that cannot be done.
+        InputError: if it fails even without the module's own optimizer.
     """
     try:
         with user_code("training it on a batch fails"):
@@ -112,10 +112,10 @@ def fit_one_batch(
     settings: Mapping[str, Any],
     callbacks: Sequence[pl.Callback] = (),
 ) -> pl.Trainer:
-    """Train a module on one batch, validate it on one, and return the Trainer.
+    """Train a module on one batch and validate it on one. Return the Trainer.
 
     Raises:
-        RuntimeError: if the module's own code ended the loop by `StopIteration`.
+        RuntimeError: if the module's own code raised `StopIteration`.
     """
     few: dict[str, Any] = {"limit_train_batches": 1, "limit_val_batches": 1, "max_epochs": 1}
     with quiet():
@@ -127,7 +127,7 @@ def fit_one_batch(
 
 @contextmanager
 def _recorded(module: pl.LightningModule, found: list[Anatomy]) -> Iterator[None]:
-    """Have the first training step of a module write its anatomy down."""
+    """Record the anatomy of a module in its first training step."""
     step = module.training_step
 
     @functools.wraps(step)
@@ -150,14 +150,14 @@ def _recorded(module: pl.LightningModule, found: list[Anatomy]) -> Iterator[None
 def prepare(
     module: pl.LightningModule, data: pl.LightningDataModule, settings: Mapping[str, Any]
 ) -> None:
-    """Run the hooks of a module that change its layers, as a Trainer does before it trains."""
+    """Run the setup hooks of a module, which may change its layers, as a Trainer does."""
     with contextlib.suppress(Prepared):
         fit_one_batch(module, data, settings, [_Stop()])
     module.trainer = None
 
 
 def makes_new(make: Callable[[], nn.Module]) -> bool:
-    """Tell whether a function makes a network of its own each time, without a trace."""
+    """Tell whether a function makes a new network each time. The random state is not changed."""
     with isolate_rng():
         first, second = make(), make()
     held = {id(module) for module in first.modules()} | {id(p) for p in first.parameters()}
