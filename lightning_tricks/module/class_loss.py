@@ -1,7 +1,7 @@
-"""Probabilities as targets of a loss that weights classes, or ignores some targets.
+"""Probabilities as targets of a loss that weights classes or ignores some targets.
 
-For class numbers torch divides by the sum of the weights, for probabilities by the number of samples. So
-probabilities are scaled: the loss is then what torch's own `label_smoothing` makes of class numbers.
+Torch divides the loss by the sum of the weights for class numbers, and by the number of samples for
+probabilities. We scale the probabilities, so that the loss equals torch's own with `label_smoothing`.
 """
 
 from collections.abc import Callable
@@ -24,19 +24,19 @@ class ClassLoss:
     reduction: str = "mean"
 
     def hide_ignored(self, targets: Tensor) -> Tensor:
-        """Return class numbers in which those to be ignored are negative."""
+        """Return class numbers with -1 where the loss ignores them."""
         return targets.masked_fill(targets == self.ignore_index, -1)
 
     def scaled(self, certain: Tensor, changed: Tensor) -> Tensor:
-        """Return probabilities whose loss is divided as that of class numbers is.
+        """Return probabilities scaled so that their loss is normalized like that of class numbers.
 
         Args:
-            certain: of shape (N, classes, …), before they were smoothed.
-            changed: what is learned from.
+            certain: probabilities before smoothing, of shape (N, classes, …).
+            changed: probabilities after smoothing.
         """
         if self.reduction != "mean":
             return changed
-        total = certain.sum((0, *range(2, certain.dim())))  # of each class
+        total = certain.sum((0, *range(2, certain.dim())))  # per class
         weight = torch.ones_like(total) if self.weight is None else self.weight.to(total)
         count = certain.numel() / certain.shape[1]
         return changed * (count / (weight * total).sum().clamp_min(torch.finfo(total.dtype).tiny))
@@ -54,7 +54,7 @@ def class_loss(loss: Callable[..., Any], targets: Tensor, classes: int) -> Class
     try:
         with functions_called() as called, torch.no_grad():
             loss(outputs, targets)
-    except Exception:  # of the user's code: `check` reports it
+    except Exception:  # from the user's code: `check` reports it
         return ClassLoss()
     args, given = called.get("cross_entropy", ((), {}))
     weight = given.get("weight", args[2] if len(args) > 2 else None)

@@ -1,4 +1,4 @@
-"""Whether the parts of a recipe go together, and what of a trained network it would lose."""
+"""Checks that the parts of a recipe go together, and a warning if trained weights would be lost."""
 
 import warnings
 
@@ -12,10 +12,10 @@ from lightning_tricks.tricks.schedules import OwnSchedule
 
 
 def check_own(tricks: Tricks) -> None:
-    """Check that a module's own optimizer comes with all that belongs to it.
+    """Check that the kind 'own' is set for both optimizer and schedule, and weight decay is off then.
 
     Raises:
-        InputError: if a trick beside it would act on nothing.
+        InputError: if a trick would act on nothing next to the module's own optimizer.
     """
     own = isinstance(tricks.optimizer, OwnOptimizer)
     if own != isinstance(tricks.schedule, OwnSchedule):
@@ -25,13 +25,13 @@ def check_own(tricks: Tricks) -> None:
         )
     if own and not tricks.weight_decay.neutral:
         raise InputError(
-            f"weight_decay {tricks.weight_decay.kind!r} would act on nothing beside the optimizer "
-            "'own', which has its own: set weight_decay to 'none'"
+            f"weight_decay {tricks.weight_decay.kind!r} would act on nothing: the optimizer 'own' has "
+            "a weight decay of its own, so set weight_decay to 'none'"
         )
 
 
 def warn_of_redrawn_weights(tricks: Tricks, module: nn.Module) -> None:
-    """Warn where weights that were trained before are about to be lost."""
+    """Warn if a recipe is about to discard trained weights."""
     learned = learned_norm(module)
     losses = [
         f"initialization {tricks.initialization.kind!r} draws new weights"

@@ -1,4 +1,4 @@
-"""`with_tricks`: give tricks to a LightningModule of the user's own, and load it again."""
+"""`with_tricks` gives tricks to a user's LightningModule; `without_tricks` takes them away."""
 
 import copy
 import functools
@@ -38,7 +38,7 @@ _OURS = (
     "is_set_up",
     "passing",
 )
-"""What a module with tricks has beside what Lightning knows."""
+"""Names that tricks add to a LightningModule."""
 _HELD = {
     "tricks",
     "epoch_metrics",
@@ -52,7 +52,7 @@ _HELD = {
     "_ends",
     "is_set_up",
 }
-"""Those of its attributes that the tricks hold."""
+"""Attributes that `without_tricks` deletes."""
 
 
 def with_tricks(
@@ -65,29 +65,30 @@ def with_tricks(
     anatomy: Anatomy | None = None,
     copied: bool = True,
 ) -> TricksHooks:
-    """Give tricks to a LightningModule with a forward, steps and a loss of its own.
+    """Return a LightningModule that keeps its own forward, steps and loss, and gets tricks.
 
-    Initialisation, normalization, residual branches, dropout, weight decay, optimizer, sharpness,
-    clipping, schedule, averaging and stopping act on a copy of it. Its own `configure_optimizers`,
-    `optimizer_step`, `lr_scheduler_step` and `configure_gradient_clipping` are not used; its other hooks
-    are called as before. Tricks that need a forward of ours must be off, as they are in `ModuleTricks`:
-    scaling, augmentation, erasing, mixing and smoothing.
+    Initialization, normalization, residual branches, dropout, weight decay, optimizer, sharpness,
+    clipping, schedule, averaging and stopping act on a copy of it. They replace its own
+    `configure_optimizers`, `optimizer_step`, `lr_scheduler_step` and `configure_gradient_clipping`;
+    Lightning calls its other hooks as before. Tricks that need our forward must be off, as in
+    `ModuleTricks`: scaling, augmentation, erasing, mixing and smoothing.
 
     Args:
-        module: of either flavor of Lightning, with one loss a step, and automatic optimization.
+        module: a module of either flavor of Lightning, with one loss per step and automatic
+            optimization.
         tricks: the recipe, or the plain data of one.
-        monitor: the metric that early stopping looks at, as the module logs it.
-        mode: whether less or more of it is better.
-        validation_loss: the metric that the plateau schedule looks at.
-        anatomy: of the module; by default it is found with inputs that fit its first layer, or
-            `example_input_array`.
+        monitor: the metric that early stopping follows, by the name that the module logs.
+        mode: "min" if less of it is better, "max" if more is.
+        validation_loss: the metric that the plateau schedule follows.
+        anatomy: the module's anatomy; by default we find it with `example_input_array`, or with inputs
+            that fit the first layer.
         copied: whether to act on a copy.
 
     Returns:
         The module, of a subclass of its class.
 
     Raises:
-        InputError: if a trick cannot act on it, or it optimizes by hand.
+        InputError: if a trick cannot act on it, or it uses manual optimization.
     """
     if not is_lightning_module(module):
         raise InputError(f"the module must be a LightningModule (got {type(module).__name__})")
@@ -102,10 +103,11 @@ def with_tricks(
     kind = type(module)
     taken = {*vars(module), *names_in(module), *vars(kind)}
     if clash := sorted(taken & set(_OURS)):
-        raise InputError(f"{kind.__name__} has {clash} of its own, which tricks need: rename them")
+        raise InputError(f"{kind.__name__} defines {clash}, and tricks need these names: rename them")
     if not module.automatic_optimization:
         raise InputError(
-            f"{type(module).__name__} has automatic_optimization off: tricks act in Lightning's hooks"
+            f"{type(module).__name__} has automatic_optimization off: switch it on, because tricks act "
+            "in Lightning's hooks"
         )
     changed = copy.deepcopy(module) if copied else module
     own = {"__module__": kind.__module__, "training_step": _noting_loss(kind.training_step)}
@@ -118,9 +120,9 @@ def with_tricks(
 
 
 def without_tricks(module: pl.LightningModule) -> nn.Module:
-    """Return a copy that answers without the hooks of the tricks: in evaluation mode, on the CPU.
+    """Return a copy without the hooks of the tricks, in evaluation mode, on the CPU.
 
-    That of a `TricksModule` is its `network()`, that of a user's module one of the user's own class.
+    For a `TricksModule` it is its `network()`; for a user's module it has the user's own class.
     """
     if isinstance(module, TricksModule):
         return module.network()
@@ -135,9 +137,9 @@ def without_tricks(module: pl.LightningModule) -> nn.Module:
 
 
 def detached_copy(module: pl.LightningModule) -> Any:
-    """Return a copy of a module without its Trainer, which would be copied with all that it holds.
+    """Return a copy of a module without its Trainer, which would be copied too.
 
-    Tensors of a graph, as metrics of losses hold, are copied without it.
+    Tensors that belong to an autograd graph, such as stored losses, are copied without the graph.
     """
     held = (value for part in module.modules() for value in tree_leaves(list(vars(part).values())))
     tensors = [value for value in held if isinstance(value, torch.Tensor) and not value.is_leaf]
@@ -149,35 +151,35 @@ def detached_copy(module: pl.LightningModule) -> Any:
 
 
 class _WithTricks(TricksHooks):
-    """Put before a user's own class, whose training losses it notes."""
+    """Base class put before the user's own class; it notes the training losses."""
 
     def setup(self, stage: str) -> None:
         if stage != "fit" or not self.is_set_up:
             super().setup(stage)
 
     def schedule_of(self, optimizer: Optimizer) -> dict[str, Any]:
-        # A module may ask for its schedule, where there is none.
+        # The module's code may ask for its schedule, even when the recipe has none.
         steady = {"scheduler": LambdaLR(optimizer, lambda count: 1.0), "interval": "epoch"}
         return super().schedule_of(optimizer) or steady
 
     @contextmanager
     def passing(self) -> Iterator[TricksHooks]:
-        """Lend a copy: a training step may count, keep or send what it is given."""
+        """Lend a copy, because a training step may count, keep or send its batches."""
         lent = detached_copy(self)
         lent.trainer = self.trainer
-        with torch.enable_grad():  # it may differentiate by its inputs
+        with torch.enable_grad():  # the step may need gradients of its inputs
             yield lent
 
     def pass_batch(self, batch: Any, batch_idx: int) -> None:
-        """Run the training step for what norms gather, without logging."""
-        # As Lightning does: whatever the second argument is called, it is the number of the batch.
+        """Run the training step so that norms gather statistics, without logging."""
+        # As in Lightning, the second argument is the batch number, whatever its name.
         numbered = is_param_in_hook_signature(self.training_step, "batch_idx", min_args=2)
         with _muted(self, "log", "log_dict"):
             self.training_step(*((batch, batch_idx) if numbered else (batch,)))
 
 
 def _noting_loss(step: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a training step whose loss is noted; Lightning reads the signature of the user's."""
+    """Return a training step that notes its loss and keeps the user's signature."""
 
     @functools.wraps(step)
     def training_step(self: TricksHooks, *args: Any, **kwargs: Any) -> Any:
@@ -194,12 +196,12 @@ def _noting_loss(step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _size(batch: Any) -> int:
-    """Return the number of samples in a batch; 0 if that cannot be told."""
+    """Return the number of samples in a batch; 0 if unknown."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # Lightning guesses, and says so
+            warnings.simplefilter("error")  # Lightning warns when it guesses
             return int(extract_batch_size(batch))
-    except Exception:  # it may be anything
+    except Exception:  # a batch may be anything
         return 0
 
 

@@ -1,4 +1,4 @@
-"""Several trained networks that answer as one: their outputs are averaged."""
+"""Several trained networks as one, by the average of their outputs."""
 
 import math
 from collections.abc import Sequence
@@ -10,23 +10,23 @@ from torch import Tensor, nn
 
 
 class Answering(NamedTuple):
-    """A network that answers by itself."""
+    """A network for use without Lightning."""
 
     network: nn.Module
-    """In evaluation mode, on the CPU."""
+    """The network, in evaluation mode, on the CPU."""
     example: NDArray[Any]
-    """Raw inputs, of two samples or more."""
+    """Raw inputs of two samples or more."""
 
 
 class Ensemble(nn.Module):
-    """The mean of what several networks answer on raw inputs (Hansen and Salamon, 1990).
+    """The mean output of several networks on raw inputs (Hansen and Salamon, 1990).
 
-    A prediction costs as much as one of each member.
+    A prediction costs as much as one prediction of each member.
 
     Args:
-        members: in evaluation mode.
-        probabilities: whether they answer with the logits of one class of several: then probabilities
-            are averaged, and the answer is their logarithm, which is a logit again.
+        members: networks in evaluation mode.
+        probabilities: whether outputs are logits of several classes. Then the probabilities are
+            averaged, and the result is their logarithm, which is a logit again.
     """
 
     def __init__(self, members: Sequence[nn.Module], *, probabilities: bool) -> None:
@@ -42,8 +42,9 @@ def averaged(outputs: Tensor, *, probabilities: bool) -> Tensor:
     """Return the mean over members.
 
     Args:
-        outputs: of shape (members, N, …).
-        probabilities: whether they are logits, whose probabilities are averaged; so is the result.
+        outputs: outputs of shape (members, N, …).
+        probabilities: whether they are logits. Then the probabilities are averaged, and the result is
+            a logit again.
     """
     if probabilities:
         return outputs.log_softmax(-1).logsumexp(0) - math.log(len(outputs))

@@ -10,21 +10,21 @@ from lightning_tricks.surgery.watch import anatomy_of
 from lightning_tricks.surgery.weight_norm import trained_weights
 
 CHECK_EVERY = 16
-"""On an accelerator, reading a number waits for it: there, finiteness is looked at this seldom."""
+"""Steps between checks for NaN and infinity on an accelerator, where reading a number is slow."""
 
 
 class Diverged(RuntimeError):
-    """The loss or the gradients became NaN or infinite: nothing can be learned from here on."""
+    """The loss or the gradients became NaN or infinite, so training cannot go on."""
 
 
 class GradientHealth:
-    """Numbers of each training step, kept on the device and summed up once an epoch."""
+    """Numbers of each training step, kept on the device and averaged once per epoch."""
 
     def __init__(self) -> None:
         self.loss = torch.zeros(())
-        """Of the last batch."""
+        """Loss of the last batch."""
         self.skips = False
-        """Whether steps with infinite gradients are skipped, and no sign of divergence."""
+        """Whether steps with infinite gradients are skipped, so that they do not mean divergence."""
         self._losses: list[Tensor] = []
         self._norms: list[Tensor] = []
         self._clipped: list[Tensor] = []
@@ -53,12 +53,12 @@ class GradientHealth:
     ) -> dict[str, float]:
         """Return the means over the steps since the last summary, and forget them.
 
-        `gradient/norm` is before clipping, `gradient/clipped` the share of steps that were clipped,
-        `gradient/first_to_last` the ratio of the mean norms of the first and the last layer.
+        `gradient/norm` is the norm before clipping, `gradient/clipped` the share of steps that were
+        clipped, `gradient/first_to_last` the ratio of the mean norms of the first and the last layer.
 
         Args:
-            ends: the positions in the norms of the weights of the first and of the last layer.
-            mean: takes the mean of numbers over the processes that train together.
+            ends: positions of the first and the last layer's weight in the norms.
+            mean: averages numbers over the processes that train together.
 
         Raises:
             Diverged: if a loss or a gradient was NaN or infinite.
@@ -83,7 +83,7 @@ class GradientHealth:
 
 
 def figures(loss: float, norm: float, clipped: float, first: float, last: float) -> dict[str, float]:
-    """Return the figures of an epoch by the names that they are logged under; see `summary`."""
+    """Return the figures of an epoch by their logged names; see `summary`."""
     return {
         "train/loss": loss,
         "gradient/norm": norm,
@@ -93,7 +93,7 @@ def figures(loss: float, norm: float, clipped: float, first: float, last: float)
 
 
 def diverged(loss: float, norm: float, step: int) -> Diverged | None:
-    """Return what is to be said of a loss or a gradient norm that is not finite; None if both are."""
+    """Return the error for a loss or gradient norm that is not finite; None if both are finite."""
     for name, value in (("loss", loss), ("gradient norm", norm)):
         if not math.isfinite(value):
             return Diverged(f"the {name} became {value} at training step {step}")
@@ -101,9 +101,9 @@ def diverged(loss: float, norm: float, step: int) -> Diverged | None:
 
 
 def ends(module: nn.Module, parameters: list[nn.Parameter]) -> tuple[int, int]:
-    """Return the positions among parameters of the first and the last layer's weight.
+    """Return the positions of the first and the last layer's weight among the parameters.
 
-    Under weight norm, those of their directions: the norms of both are of gradients of one kind.
+    Under weight norm these are the directions, so that both gradient norms are of the same kind.
     """
     places = {id(parameter): place for place, parameter in enumerate(parameters)}
     weights = [id(parameter) for _, _, parameter in trained_weights(module, anatomy_of(module))]

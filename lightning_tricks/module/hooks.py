@@ -1,4 +1,4 @@
-"""`TricksHooks`: the tricks that act in Lightning's hooks, whatever the forward and the steps are."""
+"""`TricksHooks`: the tricks that act in Lightning's hooks, for any forward and steps."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,18 +26,18 @@ from lightning_tricks.tricks.recipe_types import type_name
 
 if TYPE_CHECKING:
     _Module = pl.LightningModule
-else:  # that of the user's own class, of whichever flavor
+else:  # the user's own class brings it, of either flavor
     _Module = object
 
 SAVED = "tricks"
-"""Where a checkpoint holds what `load_with_tricks` needs."""
+"""Key of a checkpoint that holds what `load_checkpoint` needs."""
 
 
 class TricksHooks(_Module):
-    """A LightningModule that hands its hooks to tricks; `take_tricks` is to be called first.
+    """A LightningModule that hands its hooks to tricks. Call `take_tricks` first.
 
-    A class derives from this one first, and then from a LightningModule of either flavor. It logs the
-    training loss and the gradient health of each epoch.
+    A subclass lists this class first, then a LightningModule of either flavor. It logs the training
+    loss and the gradient health of each epoch.
     """
 
     @property
@@ -48,13 +48,13 @@ class TricksHooks(_Module):
     def take_tricks(
         self, tricks: Tricks, monitor: str, mode: Mode, validation_loss: str = "val/loss"
     ) -> None:
-        """Change the layers of the network, and remember what the hooks need.
+        """Change the layers of the network, and keep what the hooks need.
 
         Args:
             tricks: the recipe.
-            monitor: the metric that early stopping looks at.
-            mode: whether less or more of it is better.
-            validation_loss: the metric that the plateau schedule looks at.
+            monitor: the metric that early stopping follows.
+            mode: "min" if less of it is better, "max" if more is.
+            validation_loss: the metric that the plateau schedule follows.
 
         Raises:
             InputError: if a trick finds nothing in the network to act on.
@@ -65,22 +65,22 @@ class TricksHooks(_Module):
         self.epoch_metrics: dict[str, float] = {}
         """The training loss and gradient health of the last epoch."""
         self.is_set_up = False
-        """Whether `setup` ran before the layers were changed, and is not to run again."""
+        """Whether `setup` ran before the layers were changed; it must not run again."""
         self.logs_training = True
-        """Whether they are logged. Logging costs; who reads them here can do without."""
+        """Whether `epoch_metrics` are logged. Logging takes time; readers of the attribute skip it."""
         check_own(tricks)
         warn_of_redrawn_weights(tricks, self.tricks_subject)
         tricks.normalization.apply(self.tricks_subject)
         tricks.initialization.apply(self.tricks_subject)
         tricks.zero_gamma.apply(self.tricks_subject)
-        tricks.normalization.wrap(self.tricks_subject)  # weight norm: once the weights are drawn
+        tricks.normalization.wrap(self.tricks_subject)  # weight norm, after drawing weights
         tricks.dropout.apply(self.tricks_subject)
         tricks.stochastic_depth.apply(self.tricks_subject)
         self._still = tricks.transfer.freeze(self.tricks_subject)
         self._singles = Singles(self.tricks_subject)
 
     def train(self, mode: bool = True) -> Self:
-        """Switch to training, but for the norms and dropout of frozen layers."""
+        """Switch to training, except the norms and dropout of frozen layers."""
         super().train(mode)
         for layer in getattr(self, "_still", ()):
             layer.eval()
@@ -88,11 +88,11 @@ class TricksHooks(_Module):
 
     @contextmanager
     def passing(self) -> Iterator["TricksHooks"]:
-        """Lend a module to pass batches through, whose norms gather what they see."""
+        """Lend a module to pass batches through; its norms gather statistics."""
         yield self
 
     def pass_batch(self, batch: Any, batch_idx: int) -> None:
-        """Pass a training batch through the network, for what it gathers of its inputs."""
+        """Pass a training batch through the network, so that its norms gather statistics."""
         raise NotImplementedError
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -101,12 +101,12 @@ class TricksHooks(_Module):
         checkpoint[SAVED] = {**recipe, **self.what_it_needs()}
 
     def what_it_needs(self) -> dict[str, Any]:
-        """Return what a module must have beside its recipe to be made again, as plain data."""
+        """Return, as plain data, what is needed to make the module again in addition to its recipe."""
         anatomy = anatomy_of(self.tricks_subject)
         return {"watched": list(self._watched), "anatomy": anatomy.plain()}
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # Torch would look through parameters, buffers and submodules for it each time.
+        # Torch would search parameters, buffers and submodules each time.
         if name == CURRENT_HOOK:
             object.__setattr__(self, name, value)
         else:
@@ -131,7 +131,7 @@ class TricksHooks(_Module):
         schedule = self.tricks.schedule.build(optimizer, *self._budget())
         if schedule is not None and "monitor" in schedule:
             schedule["monitor"] = self._watched[2]
-            # It is only there after a validation.
+            # The validation loss exists only after a validation.
             every = getattr(self.trainer, "check_val_every_n_epoch", 1) or 1
             schedule["frequency"] = every
             plateau = schedule["scheduler"]
@@ -140,8 +140,8 @@ class TricksHooks(_Module):
 
     def configure_callbacks(self) -> list[pl.Callback]:
         own = super().configure_callbacks()
-        # Best weights first: they are taken while the average still stands in the module, which in
-        # turn is put in the place of what the optimizer shows.
+        # The order matters: stopping copies the best weights while the average is in the module, and
+        # the average replaces the weights that the optimizer shows.
         monitor, mode, _ = self._watched
         stopping = self.tricks.stopping.callback(monitor, mode)
         averages = (self.tricks.optimizer.callback(), self.tricks.averaging.callback())
@@ -164,7 +164,7 @@ class TricksHooks(_Module):
         def evaluate() -> Any:
             result = optimizer_closure() if optimizer_closure is not None else None
             losses.append(self._health.loss)
-            self._health.loss = losses[0]  # at the weights themselves
+            self._health.loss = losses[0]  # at the unperturbed weights
             return result
 
         optimizer.step(closure=self.tricks.sharpness.closure(self.tricks_subject, evaluate))
@@ -179,15 +179,15 @@ class TricksHooks(_Module):
                 "sharpness takes two passes over one batch: leave accumulate_grad_batches of the "
                 f"Trainer at 1 (got {self.trainer.accumulate_grad_batches})"
             )
-        # A scaler of float16 losses skips steps whose gradients overflow.
+        # A float16 loss scaler skips steps with overflowing gradients.
         self._health.skips = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        self._trained = list(self.tricks_subject.parameters())  # some may learn later only
+        self._trained = list(self.tricks_subject.parameters())  # some may be unfrozen later
         self._sparse = any(getattr(m, "sparse", False) for m in self.tricks_subject.modules())
         self._ends = health.ends(self.tricks_subject, self._trained)
 
     @property
     def end_weights(self) -> tuple[nn.Parameter, nn.Parameter]:
-        """The weights of the first and of the last layer that is trained, once training has begun."""
+        """The weights of the first and the last trained layer; available once training has begun."""
         first, last = self._ends
         return self._trained[first], self._trained[last]
 
@@ -204,7 +204,7 @@ class TricksHooks(_Module):
                 f"gradient_clip_val of the Trainer at None (got {gradient_clip_val})"
             )
         for parameter in self._trained if self._sparse else ():
-            if parameter.grad is not None:  # formulas and norms are of all numbers
+            if parameter.grad is not None:  # formulas and norms need dense ones
                 parameter.grad = parameter.grad.to_dense()
         places = [place for place, p in enumerate(self._trained) if p.grad is not None]
         gradients = [p.grad for p in self._trained if p.grad is not None]
@@ -212,7 +212,7 @@ class TricksHooks(_Module):
             return  # the step had no loss
         norms = torch.stack(foreach_norm(gradients))
         total = torch.linalg.vector_norm(norms)
-        if len(places) < len(self._trained):  # some took no part
+        if len(places) < len(self._trained):  # some have no gradient
             norms = norms.new_zeros(len(self._trained)).index_copy(
                 0, torch.tensor(places, device=norms.device), norms
             )

@@ -1,6 +1,6 @@
-"""What is kept of trained modules beside their code: plain files, and checkpoints; and the way back.
+"""Trained modules saved as plain files, and loaded again from these or from checkpoints.
 
-Nothing is unpickled when they are read.
+Reading unpickles nothing, except checkpoints that the user trusts.
 """
 
 import json
@@ -29,7 +29,7 @@ from lightning_tricks.tricks.recipe_types import recipe_of, type_name
 RECIPE = "tricks.json"
 """Name of the file with the recipe."""
 MODULE = "module.json"
-"""Name of the file with what else is needed to make the module again."""
+"""Name of the file with everything else that is needed to make the module again."""
 PACKAGES = ("lightning_tricks", "torch", "pytorch-lightning")
 
 
@@ -39,12 +39,12 @@ def weights_name(member: int) -> str:
 
 
 def keep(modules: Sequence[pl.LightningModule], recipe: Tricks, folder: Path) -> list[Path]:
-    """Write modules of one recipe into a folder; return the files.
+    """Write trained modules of one recipe into a folder. Return the folder's files.
 
     Args:
-        modules: trained ones, of different seeds.
-        recipe: of their tricks.
-        folder: that is there.
+        modules: trained modules of different seeds.
+        recipe: the recipe of all of them.
+        folder: an existing folder.
     """
     first = modules[0]
     data: dict[str, Any] = {
@@ -57,7 +57,7 @@ def keep(modules: Sequence[pl.LightningModule], recipe: Tricks, folder: Path) ->
     (folder / RECIPE).write_text(json.dumps(recipe.model_dump(), indent=2), encoding="utf-8")
     (folder / MODULE).write_text(json.dumps(data, indent=2), encoding="utf-8")
     for member, module in enumerate(modules):
-        # Tensors of several names are written once for each: the file knows no ties.
+        # A tensor with several names is written once per name: the format has no ties.
         state = {n: t.detach().cpu().clone().contiguous() for n, t in _tensors(module).items()}
         save_file(state, folder / weights_name(member))
     return sorted(folder.iterdir())
@@ -68,19 +68,19 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 Makes = nn.Module | Callable[[Any], nn.Module]
-"""A module that was made as the one that was trained, or a function of its recipe that makes it."""
+"""A new module made like the trained one, or a function that makes it from the recipe."""
 
 
 def bring_back(folder: Path, module: Makes, member: int = 0) -> Any:
-    """Return a module as it was kept.
+    """Return a module that `keep` wrote, with its trained weights.
 
     Args:
-        folder: that `keep` wrote.
-        module: a new one, made as the one that was trained, or the backbone; or what makes it.
-        member: number of the model, where several were kept.
+        folder: the folder that `keep` wrote.
+        module: a new module or backbone, made like the trained one, or a function that makes it.
+        member: number of the model, if several were kept.
 
     Raises:
-        InputError: if a file is missing or damaged, or the module is another.
+        InputError: if a file is missing or damaged, or the weights do not fit the module.
     """
     try:
         recipe = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
@@ -90,7 +90,7 @@ def bring_back(folder: Path, module: Makes, member: int = 0) -> Any:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{str(folder)!r} holds no module with tricks: {one_line(error)}") from None
     changed = _made_again(module, tricks, data)
-    # Layers may hold more than tensors, which are as the module made them.
+    # State that is no tensor was not saved: keep the new module's own.
     own = {name: value for name, value in changed.state_dict().items() if not torch.is_tensor(value)}
     with _weights_of_this_module():
         load_state(changed, {**own, **state})
@@ -98,12 +98,12 @@ def bring_back(folder: Path, module: Makes, member: int = 0) -> Any:
 
 
 def _made_again(given: Makes, tricks: Tricks, needs: Mapping[str, Any]) -> Any:
-    """Return a new module with the layers that a recipe gives it.
+    """Return a new module with the layers of a recipe.
 
     Args:
-        given: made as the one that was trained, or the backbone; or a function of the recipe.
+        given: a new module or backbone, made like the trained one, or a function of the recipe.
         tricks: the recipe.
-        needs: what `TricksHooks.what_it_needs` returned.
+        needs: the result of `TricksHooks.what_it_needs`.
     """
     module = given if isinstance(given, nn.Module) or not callable(given) else given(tricks)
     if not isinstance(module, nn.Module):
@@ -134,20 +134,20 @@ def _weights_of_this_module() -> Iterator[None]:
 
 
 def load_checkpoint(path: str | Path, module: Makes, *, trusted: bool = False) -> Any:
-    """Load a checkpoint of a module that `with_tricks` returned.
+    """Return the module of a checkpoint, with its tricks and its weights.
 
-    The layers of the network are changed as the recipe in the checkpoint says, and take its weights;
-    `YourModule.load_from_checkpoint` does not know them. `without_tricks` makes one of the user's class
-    of what is returned.
+    The module must come from `with_tricks`. `YourModule.load_from_checkpoint` cannot load it, because
+    the recipe in the checkpoint changes its layers. Call `without_tricks` on the result for a module
+    of your own class.
 
     Args:
-        path: of a checkpoint that a Trainer wrote.
-        module: a new one, made as the one that was given to `with_tricks`; or what makes it.
+        path: a checkpoint that a Trainer wrote.
+        module: a new module, made like the one given to `with_tricks`, or a function that makes it.
         trusted: whether the checkpoint may hold more than tensors and plain data, such as
-            hyperparameters that are objects. To read those can run any code that it holds.
+            hyperparameters that are objects. Reading these can run any code in the checkpoint.
 
     Raises:
-        InputError: if it is no such checkpoint, or the module is another.
+        InputError: if the file is no such checkpoint, or the weights do not fit the module.
     """
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=not trusted)

@@ -1,26 +1,26 @@
-"""What Lightning has no public call for: the only file that uses names that it may change."""
+"""Calls into Lightning's private names, all in this file, because they may change."""
 
 from typing import Any
 
 import pytorch_lightning as pl
 
 CURRENT_HOOK = "_current_fx_name"
-"""Lightning sets this attribute of a module twice for each hook, some fifty times a step."""
+"""Attribute of a module that Lightning sets twice per hook, about fifty times per step."""
 
 
 def trainer_if_any(module: pl.LightningModule) -> pl.Trainer | None:
-    """Return the Trainer that a module is attached to; None where its own property would raise."""
+    """Return the Trainer of a module; None if it has none (the public property would raise)."""
     found: pl.Trainer | None = module._trainer
     return found
 
 
 def begin_batches_anew(trainer: pl.Trainer) -> None:
-    """Have the batches of an epoch drawn again, which Lightning made before its start."""
+    """Draw the batches of an epoch again, because Lightning drew them before the epoch began."""
     iter(trainer.fit_loop._data_fetcher or ())
 
 
 def check_not_cut_short(trainer: pl.Trainer) -> None:
-    """Check that no loop over batches was ended by the user's code, which Lightning takes for its end.
+    """Check that no `StopIteration` of the user's code ended a loop; Lightning would not notice.
 
     Raises:
         RuntimeError: if `StopIteration` was raised inside a step.

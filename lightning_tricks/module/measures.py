@@ -1,19 +1,19 @@
-"""What outputs are measured by: functions of them and of the targets."""
+"""Measures: functions of outputs and targets."""
 
 from collections.abc import Callable
 
 from torch import Tensor
 
 Measure = Callable[[Tensor, Tensor], Tensor]
-"""Takes outputs and targets. A `torchmetrics.Metric` sees a whole split before it is computed."""
+"""Function of outputs and targets. A `torchmetrics.Metric` is computed over a whole split."""
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the share of targets that the outputs name.
+    """Return the share of correct outputs.
 
     Args:
-        outputs: of shape (N, classes, …), of which the largest is the answer. Or logits of yes and no,
-            of shape (N,) or (N, 1), or as many as there are targets of 0.0 and 1.0: above 0 is yes.
+        outputs: scores of shape (N, classes, …); the largest is the prediction. Or binary logits, of
+            shape (N,) or (N, 1), or of the shape of targets of 0.0 and 1.0; above 0 means 1.
         targets: class numbers, of shape (N, …), or numbers of the outputs' shape.
     """
     if outputs.dim() == 1 or outputs.shape[1] == 1 or targets.is_floating_point():

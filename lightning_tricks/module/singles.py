@@ -1,4 +1,4 @@
-"""Batches of one sample, of which batch norm can take no deviation."""
+"""Training batches of one sample, which batch norm cannot use."""
 
 import warnings
 
@@ -10,10 +10,10 @@ ONE_SAMPLE = "a last batch of one sample is left out: batch norm needs two"
 
 
 class Singles:
-    """Tells which training batches are to be left out.
+    """Tells which training batches to leave out.
 
     Args:
-        network: that is trained.
+        network: the network that is trained.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -22,14 +22,14 @@ class Singles:
 
     @property
     def possible(self) -> bool:
-        """Whether the size of a batch matters at all."""
+        """Whether the network has batch norms, so that the batch size matters."""
         return bool(self._norms)
 
     def skips(self, size: int) -> bool:
-        """Tell whether a batch is to be left out: one sample, where others had more.
+        """Tell whether to leave out a batch: it has one sample, and earlier ones had more.
 
         Args:
-            size: number of samples in it.
+            size: number of samples in the batch.
         """
         alone = size == 1 < self._largest and any(norm.training for norm in self._norms)
         self._largest = max(size, self._largest)

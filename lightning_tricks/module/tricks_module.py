@@ -24,29 +24,29 @@ from lightning_tricks.tricks.scaling import Cast, takes_tokens
 from lightning_tricks.tricks.targets import probabilities
 
 AUXILIARY = 0.3
-"""The weight of the loss of each auxiliary head beside the main one (Szegedy et al., 2014)."""
+"""Weight of each auxiliary head's loss; the main head has weight 1 (Szegedy et al., 2014)."""
 
 Batch = tuple[Tensor, Tensor]
 
 
 class TricksModule(TricksHooks, pl.LightningModule):
-    """Train an unmodified backbone with every trick of a recipe.
+    """A LightningModule that trains an unmodified backbone with every trick of a recipe.
 
-    The backbone is copied, and the copy is changed. It takes inputs of shape (N, …) as they are in the
-    data, for their scaling is part of this module. Logs `train/loss`, `val/loss`, `val/<metric>`
-    (`test/…` alike) and the gradient health of each epoch.
+    The tricks change a copy of the backbone. Inputs of shape (N, …) come as they are in the data: this
+    module scales them. It logs `train/loss`, `val/loss`, `val/<metric>` (`test/…` likewise) and the
+    gradient health of each epoch.
 
     Args:
         backbone: any module that maps inputs to outputs of shape (N, classes).
         tricks: the recipe, or the plain data of one.
         loss: a mean over samples, from outputs and targets.
         metrics: further means over samples, or metrics of torchmetrics, by name.
-        monitor: the metric that early stopping looks at.
-        mode: whether less or more of it is better.
-        validation_loss: the metric that the plateau schedule looks at.
-        recipe_type: the type of a recipe that is given as plain data, as checkpoints name it.
-        anatomy: of the backbone; by default it is found with inputs that fit its first layer.
-        copied: whether the backbone is copied before it is changed.
+        monitor: the metric that early stopping follows.
+        mode: "min" if less of it is better, "max" if more is.
+        validation_loss: the metric that the plateau schedule follows.
+        recipe_type: the type name, from a checkpoint, of a recipe given as plain data.
+        anatomy: the backbone's anatomy; by default we find it with inputs that fit its first layer.
+        copied: whether to copy the backbone before changing it.
 
     Raises:
         InputError: if a trick finds nothing in the backbone to act on.
@@ -97,7 +97,7 @@ class TricksModule(TricksHooks, pl.LightningModule):
         describe(self.backbone, anatomy)
         self.take_tricks(recipe, monitor, mode, validation_loss)
         self.classes = anatomy.outputs
-        self.train()  # a pretrained network may come in evaluation mode, in which Lightning leaves it
+        self.train()  # a pretrained network may be in evaluation mode, and Lightning keeps that
 
     @property
     def tricks_subject(self) -> nn.Module:
@@ -112,7 +112,7 @@ class TricksModule(TricksHooks, pl.LightningModule):
         return outputs
 
     def network(self) -> nn.Module:
-        """Return what answers on raw inputs, without Lightning: in evaluation mode, on the CPU."""
+        """Return a network for raw inputs, without Lightning, in evaluation mode, on the CPU."""
         layers = [self.cast, self.scaling, self.backbone]
         whole = nn.Sequential(*(layer for layer in layers if layer is not None))
         return copy.deepcopy(whole).cpu().eval()
@@ -120,18 +120,18 @@ class TricksModule(TricksHooks, pl.LightningModule):
     def on_fit_start(self) -> None:
         super().on_fit_start()
         if self.scaling is not None and not self.scaling.fitted:
-            self._budget()  # has Lightning set up the training data
+            self._budget()  # makes Lightning set up the training data
             inputs = (self.check_scalable(batch[0]) for batch in training_batches(self.trainer))
             self.tricks.scaling.fit(self.scaling, inputs)
-            if self.trainer.world_size > 1:  # each process may have seen other samples
+            if self.trainer.world_size > 1:  # processes may have seen different samples
                 for name, value in self.scaling.named_buffers():
                     setattr(self.scaling, name, self.trainer.strategy.broadcast(value))
 
     def check_scalable(self, inputs: Tensor) -> Tensor:
-        """Return inputs that may be scaled.
+        """Return the inputs if they may be scaled.
 
         Raises:
-            InputError: if they are tokens, which an embedding of the backbone looks up.
+            InputError: if they are tokens for an embedding of the backbone.
         """
         if self.cast.keeps(inputs):
             raise InputError(
@@ -154,12 +154,12 @@ class TricksModule(TricksHooks, pl.LightningModule):
         return loss
 
     def learned_loss(self, batch: Batch) -> Tensor:
-        """Return the loss that is learned from: of changed inputs and targets, auxiliary heads too."""
+        """Return the training loss, with changed inputs and targets, and auxiliary heads."""
         inputs, targets = self.learned(batch)
         return self.loss_of(self(inputs), targets)
 
     def learned(self, batch: Batch) -> Batch:
-        """Return the inputs and targets to learn from, in place of those of a training batch."""
+        """Return the inputs and targets of a training batch as the recipe changes them."""
         inputs, targets = batch
         self._check_still(inputs, targets)
         inputs = self.tricks.erasing.apply(self.tricks.augmentation.apply(inputs))
@@ -178,20 +178,20 @@ class TricksModule(TricksHooks, pl.LightningModule):
         return inputs, changed
 
     def _check_still(self, inputs: Tensor, targets: Tensor) -> None:
-        """Check that augmentation moves no pixels whose targets would stay where they are.
+        """Check that the targets are no images if augmentation moves pixels: they would not move too.
 
         Raises:
-            InputError: if the targets are images, too.
+            InputError: if the targets are images.
         """
         images = targets.dim() > 2 and targets.shape[-2:] == inputs.shape[-2:]
         if images and not self.tricks.augmentation.neutral:
             raise InputError(
                 f"augmentation {self.tricks.augmentation.kind!r} moves pixels, and the targets are "
-                f"images of shape {tuple(targets.shape)}, which would stay: set augmentation to 'none'"
+                f"images of shape {tuple(targets.shape)} that would not move: set augmentation to 'none'"
             )
 
     def loss_of(self, outputs: Any, targets: Tensor) -> Tensor:
-        """Return the loss of what the backbone put out, auxiliary heads included."""
+        """Return the loss of the backbone's outputs, auxiliary heads included."""
         main, *others = heads(outputs)
         auxiliary = [AUXILIARY * self.loss(other, targets) for other in others]
         return sum(auxiliary, self.loss(main, targets))
@@ -221,9 +221,9 @@ class TricksModule(TricksHooks, pl.LightningModule):
         )
 
     def measured(self, split: str, outputs: Any, targets: Tensor) -> dict[str, Any]:
-        """Return the loss and the metrics of a batch by the names that they are logged under.
+        """Return the loss and the metrics of a batch by their logged names.
 
-        A metric of torchmetrics is updated, and returned itself.
+        A torchmetrics metric is updated and returned as an object.
         """
         outputs = heads(outputs)[0]
         measured: dict[str, Any] = {}
@@ -238,7 +238,7 @@ class TricksModule(TricksHooks, pl.LightningModule):
 
 
 def heads(outputs: Any) -> list[Tensor]:
-    """Return the main output, and those of auxiliary heads, which some networks have in training."""
+    """Return the main output, then those of auxiliary heads, which some networks have in training."""
     if not isinstance(outputs, tuple):
         return [outputs]
     return [output for output in outputs if output is not None]

@@ -1,7 +1,7 @@
-"""The anatomy of a network: which layers it has and how they run, as one description for all tricks.
+"""The anatomy of a network: its layers and how they run, as one description for all tricks.
 
-It comes from a batch that was passed through the network (`watch.py`). So neither the order in which
-layers were assigned nor the names of their classes matter.
+It comes from passing a batch through the network (`watch.py`). So the order in which layers were
+assigned does not matter, nor do the names of their classes.
 """
 
 from collections.abc import Collection, Iterator
@@ -15,11 +15,11 @@ from torch import nn
 from lightning_tricks.errors import InputError, one_line
 
 _HELD = "_anatomy"
-"""Attribute under which a network keeps its anatomy."""
+"""Attribute of a network that holds its anatomy."""
 
 
 class Fans(NamedTuple):
-    """How many inputs one output of a layer sums over, and how many outputs one input reaches."""
+    """The number of inputs that one output sums over, and of outputs that one input reaches."""
 
     inputs: int
     outputs: int
@@ -35,7 +35,7 @@ class Weight:
     unit: int = 0
     """Dimension of its output units."""
     parts: int = 1
-    """Number of equal matrices that are stacked along that dimension, such as the gates of an LSTM."""
+    """Number of equal matrices stacked along that dimension, such as the gates of an LSTM."""
 
 
 @dataclass(frozen=True)
@@ -49,36 +49,36 @@ class Layer:
     width: int = 0
     """Number of features or channels of its outputs."""
     dims: int | None = None
-    """Number of dimensions after the channels; None where features are the last dimension."""
+    """Number of dimensions after the channels; None if features are the last dimension."""
     called: bool = False
-    """Whether a module may be put before or after it: it is called, with a tensor, and returns one."""
+    """Whether a module may be put before or after it: it is called, takes a tensor and returns one."""
     ran: bool = True
     output: bool = False
     """Whether no other layer stands between it and the result or the loss."""
     tied: bool = False
-    """Whether its weight is used elsewhere, too."""
+    """Whether its weight is used elsewhere too."""
     trained: bool = True
     kept: str = ""
-    """Why its weights are to stay as they were drawn; empty if they need not."""
+    """Why its weights must not be drawn again; empty if they may."""
     activation: str = ""
-    """Path of the activation that takes its outputs, if that is called once."""
+    """Path of the activation that takes its outputs, if it is called once."""
 
 
 @dataclass(frozen=True)
 class Norm:
-    """A module that normalizes, and does nothing more."""
+    """A module that normalizes and does nothing else."""
 
     path: str
     width: int
     last: bool
     """Whether features are the last dimension, or the first after the batch."""
     dims: int | None
-    """Number of dimensions beside batch and channels; None if that cannot be told."""
+    """Number of dimensions in addition to batch and channels; None if unknown."""
 
 
 @dataclass(frozen=True)
 class Draw:
-    """A place where a module drops numbers by a function, and not by a layer."""
+    """A place where a module calls a dropout function instead of a layer."""
 
     path: str
     attribute: str
@@ -87,15 +87,15 @@ class Draw:
 
 
 class Axes(NamedTuple):
-    """Where the features of a network's inputs are."""
+    """The position of the features in a network's inputs."""
 
     inputs: int = 0
-    """Number of dimensions of the inputs that were seen; 0 if they were not one tensor."""
+    """Number of dimensions of the watched inputs; 0 if they were not one tensor."""
     features: int | None = None
-    """Axis of the features or channels of such inputs; None if that cannot be told."""
+    """Axis of the features or channels of such inputs; None if unknown."""
 
     def axis(self, dims: int) -> int | None:
-        """Return the axis of the features of inputs; None if that cannot be told.
+        """Return the axis of the features of inputs; None if unknown.
 
         Args:
             dims: number of dimensions of the inputs.
@@ -110,26 +110,26 @@ class Anatomy:
     layers: tuple[Layer, ...] = ()
     """Weighted layers, in the order in which they run."""
     norms: tuple[Norm, ...] = ()
-    """Modules that others may take the place of, in that order."""
+    """Norms that may be replaced, in the same order."""
     mixed: tuple[str, ...] = ()
-    """Classes of norms that may do more than norm."""
+    """Classes of norms that may do more than normalize."""
     runs: tuple[str, ...] = ()
     """Paths of all modules that ran, in the order in which they began."""
     tables: tuple[str, ...] = ()
-    """Names of the parameters that are looked up, as those of embeddings."""
+    """Names of lookup tables, such as the weights of embeddings."""
     draws: tuple[Draw, ...] = ()
     idle: tuple[str, ...] = ()
-    """Names of the parameters that the module's own optimizer does not train, though they could be."""
+    """Names of the trainable parameters that the module's own optimizer does not train."""
     copies: tuple[tuple[str, str], ...] = ()
-    """Paths of modules without gradients, each with that of the module that it is a copy of."""
+    """Pairs of paths: a module without gradients, and the module that it is a copy of."""
     attends: bool = False
-    """Whether there is attention in it."""
+    """Whether the network has attention."""
     outputs: int = 0
-    """Number of outputs for a sample, such as classes."""
+    """Number of outputs per sample, such as classes."""
     axes: Axes = field(default_factory=Axes)
-    """Where the features of the inputs are."""
+    """The position of the features in the inputs."""
     watched: bool = False
-    """Whether a batch was passed through; else all of this is by the order of assignment."""
+    """Whether a batch was passed through. If not, the order of assignment is used."""
     why: str = field(default="", compare=False)
     """Why it could not be watched."""
 
@@ -139,10 +139,10 @@ class Anatomy:
         return tuple(layer for layer in self.layers if not layer.output)
 
     def without_idle(self, names: Collection[str]) -> Self:
-        """Return the anatomy of the network where some of its parameters are not trained.
+        """Return the anatomy with some trainable parameters marked as not trained.
 
         Args:
-            names: of parameters that could be.
+            names: the names of these parameters.
         """
 
         def of(layer: Layer) -> Layer:
@@ -152,16 +152,16 @@ class Anatomy:
         return replace(self, idle=tuple(names), layers=tuple(map(of, self.layers)))
 
     def plain(self) -> dict[str, Any]:
-        """Return it as plain data."""
+        """Return the anatomy as plain data."""
         data: dict[str, Any] = TypeAdapter(type(self)).dump_python(self, mode="json")
         return data
 
     @classmethod
     def read(cls, data: Any) -> Self:
-        """Read what `plain` returned.
+        """Return the anatomy from the result of `plain`.
 
         Raises:
-            InputError: if the data are not that.
+            InputError: if the data are no anatomy.
         """
         try:
             found: Self = TypeAdapter(cls).validate_python(data)
@@ -171,32 +171,32 @@ class Anatomy:
 
 
 def describe(network: nn.Module, anatomy: Anatomy) -> None:
-    """Let a network keep its anatomy, which copies of it keep too."""
+    """Store an anatomy in its network. Copies of the network keep it."""
     object.__setattr__(network, _HELD, anatomy)
 
 
 def held_anatomy(network: nn.Module) -> Anatomy | None:
-    """Return the anatomy that a network keeps; None if it has none."""
+    """Return the anatomy stored in a network; None if there is none."""
     return vars(network).get(_HELD)
 
 
 def forget(network: nn.Module) -> None:
-    """Take its anatomy from a network."""
+    """Remove the anatomy stored in a network."""
     vars(network).pop(_HELD, None)
 
 
 def modules_of(network: nn.Module) -> dict[str, nn.Module]:
-    """Return the modules of a network by path, those with several paths by each of them."""
+    """Return the modules of a network by path; a module with several paths is under each."""
     return dict(network.named_modules(remove_duplicate=False))
 
 
 def parameters_of(network: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the parameters of a network by name, those with several names by each of them."""
+    """Return the parameters of a network by name; a parameter with several names is under each."""
     return dict(network.named_parameters(remove_duplicate=False))
 
 
 def layers_in(network: nn.Module, anatomy: Anatomy) -> Iterator[tuple[Layer, nn.Module]]:
-    """Walk the layers that are trained, in the order in which they run, with their modules."""
+    """Walk the trained layers with their modules, in the order in which they run."""
     modules = modules_of(network)
     for layer in anatomy.layers:
         if layer.trained and layer.path in modules:

@@ -1,7 +1,7 @@
-"""Put new modules before and after a layer that stays what and where it is.
+"""New modules before and after a layer, without replacing it.
 
-They are children of the layer, which hooks call. So what else reads the layer, by its attributes, its
-class or its place, finds it as it was.
+They are children of the layer, and hooks call them. The layer keeps its attributes, class and place,
+so that other code that reads it still works.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ NORM = "tricks_norm"
 DROPOUT = "tricks_dropout"
 """Name of a child that drops inputs."""
 DEPTH = "tricks_depth"
-"""Name of a child that skips outputs, of some samples."""
+"""Name of a child that skips the outputs of some samples."""
 
 
 def _norm_outputs(layer: Any, inputs: Any, output: Tensor) -> Any:
@@ -37,11 +37,11 @@ def _drop_inputs(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
 
 
 HOOKS = frozenset({_norm_outputs, _skip_outputs, _drop_inputs})
-"""The hooks that call them; each finds what it calls in the layer."""
+"""The hooks that call these children."""
 
 
 def attach(layer: nn.Module, name: str, module: nn.Module) -> None:
-    """Attach a module to a layer, in the place of one of that name."""
+    """Attach a module to a layer, and replace one of the same name."""
     present = hasattr(layer, name)
     layer.add_module(name, module)
     if present:
@@ -53,7 +53,7 @@ def attach(layer: nn.Module, name: str, module: nn.Module) -> None:
 
 
 def detach(layer: nn.Module, name: str) -> None:
-    """Take away what is attached to a layer under a name."""
+    """Remove the module attached to a layer under a name."""
     delattr(layer, name)
     hook = {NORM: _norm_outputs, DEPTH: _skip_outputs, DROPOUT: _drop_inputs}[name]
     for held in hooks_of(layer):
@@ -62,12 +62,12 @@ def detach(layer: nn.Module, name: str) -> None:
 
 
 def attached(network: nn.Module, name: str) -> Iterator[tuple[nn.Module, nn.Module]]:
-    """Walk the layers that have something of a name attached, with what that is."""
+    """Walk the layers with an attached module of a name, together with that module."""
     for layer in list(network.modules()):
         if name in submodules(layer):
             yield layer, layer.get_submodule(name)
 
 
 def has_hooks(layer: nn.Module) -> bool:
-    """Tell whether a layer has hooks of the user's."""
+    """Tell whether a layer has the user's own hooks."""
     return any(hook not in HOOKS for held in hooks_of(layer) for hook in held.values())

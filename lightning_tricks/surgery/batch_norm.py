@@ -1,4 +1,4 @@
-"""The running statistics of batch norm, under weights that were never trained on."""
+"""Running statistics of batch norm for averaged weights, which never saw a training batch."""
 
 import copy
 from collections.abc import Iterator
@@ -14,17 +14,17 @@ from lightning_tricks.surgery.layers import frozen
 from lightning_tricks.surgery.torch_internals import BatchNormLayer
 
 REFRESH_BATCHES = 32
-"""From how many batches statistics are gathered: the walk through all of a large training split
-would cost as much as an epoch, and a mean over a few thousand samples is as good."""
+"""Number of batches that statistics are gathered from. A walk through a large training split would
+cost as much as an epoch, and a mean over a few thousand samples is as good."""
 REFRESH_BYTES = 2**28
-"""So much memory those batches may take; one is kept, however large."""
+"""Memory limit for these batches, in bytes; one batch is always kept."""
 
 
 class TrainingBatches(pl.Callback):
-    """Keep the first batches of each epoch, from which statistics can be gathered anew.
+    """Keeps the first batches of each epoch, to gather statistics from them later.
 
-    Loaders are never walked for it: whoever walks one that is in use, such as a `DataLoader` with
-    persistent workers, takes its batches away from training.
+    It never walks a loader: walking one in use, such as a `DataLoader` with persistent workers, takes
+    batches away from training.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class TrainingBatches(pl.Callback):
         self._used = self._wanted = False
 
     def take(self) -> list[Any]:
-        """Return the batches; further training begins a new list."""
+        """Return the kept batches; the next epoch begins a new list."""
         self._used = True
         return self.batches
 
@@ -43,7 +43,7 @@ class TrainingBatches(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         del trainer, pl_module
-        self._forget()  # a trial that goes on from a checkpoint has those of this epoch only
+        self._forget()  # a trial resumed from a checkpoint has only this epoch's batches
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -62,18 +62,17 @@ class TrainingBatches(pl.Callback):
 
 @torch.no_grad()
 def refresh_statistics(trainer: pl.Trainer, module: pl.LightningModule) -> None:
-    """Gather the running statistics of batch norm anew from batches that were trained on.
+    """Gather the running statistics of batch norm again, from the first batches of the epoch.
 
-    They are the first of the epoch, at most 32. Everything else is in evaluation mode meanwhile:
-    dropout would widen the variance that the network has in use. The random state of training is
-    left alone.
+    At most 32 batches are used. Everything except batch norm is in evaluation mode meanwhile, because
+    dropout would widen the variance. The random state of training is not changed.
 
     Args:
-        trainer: among whose callbacks are the `TrainingBatches`.
-        module: lends what passes one on, by its methods `passing` and `pass_batch`.
+        trainer: a Trainer with `TrainingBatches` among its callbacks.
+        module: a module whose methods `passing` and `pass_batch` pass a batch through it.
     """
     norms = batch_norms(module)
-    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set late
+    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # attribute set at runtime
     kept = [callback for callback in callbacks if isinstance(callback, TrainingBatches)]
     batches = kept[0].take() if kept else []
     if not norms or not batches:
@@ -91,20 +90,20 @@ def refresh_statistics(trainer: pl.Trainer, module: pl.LightningModule) -> None:
         for norm, found in zip(norms, gathering, strict=True):
             for name, value in found.named_buffers(recurse=False):
                 getattr(norm, name).copy_(value)
-    for norm in norms if trainer.world_size > 1 else ():  # each process had batches of its own
+    for norm in norms if trainer.world_size > 1 else ():  # each process had its own batches
         for name in ("running_mean", "running_var"):
             getattr(norm, name).copy_(trainer.strategy.reduce(getattr(norm, name), reduce_op="mean"))
 
 
 def batch_norms(module: nn.Module) -> list[BatchNormLayer]:
-    """Return the batch norms of a module that keep running statistics, and are not frozen."""
+    """Return the batch norms of a module that keep running statistics and are not frozen."""
     norms = [m for m in module.modules() if isinstance(m, BatchNormLayer)]
     return [norm for norm in norms if norm.track_running_stats and not frozen(norm)]
 
 
 @contextmanager
 def lend(module: Any) -> Iterator[Any]:
-    """Lend what a module lends to pass batches through; its layers get their modes back."""
+    """Lend the module of `passing`; afterwards modes and momenta of all layers are restored."""
     modes = {layer: layer.training for layer in module.modules()}
     momenta = {norm: norm.momentum for norm in batch_norms(module)}
     try:

@@ -1,6 +1,6 @@
-"""Find the residual branches of an unmodified module: what is added to a shortcut.
+"""The residual branches of an unmodified module: paths that are added to a shortcut.
 
-The module is traced with `torch.fx`; where its own code cannot be traced, its children are, one by one.
+`torch.fx` traces the module. If its code cannot be traced, each of its children is traced instead.
 """
 
 import operator
@@ -19,20 +19,20 @@ from lightning_tricks.surgery.torch_internals import submodules
 
 _ADDITIONS = {operator.add, operator.iadd, torch.add, "add", "add_"}
 _PASSING = (nn.Identity, StochasticDepth, *DROPOUTS)
-"""What may stand between a branch's last layer and the sum, without changing what it means."""
+"""Modules that may stand between a branch's last layer and the sum."""
 
 
 _LEAVES = (*_PASSING, *NORMS)
-"""Modules that count as one operation, beside all of `torch.nn`."""
+"""Modules that count as one operation, in addition to those of `torch.nn`."""
 
 
 class Branch(NamedTuple):
     """A path whose result is added to a shorter one from the same place."""
 
     end: str
-    """The path of its last module; empty if it ends in another operation."""
+    """Path of its last module; empty if it ends in another operation."""
     norm: str
-    """The path of the norm it ends in; empty if it ends in something else."""
+    """Path of the norm at its end; empty if it does not end in a norm."""
     alone: bool
     """Whether the last module is called nowhere else."""
 
@@ -50,7 +50,7 @@ class _Tracer(fx.Tracer):
 def _branches(module: nn.Module, prefix: str) -> Iterator[Branch]:
     try:
         graph = _Tracer().trace(module)
-    except Exception:  # the user's code may do anything that a tracer does not follow
+    except Exception:  # a tracer cannot follow all user code
         for name, child in module.named_children():
             yield from _branches(child, f"{prefix}{name}.")
         return
@@ -63,7 +63,7 @@ def _branches(module: nn.Module, prefix: str) -> Iterator[Branch]:
 
 
 def _longer(addition: fx.Node) -> fx.Node | None:
-    """Return the operand that is further from where the two paths part; None if neither is."""
+    """Return the operand that is further from where both paths begin; None if the lengths are equal."""
     operands = [arg for arg in addition.args if isinstance(arg, fx.Node)]
     if len(operands) != 2:
         return None
@@ -78,7 +78,7 @@ def _longer(addition: fx.Node) -> fx.Node | None:
 
 
 def _distances(node: fx.Node) -> dict[fx.Node, int]:
-    """Return how many operations each earlier result is away."""
+    """Return the distance to each earlier result, in operations."""
     found = {node: 0}
     waiting = deque([node])
     while waiting:

@@ -1,4 +1,4 @@
-"""Write the anatomy of a network down, from what was seen of it."""
+"""Builds the anatomy of a network from the record of a run."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -26,14 +26,14 @@ from lightning_tricks.surgery.uses import CONVOLUTIONS, Seen, Use
 
 
 def build(network: nn.Module, seen: Seen, result: Any, inputs: Any = None, why: str = "") -> Anatomy:
-    """Write down the anatomy of a network.
+    """Return the anatomy of a network.
 
     Args:
-        network: that ran.
-        seen: what was seen of it; nothing if it could not be watched.
-        result: what it returned, or the loss of a training step.
-        inputs: that it was given, where that is a tensor.
-        why: it could not be watched.
+        network: the network that ran.
+        seen: the record of the run; empty if it could not be watched.
+        result: the output of the network, or the loss of a training step.
+        inputs: the inputs of the network, if they are a tensor.
+        why: why it could not be watched.
     """
     builder = _Builder(network, seen)
     layers = builder.layers(nodes_of(result))
@@ -77,7 +77,7 @@ class _Builder:
         ]
 
     def _layer(self, path: str, uses: Sequence[Use]) -> Layer:
-        """Return the layer of a module that multiplied with weights."""
+        """Return the layer of a module that multiplies with weights."""
         module = self.modules[path]
         if (typed := known_layer(path, module)) is not None and not typed.called:
             return self._told(typed)
@@ -101,14 +101,14 @@ class _Builder:
         return self._told(replace(layer, called=called and self._gives(layer)))
 
     def _gives(self, layer: Layer) -> bool:
-        """Tell whether a module returns one tensor, with the features of its layer."""
+        """Tell whether a module returns one tensor, of the width of its layer."""
         output = self.seen.calls[layer.path].output
         if not isinstance(output, Tensor) or output.dim() < 2:
             return False
         return bool(output.shape[-1 if layer.dims is None else 1] == layer.width)
 
     def _told(self, layer: Layer) -> Layer:
-        """Return a layer with what its parameters say of it."""
+        """Return a layer with `kept`, `trained` and `activation` filled in."""
         held = [self.parameters[weight.name] for weight in layer.weights]
         kept = ""
         if any(".parametrizations." in f".{weight.name}" for weight in layer.weights):
@@ -120,7 +120,7 @@ class _Builder:
         return replace(layer, kept=kept, trained=trained, activation=activation)
 
     def _activation(self, path: str) -> str:
-        """Return the activation module that alone takes the outputs of a layer, if it is called once."""
+        """Return the path of an activation that is the only user of a layer's outputs and runs once."""
         if path not in self.seen.calls:
             return ""
         takers = self.seen.takers.get(id(self.seen.calls[path].output), [])
@@ -128,7 +128,7 @@ class _Builder:
         return takers[0] if alone and self.seen.calls[takers[0]].count == 1 else ""
 
     def _with_idle(self, found: dict[str, Layer]) -> dict[str, Layer]:
-        """Add the layers that did not run, each after the one that was assigned before it."""
+        """Add the layers that did not run, each after the layer assigned before it."""
         order = list(found)
         known: set[int] = {id(self.modules[path]) for path in found}
         for path in found:
@@ -146,12 +146,12 @@ class _Builder:
         return {path: found[path] for path in order}
 
     def _outputs(self, found: Mapping[str, Layer], roots: Sequence[Any]) -> set[str]:
-        """Return the layers between which and the result no other stands."""
+        """Return the layers with no other layer between them and the result."""
         owners: dict[Any, str] = {}
         for use in self.seen.uses:
             if use.path in found:
                 owners |= dict.fromkeys(use.nodes, use.path)
-        for path in found:  # what a layer does after it multiplied is its own
+        for path in found:  # operations after its product belong to the layer
             if path in self.seen.calls and found[path].called:
                 owners |= dict.fromkeys(self.seen.calls[path].nodes, path)
         if last := set(ends(roots, owners)):
@@ -160,7 +160,7 @@ class _Builder:
         return set(ran[-1:])
 
     def _shared(self, found: Mapping[str, Layer]) -> set[str]:
-        """Return the layers whose weight is used by others too."""
+        """Return the layers that share their weight."""
         users: dict[str, set[str]] = {}
         for layer in found.values():
             for weight in layer.weights:
@@ -174,7 +174,7 @@ class _Builder:
         }
 
     def _name(self, name: str) -> str:
-        """Return the first of the names that a parameter has."""
+        """Return the first name of a parameter."""
         return self.canonical[id(self.parameters[name])]
 
     def _biases(self, path: str) -> tuple[str, ...]:
@@ -182,7 +182,7 @@ class _Builder:
         return tuple(_join(path, name) for name, p in own if name.startswith("bias") and p.dim() == 1)
 
     def norms(self) -> Iterator[Norm]:
-        """Walk the modules that normalize and do nothing more, in the order in which they run."""
+        """Walk the modules that only normalize, in the order in which they run."""
         ran = [path for path in self.seen.calls if path in self.modules]
         idle = [path for path in self.modules if path not in self.seen.calls]
         walked: set[int] = set()
@@ -206,7 +206,7 @@ class _Builder:
         return normalizes(path, module, sample, call.output)
 
     def mixed(self) -> Iterator[str]:
-        """Name the classes of norms that are not among them."""
+        """Walk the names of the trained norm classes that are not in `norms`."""
         pure = {id(self.modules[norm.path]) for norm in self.norms()}
         names = {
             f"{type(m).__module__}.{type(m).__qualname__}"
@@ -219,15 +219,15 @@ class _Builder:
         yield from sorted(names)
 
     def tables(self) -> list[str]:
-        """Return the names of the parameters that are looked up."""
+        """Return the names of the lookup tables."""
         kinds = (nn.Embedding, nn.EmbeddingBag)
         typed = [_join(path, "weight") for path, m in self.modules.items() if isinstance(m, kinds)]
         return list(dict.fromkeys([*self.seen.tables, *typed]))
 
     def draws(self) -> Iterator[Draw]:
-        """Walk the places that drop by a function, and the attributes with their rates.
+        """Walk the places that call a dropout function, with the attributes that hold their rates.
 
-        Attention may take its rate from a dropout layer inside of it, which is no place of its own.
+        Attention that takes its rate from a dropout layer inside it does not count.
         """
         for path, rate in dict.fromkeys(self.seen.drops):
             module = self.modules[path]

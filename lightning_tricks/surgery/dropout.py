@@ -7,9 +7,9 @@ from torch import Tensor, nn
 class UniformDropout(nn.Dropout):
     """Zeroes each number with probability p while training, and divides the others by 1 − p.
 
-    It is `nn.Dropout` with other masks, drawn in half of the time on a CPU, where torch takes two words
-    of its random numbers for each of them. On a GPU torch's own draws in a kernel that no other call
-    agrees with; these masks are the same for a network alone and in a group.
+    It is `nn.Dropout` with different masks. On a CPU they take half the time, because torch uses two
+    random words per number. On a GPU no other call draws the masks of torch's own kernel; these masks
+    are the same for a network alone and in a group.
     """
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -20,11 +20,11 @@ class UniformDropout(nn.Dropout):
 
 
 def drop_(mask: Tensor, p: float, generator: torch.Generator | None = None) -> Tensor:
-    """Fill a mask with zeros and ones, in place; return it.
+    """Fill a mask with zeros and ones in place, and return it.
 
     Args:
-        mask: of float32: with fewer digits p would be rounded.
+        mask: a float32 tensor; a smaller type would round p.
         p: the probability of a zero.
-        generator: of what is random; torch's own if there is none.
+        generator: the random generator; None for torch's own.
     """
     return mask.uniform_(generator=generator).ge_(p)

@@ -1,4 +1,4 @@
-"""What is read off the graph that autograd makes, and off the functions that are called."""
+"""Facts read from autograd's graph, and from the torch functions that run."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 class _Listener(TorchFunctionMode):
-    """Notes the functions that are called, with the arguments of the last call of each."""
+    """Notes each function that is called, with the arguments of its last call."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,18 +28,18 @@ class _Listener(TorchFunctionMode):
 
 @contextmanager
 def functions_called() -> Iterator[dict[str, Arguments]]:
-    """Note torch's functions that are called meanwhile, with the arguments of the last call of each."""
+    """Note each torch function that is called meanwhile, with the arguments of its last call."""
     with _Listener() as listener:
         yield listener.called
 
 
 def nodes_of(value: Any) -> list[Any]:
-    """Return the nodes of tensors in the graph that autograd makes."""
+    """Return the nodes of tensors in autograd's graph."""
     return [t.grad_fn for t in tensors_in(value) if t.grad_fn is not None]
 
 
 def tensors_in(value: Any) -> list[Tensor]:
-    """Return the tensors in whatever a module returns."""
+    """Return the tensors in the output of a module."""
     leaves = tree_leaves(value)
     objects = [leaf for leaf in leaves if not isinstance(leaf, (Tensor, nn.Module))]
     leaves += [held for thing in objects for held in getattr(thing, "__dict__", {}).values()]
@@ -47,11 +47,11 @@ def tensors_in(value: Any) -> list[Tensor]:
 
 
 def ends(roots: Iterable[Any], owners: dict[Any, Any]) -> list[Any]:
-    """Walk the graph from some nodes back; return the owners of the first nodes that have one.
+    """Return the owners of the first nodes that have one, walking back through the graph.
 
     Args:
         roots: the nodes of a result or a loss.
-        owners: what made a node, for some nodes.
+        owners: the owners of some nodes.
     """
     found: dict[Any, None] = {}
     waiting, visited = list(roots), set()

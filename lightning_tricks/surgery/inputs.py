@@ -1,4 +1,4 @@
-"""What goes into a network and comes out: the axis of features, the number of outputs."""
+"""Inputs and outputs of a network: the axis of the features, the number of outputs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,12 +10,12 @@ from lightning_tricks.surgery.uses import Seen
 
 
 def axes_of(inputs: Any, seen: Seen, layers: Sequence[Layer]) -> Axes:
-    """Return where the features or channels of inputs are, by the first layer that takes them.
+    """Return the axis of the features or channels of inputs, found by the first layer that runs.
 
     Args:
-        inputs: of the network; of shape (N, F), (N, channels, height, width), (N, T, F) and others.
-        seen: of the run.
-        layers: in the order of running.
+        inputs: the network's inputs, of shape (N, F), (N, channels, height, width), (N, T, F) or others.
+        seen: the record of the run.
+        layers: the layers in the order in which they run.
     """
     if not isinstance(inputs, Tensor):
         return Axes()
@@ -23,7 +23,7 @@ def axes_of(inputs: Any, seen: Seen, layers: Sequence[Layer]) -> Axes:
 
 
 def _features(inputs: Tensor, seen: Seen, layers: Sequence[Layer]) -> int | None:
-    """Return the axis; None if the layer does not tell, as one that takes all numbers flattened."""
+    """Return the axis; None if unknown, such as when the inputs are flattened first."""
     usual = {2: 1, 3: None}.get(inputs.dim(), 1)
     first = next((layer for layer in layers if layer.ran), None)
     call = None if first is None else seen.calls.get(first.path)
@@ -34,7 +34,7 @@ def _features(inputs: Tensor, seen: Seen, layers: Sequence[Layer]) -> int | None
 
 
 def _axis(inputs: Tensor, given: Tensor, *, last: bool) -> int | None:
-    """Return the axis of inputs that became the features of what a layer was given."""
+    """Return the axis of a network's inputs that became the features of a layer's inputs."""
     axis = -1 if last else min(1, given.dim() - 1)
     width = given.shape[axis]
     axes = [a for a in range(1, inputs.dim()) if inputs.shape[a] == width]
@@ -47,7 +47,7 @@ def _axis(inputs: Tensor, given: Tensor, *, last: bool) -> int | None:
 
 
 def outputs_of(result: Tensor | None, layers: Sequence[Layer]) -> int:
-    """Return the number of outputs for a sample."""
+    """Return the number of outputs per sample."""
     if result is not None and result.dim() > 1:
         return int(result.shape[1])
     last = [layer.width for layer in layers if layer.output]

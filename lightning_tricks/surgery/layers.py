@@ -1,4 +1,4 @@
-"""The kinds of layers that are known without running them, and their biases."""
+"""Layers that are known by their class, without running them, and their biases."""
 
 import math
 from collections.abc import Callable
@@ -44,23 +44,23 @@ DROPOUTS: tuple[type[nn.Module], ...] = (DropoutLayer,)
 
 Weighted: TypeAlias = nn.Linear | Convolution
 Name: TypeAlias = Callable[[str], str]
-"""Returns the first of the names that a parameter has."""
+"""Function that returns the first name of a parameter."""
 
 LOOKED_FOR = "linear and convolutional layers, torch's and others that multiply with a weight"
 
 
 def frozen(layer: nn.Module) -> bool:
-    """Tell whether a layer has parameters, and none of them is trained: it is to stay as it is."""
+    """Tell whether a layer has parameters and none of them is trained; then it must not change."""
     parameters = list(layer.parameters())
     return bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
 
 
 def known_layer(path: str, module: nn.Module) -> Layer | None:
-    """Return what the class of a module says of it as a layer; None if that is no known one.
+    """Return the layer that a module is by its class; None if the class is unknown.
 
     Args:
-        path: of the module.
-        module: whose weights are those of torch's own layers.
+        path: the module's path.
+        module: the module.
     """
     prefix = f"{path}." if path else ""
     if isinstance(module, Weighted):
@@ -115,9 +115,9 @@ def channels(layer: Weighted) -> int:
 def fans(layer: Weighted) -> Fans:
     """Return the true fan-in and fan-out of a layer.
 
-    `torch.nn.init` ignores `groups` in the fan-out of a convolution and swaps the two fans of a
-    transposed one; here each output counts what it sums over: k·in/groups, and each input what it
-    reaches: k·out/groups (stride aside), with k the size of the kernel.
+    `torch.nn.init` ignores `groups` in the fan-out of a convolution, and swaps the fans of a transposed
+    one. Here each output sums over k·in/groups inputs, and each input reaches k·out/groups outputs
+    (ignoring the stride), with kernel size k.
     """
     if isinstance(layer, nn.Linear):
         return Fans(layer.in_features, layer.out_features)
@@ -129,20 +129,20 @@ def unit_dims(weight: torch.Tensor, unit: int) -> tuple[int, ...]:
     """Return the dimensions of a weight to sum over for one output unit.
 
     Args:
-        weight: of a layer.
-        unit: its dimension of the output units.
+        weight: the weight of a layer.
+        unit: its dimension of output units.
     """
     return tuple(dim for dim in range(weight.dim()) if dim != unit)
 
 
 def drop_bias(layer: nn.Module) -> None:
-    """Take away a bias that a following normalization subtracts again."""
+    """Remove a bias that a following norm cancels."""
     if isinstance(getattr(layer, "bias", None), nn.Parameter):
         layer.register_parameter("bias", None)
 
 
 def add_bias(layer: nn.Module) -> None:
-    """Give a layer of torch's a bias of zeros, if it has none."""
+    """Give one of torch's layers a zero bias, if it has none."""
     if isinstance(layer, Weighted) and layer.bias is None:
         weight = layer.weight
         bias = torch.zeros(channels(layer), device=weight.device, dtype=weight.dtype)

@@ -1,4 +1,4 @@
-"""Put norms into a network, swap them, move them and take them out."""
+"""Insert norms into a network, swap them, move them and remove them."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -18,24 +18,24 @@ Position = Literal["before", "after"]
 
 
 class Place(NamedTuple):
-    """What a norm layer is to normalize."""
+    """What a norm layer should normalize."""
 
     width: int
     """Number of features or channels."""
     last: bool
     """Whether they are the last dimension, as after a linear layer, or the first after the batch."""
     dims: int | None
-    """Number of dimensions beside batch and channels; None if that cannot be told."""
+    """Number of dimensions in addition to batch and channels; None if unknown."""
 
     @classmethod
     def of(cls, one: Layer | Norm) -> "Place":
-        """Return the place behind a layer, or that of a norm."""
+        """Return the place behind a layer, or the place of a norm."""
         last = one.last if isinstance(one, Norm) else one.dims is None
         return cls(one.width, last, one.dims)
 
 
 def remove_norms(network: nn.Module) -> int:
-    """Take out every norm, and return how many; layers of torch's without a bias get one."""
+    """Remove every norm, and return how many. Torch's own layers without a bias get one."""
     removed = _replace_norms(network, lambda place: nn.Identity())
     for layer, _ in list(attached(network, NORM)):
         detach(layer, NORM)
@@ -46,7 +46,7 @@ def remove_norms(network: nn.Module) -> int:
 
 
 def swap_norms(network: nn.Module, make: Callable[[Place], nn.Module]) -> int:
-    """Put new norms in the places of those that a network has; return how many."""
+    """Replace a network's norms by new ones, and return how many."""
     swapped = _replace_norms(network, make)
     modules = modules_of(network)
     for layer in anatomy_of(network).layers:
@@ -58,7 +58,7 @@ def swap_norms(network: nn.Module, make: Callable[[Place], nn.Module]) -> int:
 
 
 def _replace_norms(network: nn.Module, make: Callable[[Place], nn.Module]) -> int:
-    """Replace each norm by a module for its place; what the norm does with its result stays."""
+    """Replace each norm by a module for its place. Modules that the norm runs after itself stay."""
     modules, replaced = modules_of(network), 0
     for norm in anatomy_of(network).norms:
         if norm.path not in modules or isinstance(modules[norm.path], nn.Identity):
@@ -72,9 +72,9 @@ def _replace_norms(network: nn.Module, make: Callable[[Place], nn.Module]) -> in
 
 
 def insert_norms(network: nn.Module, make: Callable[[Place], nn.Module], position: Position) -> int:
-    """Put a norm behind every hidden layer, or behind the activation that follows; return how many.
+    """Put a norm behind every hidden layer, or behind its activation, and return how many.
 
-    A layer loses its bias where the norm takes that off again.
+    A layer loses its bias if the norm cancels it.
     """
     modules = modules_of(network)
     found = [(layer, m) for layer, m in layers_in(network, anatomy_of(network)) if layer.called]
@@ -90,7 +90,7 @@ def insert_norms(network: nn.Module, make: Callable[[Place], nn.Module], positio
 
 
 def stays_before(network: nn.Module) -> bool:
-    """Tell whether no norm of a network stands behind an activation."""
+    """Tell whether no norm of a network follows an activation."""
     if any(isinstance(layer, ACTIVATIONS) for layer, _ in attached(network, NORM)):
         return False
     pairs = (pair for container in _sequentials(network) for pair in itertools.pairwise(container))
@@ -98,10 +98,9 @@ def stays_before(network: nn.Module) -> bool:
 
 
 def move_norms(network: nn.Module, position: Position) -> None:
-    """Put the norms of hidden layers before or after the activation beside them in an `nn.Sequential`.
+    """Put the norms of hidden layers before or after the adjacent activation in an `nn.Sequential`.
 
-    A layer loses its bias where a norm that takes it off again comes next, and gets one where the norm
-    is moved away.
+    A layer loses its bias if the norm that cancels it comes next, and gets one if that norm moves away.
     """
     for container in _sequentials(network):
         names = list(submodules(container))
@@ -127,10 +126,10 @@ def _sequentials(network: nn.Module) -> Iterator[nn.Sequential]:
 
 
 def _drop_cancelled(layer: nn.Module, following: nn.Module) -> None:
-    """Take away the bias of a layer of torch's where what follows subtracts it with the channels' mean.
+    """Remove the bias of one of torch's layers if the next norm subtracts it with each channel's mean.
 
-    Layer and group norm take the mean over channels with different biases. Instance norm behind a
-    linear layer takes it over its features.
+    Layer and group norm do not: they take the mean over channels, which have different biases. Neither
+    does instance norm behind a linear layer: it takes the mean over the features.
     """
     if not isinstance(layer, Weighted) or type(layer).forward not in _OWN:
         return
@@ -151,4 +150,4 @@ _OWN = {
         nn.ConvTranspose3d,
     )
 }
-"""Forwards that do without a bias."""
+"""Forward functions that work without a bias."""

@@ -1,4 +1,4 @@
-"""The norm layers of a network: which there are, and which others may take the place of."""
+"""The norm layers of a network, and which of them may be replaced."""
 
 import copy
 from typing import TypeVar
@@ -31,7 +31,7 @@ _NORM_ONLY: set[type[nn.Module]] = {
     nn.RMSNorm,
 }
 _NORM_MODULES = {"torchvision.models.convnext", "timm.layers.norm", "timm.layers.norm_act"}
-"""Whose subclasses of torch's norms are declared: timm need not be there."""
+"""Modules whose subclasses of torch's norms count as declared; timm need not be installed."""
 
 
 class _AnyDims(BatchNormLayer):
@@ -40,31 +40,31 @@ class _AnyDims(BatchNormLayer):
 
 
 class FreeBatchNorm(_AnyDims):
-    """Batch norm of the second dimension, however many follow."""
+    """Batch norm of the second dimension, with any number of dimensions after it."""
 
 
 class LastBatchNorm(_AnyDims):
-    """Batch norm of the last dimension, however many there are before."""
+    """Batch norm of the last dimension, with any number of dimensions before it."""
 
     def forward(self, input: Tensor) -> Tensor:
         return super().forward(input.movedim(-1, 1)).movedim(1, -1).contiguous()
 
 
 class LastGroupNorm(nn.GroupNorm):
-    """Group norm of the last dimension: of each position on its own."""
+    """Group norm of the last dimension, for each position separately."""
 
     def forward(self, input: Tensor) -> Tensor:
         return super().forward(input.reshape(-1, input.shape[-1])).view(input.shape)
 
 
 def declare_norm(kind: type[Class]) -> type[Class]:
-    """Say that a class is one of torch's norms, and then its own child modules, one after another.
+    """Declare that a class only runs one of torch's norms, and then its own children one by one.
 
-    A subclass of a norm that is not declared is left alone if it does more than norm. To be called
-    where the network is built, for workers are other processes.
+    An undeclared subclass of a norm is not changed if it does more than normalize. Call this where the
+    network is built, because workers are other processes.
 
     Returns:
-        The class, so that this may decorate it.
+        The class, so that this works as a decorator.
     """
     _NORM_ONLY.add(kind)
     return kind
@@ -75,13 +75,13 @@ for _own in (FreeBatchNorm, LastBatchNorm, LastGroupNorm):
 
 
 def known(layer: nn.Module) -> bool:
-    """Tell whether a layer is one of torch's norms, or of a class that was declared to be one."""
+    """Tell whether a layer is one of torch's norms or of a declared class."""
     kind = type(layer)
     return kind in _NORM_ONLY or (isinstance(layer, NORMS) and kind.__module__ in _NORM_MODULES)
 
 
 def after_norm(norm: nn.Module) -> list[nn.Module]:
-    """Return what a declared norm does with its result, such as an activation."""
+    """Return the modules that a declared norm runs on its result, such as an activation."""
     declared = known(norm)
     return [child for child in norm.children() if declared and not isinstance(child, nn.Identity)]
 
@@ -97,17 +97,17 @@ def place_of(path: str, norm: nn.Module) -> Norm:
         dims = next((d for d in (1, 2, 3) if f"{d}d" in type(norm).__name__), None)
         return Norm(path, norm.num_features, last=False, dims=dims)
     if isinstance(norm, nn.LayerNorm | nn.RMSNorm):
-        # Torchvision's and timm's `LayerNorm2d` work on the channels of images.
+        # `LayerNorm2d` of torchvision and timm normalizes the channels of images.
         dims = 2 if "2d" in type(norm).__name__ else len(norm.normalized_shape) - 1
         return Norm(path, norm.normalized_shape[0], last=not dims, dims=dims or None)
     return Norm(path, 0, last=False, dims=None)
 
 
 def normalizes(path: str, module: nn.Module, inputs: Tensor, output: Tensor) -> Norm | None:
-    """Return what a module normalizes, by what it does; None if it does anything else.
+    """Return the norm that a module is by its behavior; None if it does anything else.
 
-    A norm keeps the shape, does not care for the scale of its inputs, and its gain, a vector, enters its
-    result linearly. That is tried on a copy, with inputs that the module was given.
+    A norm keeps the shape, ignores the scale of its inputs, and is linear in its gain, a vector. This
+    is tested on a copy of the module, with inputs of the watched shape.
     """
     gain = _gain(module)
     if gain is None or inputs.shape != output.shape or not inputs.is_floating_point():
@@ -120,7 +120,7 @@ def normalizes(path: str, module: nn.Module, inputs: Tensor, output: Tensor) -> 
 
 
 def _gain(module: nn.Module) -> str | None:
-    """Return the name of the only parameter that may be the gain of a norm."""
+    """Return the name of the only parameter that can be a gain; None if there is no such one."""
     named = list(module.named_parameters())
     vectors = [name for name, p in named if p.dim() == 1 and p.numel() > 1 and "bias" not in name]
     few = len(named) <= 2 and all(p.dim() == 1 for _, p in named)
@@ -153,12 +153,12 @@ def _tried(path: str, module: nn.Module, gain: str, inputs: Tensor) -> Norm | No
 
 
 def _along(path: str, width: int, changed: Tensor) -> Norm | None:
-    """Return the norm of the axis along which the first gain alone changed the first numbers.
+    """Return the norm of the only axis along which the first gain changes just the first numbers.
 
     Args:
-        path: of the norm.
+        path: the norm's path.
         width: number of gains.
-        changed: which of its results did.
+        changed: which of its results changed.
     """
     dims = changed.dim()
     axes = [

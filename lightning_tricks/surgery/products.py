@@ -1,4 +1,4 @@
-"""Weights, by the way in which a network multiplies with them."""
+"""Weights, described by how a network multiplies with them."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from lightning_tricks.surgery.uses import CONVOLUTIONS, Use
 
 
 def weight_of(name: str, shape: Sequence[int], use: Use) -> Weight:
-    """Return a weight, with its fans by the way in which it is used."""
+    """Return a weight, with the fans that its use implies."""
     if use.function in CONVOLUTIONS:
         transposed, _ = CONVOLUTIONS[use.function]
         kernel = math.prod(shape[2:])
@@ -21,6 +21,6 @@ def weight_of(name: str, shape: Sequence[int], use: Use) -> Weight:
 
 
 def channels_of(shape: Sequence[int], uses: Sequence[Use]) -> int:
-    """Return the number of channels that a convolution puts out."""
+    """Return the number of output channels of a convolution."""
     transposed = CONVOLUTIONS[uses[0].function][0]
     return shape[1] * uses[0].groups if transposed else shape[0]

@@ -1,4 +1,4 @@
-"""Put modules in the places of others, and states into modules."""
+"""Replaces modules by others, and loads states into modules."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,10 +9,10 @@ from lightning_tricks.surgery.torch_internals import submodules, with_metadata_o
 
 
 def replace_everywhere(network: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Put `new` in each place of a network where `old` stands."""
+    """Replace `old` by `new` everywhere in a network."""
     for parent in list(network.modules()):
         if isinstance(parent, nn.TransformerEncoderLayer):
-            # In use, it would take the weights of its layers to a kernel that knows no others.
+            # Switch off its fast path: the fused kernel would ignore the new module.
             parent.activation_relu_or_gelu = 0
         for name, child in list(submodules(parent).items()):
             if child is old:
@@ -20,9 +20,8 @@ def replace_everywhere(network: nn.Module, old: nn.Module, new: nn.Module) -> No
 
 
 def load_state(module: nn.Module, state: Mapping[str, Any]) -> None:
-    """Load a state of a module like this one, as plain entries.
+    """Load the plain entries of a state into a module.
 
-    What a `state_dict` carries beside them is this module's: layers look there for the version of
-    their state.
+    The metadata come from the module's own `state_dict`: layers read the version of their state there.
     """
     module.load_state_dict(with_metadata_of(state, module))

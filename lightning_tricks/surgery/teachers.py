@@ -1,4 +1,4 @@
-"""Which parts of a network are copies of others: teachers, which follow their students."""
+"""Teachers: parts of a network that are copies of other parts, and follow them."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,7 +7,7 @@ from torch import nn
 
 
 def copies(network: nn.Module) -> Iterator[tuple[str, str]]:
-    """Walk the modules without gradients that are built as another one that learns: teachers."""
+    """Walk the paths of modules without gradients, each with a trained module of the same structure."""
     walked: list[str] = []
     learning: dict[Any, str] = {}
     still: list[tuple[str, Any]] = []

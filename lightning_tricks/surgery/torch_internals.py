@@ -1,4 +1,4 @@
-"""What torch has no public name for: the only file that uses names that it may change."""
+"""Torch's private names, all used in this file only, because they may change."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -16,9 +16,9 @@ BatchOrInstanceNorm = nn.modules.batchnorm._NormBase
 DropoutLayer = nn.modules.dropout._DropoutNd
 WeightNormFormula = nn.utils.parametrizations._WeightNorm
 FormerWeightNorm = import_module("torch.nn.utils.weight_norm").WeightNorm
-"""A function of that name hides the module."""
+"""The older weight norm; a function of the same name hides its module."""
 
-# One kernel for many tensors; torch.optim is written with them.
+# One kernel for many tensors, as torch.optim uses.
 foreach_add = torch._foreach_add
 foreach_add_ = torch._foreach_add_
 foreach_copy_ = torch._foreach_copy_
@@ -29,36 +29,36 @@ foreach_norm = torch._foreach_norm
 
 
 def submodules(module: nn.Module) -> dict[str, nn.Module | None]:
-    """Return the modules that a module holds itself, by name; None where a name was given none."""
+    """Return a module's direct children by name; None for a name without a module."""
     return module._modules
 
 
 def names_in(module: nn.Module) -> set[str]:
-    """Return the names of all that a module holds: modules, parameters and buffers."""
+    """Return the names of a module's own children, parameters and buffers."""
     return {*module._modules, *module._parameters, *module._buffers}
 
 
 def hooks_of(module: nn.Module) -> tuple[dict[int, Any], dict[int, Any]]:
-    """Return the hooks that run before the forward of a module, and those that run after it."""
+    """Return the hooks that run before a module's forward, and those that run after it."""
     return module._forward_pre_hooks, module._forward_hooks
 
 
 def flatten(tensors: Sequence[Tensor]) -> Tensor:
-    """Put tensors together into a flat one."""
+    """Join tensors into a flat one."""
     flat: Tensor = _flatten_dense_tensors(tensors)  # type: ignore[no-untyped-call]
     return flat
 
 
 def unflatten(flat: Tensor, like: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Take apart what `flatten` put together, as views."""
+    """Split a tensor of `flatten` into views."""
     parts: Sequence[Tensor] = _unflatten_dense_tensors(flat, like)  # type: ignore[no-untyped-call]
     return parts
 
 
 def cloned(value: Any) -> Any:
-    """Return a copy of nested containers of tensors, with what a `state_dict` carries beside.
+    """Return a copy of nested containers of tensors, with the metadata of a `state_dict`.
 
-    A deep copy of a tensor copies all that it is a view of.
+    A deep copy would copy the whole storage behind a view.
     """
     if isinstance(value, Tensor):
         return value.detach().clone()
@@ -72,12 +72,12 @@ def cloned(value: Any) -> Any:
 
 
 def with_metadata_of(state: Mapping[str, Any], module: nn.Module) -> Mapping[str, Any]:
-    """Return the entries of a state beside what else a module's own `state_dict` carries.
+    """Return the entries of a state with the metadata of a module's own `state_dict`.
 
-    Layers look there for the version of their state.
+    Layers read the version of their state there.
     """
     full = module.state_dict()
-    metadata = full._metadata  # type: ignore[attr-defined]  # torch's own way to pass it on
+    metadata = full._metadata  # type: ignore[attr-defined]  # as torch passes it on
     full.clear()
     full.update(state)
     full._metadata = metadata  # type: ignore[attr-defined]
@@ -85,6 +85,6 @@ def with_metadata_of(state: Mapping[str, Any], module: nn.Module) -> Mapping[str
 
 
 def leave_scaling_to_others(optimizer: torch.optim.Optimizer) -> None:
-    """Have gradients of float16 losses unscaled before clipping, not inside of a fused step."""
+    """Unscale the gradients of float16 losses before clipping, not inside a fused step."""
     if hasattr(optimizer, "_step_supports_amp_scaling"):
         optimizer._step_supports_amp_scaling = False

@@ -8,10 +8,10 @@ from lightning_tricks.surgery.torch_internals import FormerWeightNorm, hooks_of
 
 
 def check_fit(network: nn.Module) -> None:
-    """Check that a network is whole, and can be copied.
+    """Check that a network is initialized and can be copied.
 
     Raises:
-        InputError: if it is not, or cannot be.
+        InputError: if a layer is lazy, or has the older weight norm.
     """
     for name, layer in network.named_modules():
         what = f"the layer {name or 'itself'!r} ({type(layer).__name__})"

@@ -1,4 +1,4 @@
-"""What a network does with its parameters while a batch passes through it."""
+"""A record of how a network uses its parameters while a batch passes through it."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ CONVOLUTIONS = {
     for transposed, dims in itertools.product((False, True), (1, 2, 3))
 }
 _PRODUCTS = {"addmm": 2, "addbmm": 2, "mm": 1, "bmm": 1, "matmul": 1, "__matmul__": 1}
-"""Place of the right factor among the arguments of functions that multiply matrices."""
+"""Functions that multiply matrices, with the position of the right factor in their arguments."""
 _RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
 _CELLS = {"lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"}
 _DROPOUTS = {
@@ -38,15 +38,15 @@ class Use:
     """A multiplication with parameters of the network."""
 
     path: str
-    """Of the module that was running."""
+    """Path of the module that was running."""
     names: tuple[str, ...]
-    """Of the parameters."""
+    """Names of the parameters."""
     function: str
     left: bool = False
-    """Whether the parameter is the left factor, of shape (outputs, inputs), as of `linear`."""
+    """Whether the parameter is the left factor, of shape (outputs, inputs), as in `linear`."""
     groups: int = 1
     nodes: list[Any] = field(default_factory=list)
-    """Of the results, in the graph that autograd made."""
+    """Nodes of the results in autograd's graph."""
 
 
 @dataclass
@@ -55,7 +55,7 @@ class Call:
 
     path: str
     inputs: list[Tensor] = field(default_factory=list)
-    """The tensors that it was given in its last call."""
+    """Input tensors of its last call."""
     output: Any = None
     count: int = 0
     nodes: list[Any] = field(default_factory=list)
@@ -63,19 +63,19 @@ class Call:
 
 @dataclass
 class Seen:
-    """All that was seen of a run."""
+    """The record of a run."""
 
     uses: list[Use] = field(default_factory=list)
     calls: dict[str, Call] = field(default_factory=dict)
-    """By the path of the module, in the order in which they began; the last call of each."""
+    """Last call of each module, by path, in the order in which they began."""
     tables: dict[str, None] = field(default_factory=dict)
     drops: list[tuple[str, float]] = field(default_factory=list)
-    """Path and rate of each dropout that is no layer."""
+    """Path and rate of each call of a dropout function."""
     attends: bool = False
     takers: dict[int, list[str]] = field(default_factory=dict)
-    """Paths of the modules that were called with a tensor, by its id."""
+    """Paths of the modules that took a tensor, by the tensor's id."""
     alive: list[Any] = field(default_factory=list)
-    """Tensors whose ids are looked at."""
+    """Tensors kept alive, so that their ids stay unique."""
 
 
 class _Recorder(TorchFunctionMode):
@@ -88,7 +88,7 @@ class _Recorder(TorchFunctionMode):
         self.paths = {id(module): path for path, module in network.named_modules()}
         self.running: list[tuple[str, nn.Module]] = [("", network)]
         self.shares: set[int] = set()
-        """Ids of tensors that are the result of a softmax."""
+        """Ids of softmax results."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -135,13 +135,13 @@ class _Recorder(TorchFunctionMode):
         self.seen.attends |= bool({id(arg) for arg in args} & self.shares)
 
     def share(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        """Note numbers that sum to 1: multiplied with a matrix, they are attention."""
+        """Note the result of a softmax: multiplied with a matrix, it is attention."""
         del name, args, kwargs
         self.shares.add(id(result))
         self.seen.alive.append(result)
 
     def recur(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        """Note a step of a recurrent layer, or of attention, which take several weights."""
+        """Note a step of a recurrent layer or of attention, which use several weights."""
         leaves = tree_leaves((args, kwargs))
         names = [self.names[id(leaf)] for leaf in leaves if id(leaf) in self.names]
         self.seen.attends |= name in _ATTENTION
@@ -157,14 +157,14 @@ class _Recorder(TorchFunctionMode):
             self.seen.drops.append((self.running[-1][0], float(rate)))
 
     def look_up(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        """Note a table that is looked up."""
+        """Note a lookup table."""
         del name, result
         for leaf in tree_leaves((args, kwargs)):
             if id(leaf) in self.names:
                 self.seen.tables[self.names[id(leaf)]] = None
 
     def drop(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        """Note a dropout that is called as a function."""
+        """Note a call of a dropout function."""
         if id(_at(args, 0)) in self.shares:
             self.share(name, args, kwargs, result)
         path, module = self.running[-1]
@@ -178,7 +178,7 @@ class _Recorder(TorchFunctionMode):
         self.seen.uses.append(Use(path, names, function, nodes=nodes_of(result), **more))
 
     def _name(self, weight: Any, computed: bool) -> str:
-        """Return the name of a parameter; of one that a layer computes, the one that it is made of."""
+        """Return the name of a parameter; for a computed weight, of the parameter it is made of."""
         if not isinstance(weight, Tensor) or id(weight) in self.names or not computed:
             return self.names.get(id(weight), "")
         path, module = self.running[-1]
@@ -207,7 +207,7 @@ _NOTES: dict[str, Callable[..., None]] = {
 
 @contextmanager
 def recording(network: nn.Module) -> Iterator[Seen]:
-    """Record what a network does meanwhile."""
+    """Record what a network does in this context."""
     recorder = _Recorder(network, Seen())
     handles = []
     for module in network.modules():

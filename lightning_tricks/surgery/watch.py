@@ -1,4 +1,4 @@
-"""Watch a network run."""
+"""Watches a network run."""
 
 import copy
 import warnings
@@ -15,13 +15,13 @@ from lightning_tricks.surgery.torch_internals import Convolution
 from lightning_tricks.surgery.uses import Seen, recording
 
 MOST_GUESSES = 8
-"""Number of inputs that are tried where none are given."""
+"""Number of guessed inputs to try if none are given."""
 
 
 def anatomy_of(network: nn.Module) -> Anatomy:
-    """Return the anatomy that a network keeps; where it keeps none, watch it on inputs that fit.
+    """Return the anatomy stored in a network; if there is none, watch it on inputs that fit.
 
-    They are a LightningModule's `example_input_array`, or of the shape that a first layer takes.
+    These are a LightningModule's `example_input_array`, or inputs of a shape that a first layer takes.
     """
     held = held_anatomy(network)
     if held is None:
@@ -35,11 +35,11 @@ def anatomy_of(network: nn.Module) -> Anatomy:
 def watch(network: nn.Module, inputs: Sequence[Any]) -> Anatomy:
     """Return the anatomy of a network, from the first inputs that it takes.
 
-    The random state is left alone; the network itself is not: it is to be a copy, or made for this.
+    The random state is not changed, but the network may be: pass a copy or one made for this.
 
     Args:
         network: a module that takes one tensor.
-        inputs: batches to try, one after another.
+        inputs: batches to try in turn.
     """
     why = "no inputs are known"
     for batch in inputs:
@@ -56,7 +56,7 @@ def watch(network: nn.Module, inputs: Sequence[Any]) -> Anatomy:
 
 @contextmanager
 def without_trace() -> Iterator[None]:
-    """Leave the caller's random state alone, warn of nothing and compile nothing."""
+    """Keep the caller's random state, and suppress warnings and compilation."""
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng())
         stack.enter_context(torch.enable_grad())
@@ -67,7 +67,7 @@ def without_trace() -> Iterator[None]:
 
 
 def _guesses(network: nn.Module) -> list[Tensor]:
-    """Return inputs that each of the first few layers would take."""
+    """Return random inputs of the shapes that the first few layers take."""
     shapes = dict.fromkeys(shape for module in network.modules() for shape in _shapes(module))
     dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
     with torch.random.fork_rng():
@@ -78,7 +78,7 @@ def _guesses(network: nn.Module) -> list[Tensor]:
 
 
 def _shapes(module: nn.Module) -> Iterator[tuple[bool, tuple[int, ...]]]:
-    """Walk the shapes of inputs that a layer may take, and whether these are tokens."""
+    """Walk the input shapes that a layer may take, each with whether it is of tokens."""
     if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
         yield True, (2, 8)
     elif isinstance(module, nn.Linear):
@@ -88,7 +88,7 @@ def _shapes(module: nn.Module) -> Iterator[tuple[bool, tuple[int, ...]]]:
     elif isinstance(module, Convolution):
         for side in (32, 64, 224):
             yield False, (2, module.in_channels, *(side for _ in module.kernel_size))
-    else:  # of another make: which of the sides of a matrix its inputs have is not known
+    else:  # unknown class: either side of a matrix may be the inputs' width
         for parameter in module.parameters(recurse=False):
             for side in parameter.shape if parameter.dim() == 2 else ():
                 yield False, (2, side)

@@ -1,4 +1,4 @@
-"""Weight norm, whose parameters stand in the place of a layer's weight: lengths `g`, directions `v`."""
+"""Weight norm: lengths `g` and directions `v` replace a layer's weight."""
 
 from collections.abc import Iterator
 
@@ -12,9 +12,9 @@ from lightning_tricks.surgery.watch import anatomy_of
 
 
 def normalize_weights(network: nn.Module) -> int:
-    """Put weight norm on every layer that has one weight of its own, in place; return on how many.
+    """Put weight norm on every layer with a single weight, in place. Return the number of layers.
 
-    Layers whose weight is shared, parametrized or zero on purpose are left alone.
+    Layers with shared, parametrized or zero weights stay unchanged.
     """
     count = 0
     for layer, module in layers_in(network, anatomy_of(network)):
@@ -30,9 +30,9 @@ def normalize_weights(network: nn.Module) -> int:
 
 
 def weights_in(network: nn.Module, anatomy: Anatomy) -> Iterator[tuple[Layer, Weight, nn.Parameter]]:
-    """Walk the parameters that the weights of layers are, or are computed from, in the order of running.
+    """Walk the weights of layers with their parameters, in the order in which the layers run.
 
-    Under weight norm that is the direction `v`, of the weight's shape, and not the lengths `g`.
+    Under weight norm the parameter is the direction `v`, of the weight's shape, not the lengths `g`.
     """
     held = parameters_of(network)
     for layer in anatomy.layers:
@@ -47,5 +47,5 @@ def weights_in(network: nn.Module, anatomy: Anatomy) -> Iterator[tuple[Layer, We
 def trained_weights(
     network: nn.Module, anatomy: Anatomy
 ) -> Iterator[tuple[Layer, Weight, nn.Parameter]]:
-    """Walk those of the weights that are trained now."""
+    """Walk the weights that are trained now; see `weights_in`."""
     return (found for found in weights_in(network, anatomy) if found[2].requires_grad)

@@ -252,7 +252,7 @@ class _Checks:
             )
         if own := [hook for hook in _STEPS if overrides(network, hook)]:
             self.lines.append(
-                f"{', '.join(own)} of {name} run in the trial `yours` only: tricks replace them elsewhere"
+                f"{', '.join(own)} of {name} run only in trial `yours`: tricks replace them elsewhere"
             )
 
     def _keep_fixed_dropout(self, anatomy: Anatomy) -> None:
