@@ -1,7 +1,7 @@
 """Every deep-learning training trick of a Lightning module, as a searchable hyperparameter.
 
-A name is imported when it is first used: torch and MLflow take seconds, and a mistyped flag of a study
-is told at once.
+A name is imported when it is first used, because torch and MLflow take seconds to import. So an error,
+such as a mistyped flag, shows at once.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""The one exception that means "the input was wrong", as against a defect of the program."""
+"""Errors in one line; `InputError` means that the input was wrong, not the program."""
 
 import re
 import traceback
@@ -11,14 +11,14 @@ from pathlib import Path
 from lightning_tricks.redaction import password_of, redacted, remember
 
 NAME = re.compile(r"\w[\w .-]{0,99}")
-"""Names of studies: they name a folder, an experiment and a registered model as well."""
+"""Pattern of study names, which also name a folder, an experiment and a registered model."""
 
 
 class InputError(ValueError):
-    """Input that breaks a rule: its one-line message states the rule, the value and the remedy.
+    """Input that breaks a rule; the one-line message states the rule, the value and the remedy.
 
-    A study script prints the message and ends with exit code 2; a library user catches it as the
-    `ValueError` it is. Passwords in URLs are taken out of the message.
+    A study script prints the message and ends with exit code 2. In Python it is a `ValueError`. The
+    message hides passwords in URLs.
     """
 
     def __init__(self, message: str) -> None:
@@ -26,41 +26,41 @@ class InputError(ValueError):
 
 
 ENDING = (SystemExit, GeneratorExit, CancelledError)
-"""Exceptions that are no mistakes by themselves, and that no study is to end by."""
+"""Exceptions that are no errors in themselves; user code that raises one must not end a study."""
 
 
 class UnknownStudy(InputError):
-    """A storage that can be read holds no study of a name."""
+    """The storage can be read, but holds no study of this name."""
 
 
 class Unfinished(RuntimeError):
-    """A study ended before its time, and not by its input; the same command goes on with it.
+    """A study ended early, but not because of its input; the same command continues it.
 
     A study script prints the one-line message and ends with exit code 5.
     """
 
 
 class TakenOver(BaseException):
-    """Another program took the study over, so this one writes nothing more; exit code 4.
+    """Another program took over the study, so this one writes nothing more; exit code 4.
 
-    No handler of mistakes is to swallow it, so it is no `Exception`, as `KeyboardInterrupt` is none.
+    Like `KeyboardInterrupt` it is no `Exception`, so that no error handler swallows it.
     """
 
 
 def shown(value: object, most: int = 200) -> str:
-    """Write a value in a line, as it would be typed: without end it is cut off."""
+    """Return a value in one line, as code; a long one is cut off."""
     try:
         text = " ".join(repr(value).split())
-    except ValueError:  # Python writes no number of more than 4300 digits
+    except ValueError:  # Python cannot print an integer of more than 4300 digits
         text = "a number of thousands of digits"
     return text if len(text) <= most else f"{text[:most]}…"
 
 
 def check_name(name: str) -> str:
-    """Return a name if it will do as that of a study.
+    """Return the name if it is valid for a study.
 
     Raises:
-        InputError: if it holds other characters, or is too long.
+        InputError: if it has other characters, or is too long.
     """
     if not isinstance(name, str) or not NAME.fullmatch(name) or ".." in name:
         raise InputError(
@@ -71,10 +71,10 @@ def check_name(name: str) -> str:
 
 
 def whole_number(name: str, value: object, least: int) -> int:
-    """Return a whole number, NumPy's too.
+    """Return a whole number, which may be NumPy's, as an int.
 
     Raises:
-        InputError: if it is none, or is too small.
+        InputError: if it is no whole number, or is too small.
     """
     if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
         raise InputError(f"{name} must be a whole number of at least {least} (got {value!r})")
@@ -82,34 +82,34 @@ def whole_number(name: str, value: object, least: int) -> int:
 
 
 def check_url(url: str) -> None:
-    """Check that the password in a URL is read as it was meant.
+    """Check that the password in a URL is read completely.
 
     Raises:
-        InputError: if a character in it would be taken for the end of it.
+        InputError: if a character in the password would end it early.
     """
     remember(url)
     ends = "/?#" if url.startswith(("http:", "https:")) else "@"
     if found := [sign for sign in password_of(url) if sign in ends or sign.isspace()]:
         raise InputError(
-            f"{found[0]!r} in the password of a URL must be written as %{ord(found[0]):02X}, or the "
-            f"password be given in the environment (got {redacted(url, whole=True)})"
+            f"{found[0]!r} in the password of a URL must be written as %{ord(found[0]):02X}; or set the "
+            f"password in the environment (got {redacted(url, whole=True)})"
         )
 
 
 def quoted(text: str, most: int = 40) -> str:
-    """Quote what was given for an error: without passwords, and without end."""
+    """Return a text in quotes for an error message, without passwords and cut to `most` characters."""
     return repr(redacted(text, whole=True)[:most])
 
 
 def one_line(error: BaseException, most: int = 200) -> str:
-    """Write another's exception in a line: without passwords, and without end."""
+    """Return an exception's message in one line, without passwords and cut to `most` characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     text = redacted(text)
     return text if len(text) <= most else f"{text[:most]}…"
 
 
 def error_words(error: BaseException) -> str:
-    """Write an exception of the user's code in a line, with its kind."""
+    """Return an exception of the user's code in one line, with its type."""
     return f"{type(error).__name__}: {one_line(error)}"
 
 
@@ -117,16 +117,16 @@ def error_words(error: BaseException) -> str:
 def user_code(
     what: str, hint: str = "", of: tuple[type[BaseException], ...] = (BaseException,)
 ) -> Iterator[None]:
-    """Run what the user wrote, which may raise anything.
+    """Turn exceptions of the user's code into an `InputError`.
 
     Args:
-        what: it did not do, with which the error begins.
-        hint: with which it ends.
-        of: kinds of exceptions.
+        what: the beginning of the message: what went wrong.
+        hint: the end of the message: what to do.
+        of: the types of exceptions to catch.
 
     Raises:
-        InputError: whatever was raised, `SystemExit` too.
-        KeyboardInterrupt: for Ctrl-C, to which Lightning answers with `SystemExit`.
+        InputError: for any exception of these types, including `SystemExit`.
+        KeyboardInterrupt: for Ctrl-C, which Lightning turns into `SystemExit`.
     """
     try:
         yield
@@ -140,7 +140,7 @@ def user_code(
 
 
 def is_interrupt(error: BaseException | None) -> bool:
-    """Tell whether an exception comes of Ctrl-C, or of a signal to end."""
+    """Tell whether an exception comes from Ctrl-C or from a signal to end."""
     while error is not None:
         if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "SIGTERMException":
             return True
@@ -149,7 +149,7 @@ def is_interrupt(error: BaseException | None) -> bool:
 
 
 def _place(error: BaseException) -> str:
-    """Say where in the user's own files an exception was raised, if it was there."""
+    """Return the file and line in the user's code where an exception was raised; empty if none."""
     own = Path(__file__).parent
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = Path(frame.filename)
@@ -159,20 +159,20 @@ def _place(error: BaseException) -> str:
 
 
 def damaged(what: str, why: str) -> InputError:
-    """Return the error of something in a storage that is not what was written there.
+    """Return the error for damaged data in a storage.
 
     Args:
-        what: it is, such as `verdict`.
-        why: it cannot be that, in words.
+        what: the name of the data, such as `verdict`.
+        why: why they are not valid.
     """
     return InputError(
-        f"the storage is damaged: the {what} is not what a study writes ({why}); put a backup in its "
-        "place, or choose another --study-name"
+        f"the storage is damaged: the {what} is not what a study writes ({why}); restore a backup, "
+        "or choose another --study-name"
     )
 
 
 def locked(error: BaseException | None) -> bool:
-    """Return whether an error, or what it came of, is that a SQLite file is locked."""
+    """Return whether an error, or one of its causes, is a locked SQLite file."""
     while error is not None and "database is locked" not in str(error):
         error = error.__cause__
     return error is not None

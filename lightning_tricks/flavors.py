@@ -1,8 +1,8 @@
-"""The two packages that Lightning is published as, `pytorch_lightning` and `lightning`.
+"""The two packages of Lightning, `pytorch_lightning` and `lightning`.
 
-They hold the same code, but their classes do not know each other: a Trainer of one refuses the modules,
-data modules and plugins of the other. So a trial takes all of Lightning from the package that the user's
-module is of, which is its *flavor*.
+They hold the same code as different classes: a Trainer of one refuses the modules, data modules and
+plugins of the other. So a trial takes all of Lightning from the package of the user's module, which we
+call its *flavor*.
 """
 
 import functools
@@ -20,12 +20,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Flavor:
-    """One of the two packages."""
+    """One of the two packages of Lightning."""
 
     trainer: str
     """Name of the package with the Trainer."""
     fabric: str
-    """Name of the package with the plugins below it."""
+    """Name of the package with Fabric, whose plugins the Trainer uses."""
 
     @property
     def package(self) -> Any:
@@ -33,14 +33,14 @@ class Flavor:
         return importlib.import_module(self.trainer)
 
     def counterpart(self, kind: type[Any]) -> type[Any]:
-        """Return the class of this flavor that is the same as one of another flavor."""
+        """Return this flavor's class that corresponds to a class of either flavor."""
         for other in FLAVORS:
             for theirs, ours in ((other.trainer, self.trainer), (other.fabric, self.fabric)):
                 if kind.__module__.startswith(f"{theirs}."):
                     path = ours + kind.__module__.removeprefix(theirs)
                     found: type[Any] = getattr(importlib.import_module(path), kind.__name__)
                     return found
-        raise TypeError(f"{kind.__name__} is no class of Lightning")
+        raise TypeError(f"{kind.__name__} is not a class of Lightning")
 
 
 STANDALONE = Flavor("pytorch_lightning", "lightning_fabric")
@@ -68,11 +68,11 @@ def check_one_flavor(flavor: Flavor, **things: object) -> None:
     """Check that objects are of the flavor of a module.
 
     Args:
-        flavor: of the module.
-        things: by what they are.
+        flavor: the module's flavor.
+        things: the objects, by the name for the error message.
 
     Raises:
-        InputError: if one is of the other flavor.
+        InputError: if an object has the other flavor.
     """
     for what, thing in things.items():
         if (found := _flavors(type(thing))) and flavor not in found:
@@ -83,14 +83,11 @@ def check_one_flavor(flavor: Flavor, **things: object) -> None:
 
 
 def adapt(thing: T, flavor: Flavor) -> T:
-    """Make an object one of a flavor too: its class then derives from its own and from the flavor's.
+    """Return the object, adapted to a flavor: its new class derives from its own and the flavor's.
 
     Args:
-        thing: a callback, plugin or data module; what Lightning has no class for stays as it is.
-        flavor: of the Trainer that it is for.
-
-    Returns:
-        The object.
+        thing: a callback, plugin or data module; any other object stays unchanged.
+        flavor: the flavor of the Trainer that uses it.
     """
     if (found := _flavors(type(thing))) and flavor not in found:
         thing.__class__ = _adapted_type(cast("Any", type(thing)), flavor)
@@ -103,13 +100,13 @@ def _is_instance(thing: object, name: str) -> bool:
 
 
 def _flavors(kind: type[Any]) -> list[Flavor]:
-    """Return the flavors of Lightning's classes that a class derives from, the nearest first."""
+    """Return the flavors of the Lightning classes that a class derives from, nearest first."""
     found = (flavor for base in kind.__mro__ for flavor in FLAVORS if _is_of(base, flavor))
     return list(dict.fromkeys(found))
 
 
 def _is_of(kind: type[Any], flavor: Flavor) -> bool:
-    """Tell whether a class is one of Lightning's own, of a flavor."""
+    """Tell whether a class is Lightning's own, of a flavor."""
     return kind.__module__.startswith((f"{flavor.trainer}.", f"{flavor.fabric}."))
 
 

@@ -1,4 +1,4 @@
-"""Markdown of text that is to be read as it stands: names of metrics may hold any character."""
+"""Markdown with escaped text, because metric names may hold any character."""
 
 import re
 from collections.abc import Sequence
@@ -7,11 +7,11 @@ _SPECIAL = re.compile(r"[\\`*<\[&|]")
 
 
 def escaped(text: str) -> str:
-    """Return a text in which nothing is taken for markup."""
+    """Return the text with all markup escaped."""
     return _SPECIAL.sub(r"\\\g<0>", text)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table, of cells in Markdown."""
+    """Return a Markdown table; cells may contain markup."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

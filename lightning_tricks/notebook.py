@@ -1,11 +1,11 @@
-"""Tables as a notebook shows them."""
+"""HTML tables for notebooks."""
 
 from collections.abc import Iterable, Sequence
 from html import escape
 
 
 def html_table(header: Sequence[str], rows: Iterable[Sequence[object]], caption: str = "") -> str:
-    """Return a table in HTML; what stands in its cells is shown as it is, never read as HTML."""
+    """Return an HTML table with escaped cells."""
     lines = [f"<tr>{_cells('th', header)}</tr>", *(f"<tr>{_cells('td', row)}</tr>" for row in rows)]
     return f"<table><caption>{escape(caption)}</caption>{''.join(lines)}</table>"
 

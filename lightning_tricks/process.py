@@ -1,4 +1,4 @@
-"""The process of the caller, left as it was found."""
+"""Restores the state of the caller's process after training."""
 
 import logging
 import os
@@ -17,15 +17,15 @@ import torch
 from lightning_tricks.redaction import redacted
 
 VARIABLES = ("PL_", "MLFLOW_", "_MLFLOW_", "PGCONNECT_TIMEOUT", "CUBLAS_WORKSPACE_CONFIG")
-"""Beginnings of the names of environment variables that training and recording set."""
+"""Prefixes of environment variables that training and recording set."""
 
 
 @contextmanager
 def unchanged() -> Iterator[None]:
-    """Leave the process as it was: what training sets for all of it holds meanwhile only.
+    """Restore the process at the end, because training changes global state.
 
-    These are random states of torch, NumPy and Python; environment variables of Lightning, MLflow and
-    PostgreSQL; levels and states of loggers; filters of warnings; handlers of signals; torch's threads,
+    This covers: random states of torch, NumPy and Python; environment variables of Lightning, MLflow
+    and PostgreSQL; levels and states of loggers; warning filters; signal handlers; torch's threads,
     precision and determinism.
     """
     with ExitStack() as stack, warnings.catch_warnings():
@@ -36,7 +36,7 @@ def unchanged() -> Iterator[None]:
 
 def _random() -> Callable[[], None]:
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002 - users draw so
-    # To ask a device for its state would claim it, while others are to train there.
+    # Reading a device's state would claim the device, and other processes train there.
     devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
 
     def restore() -> None:

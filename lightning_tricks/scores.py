@@ -1,4 +1,4 @@
-"""Scores: which of two is better, said once for all that rank them, and where one is read."""
+"""Scores: which of two is better, for all code that ranks trials, and how to read one."""
 
 import math
 import re
@@ -11,31 +11,31 @@ from optuna.trial import FrozenTrial
 from lightning_tricks.errors import InputError
 
 PREFIX = "tricks:"
-"""Begins the names of all that is kept with studies and trials, so that none of the user's is one."""
+"""Prefix of all our names in studies and trials, so that they never clash with the user's."""
 OUTCOME = f"{PREFIX}outcome"
-"""Under this name a finished trial keeps how it ended."""
+"""Name under which a finished trial keeps how it ended."""
 LOSS = "val/loss"
-"""Under this name the metrics of an epoch hold the validation loss, whatever the task calls it."""
+"""Name of the validation loss in the metrics of an epoch, whatever the task calls it."""
 
 
 def is_own(trial: FrozenTrial) -> bool:
-    """Tell whether a finished trial was trained here: a user may add others of the same parameters."""
+    """Tell whether a finished trial was trained here; a user may add others to the study."""
     return OUTCOME in trial.user_attrs
 
 
 Mode = Literal["min", "max"]
 """Whether less or more is better."""
 Rank = tuple[float, float, int]
-"""Sorts the best first."""
+"""Sort key that puts the best trial first."""
 
 
 def without_split(name: str) -> str:
-    """Return the name of a metric without its split: `accuracy` of `val/accuracy`, or all of it."""
+    """Return a metric's name without its split, such as `accuracy` for `val/accuracy`."""
     return name.partition("/")[2] or name
 
 
 def test_name(monitor: str) -> str:
-    """Return what the test split's metric is called: `test_loss` for `val_loss`, `test/f1` for `f1`."""
+    """Return the name of a metric on the test split: `test_loss` for `val_loss`, `test/f1` for `f1`."""
     if re.match(r"val[/_]", monitor):
         return f"test{monitor[3:]}"
     return f"test/{without_split(monitor)}"
@@ -52,14 +52,14 @@ def best(scores: Sequence[float], mode: Mode) -> float:
 
 
 def rank(number: int, score: float, epochs: Sequence[Mapping[str, Any]], mode: Mode) -> Rank:
-    """Return the place of a trial: by its score, of equals by the loss, then the earlier first.
+    """Return the sort key of a trial: by score, then by validation loss, then the earlier trial first.
 
-    Scores of small validation splits are often equal; the loss tells apart what they cannot.
+    Scores on small validation splits are often equal; then the loss decides.
 
     Args:
-        number: of the trial.
-        score: of the trial.
-        epochs: of the trial, with the metrics of each; the validation loss of the last one counts.
+        number: the number of the trial.
+        score: the score of the trial.
+        epochs: the metrics of each epoch; the validation loss of the last one counts.
         mode: whether less or more is better.
     """
     loss = epochs[-1]["metrics"].get(LOSS, math.inf) if epochs else math.inf
@@ -67,7 +67,7 @@ def rank(number: int, score: float, epochs: Sequence[Mapping[str, Any]], mode: M
 
 
 def rank_of(trial: FrozenTrial, mode: Mode) -> Rank:
-    """Return the place of a trial that used its whole budget."""
+    """Return the sort key of a trial that used its whole budget."""
     epochs = trial.user_attrs.get(OUTCOME, {}).get("epochs", ())
     return rank(trial.number, trial.value or 0.0, epochs, mode)
 
@@ -76,7 +76,7 @@ def monitored(trainer: pl.Trainer, monitor: str) -> float:
     """Return the latest value of a logged metric.
 
     Raises:
-        InputError: if no metric of that name was logged; lists those that were.
+        InputError: if no metric of that name was logged; the message lists the logged ones.
     """
     if monitor not in trainer.callback_metrics:
         raise InputError(

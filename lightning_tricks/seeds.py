@@ -1,4 +1,4 @@
-"""Seeds that follow from others, so that a study is reproducible trial by trial."""
+"""Seeds derived from other seeds, so that a study is reproducible trial by trial."""
 
 import zlib
 
@@ -6,6 +6,6 @@ import numpy as np
 
 
 def derive(seed: int, number: int, purpose: str = "trial") -> int:
-    """Return the seed of a trial: from the study's seed, the trial's number and its purpose."""
+    """Return the seed of a trial, derived from the study's seed, the trial's number and a purpose."""
     sequence = np.random.SeedSequence([seed, number, zlib.crc32(purpose.encode())])
     return int(sequence.generate_state(1)[0])

@@ -286,7 +286,7 @@ def test_names_that_tricks_need_are_told():
             super().__init__()
             self.tricks = "many"
 
-    with pytest.raises(InputError, match=r"Named has \['tricks'\] of its own"):
+    with pytest.raises(InputError, match=r"Named defines \['tricks'\]"):
         with_tricks(Named(), OFF)
 
 

@@ -166,7 +166,7 @@ class Encodes(nn.Sequential):
 @pytest.mark.parametrize(
     ("layer", "why"),
     [
-        (Follows, "the backbone.0.kept of a step would be other numbers than alone"),
+        (Follows, "the backbone.0.kept of a step would differ from training alone"),
         (FollowsSlowly, "the backbone.0.kept of a step would be"),
         (FollowsInValidation, "the backbone.0.kept of a step would be"),
         (Counts, "a layer or the loss changes its steps"),
@@ -359,7 +359,7 @@ class Asks(nn.Module):
 
 @pytest.mark.usefixtures("doubles")
 @pytest.mark.parametrize(
-    ("dropout", "why"), [("none", ""), ("dropout", "a network asks a layer that draws for its p")]
+    ("dropout", "why"), [("none", ""), ("dropout", "a network reads the rate p of a layer that draws")]
 )
 def test_a_network_that_asks_a_layer_for_its_rate_is_told_it_where_it_is_zero(dropout, why):
     task = Task("asks", small_data(), lambda t: nn.Sequential(Asks(), nn.Linear(6, 3)), epochs=2)

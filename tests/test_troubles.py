@@ -132,7 +132,7 @@ def test_a_network_of_random_layers_is_refused():
 @pytest.mark.parametrize("value", ["1:30", "-0:59", "1:30:5.5"])
 def test_a_number_to_the_base_of_sixty_is_refused(value):
     Path("space.yaml").write_text(f"pin: {{clipping.norm.theta: {value}}}")
-    with pytest.raises(InputError, match=f"{value} is a number to the base of 60"):
+    with pytest.raises(InputError, match=f"{value} is a base-60 number"):
         read_yaml("space.yaml")
     Path("space.yaml").write_text(f'pin: {{a: "{value}"}}')
     assert read_yaml("space.yaml") == {"pin": {"a": value}}

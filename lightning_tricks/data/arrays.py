@@ -1,4 +1,4 @@
-"""Arrays of the user's, read as tensors and checked."""
+"""The user's arrays, converted to tensors and checked."""
 
 from typing import Any
 
@@ -11,15 +11,15 @@ from lightning_tricks.errors import InputError, one_line
 
 
 def read_split(name: str, pair: tuple[Any, Any], regression: bool = False) -> Split:
-    """Read inputs and targets, and check them.
+    """Return the checked inputs and targets of a split as tensors.
 
     Args:
-        name: of the split, for the message of an error.
-        pair: inputs (N, …) and targets (N,), or (N, k) to predict, as any arrays of numbers.
-        regression: whether targets are numbers to predict, and not classes.
+        name: the name of the split, for error messages.
+        pair: inputs (N, …) and targets, (N,) classes or (N, k) numbers, as any arrays of numbers.
+        regression: whether targets are numbers instead of classes.
 
     Raises:
-        InputError: if they are not numbers, not finite, or not of one length.
+        InputError: if they are not numbers, not finite, or differ in length.
     """
     inputs, targets = (_tensor(name, *part) for part in zip(("inputs", "targets"), pair, strict=True))
     if inputs.is_floating_point():
@@ -37,8 +37,8 @@ def _tensor(name: str, what: str, values: Any) -> Tensor:
         return torch.as_tensor(_array(values))
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"{name}: {what} must be numbers ({one_line(error, 80)}); words become class numbers by "
-            "pandas.factorize(words)[0], and columns by pandas.get_dummies(table)"
+            f"{name}: {what} must be numbers ({one_line(error, 80)}); convert words to class numbers "
+            "with pandas.factorize(words)[0], or to columns with pandas.get_dummies(table)"
         ) from None
 
 
@@ -46,9 +46,9 @@ def _array(values: Any) -> Any:
     if isinstance(values, Tensor):
         return values
     array = np.asarray(values)
-    if array.dtype == object:  # columns of several types, such as truth values beside numbers
+    if array.dtype == object:  # columns of several types, such as booleans and numbers
         array = array.astype(np.float64)
-    return array if array.flags.writeable else array.copy()  # pandas shares what may not be written
+    return array if array.flags.writeable else array.copy()  # pandas shares read-only memory
 
 
 def _check(name: str, split: Split, regression: bool) -> None:
@@ -60,8 +60,8 @@ def _check(name: str, split: Split, regression: bool) -> None:
         )
     if targets.dim() != 1 + regression:
         raise InputError(
-            f"{name}: targets must be of shape (N,) (got {tuple(targets.shape)}); several numbers or "
-            "labels of a sample need regression=True"
+            f"{name}: targets must be of shape (N,) (got {tuple(targets.shape)}); for several numbers "
+            "or labels per sample, set regression=True"
         )
     if not len(inputs) or len(inputs) != len(targets):
         raise InputError(

@@ -1,4 +1,4 @@
-"""The batch size of data of any kind, read and changed."""
+"""Reads and changes the batch size of data of any kind."""
 
 import copy
 from typing import Any
@@ -12,7 +12,7 @@ from lightning_tricks.errors import InputError, whole_number
 
 
 def batch_size_of(data: pl.LightningDataModule) -> int | None:
-    """Return the number of samples in a training batch; None if that cannot be told."""
+    """Return the number of samples in a training batch; None if unknown."""
     if isinstance(data, LoaderData):
         found = getattr(data.loaders["train"], "batch_size", None)
     else:
@@ -21,12 +21,12 @@ def batch_size_of(data: pl.LightningDataModule) -> int | None:
 
 
 def with_batch_size(data: pl.LightningDataModule, size: int) -> pl.LightningDataModule:
-    """Return the same data with another number of samples in a training batch.
+    """Return the same data with another batch size for training.
 
     Args:
         data: InMemoryData, `DataLoader`s, or a data module with an attribute or hyperparameter
-            `batch_size`, which its loaders are made with.
-        size: of a batch.
+            `batch_size` that its loaders use.
+        size: the new batch size, in samples.
 
     Raises:
         InputError: if the data have no batch size that can be changed.
@@ -38,7 +38,7 @@ def with_batch_size(data: pl.LightningDataModule, size: int) -> pl.LightningData
     elif hasattr(alike, "batch_size"):
         alike.batch_size = size
     elif "batch_size" in _parameters(alike):
-        vars(alike)["_hparams"] = copy.copy(alike.hparams)  # where Lightning keeps them
+        vars(alike)["_hparams"] = copy.copy(alike.hparams)  # Lightning's attribute for them
         alike.hparams["batch_size"] = size
     else:
         raise InputError(
@@ -48,14 +48,14 @@ def with_batch_size(data: pl.LightningDataModule, size: int) -> pl.LightningData
 
 
 def resized(loader: Any, size: int) -> "DataLoader[Any]":
-    """Return a `DataLoader` that differs from another in the size of its batches alone.
+    """Return a copy of a `DataLoader` with another batch size.
 
     Raises:
-        InputError: if its batches are put together in a way of its own.
+        InputError: if it is a subclass, or has a batch sampler of its own.
     """
     if type(loader) is not DataLoader:
         raise InputError(
-            f"the batch size cannot be changed: {type(loader).__name__} is no DataLoader of torch's own"
+            f"the batch size cannot be changed: {type(loader).__name__} is not torch's own DataLoader"
         )
     if loader.batch_size is None or type(loader.batch_sampler) is not BatchSampler:
         raise InputError("the batch size cannot be changed: the loader has a batch sampler of its own")

@@ -1,4 +1,4 @@
-"""Which samples validate: half of them in a search, the other half where its outcome is compared."""
+"""Validation samples: one half of the data is for the search, the other half for its verdict."""
 
 import numpy as np
 import torch
@@ -11,14 +11,15 @@ Places = NDArray[np.intp]
 
 
 def validating_samples(targets: Tensor, size: int, seed: int, number: int) -> Places:
-    """Return which samples validate in a split, in rising order.
+    """Return the indices of the validation samples of a split, in ascending order.
 
     Args:
-        targets: of all samples that are not tested on; the last `size` validate as the data stand.
-        size: number of samples that validate.
-        seed: of the data's own split.
-        number: of the split. Even numbers draw from the half that those `size` samples are in, odd ones
-            from the other half.
+        targets: targets of all samples outside the test split; the last `size` are the data's own
+            validation split.
+        size: number of validation samples.
+        seed: seed of the data's own split.
+        number: number of the split. Even numbers draw from the half that holds the own validation
+            split, odd numbers from the other half.
     """
     index = np.arange(len(targets))
     trained = index[: len(targets) - size]
@@ -32,7 +33,7 @@ def validating_samples(targets: Tensor, size: int, seed: int, number: int) -> Pl
 
 
 def _part(samples: Places, targets: Tensor, size: int, seed: int) -> Places:
-    """Return a part of some samples, with its share of every class."""
+    """Return a random part of some samples, with the same share of every class if possible."""
     # Slow to import, and rarely needed.
     from sklearn.model_selection import train_test_split  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""Data sets that fit in memory, served as whole batches, from the device where they fit there."""
+"""Data sets in memory, served as whole batches, from the device if they fit there."""
 
 import copy
 import math
@@ -16,36 +16,35 @@ from lightning_tricks.data.tensor_loader import Split, TensorLoader
 from lightning_tricks.errors import InputError, one_line, whole_number
 
 EVALUATION_BATCH = 4096
-"""Samples in a batch where no gradient is kept; fewer if they are large."""
+"""Samples per batch in evaluation; fewer if samples are large."""
 EVALUATION_NUMBERS = 2**19
-"""Numbers in such a batch: the layers of a network make many times as many of them."""
+"""Input numbers per evaluation batch; the layers of a network produce many times more."""
 
 
 class InMemoryData(pl.LightningDataModule):
     """Train, validation and test splits of a data set that fits in memory.
 
-    They are kept on the device that trains, as the type that they have (images as bytes), if they
-    take less than half of its free memory. Otherwise each batch is put together in the memory of the
-    host, pinned, and moved.
+    They are kept on the training device, in their own type (images as bytes), if they take less than
+    half of its free memory. Otherwise each batch is collected in pinned host memory and then moved.
 
-    The order of each epoch follows from torch's initial seed and the number of the epoch alone.
+    The order of the samples in an epoch depends only on torch's initial seed and the epoch's number.
 
     Args:
         train: the split to learn from.
         validation: the split to compare trials on.
-        test: the split that only the champion sees; may be left out.
+        test: the split that only the champion sees; optional.
         batch_size: samples in a training batch.
-        regression: whether targets are numbers to predict, kept as (N, k), and not classes.
+        regression: whether targets are numbers, kept as (N, k), instead of classes.
 
     Raises:
         InputError: if a split is empty, inputs hold NaN or infinity, inputs and targets differ in
-            number, or fewer than two classes are there.
+            number, or there are fewer than two classes.
     """
 
     split_seed: int | None = None
-    """Of the split, if the data were given whole."""
+    """Seed of the split; None if the data were given as splits."""
     validation_samples: Tensor | None = None
-    """Numbers of the validation samples among all that are not tested on, of a split that was drawn."""
+    """Indices of the validation samples among all samples outside the test split, if drawn again."""
 
     def __init__(
         self,
@@ -67,7 +66,7 @@ class InMemoryData(pl.LightningDataModule):
         self.batch_size = batch_size
         if regression:
             self.outputs = self.splits["train"].targets.shape[1]
-            """The number of classes, or of numbers to predict."""
+            """Number of classes, or of numbers to predict."""
             return
         classes = torch.unique(self.splits["train"].targets)
         if len(classes) < 2:
@@ -80,7 +79,7 @@ class InMemoryData(pl.LightningDataModule):
         counts = ", ".join(f"{len(split.inputs)} {name}" for name, split in self.splits.items())
         return f"InMemoryData({counts} samples of shape {self.sample_shape}, {self.outputs} outputs)"
 
-    __str__ = __repr__  # Lightning's asks the loaders for what ours do not have
+    __str__ = __repr__  # Lightning's own fails on our loaders
 
     @classmethod
     def from_arrays(
@@ -94,7 +93,7 @@ class InMemoryData(pl.LightningDataModule):
         seed: int = 0,
         regression: bool = False,
     ) -> "InMemoryData":
-        """Split arrays at random, in equal shares of each class.
+        """Return data from arrays, split at random with equal shares of each class.
 
         Args:
             inputs: (N, …), any array of numbers.
@@ -102,8 +101,8 @@ class InMemoryData(pl.LightningDataModule):
             validation: the share of samples to compare trials on.
             test: the share of samples that only the champion sees.
             batch_size: samples in a training batch.
-            seed: of the split, which is the same for every trial.
-            regression: whether targets are numbers to predict, and not classes.
+            seed: the seed of the split, which is the same for every trial.
+            regression: whether targets are numbers instead of classes.
 
         Raises:
             InputError: as for the class, or if a class has too few samples to be split.
@@ -135,13 +134,13 @@ class InMemoryData(pl.LightningDataModule):
     def split_anew(self, number: int) -> "InMemoryData":
         """Return the same data with other training and validation samples; the test split stays.
 
-        Half of the samples that are not tested on belong to the search, and validate its trials. The
-        other half validates nothing that chooses: it tells how good what was chosen is.
+        One half of the samples outside the test split validates the trials of the search. The other
+        half takes no part in choosing: it only measures how good the chosen recipe is.
 
         Args:
-            number: of the split. 0 is the one that stands. Other even numbers draw validation samples
-                from the half of the search, odd ones from the other half. Data that were given as splits
-                have no other.
+            number: number of the split. 0 is the present split. Other even numbers draw validation
+                samples from the half of the search, odd numbers from the other half. Data that were
+                given as splits never change.
         """
         alike = copy.copy(self)
         if not number or self.split_seed is None:
@@ -164,10 +163,10 @@ class InMemoryData(pl.LightningDataModule):
         return tuple(self.splits["train"].inputs.shape[1:])
 
     def check_devices(self, devices: int) -> None:
-        """Check that so many processes can share every batch.
+        """Check that a number of processes can share every batch.
 
         Raises:
-            InputError: if one would get no sample.
+            InputError: if a process would get no sample.
         """
         for split, batch, shuffle in (
             ("train", self.batch_size, lambda: 0),
@@ -181,9 +180,9 @@ class InMemoryData(pl.LightningDataModule):
             self.move(self.trainer.strategy.root_device)
 
     def move(self, device: torch.device) -> None:
-        """Keep the splits on a device, if they fit there."""
+        """Move the splits to a device, if they fit there."""
         if not _fits(self.splits.values(), device):
-            device = torch.device("cpu")  # each batch is moved
+            device = torch.device("cpu")  # each batch is moved later
         self.splits = {
             name: Split(*(part.to(device) for part in split)) for name, split in self.splits.items()
         }
@@ -215,7 +214,7 @@ class InMemoryData(pl.LightningDataModule):
 
 
 def _fits(splits: Iterable[Split], device: torch.device) -> bool:
-    """Tell whether the splits take less than half of what a device has free, or are there already."""
+    """Tell whether the splits take less than half of a device's free memory, or are there already."""
     parts = [part for split in splits for part in split if part.device != device]
     if device.type != "cuda" or not parts:
         return True

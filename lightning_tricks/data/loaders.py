@@ -1,4 +1,4 @@
-"""The user's own `DataLoader`s: walked without disturbing training, and as a data module."""
+"""The user's `DataLoader`s: read without disturbing training, and wrapped as a data module."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -13,11 +13,11 @@ from lightning_tricks.errors import InputError
 from lightning_tricks.flavors import flavor_of, is_data_module
 
 ENDLESS = 1000
-"""Number of batches that are walked of a loader that does not tell how many it has."""
+"""Number of batches to read from a loader of unknown length."""
 
 
 def length_of(loader: Any) -> int | None:
-    """Return the number of batches of a loader; None if it does not tell."""
+    """Return the number of batches of a loader; None if unknown."""
     try:
         return len(loader)
     except TypeError:
@@ -25,34 +25,34 @@ def length_of(loader: Any) -> int | None:
 
 
 def fresh(loader: Any) -> Any:
-    """Return a loader of the same batches that nobody is walking yet.
+    """Return a loader of the same batches with an iterator of its own.
 
-    A `DataLoader` with persistent workers has one iterator only: to walk it would take the batches
-    away from whoever walks it already.
+    A `DataLoader` with persistent workers has only one iterator. Reading it would take batches away
+    from training.
     """
     if not isinstance(loader, DataLoader):
         return loader
     alike = copy.copy(loader)
-    vars(alike)["_iterator"] = None  # where torch keeps that of persistent workers
+    vars(alike)["_iterator"] = None  # torch's attribute for the iterator of persistent workers
     return alike
 
 
 def training_batches(trainer: pl.Trainer) -> Iterator[Any]:
-    """Walk the batches of one epoch, apart from training.
+    """Walk the batches of one epoch without disturbing training.
 
-    Lightning must have set up its loader, as it has once the number of steps is known.
+    Lightning must have set up its loader; it has once the number of steps is known.
     """
     loader: Any = trainer.train_dataloader
     most, length = trainer.num_training_batches, length_of(loader)
     limit: int | None = ENDLESS if most == float("inf") else int(most)
     if length is not None and most >= length:
-        limit = None  # the whole has more batches than the share of a process
+        limit = None  # the whole loader has more batches than a process's share
     loader = loader.whole if isinstance(loader, TensorLoader) else fresh(loader)
     yield from islice(loader, limit)
 
 
 def data_module(data: Any) -> pl.LightningDataModule:
-    """Return a data module for what a user gives as data.
+    """Return a data module from the user's data.
 
     Raises:
         InputError: if it is neither a data module nor two or three loaders.
@@ -73,7 +73,7 @@ def data_module(data: Any) -> pl.LightningDataModule:
 
 
 class ModuleData(pl.LightningDataModule):
-    """The loaders that a LightningModule has itself.
+    """The loaders of a LightningModule itself.
 
     Args:
         make: makes the module.
@@ -110,12 +110,12 @@ class LoaderData(pl.LightningDataModule):
     """A data module of `DataLoader`s.
 
     Args:
-        train: to learn from.
-        validation: to compare trials on.
-        test: that only the champion sees; may be left out.
+        train: the loader to learn from.
+        validation: the loader to compare trials on.
+        test: the loader that only the champion sees; optional.
 
     Raises:
-        InputError: if one cannot be walked.
+        InputError: if one cannot be walked again each epoch.
     """
 
     def __init__(self, train: Any, validation: Any, test: Any = None) -> None:
@@ -130,7 +130,7 @@ class LoaderData(pl.LightningDataModule):
                 )
 
     def samples(self) -> int | None:
-        """Return the number of training samples, where it can be told."""
+        """Return the number of training samples; None if unknown."""
         held: Any = getattr(self.loaders["train"], "dataset", None)
         return len(held) if hasattr(held, "__len__") else None
 

@@ -19,14 +19,14 @@ class Split(NamedTuple):
 
 
 class TensorLoader:
-    """Walk the batches of a split: slices of tensors, not samples collated one by one.
+    """A loader that slices whole batches from tensors instead of collating single samples.
 
     Args:
         split: the samples.
         batch_size: samples in a batch.
         shuffle: returns the seed of this epoch's order; None keeps the order.
-        share: which of how many processes this is. Each gets its share of every batch, so that
-            together they take the steps that one would.
+        share: the index of this process and the number of processes. Each gets its share of every
+            batch, so that together they take the same steps as one process.
 
     Raises:
         InputError: if a process would get no sample of a batch.
@@ -43,28 +43,28 @@ class TensorLoader:
         if self._smallest < share[1]:
             raise InputError(
                 f"each of {share[1]} processes needs a sample of every batch, and the smallest has "
-                f"{self._smallest}: take a larger batch_size, or fewer devices a trial"
+                f"{self._smallest}: take a larger batch_size, or fewer devices per trial"
             )
 
     @property
     def whole(self) -> "TensorLoader":
-        """The batches that all processes get together."""
+        """A loader of the whole batches, for all processes together."""
         return TensorLoader(self.split, self.batch_size, self.shuffle)
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.split.inputs), self.batch_size)
-        # While training, a last batch of one sample each is left out: batch norm cannot use it.
+        # Training drops a last batch of one sample per process, which batch norm cannot use.
         return full + (rest >= (2 * self.share[1] if self.shuffle and full else 1))
 
     def order(self, seed: int) -> Sequence[Tensor]:
-        """Return which samples each training batch of an epoch has, from the seed of its order."""
+        """Return the sample indices of each training batch of an epoch, from the seed of its order."""
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(self.split.inputs), generator=generator).to(self.split.inputs.device)
         return torch.split(order, self.batch_size)[: len(self)]
 
     @property
     def _smallest(self) -> int:
-        """The samples in the smallest batch, of all processes together."""
+        """Number of samples in the smallest batch, of all processes together."""
         samples = len(self.split.inputs)
         return samples // len(self) if self.shuffle is None else min(samples, self.batch_size)
 
@@ -72,17 +72,17 @@ class TensorLoader:
         inputs, targets = self.split
         first, step = self.share
         if self.shuffle is None:
-            # Of even sizes, so that the last one too has samples for every process.
+            # Even sizes, so that the last batch too has samples for every process.
             pieces = (torch.tensor_split(part, len(self)) for part in (inputs, targets))
             for some_inputs, some_targets in zip(*pieces, strict=True):
-                # Copies, for a network may change its inputs in place.
+                # Copies, because a network may change its inputs in place.
                 yield some_inputs[first::step].clone(), some_targets[first::step].clone()
             return
-        # Once an epoch: to ask takes as long as to slice a small batch.
+        # Ask once per epoch: asking takes as long as slicing a small batch.
         pinned = inputs.device.type == "cpu" and torch.cuda.is_available()
         for index in self.order(self.shuffle()):
             mine = index[first::step]
             some_inputs, some_targets = inputs[mine], targets[mine]
-            if pinned:  # from where a GPU takes them fastest
+            if pinned:  # the fastest memory for transfers to a GPU
                 some_inputs, some_targets = some_inputs.pin_memory(), some_targets.pin_memory()
             yield some_inputs, some_targets

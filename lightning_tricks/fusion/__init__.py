@@ -1,1 +1,1 @@
-"""Many trials of one shape, trained as one program on one device."""
+"""Many trials of one shape, trained together as one program on one device."""

@@ -1,4 +1,4 @@
-"""The door to this folder: several trainings as one program."""
+"""Entry point of this folder: several trainings as one program."""
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -17,18 +17,18 @@ from lightning_tricks.trial.training import Training
 def train_as_one(
     trials: Sequence[Sequence[Training]], interrupted: Callable[[], bool], device: torch.device
 ) -> Iterator[tuple[Training, Result]]:
-    """Do trainings as one program, and yield each with its result as it ends.
+    """Train as one program, and yield each training with its result when it ends.
 
     Args:
-        trials: the trainings of each trial. Where one cannot be set up, none of its trial's is done; and
-            where only one is left of all, that is not done either.
-        interrupted: tells whether all is to be dropped.
-        device: that trains.
+        trials: the trainings of each trial. If one cannot be set up, its whole trial is skipped. If
+            only one training is left, it is skipped too.
+        interrupted: tells whether to stop everything.
+        device: the device that trains.
 
     Raises:
-        Unfusible: if they cannot be done as one.
+        Unfusible: if they cannot be trained as one.
         torch.OutOfMemoryError: if they do not fit the memory together.
-        Interrupted: soon after all is to be dropped.
+        Interrupted: soon after `interrupted` returns true.
         Exception: whatever else `vmap` or the user's code raises.
     """
     with quiet(), warnings.catch_warnings():
@@ -39,7 +39,7 @@ def train_as_one(
 
 
 def _members(trial: Sequence[Training], device: torch.device) -> list[Member]:
-    """Set up the trainings of a trial; none if one of them cannot be, which then says why alone."""
+    """Set up the trainings of a trial; none if one fails. Trained alone, that one reports the error."""
     try:
         return [_member(training, device) for training in trial]
     except Unfusible:

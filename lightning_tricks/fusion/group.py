@@ -1,4 +1,4 @@
-"""A group of trials, trained as one: one forward and one backward pass for all, step by step."""
+"""A group of trials, trained as one: each step is one forward and one backward pass for all."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,39 +22,39 @@ from lightning_tricks.tricks.clipping import NoClipping
 
 
 class Group:
-    """Some trials, of which those that end leave the others a smaller stack.
+    """A group of trials. When one ends, it leaves, and the stack gets smaller.
 
     Args:
-        members: of networks of one structure, on one device.
-        interrupted: tells whether all is to be dropped.
+        members: members with networks of one structure, on one device.
+        interrupted: tells whether to stop everything.
 
     Raises:
-        Unfusible: if they are not of one structure, or take other numbers of steps.
+        Unfusible: if their structures or batch sizes differ, or the parity check fails.
     """
 
     def __init__(self, members: Sequence[Member], interrupted: Callable[[], bool]) -> None:
         self.members = sorted(members, key=lambda member: order_of(member.tricks.optimizer))
         self.interrupted = interrupted
         if len({(len(m.loader.split.inputs), m.loader.batch_size) for m in members}) > 1:
-            raise Unfusible("their batches are of different sizes")
+            raise Unfusible("their batches have different sizes")
         self.stack = Stack([m.module for m in self.members], [m.random for m in self.members])
         for place, member in enumerate(self.members):
             member.join(self.stack, place)
         self.errors: dict[Member, Exception] = {}
-        """By what members ended before their time."""
+        """Errors of the members that failed."""
         self.ends = self._ends(self.members[0].module)
         self._arrange()
         check_parity(self.stack, self.members)
 
     def _arrange(self) -> None:
-        """Find out what can be done for many members at once."""
+        """Prepare the operations that many members can do at once."""
         self.rows = rows_of(self.stack, [member.optimizer for member in self.members])
         self.clippings = [member.tricks.clipping for member in self.members]
         self.clips = not all(isinstance(clipping, NoClipping) for clipping in self.clippings)
         self.sharpness = [member.tricks.sharpness for member in self.members]
 
     def leave(self) -> list[Member]:
-        """Let go those that have ended, each with tensors of its own; return them."""
+        """Remove the members that have ended, and return them. They keep their own tensors."""
         left = [member for member in self.members if member.done or member in self.errors]
         if left:
             stay = [place for place, member in enumerate(self.members) if member not in left]
@@ -66,11 +66,11 @@ class Group:
         return left
 
     def run_epoch(self) -> None:
-        """Train all members by an epoch, and validate them.
+        """Train all members for one epoch, and validate them.
 
         Raises:
-            Interrupted: if all is to be dropped.
-            Exception: what a pass through the networks raised.
+            Interrupted: if `interrupted` returns true.
+            Exception: whatever a pass through the networks raises.
         """
         begin = time.perf_counter()
         for member in self.members:
@@ -90,16 +90,16 @@ class Group:
         for member in self.members:
             member.look()
         spent = time.perf_counter() - begin
-        for member in self.members:  # a member takes its share of the time
+        for member in self.members:  # each member is charged its share of the time
             member.watcher.start += spent * (1 - 1 / len(self.members))
 
     @property
     def _running(self) -> list[tuple[int, Member]]:
-        """The members that go on, with their places."""
+        """The members without an error, with their places."""
         return [(at, member) for at, member in enumerate(self.members) if member not in self.errors]
 
     def _step(self, number: int) -> Tensor:
-        """Take a step; return the loss, the gradients' norm, and the other figures of health, (5, K)."""
+        """Take a step. Return losses, gradient norms and the other health figures, (5, K)."""
         inputs, targets = self._batches(number)
         losses = self._sharp(inputs, targets)
         with torch.no_grad():
@@ -116,7 +116,7 @@ class Group:
         return torch.stack([losses, norms, clipped, *ends])
 
     def _clip(self, norms: Tensor) -> Tensor:
-        """Clip the gradients of each; return whether that changed them, as 0 or 1."""
+        """Clip the gradients of each member. Return 1 for each whose gradients changed, else 0."""
         if not self.clips:
             return torch.zeros_like(norms)
         factor = factors(self.clippings, norms)
@@ -128,7 +128,7 @@ class Group:
         return clipped
 
     def _ends(self, module: TricksModule) -> list[slice]:
-        """Return where the weights of the first and the last layer of a network stand."""
+        """Return the columns of the first and the last layer's weights."""
         names = {id(parameter): name for name, parameter in module.named_parameters()}
         return [self.stack.columns[names[id(weight)]] for weight in module.end_weights]
 
@@ -144,7 +144,7 @@ class Group:
         return torch.stack([inputs for inputs, _ in batches]), [targets for _, targets in batches]
 
     def _sharp(self, inputs: Tensor, targets: Tensor | Sequence[Tensor]) -> Tensor:
-        """Leave the gradients to step with in the stack; return the losses at the weights themselves."""
+        """Put the step's gradients into the stack. Return the losses at the unperturbed weights."""
         if all(trick.neutral for trick in self.sharpness):
             return self._pass(inputs, targets)
         states = [member.random.get_state() for member in self.members]
@@ -169,14 +169,14 @@ class Group:
         return losses
 
     def _pass(self, inputs: Tensor, targets: Tensor | Sequence[Tensor]) -> Tensor:
-        """Pass a batch forward and back; return the losses, (K,)."""
+        """Pass a batch forward and back. Return the losses, (K,)."""
         outputs = self.stack.outputs(inputs)
         losses = self._losses(outputs, targets)
         self.stack.backward(losses)
         return losses.detach()
 
     def _losses(self, outputs: Any, targets: Tensor | Sequence[Tensor]) -> Tensor:
-        """Return the loss of each; class numbers and probabilities each have one pass for all."""
+        """Return the loss of each member, with one pass for all targets of the same form."""
         loss_of = torch.vmap(self.members[0].module.loss_of, randomness="error")
         if isinstance(targets, Tensor):
             losses: Tensor = loss_of(outputs, targets)
@@ -197,7 +197,7 @@ class Group:
         return torch.cat(parts)[torch.tensor(order).argsort().to(parts[0].device)]
 
     def _look(self, losses: Tensor, norms: Tensor, number: int) -> None:
-        """End those whose loss or gradients are not finite: what they do touches no other."""
+        """End the members whose loss or gradients are not finite. The others are not affected."""
         seldom = losses.device.type != "cpu" and number + 1 < len(self.members[0].order)
         if seldom and (number + 1) % health.CHECK_EVERY:
             return
@@ -209,7 +209,7 @@ class Group:
                 self.errors[member] = error
 
     def _validate(self, figures: Sequence[Mapping[str, float]]) -> None:
-        """Validate all members, and let them report."""
+        """Validate all members and let them report."""
         for place, member in self._running:
             self._attempt(member, partial(member.begin_validation, figures[place]))
         if not self._running:
@@ -220,7 +220,7 @@ class Group:
             self._attempt(member, partial(member.end_validation, metrics[member]))
 
     def _attempt(self, member: Member, action: Callable[[], None]) -> None:
-        """Do what concerns one member only; an error is its end, not that of the group."""
+        """Do something for one member. An error ends this member, not the group."""
         if member in self.errors:
             return
         try:
@@ -229,5 +229,5 @@ class Group:
             if isinstance(error, Interrupted) or self.interrupted():
                 raise Interrupted from None
             if isinstance(error, (Unfusible, torch.OutOfMemoryError)):
-                raise  # of memory a smaller group needs less
+                raise  # a smaller group needs less memory
             self.errors[member] = error

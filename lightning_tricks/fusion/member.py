@@ -1,4 +1,4 @@
-"""One trial of a group: what it would have alone, but for a Trainer of its own."""
+"""One training of a group: everything that it would have alone, except Lightning's Trainer."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,11 +28,11 @@ from lightning_tricks.tricks.schedules import FactorSchedule
 
 
 class Member:
-    """A trial with its module, optimizer, schedule and callbacks.
+    """A training with its module, optimizer, schedule and callbacks.
 
     Args:
-        training: what is to be done.
-        device: that trains.
+        training: the training to do.
+        device: the device that trains.
 
     Raises:
         Exception: whatever the user's code raises, and `InputError` if a trick finds nothing to act on.
@@ -41,7 +41,7 @@ class Member:
     def __init__(self, training: Training, device: torch.device) -> None:
         self.training, self.task, self.tricks = training, training.task, training.tricks
         self.watcher = TrialCallback(training)
-        self.watcher.identity["group"] = True  # Lightning's own checkpoints hold other things
+        self.watcher.identity["group"] = True  # Lightning's checkpoints have another format
         self.watcher.seed_all = self._seed
         saved = self.watcher.saved()
         self.checkpoint: dict[str, Any] = {} if saved is None else read(saved)
@@ -52,7 +52,7 @@ class Member:
         self.module = module.to(device)
         self.module.logs_training = False
         self.random = torch.Generator(device)
-        """The state of what is random in it."""
+        """The member's random generator on its device."""
         self._generators = [self.random] if device.type == "cpu" else [torch.Generator(), self.random]
         learning = (getattr(self.tricks, stage) for stage in batch_stages(type(self.tricks)))
         self.changes_batches = not all(trick.neutral for trick in learning)
@@ -64,11 +64,11 @@ class Member:
             self.trainer.load(self.checkpoint)
         self.module.on_fit_start()
         self._gradients: list[tuple[Tensor, Tensor]] = []
-        """Each parameter with its part of the gradients."""
+        """Each parameter with its part of the stack's gradients."""
 
     @property
     def optimizer(self) -> Optimizer:
-        """Its only one."""
+        """The member's only optimizer."""
         return self.trainer.optimizers[0]
 
     @property
@@ -77,7 +77,7 @@ class Member:
         return self.trainer.should_stop or self.trainer.current_epoch >= self.task.epochs
 
     def join(self, stack: Stack, place: int) -> None:
-        """Take up the optimizer, and what a checkpoint holds of it, once the module is in a stack."""
+        """Set up the optimizer, and load its checkpoint, once the module is in a stack."""
         groups = self.module.parameter_groups()
         penalties = self._penalties(groups, stack)
         trick = self.tricks.optimizer
@@ -97,7 +97,7 @@ class Member:
         self.trainer.call("on_train_start")
 
     def _penalties(self, groups: Sequence[Mapping[str, Any]], stack: Stack) -> list[Penalty]:
-        """Return what is asked of which part of a row; nothing if the groups are no such parts."""
+        """Return the penalties on parts of a row; empty if a group is no part or has its own rate."""
         names = {id(parameter): name for name, parameter in self.module.named_parameters()}
         found = []
         for group in groups:
@@ -111,7 +111,7 @@ class Member:
         return found
 
     def move(self, stack: Stack, place: int) -> None:
-        """Take another place in a stack."""
+        """Move to a place in a stack."""
         row = stack.gradients[place]
         self._gradients = [
             (parameter, row[stack.columns[name]].view(parameter.shape))
@@ -122,7 +122,7 @@ class Member:
     def begin_epoch(self) -> None:
         """Draw the order of an epoch."""
         self.trainer.is_last_batch = False
-        self.trainer.call("on_train_epoch_start")  # which seeds what is random in the epoch
+        self.trainer.call("on_train_epoch_start")  # seeds the epoch's random numbers
         self.order = self.loader.order(self.training.seed + self.trainer.current_epoch)
         self.module.train()
         self._after_step = self.trainer.having("on_train_batch_end")
@@ -130,7 +130,7 @@ class Member:
 
     @property
     def plain(self) -> bool:
-        """Whether batches are learned from as they are, and nobody looks at them."""
+        """Whether batches are used unchanged, and no callback reads them."""
         return not self.changes_batches and not self._before_step
 
     def _seed(self, seed: int) -> None:
@@ -139,7 +139,7 @@ class Member:
 
     @contextmanager
     def drawing(self) -> Iterator[None]:
-        """Let torch's own random state be the member's."""
+        """Make torch's random state the member's own meanwhile."""
         random = torch.get_rng_state
         torch.set_rng_state(self._generators[0].get_state())
         if on_gpu := len(self._generators) > 1:
@@ -150,7 +150,7 @@ class Member:
             self.random.set_state(torch.cuda.get_rng_state(self.random.device))
 
     def batch(self, number: int) -> tuple[Tensor, Tensor]:
-        """Return what it learns from in a step."""
+        """Return the inputs and targets of a step."""
         index, (inputs, targets) = self.order[number], self.loader.split
         batch = (inputs[index].to(self.random.device), targets[index].to(self.random.device))
         for callback in self._before_step:
@@ -162,10 +162,10 @@ class Member:
         return self.module.cast(inputs), targets
 
     def clip(self, norm: Tensor) -> Tensor:
-        """Clip the gradients of its row; return whether that changed them.
+        """Clip the gradients of the member's row. Return whether that changed them.
 
         Args:
-            norm: of all of them.
+            norm: the norm of all these gradients.
         """
         self._show_gradients()
         gradients = [gradient for _, gradient in self._gradients]
@@ -183,7 +183,7 @@ class Member:
             parameter.grad = gradient
 
     def end_step(self, number: int) -> None:
-        """Let the learning rate follow, and the callbacks, such as an average of the weights."""
+        """Update the learning rate, and run the callbacks, such as averaging."""
         self.trainer.global_step += 1
         self.trainer.is_last_batch = number + 1 == len(self.order)
         self._follow_schedule()
@@ -198,13 +198,13 @@ class Member:
                 group["lr"] = rate * factor
 
     def begin_validation(self, health: Mapping[str, float]) -> None:
-        """Show the weights that count."""
+        """Put the weights to validate into the module."""
         self.module.epoch_metrics = dict(health)
         self.module.eval()
         self.trainer.call("on_validation_start")
 
     def end_validation(self, metrics: Mapping[str, Tensor]) -> None:
-        """Report an epoch, and come to its end.
+        """Report the epoch and end it.
 
         Raises:
             Diverged: if the score is not finite.
@@ -217,15 +217,15 @@ class Member:
         self.trainer.current_epoch += 1
 
     def look(self) -> None:
-        """Stop if it is to, now that all have reported."""
+        """Stop the member if it should stop; called once all have reported."""
         if self.training.stops() and not self.done:
             self.watcher.stopped = self.trainer.should_stop = True
 
     def result(self, error: BaseException | None = None) -> Result:
-        """Return what became of it, once it has left the stack.
+        """Return the result, once the member has left the stack.
 
         Args:
-            error: by which it ended.
+            error: the error that ended it, if any.
         """
         if error is None:
             self.trainer.call("on_train_end")

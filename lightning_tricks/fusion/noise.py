@@ -1,4 +1,4 @@
-"""Dropout in a group: each member draws its own masks, the ones that it would draw alone."""
+"""Dropout in a group: each member draws the same masks as it would alone."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -34,14 +34,14 @@ def _bernoulli(mask: Tensor, p: float, generator: torch.Generator) -> None:
 
 @dataclass(frozen=True)
 class _Kind:
-    """How a layer draws."""
+    """How a kind of layer draws its masks."""
 
     shape: Callable[[Tensor], tuple[int, ...]]
-    """Of what shape its masks are, by its inputs."""
+    """Function that returns the shape of a mask, from the inputs."""
     draw: Callable[[Tensor, float, torch.Generator], object] = _bernoulli
-    """Fills a mask with zeros, with a probability, and ones."""
+    """Function that fills a mask with zeros, with probability p, and ones."""
     dtype: torch.dtype | None = None
-    """Of its masks; None if it is that of its inputs."""
+    """Type of the masks; None for that of the inputs."""
 
 
 NOISES: Mapping[type[nn.Module], _Kind] = {
@@ -51,15 +51,15 @@ NOISES: Mapping[type[nn.Module], _Kind] = {
     nn.Dropout3d: _Kind(_each_channel),
     StochasticDepth: _Kind(_each_sample),
 }
-"""The layers that draw."""
+"""The kinds of layers that draw."""
 
 
 class Noise(nn.Module):
-    """Takes the place of a layer that draws.
+    """Replaces a layer that draws.
 
     Args:
-        layers: of all members, of a class in `NOISES`.
-        draws: the random state of each member.
+        layers: the layers of all members, of a class in `NOISES`.
+        draws: the random generator of each member.
     """
 
     def __init__(self, layers: Sequence[Any], draws: Sequence[torch.Generator]) -> None:
@@ -72,13 +72,13 @@ class Noise(nn.Module):
 
     @property
     def p(self) -> float:
-        """The rate, for a network that asks its layer: timm's attention does.
+        """The rate, for a network that reads it from its layer, such as timm's attention.
 
         Raises:
-            Unfusible: if it is not zero for all: whatever draws with it does so for all alike.
+            Unfusible: if a rate is not zero, because the network would draw the same masks for all.
         """
         if any(self.rates):
-            raise Unfusible("a network asks a layer that draws for its p")
+            raise Unfusible("a network reads the rate p of a layer that draws")
         return 0.0
 
     def keep(self, places: Sequence[int]) -> None:
@@ -93,10 +93,10 @@ class Noise(nn.Module):
         return inputs * masks
 
     def masks(self, inputs: Tensor) -> Tensor:
-        """Draw the masks of all members, of zeros and 1/(1 − p), each as its layer would alone.
+        """Return the masks of all members, of zeros and 1/(1 − p), each as its layer would draw alone.
 
         Args:
-            inputs: of all members, (K, N, …).
+            inputs: the inputs of all members, (K, N, …).
         """
         shape, dtype = self.kind.shape(inputs[0]), self.kind.dtype or inputs.dtype
         masks = inputs.new_ones((len(inputs), *shape), dtype=dtype)
@@ -108,15 +108,15 @@ class Noise(nn.Module):
 
 
 class _Masks(torch.autograd.Function):
-    """Hands what `vmap` shows a layer as one member's inputs back as those of all."""
+    """Draws for all members at once, although `vmap` shows a layer the inputs of only one."""
 
     @staticmethod
     def forward(inputs: Tensor, noise: Noise) -> Tensor:
-        raise RuntimeError("the members of a group draw together, inside of vmap")
+        raise RuntimeError("a group can draw its masks inside vmap only")
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """Keep nothing: masks have no gradient."""
+        """Save nothing, because masks have no gradient."""
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[None, None]:

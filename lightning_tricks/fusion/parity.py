@@ -1,9 +1,9 @@
-"""Does a group compute what its members would alone? Tried on one batch before anything is trained.
+"""Checks on one batch, before training, that a group computes what its members would compute alone.
 
-`vmap` knows most of what networks do, and refuses most of what it does not know; some it computes
-otherwise, in silence. So one member passes a batch by itself too, in training and in evaluation, at
-weights a little beside its own, for a layer that begins as nothing would hide what comes before it.
-A trick of the user's may draw where no member has random numbers of its own: it is tried before.
+`vmap` supports most operations of networks and refuses most others, but computes some differently
+without an error. So one member also passes a batch alone, in training and in evaluation. Its weights are
+moved a little, because a layer that starts at zero would hide the layers before it. A user's trick may
+draw random numbers that all members share; `check_draws` tests this first.
 """
 
 import copy
@@ -23,25 +23,25 @@ from lightning_tricks.fusion.stack import Stack, network_of, tensors_of
 from lightning_tricks.fusion.unfusible import Unfusible
 
 TOLERANCE = 0.01
-"""By so much of its length a number may differ: sums are taken in another order."""
+"""Relative tolerance of a tensor; a group adds its sums in another order."""
 NUDGE = 0.02
-"""The standard deviation of what is added to the weights."""
+"""Standard deviation of the noise added to the weights."""
 Numbers = Mapping[str, Tensor]
-"""What a pass gives, by name."""
+"""Results of a pass, by name."""
 
 
 def check_parity(stack: Stack, members: Sequence[Member]) -> None:
-    """Pass a batch through the last of the networks alone, and through all as one.
+    """Pass a batch through the last network alone and through all as one, and compare.
 
-    Weights, buffers and random states are afterwards what they were.
+    Afterwards weights, buffers and random states are restored.
 
     Args:
-        stack: of the networks.
-        members: whose they are.
+        stack: the stacked networks.
+        members: the members of the stack.
 
     Raises:
-        Unfusible: if the results differ, or something beside tensors changes.
-        Exception: what a pass through the networks raised.
+        Unfusible: if the results differ, or a pass changes state that is no tensor.
+        Exception: whatever a pass through the networks raises.
     """
     weights, last = stack.weights.detach().clone(), members[-1]
     with torch.no_grad():
@@ -58,11 +58,11 @@ def check_parity(stack: Stack, members: Sequence[Member]) -> None:
 
 
 def check_draws(member: Member) -> None:
-    """Change a batch as a member does to learn from it.
+    """Check the tricks of a member that change batches, on one batch.
 
     Raises:
-        Unfusible: if that draws where no member has random numbers of its own.
-        Exception: what a trick raised.
+        Unfusible: if they draw random numbers that are not the member's own.
+        Exception: whatever a trick raises.
     """
     if member.changes_batches:
         with _own_draws("a trick"), member.drawing():
@@ -71,7 +71,7 @@ def check_draws(member: Member) -> None:
 
 @contextmanager
 def _own_draws(who: str) -> Iterator[None]:
-    """Raise `Unfusible` if something is drawn with other random numbers than torch's."""
+    """Raise `Unfusible` if random numbers other than torch's are drawn."""
     drawn = _drawn()
     yield
     if _drawn() != drawn:
@@ -84,10 +84,10 @@ def _compare(stack: Stack, members: Sequence[Member], training: bool) -> None:
     last.module.train(training)
     stack.follow(last.module)
     loss, layers = last.module.loss, _attributes(stack.network)
-    last.module.loss = copy.deepcopy(loss)  # which may keep something, too
+    last.module.loss = copy.deepcopy(loss)  # a loss may keep state too
     kept = _attributes(last.module.loss)
     try:
-        # Alone first, so that what is kept for later is an ordinary tensor.
+        # Alone first, so that modules cache ordinary tensors.
         alone = _alone(last, stack.columns)
         _set(members, states)
         together = _together(stack, members, held)
@@ -104,7 +104,7 @@ def _compare(stack: Stack, members: Sequence[Member], training: bool) -> None:
     for name, expected in alone.items():
         floor = 1e-4 * length if name in stack.columns else 1e-6
         if not _close(together[name], expected, floor):
-            raise Unfusible(f"the {name} of a step would be other numbers than alone")
+            raise Unfusible(f"the {name} of a step would differ from training alone")
 
 
 def _set(members: Sequence[Member], states: Sequence[Tensor]) -> None:
@@ -113,20 +113,20 @@ def _set(members: Sequence[Member], states: Sequence[Tensor]) -> None:
 
 
 def _batch(member: Member) -> tuple[Tensor, Tensor]:
-    """Return copies of the first samples, and of their targets."""
+    """Return copies of the first samples and their targets."""
     size, device = member.loader.batch_size, member.random.device
     inputs, targets = (part[:size].clone().to(device) for part in member.loader.split)
     return inputs, targets
 
 
 def _example(member: Member) -> tuple[Tensor, Tensor]:
-    """Return those, as the network takes them."""
+    """Return the first samples, cast for the network, and their targets."""
     inputs, targets = _batch(member)
     return member.module.cast(inputs), targets
 
 
 def _alone(member: Member, columns: Mapping[str, slice]) -> Numbers:
-    """Return what a pass of a member gives by itself."""
+    """Return the results of a pass of one member alone."""
     module = member.module
     before = {name: tensor.detach() for name, tensor in tensors_of(module)}
     tensors = {name: tensor.clone() for name, tensor in before.items()}
@@ -142,7 +142,7 @@ def _alone(member: Member, columns: Mapping[str, slice]) -> Numbers:
 
 
 def _together(stack: Stack, members: Sequence[Member], held: Numbers) -> Numbers:
-    """Return what a pass of all gives the last of them, whose buffers were `held` before."""
+    """Return the last member's results of a pass of all; `held` are the buffers before it."""
     last, place = members[-1], len(members) - 1
     before = {name: tensor[place] for name, tensor in held.items()}
     inputs, targets = _example(last)
@@ -163,7 +163,7 @@ def _numbers(outputs: Any) -> dict[str, Tensor]:
 
 
 def _changes(before: Numbers, now: Numbers, columns: Mapping[str, slice]) -> dict[str, Tensor]:
-    """Return by how much buffers are other than before."""
+    """Return the changes of the buffers."""
     return {
         name: _double(now[name].detach()) - _double(before[name])
         for name in before
@@ -176,7 +176,7 @@ def _double(tensor: Tensor) -> Tensor:
 
 
 def _close(one: Tensor, other: Tensor, floor: float) -> bool:
-    """Tell whether two tensors are equal but for rounding; where they are not finite, all is alike."""
+    """Tell whether two tensors are equal up to rounding, or one of them is not finite."""
     one, other = _double(one.flatten()), _double(other.flatten())
     if not (torch.isfinite(one).all() and torch.isfinite(other).all()):
         return True
@@ -184,7 +184,7 @@ def _close(one: Tensor, other: Tensor, floor: float) -> bool:
 
 
 def _attributes(whole: Any) -> dict[str, Any]:
-    """Return what layers, or a loss, hold beside their tensors, as far as it can be compared."""
+    """Return the attributes of layers, or of a loss, that can be compared, without their parameters."""
     layers = dict(whole.named_modules()) if isinstance(whole, nn.Module) else {"": whole}
     return {
         f"{name}.{key}": repr(value) if isinstance(value, (dict, list, set)) else value
@@ -197,7 +197,7 @@ def _attributes(whole: Any) -> dict[str, Any]:
 
 
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Return the name of an attribute that is another one; empty if none is."""
+    """Return the name of an attribute that changed; empty if none did."""
     for name, value in now.items():
         same = before.get(name) is value or (
             not isinstance(value, Tensor) and name in before and before[name] == value
@@ -208,6 +208,6 @@ def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def _drawn() -> tuple[Any, ...]:
-    """Return the states of random numbers that no member has for itself."""
-    kind, numbers, *rest = np.random.get_state()  # noqa: NPY002  # it is the old one that has a state
+    """Return the states of the random numbers that all members share."""
+    kind, numbers, *rest = np.random.get_state()  # noqa: NPY002  # only the legacy API has a global state
     return random.getstate(), kind, np.asarray(numbers).tobytes(), *rest

@@ -1,4 +1,4 @@
-"""Steps for the rows of a stack: one call of a formula for all members that follow it."""
+"""Optimizer steps for the rows of a stack: one call of a formula for all members that use it."""
 
 import itertools
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ from lightning_tricks.tricks.clipping import (
 from lightning_tricks.tricks.optimizers.formula import FormulaTrick
 
 CACHED_NUMBERS = 2**15
-"""On a CPU so many numbers at a time: more would leave the cache between the operations of a formula."""
+"""Numbers per call of a formula on a CPU; more would not stay in the cache between its operations."""
 
 
 class Penalty(NamedTuple):
-    """What is asked of some columns of a row."""
+    """The penalties and decay on some columns of a row."""
 
     columns: slice
     l2: float = 0.0
@@ -36,9 +36,9 @@ class RowOptimizer(Optimizer):
     """Holds the learning rate of a member and the state of its formula; `Rows` takes the steps.
 
     Args:
-        row: all that is trained.
+        row: the member's trainable numbers.
         trick: the formula.
-        penalties: on parts of the row.
+        penalties: the penalties on parts of the row.
     """
 
     def __init__(self, row: Tensor, trick: FormulaTrick, penalties: Sequence[Penalty]) -> None:
@@ -61,14 +61,14 @@ class RowOptimizer(Optimizer):
 
 
 class Rows:
-    """The rows of members that follow one formula, which may differ in its numbers.
+    """The rows of members with one formula; its numbers may differ between members.
 
     Args:
-        stack: of all members.
-        places: side by side, of those that follow it.
-        optimizers: of these.
-        several: whether there could be more than one: numbers are tensors then, whose last bit may be
-            another, and a trial's must not depend on who else is there.
+        stack: the stack of all members.
+        places: the adjacent places of these members.
+        optimizers: the optimizers of these members.
+        several: whether there could be more than one such member. Then numbers are tensors, even for
+            one member: their last bit may differ, and a trial must not depend on the other members.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Rows:
             self.state[name] = torch.stack([s[name] for s in states]) if tensors else value
 
     def _part(self, columns: slice) -> tuple[slice, list[Any]]:
-        """Return the coefficients on columns: l2, l1 and decoupled, None where nobody has any."""
+        """Return the coefficients on columns: l2, l1 and decoupled; None if no member has one."""
         found: list[Any] = []
         for name in ("l2", "l1", "decoupled"):
             held = [_coefficient(one.penalties, columns, name) for one in self.optimizers]
@@ -93,7 +93,7 @@ class Rows:
         return columns, found
 
     def step(self) -> None:
-        """Take a step by the gradients of the rows."""
+        """Take a step with the gradients of the rows."""
         lr = self._number([one.lr for one in self.optimizers])
         for columns, (l2, l1, _) in self.parts:
             if l2 is not None:
@@ -109,7 +109,7 @@ class Rows:
             one.steps += 1
 
     def _stacked(self, tricks: Sequence[FormulaTrick]) -> FormulaTrick:
-        """Return a trick whose numbers are those of several."""
+        """Return one trick that holds the numbers of several as columns."""
         if not self.several:
             return tricks[0]
         fields = {
@@ -121,11 +121,11 @@ class Rows:
         return type(tricks[0]).model_construct(**fields)
 
     def _number(self, values: Sequence[float]) -> Any:
-        """Return the numbers of members as a column, (K, 1), or that of one as it is."""
+        """Return the numbers of members as a column, (K, 1), or a single number unchanged."""
         return self.weights.new_tensor(values)[:, None] if self.several else values[0]
 
     def share(self) -> None:
-        """Let each optimizer have its part of the state."""
+        """Give each optimizer its part of the state."""
         for place, one in enumerate(self.optimizers):
             one.state[one.row] = {
                 name: value[place] if isinstance(value, Tensor) else value
@@ -134,11 +134,11 @@ class Rows:
 
 
 def rows_of(stack: Stack, optimizers: Sequence[Optimizer]) -> list[Rows]:
-    """Return the rows that step together, as many at a time as the cache holds.
+    """Return the rows that step together, at most as many as fit the cache.
 
     Args:
-        stack: of all members.
-        optimizers: of all members, in the order of the stack.
+        stack: the stack of all members.
+        optimizers: the optimizers of all members, in the order of the stack.
     """
     most = max(CACHED_NUMBERS // stack.weights.shape[1], 1)
     if stack.weights.device.type != "cpu":
@@ -157,22 +157,22 @@ def rows_of(stack: Stack, optimizers: Sequence[Optimizer]) -> list[Rows]:
 
 
 def order_of(trick: Trick) -> str:
-    """Return by what members are sorted, so that those of one formula stand side by side."""
+    """Return a sort key that puts members with the same formula next to each other."""
     return repr(_form(trick))
 
 
 def is_elementwise(trick: FormulaTrick) -> bool:
-    """Tell whether a formula says that it is; one of the user's by itself, not by what it inherits."""
+    """Tell whether a formula declares it; a user's class must do so itself, not by inheritance."""
     ours = type(trick).__module__.partition(".")[0] == __name__.partition(".")[0]
     return trick.elementwise and (ours or "elementwise" in vars(type(trick)))
 
 
 def factors(clippings: Sequence[Trick], norms: Tensor) -> Tensor:
-    """Return what to multiply the gradients of each member with, 1 where it clips in another way.
+    """Return the factors that clip the gradients of each member; 1 for other kinds of clipping.
 
     Args:
-        clippings: of all members.
-        norms: of their gradients, (K,).
+        clippings: the clippings of all members.
+        norms: the norms of their gradients, (K,).
     """
     found = torch.ones_like(norms)
     for kind, factor in ((NormClipping, norm_factor), (UnitClipping, unit_factor)):
@@ -184,23 +184,23 @@ def factors(clippings: Sequence[Trick], norms: Tensor) -> Tensor:
 
 
 def by_factor(clipping: Trick) -> bool:
-    """Tell whether a clipping multiplies all gradients with one factor."""
+    """Tell whether a clipping multiplies all gradients by one factor."""
     return type(clipping) in (NoClipping, NormClipping, UnitClipping)
 
 
 def _alike(one: RowOptimizer, other: RowOptimizer) -> bool:
-    """Tell whether two members take the same steps, but for the numbers in them."""
+    """Tell whether two members take the same steps, except for the numbers in them."""
     return _form(one.trick) == _form(other.trick) and one.steps == other.steps
 
 
 def _form(trick: Trick) -> tuple[Any, ...]:
-    """Return all of a trick but its numbers."""
+    """Return a trick's fields except its numbers."""
     rest = [(name, value) for name, value in trick if not isinstance(value, float)]
     return (type(trick).__qualname__, *rest)
 
 
 def _parts(penalties: Sequence[Sequence[Penalty]]) -> list[slice]:
-    """Return the columns that each member treats alike."""
+    """Return the smallest parts of a row within which no member's penalties change."""
     ends = {end for own in penalties for p in own for end in (p.columns.start, p.columns.stop)}
     edges = sorted(ends)
     return [slice(start, stop) for start, stop in itertools.pairwise(edges)]

@@ -1,4 +1,4 @@
-"""Which recipes make networks of one structure, so that their trials can be trained as one."""
+"""Shapes of recipes: trials of one shape have networks of one structure and can train as one."""
 
 from collections.abc import Hashable, Mapping
 from typing import Any
@@ -10,20 +10,20 @@ _SHARED = {
     stage: {trick.structural for trick in kinds.values()} for stage, kinds in stages(Tricks).items()
 }
 _WHOLE = tuple(stage for stage, shared in _SHARED.items() if "fields" in shared)
-"""The stages whose numbers are the structure of the network, or of a batch, too."""
+"""Stages whose fields too affect the structure of the network or of a batch."""
 _KINDS = tuple(stage for stage, shared in _SHARED.items() if "kind" in shared)
-"""The stages whose kind puts layers into the network, or a second pass into a step."""
+"""Stages whose kind adds layers to the network, or a second pass to a step."""
 
 
 def shape_of(recipe: Tricks) -> Hashable:
-    """Return what is equal for recipes of one shape; a field that a subclass adds is a part of it."""
+    """Return a key that is equal for recipes of one shape; it includes fields that a subclass adds."""
     own = [name for name in type(recipe).model_fields if name not in Tricks.model_fields]
     kinds = tuple(getattr(recipe, name).kind for name in _KINDS)
     return (kinds, *(repr(getattr(recipe, name)) for name in (*_WHOLE, *own)))
 
 
 def shape_in(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of the parameters of a trial that the shape of its recipe follows from."""
+    """Return the parameters of a trial that determine the shape of its recipe."""
     return {name: value for name, value in parameters.items() if _of_shape(name)}
 
 

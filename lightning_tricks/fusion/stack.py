@@ -1,4 +1,4 @@
-"""The networks of several trials as one: their tensors stacked, one forward and one backward for all."""
+"""The networks of several trials as one: stacked tensors, one forward and one backward for all."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -22,12 +22,12 @@ from lightning_tricks.tricks.weight_decay import norms_and_biases
 class Stack:
     """K networks of one structure.
 
-    All trainable numbers of a network lie in a row of one matrix. Its own parameters and buffers
-    become views of the stack, so that whatever acts on a network acts on its part of the stack.
+    All trainable numbers of a network are one row of a matrix. Its own parameters and buffers become
+    views of the stack, so that changing a network changes its part of the stack.
 
     Args:
-        modules: on one device, their scaling fitted.
-        draws: the random state of each.
+        modules: modules on one device, with fitted scaling.
+        draws: the random generator of each.
 
     Raises:
         Unfusible: if their networks are not of one structure.
@@ -45,17 +45,17 @@ class Stack:
             elif getattr(layer, "padding_idx", None) is not None and _is_plain_embedding(layer):
                 layer.__class__ = _Embedding
         self.columns = _columns(modules[0])
-        """Where the numbers of each trainable parameter stand in a row, by its name."""
+        """Columns of each trainable parameter in a row, by name."""
         self._gather(modules)
 
     def _gather(self, modules: Sequence[TricksModule]) -> None:
-        """Stack the tensors of networks, and make theirs views of the stack."""
+        """Stack the tensors of the networks, and make their own tensors views of the stack."""
         found = [dict(tensors_of(module)) for module in modules]
         rows = [torch.cat([own[name].detach().flatten() for name in self.columns]) for own in found]
         self.weights = torch.stack(rows)
-        """(K, P), all that is trained."""
+        """(K, P), all trainable numbers."""
         self.gradients = torch.zeros_like(self.weights)
-        """(K, P), of the last backward pass."""
+        """(K, P), gradients of the last backward pass."""
         shapes = {name: found[0][name].shape for name in self.columns}
         self._leaves = {
             name: self.weights[:, place].view(len(modules), *shapes[name]).requires_grad_()
@@ -72,11 +72,11 @@ class Stack:
                 tensor.data = whole.detach()[number]
 
     def keep(self, places: Sequence[int], modules: Sequence[TricksModule]) -> None:
-        """Keep some of the networks; the others are left with tensors of their own.
+        """Keep some of the networks; the others get their own copies of their tensors.
 
         Args:
-            places: of those that stay.
-            modules: all.
+            places: the places of the networks that stay.
+            modules: all modules.
         """
         for place, module in enumerate(modules):
             if place not in places:
@@ -89,7 +89,7 @@ class Stack:
             self._gather([modules[place] for place in places])
 
     def follow(self, module: TricksModule) -> None:
-        """Switch layers to training or to evaluation, as they are in one of the modules."""
+        """Switch each layer to the mode, training or evaluation, that it has in a module."""
         modes = {name: layer.training for name, layer in module.named_modules()}
         for name, layer in self.network.named_modules():
             layer.training = modes.get(name, module.training)
@@ -98,11 +98,11 @@ class Stack:
         """Pass inputs through all networks.
 
         Args:
-            inputs: of each network, (K, N, …), or of all alike, (N, …).
+            inputs: the inputs of each network, (K, N, …), or shared inputs, (N, …).
             shared: whether all have the same inputs.
 
         Returns:
-            What a network puts out, with the networks before the samples.
+            The outputs, with a first dimension for the networks.
         """
         tensors = {**self._leaves, **self.held}
         dims = (0, None if shared else 0)
@@ -112,23 +112,23 @@ class Stack:
         return functional_call(self.network, tensors, (inputs,))
 
     def backward(self, losses: Tensor) -> None:
-        """Leave the gradient of each network's loss in its row of `gradients`.
+        """Put the gradient of each network's loss into its row of `gradients`.
 
         Args:
-            losses: (K,).
+            losses: the losses, (K,).
 
         Raises:
-            Unfusible: if a parameter took no part.
+            Unfusible: if a parameter gets no gradient.
         """
-        # The gradient of a sum is that of each part for whom it is of: NaNs stay where they are.
+        # Each loss depends only on its own row, so the sum gives each its gradient: NaNs stay in a row.
         found = torch.autograd.grad(losses.sum(), list(self._leaves.values()), allow_unused=True)
         if any(gradient is None for gradient in found):
-            raise Unfusible("some parameters take no part in a step")
+            raise Unfusible("some parameters get no gradient in a step")
         rows = [gradient.reshape(len(self.weights), -1) for gradient in found]
         torch.cat(rows, 1, out=self.gradients)
 
     def state(self) -> dict[str, Tensor]:
-        """Return a copy of what a forward pass may change beside the weights."""
+        """Return a copy of the buffers and frozen parameters, which a forward pass may change."""
         return {name: held.clone() for name, held in self.held.items()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
@@ -138,7 +138,7 @@ class Stack:
 
 
 class _WeightNorm(nn.Module):
-    """w = g·v/‖v‖ for each unit: torch's own kernel takes one network only."""
+    """w = g·v/‖v‖ for each unit, because torch's own kernel takes only one network."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -155,17 +155,17 @@ def _is_plain_embedding(layer: nn.Module) -> bool:
 
 
 class _Embedding(nn.Embedding):
-    """Leaves the padding without a gradient: torch's own forgets about it inside of `vmap`."""
+    """Gives the padding no gradient; torch's own embedding forgets the padding inside `vmap`."""
 
     def forward(self, indices: Tensor) -> Tensor:
-        assert self.padding_idx is not None  # else torch's own serves
+        assert self.padding_idx is not None  # else torch's own is used
         learns = torch.arange(self.num_embeddings, device=indices.device).ne(self.padding_idx)
         weight = torch.where(learns[:, None], self.weight, self.weight.detach())
         return functional.embedding(indices, weight)
 
 
 def network_of(module: TricksModule, copied: bool = False) -> nn.Module:
-    """Return all of a module that a forward pass goes through, by the names that it has there."""
+    """Return the parts of a module that a forward pass uses, under the module's names."""
     parts = {"cast": module.cast, "scaling": module.scaling, "backbone": module.backbone}
     held = nn.Sequential()
     for name, part in parts.items():
@@ -181,10 +181,9 @@ def tensors_of(module: TricksModule) -> list[tuple[str, Tensor]]:
 
 
 def _columns(module: TricksModule) -> dict[str, slice]:
-    """Give each trainable parameter its place in a row, norms and biases last, whatever is decayed.
+    """Return the columns of each trainable parameter in a row; norms and biases are always last.
 
-    So the parameters of a group of the optimizer stand side by side, but where layers learn at rates of
-    their own.
+    So the parameters of an optimizer group are adjacent, except if layers have their own learning rates.
     """
     last = norms_and_biases(module.tricks_subject)
     named = [(n, p) for n, p in network_of(module).named_parameters() if p.requires_grad]
@@ -197,18 +196,18 @@ def _columns(module: TricksModule) -> dict[str, slice]:
 
 
 _OF_TORCH = frozenset(vars(nn.Module())) | {"p"}
-"""What every module has, and the rate of a layer that draws."""
+"""Attributes of every module, and the rate of a layer that draws."""
 
 
 def _check_alike(modules: Sequence[TricksModule]) -> None:
-    """Check that networks do the same with their tensors.
+    """Check that networks compute the same from their tensors.
 
     Raises:
-        Unfusible: if they may not.
+        Unfusible: if they might not.
     """
     first, *others = [dict(network_of(module).named_modules()) for module in modules]
     if len(first) < len(list(network_of(modules[0]).named_modules(remove_duplicate=False))):
-        raise Unfusible("a layer has two names")  # of which `functional_call` puts back one
+        raise Unfusible("a layer has two names")  # `functional_call` would restore only one
     for layer in first.values():
         if has_hooks(layer):
             raise Unfusible(f"a layer {type(layer).__name__} has hooks")
@@ -222,11 +221,11 @@ def _check_alike(modules: Sequence[TricksModule]) -> None:
     if any(own != shapes[0] for own in shapes):
         raise Unfusible("the networks have tensors of different shapes")
     if len({dtype for _, _, dtype, learns in shapes[0] if learns}) > 1:
-        raise Unfusible("the parameters are of several dtypes")
+        raise Unfusible("the parameters have several dtypes")
 
 
 def _difference(one: nn.Module, other: nn.Module) -> str:
-    """Say in what two layers differ beside their tensors; empty if in nothing."""
+    """Return what differs between two layers, apart from tensors; empty if nothing."""
     if type_before_parametrizations(one) is not type_before_parametrizations(other):
         return f"({type(one).__name__}, {type(other).__name__})"
     names = (vars(one).keys() | vars(other).keys()) - _OF_TORCH
@@ -244,5 +243,5 @@ def _same(one: Any, other: Any) -> bool:
         return one is other or (alike and not one.__closure__)
     try:
         return one is other or bool(one == other)
-    except Exception:  # tensors, arrays, whatever users have: nothing is known of these
+    except Exception:  # tensors, arrays and other objects of users
         raise Unfusible(f"a layer holds a {type(one).__name__} that cannot be compared") from None

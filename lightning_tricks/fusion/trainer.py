@@ -1,4 +1,4 @@
-"""What the hooks and callbacks of one member of a group ask their Trainer for."""
+"""The part of a Trainer that hooks and callbacks of one member of a group use."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ from lightning_tricks.surgery.torch_internals import cloned
 
 
 class _Missing(Unfusible, AttributeError):
-    """That Lightning's Trainer has something that this one lacks."""
+    """A callback uses an attribute of Lightning's Trainer that this one lacks."""
 
 
 class _Strategy:
@@ -33,15 +33,15 @@ class _Strategy:
 
 
 class MemberTrainer:
-    """Stands in for Lightning's Trainer, which would train one module only.
+    """Replaces Lightning's Trainer, which can train only one module.
 
-    It says how far a member is; the group does the rest.
+    It holds the progress of a member; the group does the rest.
 
     Args:
-        module: the member's.
-        loader: of its training batches.
+        module: the member's module.
+        loader: the loader of its training batches.
         epochs: the full budget.
-        device: that trains.
+        device: the device that trains.
     """
 
     sanity_checking = False
@@ -61,7 +61,7 @@ class MemberTrainer:
         self.callbacks: list[pl.Callback] = []
         self.optimizers: list[Optimizer] = []
         self.plateau: dict[str, Any] | None = None
-        """The schedule that looks at the validation loss; those of time alone hold nothing."""
+        """The schedule that follows the validation loss; None for schedules that depend only on time."""
         self.state = SimpleNamespace(fn="fit")
         self.strategy = _Strategy(device)
         self.precision_plugin = SimpleNamespace(train_step_context=torch.enable_grad)
@@ -69,10 +69,10 @@ class MemberTrainer:
         module.trainer = cast("pl.Trainer", self)
 
     def __getattr__(self, name: str) -> Any:
-        raise _Missing(f"a callback asks the Trainer for its {name}")
+        raise _Missing(f"a callback uses the Trainer's {name}")
 
     def progress(self) -> dict[str, int]:
-        """Return how far the member is, at the end of an epoch."""
+        """Return the member's progress at the end of an epoch."""
         return {"epoch": self.current_epoch + 1, "global_step": self.global_step}
 
     def call(self, hook: str, *arguments: Any) -> None:
@@ -81,12 +81,12 @@ class MemberTrainer:
             getattr(callback, hook)(self, self.module, *arguments)
 
     def having(self, hook: str) -> list[pl.Callback]:
-        """Return the callbacks that do something in a hook."""
+        """Return the callbacks that override a hook."""
         nothing = getattr(pl.Callback, hook)
         return [one for one in self.callbacks if getattr(type(one), hook) is not nothing]
 
     def save_checkpoint(self, path: Path) -> None:
-        """Write all that the member goes on from."""
+        """Write everything that the member needs to continue."""
         checkpoint: dict[str, Any] = {
             "state_dict": self.module.state_dict(),
             "loops": {},
@@ -95,10 +95,10 @@ class MemberTrainer:
             "lr_schedulers": [] if self.plateau is None else [self.plateau["scheduler"].state_dict()],
         }
         self.call("on_save_checkpoint", checkpoint)
-        torch.save(cloned(checkpoint), path)  # of a view the whole stack would be written
+        torch.save(cloned(checkpoint), path)  # a view would write the whole stack
 
     def load(self, checkpoint: dict[str, Any]) -> None:
-        """Take up weights, callbacks and progress; see `load_optimizer`."""
+        """Load weights, callbacks and progress; see `load_optimizer`."""
         progress = checkpoint["loops"]["fit_loop"]
         self.current_epoch, self.global_step = progress["epoch"], progress["global_step"]
         self.module.load_state_dict(checkpoint["state_dict"])
@@ -108,7 +108,7 @@ class MemberTrainer:
                 callback.load_state_dict(state)
 
     def load_optimizer(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the state of the optimizer and its schedule."""
+        """Load the state of the optimizer and its schedule."""
         for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             optimizer.load_state_dict(state)
         if self.plateau is not None:

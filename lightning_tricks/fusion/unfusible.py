@@ -1,5 +1,5 @@
-"""What cannot be trained as one."""
+"""The error for trainings that cannot be trained as one."""
 
 
 class Unfusible(Exception):
-    """What is to be trained as one cannot be; says why, in a line."""
+    """These trainings cannot be trained as one; the message says why, in one line."""

@@ -1,4 +1,4 @@
-"""The metrics of the members of a group over their validation splits, each as Lightning takes them."""
+"""The validation metrics of a group's members, computed as Lightning computes them."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,7 +16,7 @@ from lightning_tricks.fusion.unfusible import Unfusible
 from lightning_tricks.trial.result import Interrupted
 
 Attempt = Callable[[Member, Callable[[], None]], None]
-"""Does something for a member, unless it has ended; an error is its end."""
+"""Function that does something for a member unless it has ended; an error ends the member."""
 
 
 def measured(
@@ -26,17 +26,17 @@ def measured(
     attempt: Attempt,
     interrupted: Callable[[], bool],
 ) -> dict[Member, dict[str, Tensor]]:
-    """Return the metrics of members; those of one that ends by an error of its own are not whole.
+    """Return the metrics of members. Those of a member with an error are incomplete.
 
     Args:
-        stack: of all members.
-        members: all.
-        running: those that are asked about, with their places.
-        attempt: does what concerns one of them only.
-        interrupted: tells whether all is to be dropped.
+        stack: the stack of all members.
+        members: all members.
+        running: the members to measure, with their places.
+        attempt: does something for one member.
+        interrupted: tells whether to stop everything.
 
     Raises:
-        Interrupted: if it is.
+        Interrupted: if `interrupted` returns true.
     """
     stack.follow(running[0][1].module)
     loaders = [member.validation for member in members]
@@ -58,14 +58,14 @@ def measured(
 
 
 class _Means:
-    """The means of a member's metrics over batches, by samples, as Lightning takes them."""
+    """The means of a member's metrics over batches, weighted by samples, as in Lightning."""
 
     def __init__(self, member: Member) -> None:
         self._module = member.module
         self._sums: dict[str, Any] = {}
         self._samples = 0
         self.values: dict[str, Tensor] = {}
-        """Empty until they are computed."""
+        """Metrics by name; empty until `compute`."""
 
     def add(self, outputs: Any, targets: Tensor) -> None:
         """Measure a batch."""
@@ -77,7 +77,7 @@ class _Means:
         self._samples += len(targets)
 
     def compute(self) -> None:
-        """Take the means; metrics of torchmetrics begin anew."""
+        """Compute the means, and reset torchmetrics metrics."""
         for name, value in self._sums.items():
             if isinstance(value, Metric):
                 self.values[name] = value.compute()
@@ -87,10 +87,10 @@ class _Means:
 
 
 def _number(value: Any) -> Tensor:
-    """Return what is measured in a dtype of which sums can be taken.
+    """Return a measured value in a dtype that can be summed.
 
     Raises:
-        Unfusible: if it is not one number: it is for Lightning to say what becomes of it.
+        Unfusible: if it is not one number; Lightning handles that case.
     """
     wide = torch.promote_types(torch.get_default_dtype(), torch.float32)
     if isinstance(value, Number):

@@ -1,4 +1,4 @@
-"""Small YAML files of plain data, read strictly: what is ambiguous or without end is an error."""
+"""Reads small YAML files of plain data; ambiguous or huge content is an error."""
 
 import re
 from collections.abc import Iterable
@@ -10,17 +10,17 @@ import yaml
 from lightning_tricks.errors import InputError, one_line, shown
 
 MOST_BYTES = 50_000
-"""The parser takes a second for so many; what a person writes has a hundredth of them."""
+"""Size limit of a file, in bytes. The parser takes a second for it; usual files have a hundredth."""
 MOST_DEEP = 20
 _SIXTIES = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
 
 
 def read_yaml(path: str | Path) -> Any:
-    """Read a YAML file of one document.
+    """Return the data of a YAML file with one document.
 
     Raises:
         InputError: if the file cannot be read, is empty, too long or malformed, gives a key twice, is
-            nested deeply, or has aliases, which may stand for more than memory holds.
+            nested deeply, or has aliases, which can expand beyond the memory.
     """
     text = _text(path)
     try:
@@ -39,8 +39,8 @@ def read_yaml(path: str | Path) -> Any:
 def _text(path: str | Path) -> str:
     file = Path(path).expanduser()
     try:
-        if file.exists() and not file.is_file():  # one that others write to would be waited for
-            raise ValueError("it is no file")
+        if file.exists() and not file.is_file():  # reading a pipe would wait for its writer
+            raise ValueError("it is not a file")
         with file.open("rb") as opened:
             content = opened.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
@@ -51,14 +51,14 @@ def _text(path: str | Path) -> str:
 
 
 def _check_events(text: str) -> None:
-    """Refuse what small files can make large, or slow to read, before it is built."""
+    """Refuse YAML that would expand to huge data or be slow to read."""
     depth = 0
     for event in yaml.parse(text, yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
-            raise InputError(f"aliases are not taken; write out what *{event.anchor} stands for")
+            raise InputError(f"aliases are not allowed; write out what *{event.anchor} stands for")
         if isinstance(event, yaml.ScalarEvent) and not event.style and _SIXTIES.fullmatch(event.value):
             raise InputError(
-                f"{event.value} is a number to the base of 60 in YAML: write it in quotes, or otherwise"
+                f"{event.value} is a base-60 number in YAML: quote it, or write it without colons"
             )
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
@@ -67,7 +67,7 @@ def _check_events(text: str) -> None:
 
 
 def _check_keys(node: yaml.Node, path: Iterable[str]) -> None:
-    """Refuse a key that a mapping has already, of which YAML would take the last."""
+    """Refuse a key that a mapping has twice; YAML would take the last one."""
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
             _check_keys(item, path)

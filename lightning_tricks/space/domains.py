@@ -1,4 +1,4 @@
-"""Domains: which values of a field a search may propose, and how Optuna is asked for one."""
+"""Domains: the values of a field that a search may propose, and how Optuna draws one."""
 
 import math
 from abc import ABC, abstractmethod
@@ -24,11 +24,11 @@ class Domain(ABC):
 
     @abstractmethod
     def encode(self, path: str, value: Any) -> dict[str, Any]:
-        """Return the Optuna parameter that draws a value; empty where nothing is drawn."""
+        """Return the Optuna parameter that draws a value; empty if nothing is drawn."""
 
     @abstractmethod
     def extremes(self) -> Sequence[Any]:
-        """Return the values whose validity implies that of all: the bounds, or the options."""
+        """Return the values to validate: the bounds or the options. If they are valid, all are."""
 
     @abstractmethod
     def describe(self) -> Any:
@@ -36,7 +36,7 @@ class Domain(ABC):
 
     @staticmethod
     def parse(path: str, value: Any, current: "Domain") -> "Domain":
-        """Read a domain from what a user wrote, beside the one that it replaces.
+        """Return the domain that a user wrote in place of the current one.
 
         Raises:
             InputError: if it is empty, or not a domain.
@@ -55,10 +55,10 @@ class Domain(ABC):
 
 
 def _range(value: Mapping[str, Any], current: Domain) -> Domain:
-    """Read `{low, high, log}` as a range of the kind that stands there now.
+    """Return the range `{low, high, log}`, of the same kind as the current domain.
 
-    The bounds are values of the field. A range that is searched by its distance to one stays so, unless
-    `log: false` asks for an even one.
+    The bounds are values of the field. A domain that searches the distance to one keeps doing so,
+    unless `log: false` asks for an even range.
     """
     if unknown := set(value) - {"low", "high", "log"}:
         raise ValueError(f"a range has low, high and log only (got {sorted(map(str, unknown))})")
@@ -92,7 +92,7 @@ def _check_bounds(low: float, high: float, log: bool) -> None:
     if not (math.isfinite(low) and math.isfinite(high) and low <= high):
         raise ValueError(f"low <= high must hold and both be finite (got low={low}, high={high})")
     if log and low <= 0:
-        raise ValueError(f"low > 0 must hold where log is set (got low={low})")
+        raise ValueError(f"low > 0 must hold if log is set (got low={low})")
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ class Choice(Domain):
 
 @dataclass(frozen=True)
 class OneMinus(Domain):
-    """Numbers below one whose distance to one is even on a log scale, from `low` to `high`.
+    """Numbers below one. Their distance to one goes from `low` to `high`, even on a log scale.
 
     Momenta and the decay rates of averages act through 1−β: from .9 to .99 is as far as from .99
     to .999. Optuna's parameter is that distance, `optimizer.adam.one_minus_beta1`.
@@ -204,8 +204,8 @@ class OneMinus(Domain):
         _check_bounds(least, most, log=False)
         if most >= 1:
             raise ValueError(
-                f"high < 1 must hold, for it is searched by its distance to one (got high={most}); "
-                "with log: false it is not"
+                f"high < 1 must hold, because the search uses the distance to one (got high={most}); "
+                "set log: false for an even range"
             )
         return cls(1.0 - most, 1.0 - least)
 
@@ -235,7 +235,7 @@ class OneMinus(Domain):
 
 @dataclass(frozen=True)
 class Fixed(Domain):
-    """One value, which is not searched."""
+    """One fixed value, which is not searched."""
 
     value: Any
 

@@ -1,4 +1,4 @@
-"""Walk the fields of a recipe type, or of a recipe, by their paths."""
+"""Walks the fields of a recipe type, or of a recipe, by their paths."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,7 +12,7 @@ from lightning_tricks.space.trick import (
 
 
 def domains_of(model: type[Trick], prefix: str) -> Iterator[tuple[str, Domain]]:
-    """Walk every field of a recipe type, those of all variants included."""
+    """Walk every field of a recipe type, including the fields of all variants."""
     for name, field in model.model_fields.items():
         path = prefix + name
         if options := variants(field):
@@ -29,7 +29,7 @@ def domains_of(model: type[Trick], prefix: str) -> Iterator[tuple[str, Domain]]:
 
 
 def one_of(kinds: list[str]) -> Domain:
-    """Return the domain of some kinds."""
+    """Return the domain of these kinds."""
     return Choice(*kinds) if len(kinds) > 1 else Fixed(*kinds)
 
 

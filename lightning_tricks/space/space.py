@@ -1,7 +1,7 @@
 """The type is the search space: draw a frozen recipe of tricks from an Optuna trial.
 
-Each field of a trick has a default, a validity (pydantic's) and, where it is to be searched, a *domain*
-(`Float`, `Int`, `Choice` or `OneMinus`, as `Annotated` metadata). Everything else is read off the types.
+Each field of a trick has a default, a validity (pydantic's) and, if it is searched, a *domain* (`Float`,
+`Int`, `Choice` or `OneMinus`, as `Annotated` metadata). Everything else follows from the types.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -33,10 +33,10 @@ T = TypeVar("T", bound=Trick)
 
 
 def suggest(trial: optuna.Trial, model: "type[T] | Space[T]") -> T:
-    """Draw a recipe from an Optuna trial, for anyone's own objective.
+    """Draw a recipe from an Optuna trial, for use in your own objective.
 
-    Optuna's parameter names are paths, `optimizer` and `optimizer.adam.lr`; a parameter is drawn
-    exactly when its variant was.
+    Optuna's parameter names are paths, such as `optimizer` and `optimizer.adam.lr`. A parameter is
+    drawn exactly if its variant was drawn.
     """
     space = model if isinstance(model, Space) else Space(model)
     return space.suggest(trial)
@@ -44,7 +44,7 @@ def suggest(trial: optuna.Trial, model: "type[T] | Space[T]") -> T:
 
 @dataclass(frozen=True)
 class Space(Generic[T]):
-    """The search space of a recipe type, pinned and narrowed as the user likes.
+    """The search space of a recipe type, which the user may pin and narrow.
 
     Example:
         space = Space(Tricks).pin({"normalization": "batch"}).narrow({"optimizer": ["adam", "sgd"]})
@@ -52,26 +52,26 @@ class Space(Generic[T]):
 
     model: type[T]
     changed: Mapping[str, Domain] = dataclass_field(default_factory=dict)
-    """Domains by path, where they differ from those of the types."""
+    """Domains that differ from those of the type, by path."""
 
     def __post_init__(self) -> None:
         if not (isinstance(self.model, type) and issubclass(self.model, Trick)):
-            raise InputError(f"a space is of a recipe's type, such as Tricks (got {shown(self.model)})")
+            raise InputError(f"a space needs a recipe type, such as Tricks (got {shown(self.model)})")
 
     @cached_property
     def domains(self) -> Mapping[str, Domain]:
-        """Return the domain of every path, those of fields that are not searched included."""
+        """The domain of every path, including fields that are not searched."""
         return {**dict(domains_of(self.model, "")), **self.changed}
 
     def pin(self, values: Mapping[str, Any]) -> "Space[T]":
-        """Fix fields or stages to one value.
+        """Return the space with fields or stages fixed to one value.
 
         Args:
-            values: by path. A stage takes a kind (its hyperparameters are still searched), a
+            values: values by path. A stage takes a kind (its hyperparameters are still searched), a
                 mapping with a kind and the hyperparameters to pin too, or a whole trick.
 
         Raises:
-            InputError: if a path does not exist, is pinned already, or a value is not valid.
+            InputError: if a path does not exist or is pinned already, or a value is not valid.
         """
         space = self
         for path, value in values.items():
@@ -80,30 +80,30 @@ class Space(Generic[T]):
         return space._checked()
 
     def narrow(self, domains: Mapping[str, Any]) -> "Space[T]":
-        """Replace the domains of fields, or the kinds of stages, that are searched.
+        """Return the space with other domains of fields, or other kinds of stages.
 
         Args:
-            domains: by path; a list of options, one kind, a domain, or a mapping `{low, high, log}`.
-                The bounds are values of the field, also of one that is searched by its distance to one.
+            domains: domains by path: a list of options, one kind, a domain, or a mapping `{low, high,
+                log}`. Its bounds are values of the field, even if the search uses the distance to one.
 
         Raises:
             InputError: if a path does not exist or is pinned, or a domain is empty or not valid.
         """
         space = self
         for path, value in domains.items():
-            field = self._field(path)  # an error where there is none
+            field = self._field(path)  # raises if there is none
             one = isinstance(value, str) and variants(field)
             options = [value] if one else value
             space = space._change(path, Domain.parse(path, options, space.domains[path]))
         return space._checked()
 
     def without(self, stage: str, kinds: Collection[str]) -> "Space[T]":
-        """Leave kinds out of a stage that holds others too."""
+        """Return the space without some kinds of a stage; at least one other kind must be left."""
         left = [kind for kind in self.domains[stage].extremes() if kind not in kinds]
         return replace(self, changed={**self.changed, stage: one_of(left)})
 
     def around(self, recipe: Trick) -> "Space[T]":
-        """Keep a recipe's kinds in all stages where no search would propose them unasked."""
+        """Return the space with a recipe's kinds fixed in each stage that would not propose them."""
         domains = self.domains
         kept = {
             stage: Fixed(kind_of(type(getattr(recipe, stage))))
@@ -115,10 +115,10 @@ class Space(Generic[T]):
 
     @classmethod
     def from_yaml(cls, model: type[T], path: str | Path) -> "Space[T]":
-        """Read a space from a YAML file with the sections `pin` and `narrow`.
+        """Return a space from a YAML file with the sections `pin` and `narrow`.
 
         Raises:
-            InputError: if the file cannot be read, is malformed or names what does not exist.
+            InputError: if the file cannot be read or is malformed, or a name in it does not exist.
         """
         data = read_yaml(path)
         if not isinstance(data, dict) or not data or not set(data) <= {"pin", "narrow"}:
@@ -145,8 +145,8 @@ class Space(Generic[T]):
     def nearest(self, recipe: Trick) -> T:
         """Return the recipe of this space that is closest to a given one, stage by stage.
 
-        A pinned field has its pinned value; a number outside of its domain is moved to the bound;
-        a kind that the space does not hold becomes the first that it does, with its defaults.
+        A pinned field gets its pinned value. A number outside its domain moves to the bound. A kind
+        that is not in the space becomes the first kind that is, with its defaults.
         """
         wanted = dict(paths_of(recipe, ""))
         domains = self.domains
@@ -167,7 +167,7 @@ class Space(Generic[T]):
         return [path for path in several if not self._never(path)]
 
     def check(self) -> None:
-        """Check what the recipe type itself says, which nobody did when the class was made.
+        """Check the defaults and domains of the recipe type, which its class creation does not check.
 
         Raises:
             InputError: if a field has no default, or a default or a domain is not valid.
@@ -181,7 +181,7 @@ class Space(Generic[T]):
         return {path: domain.describe() for path, domain in self.domains.items()}
 
     def __repr__(self) -> str:
-        """Write the space as it was made."""
+        """Return the code that makes this space."""
         pinned = {path: d.value for path, d in self.changed.items() if isinstance(d, Fixed)}
         narrowed = {path: d for path, d in self.changed.items() if not isinstance(d, Fixed)}
         calls = {"pin": pinned, "narrow": narrowed}
@@ -189,7 +189,7 @@ class Space(Generic[T]):
         return f"Space({self.model.__name__}){made}"
 
     def _repr_html_(self) -> str:
-        """Show what is searched, and what was pinned, in a notebook."""
+        """Show the searched and the pinned fields in a notebook."""
         domains = self.domains
         searched = self.searched()
         rows = [(path, domains[path]) for path in domains if path in {*searched, *self.changed}]
@@ -225,7 +225,7 @@ class Space(Generic[T]):
         return owner.model_fields[name]
 
     def _owner(self, path: str) -> tuple[type[Trick], str]:
-        """Find the class that a path's field belongs to, and the field's name."""
+        """Return the class that a path's field belongs to, and the field's name."""
         if path not in self.domains:
             raise InputError(no_such_field(path, self.model, path, self.domains))
         parts = path.split(".")
@@ -251,7 +251,7 @@ class Space(Generic[T]):
                     raise InputError(no_such_kind(path, options, value))
             return domain
         try:
-            # As pydantic reads them: YAML takes 1e-3 for a string.
+            # Pydantic converts them: YAML reads 1e-3 as a string.
             valid = [getattr(owner.model_validate({name: v}), name) for v in domain.extremes()]
         except InputError as error:
             raise InputError(f"{path.removesuffix(name)}{error}") from None
@@ -266,13 +266,13 @@ class Space(Generic[T]):
                 kinds = list(self.domains[never].extremes())
                 kind = path.removeprefix(f"{never}.").partition(".")[0]
                 raise InputError(
-                    f"{path}: is never used, for {never} is only ever one of {kinds}; leave it out or "
+                    f"{path}: is never used, because {never} is always one of {kinds}; leave it out or "
                     f"allow {kind!r}"
                 )
         return self
 
     def _never(self, path: str) -> str:
-        """Return the stage that keeps a field from ever being active; empty if none does."""
+        """Return the stage whose kinds rule out a field; empty if there is none."""
         domains = self.domains
         parts = path.split(".")
         for end in range(1, len(parts)):

@@ -1,7 +1,7 @@
-"""`Trick`: a frozen recipe of hyperparameters, and what is read off its type.
+"""`Trick`: a frozen recipe of hyperparameters, and functions that read its type.
 
-A *trick* is a frozen pydantic model. A *stage* is a field whose type is a union of tricks told apart
-by a literal `kind`; the kind's name alone stands for the trick with its defaults.
+A *trick* is a frozen pydantic model. A *stage* is a field that is a union of tricks; a literal `kind`
+tells them apart. The kind's name alone means the trick with its defaults.
 """
 
 import contextlib
@@ -32,26 +32,26 @@ class Trick(BaseModel):
     neutral: ClassVar[bool] = False
     """Whether this variant switches its stage off."""
     searched: ClassVar[bool] = True
-    """Whether a search proposes this variant without being asked to by name."""
+    """Whether a search proposes this variant even if the user does not name it."""
     changes_layers: ClassVar[bool] = False
     """Whether it changes the layers of a network, and may find none to change."""
     changes_weights: ClassVar[bool] = False
     """Whether it draws weights or freezes them when a module is made, and may find none."""
     changes_batch: ClassVar[bool] = False
-    """Whether it changes what a batch says, and needs inputs or targets of some kind."""
+    """Whether it changes the samples of a batch, and needs certain inputs or targets."""
     needs_forward: ClassVar[bool] = False
-    """Whether it acts in a forward of ours, which a LightningModule of the user's has not."""
+    """Whether it acts in our own forward, which a user's LightningModule does not have."""
     structural: ClassVar[Literal["", "kind", "fields"]] = ""
-    """What of it trainings must share to be one program: nothing, its kind, or all its fields."""
+    """What the trainings of a group must share: nothing, its kind, or all its fields."""
     elsewhere: ClassVar[Mapping[str, str]] = {}
-    """Names that this variant goes by in other libraries, with what they are here."""
+    """Names of this variant in other libraries, each with its name here."""
 
     def __init__(self, **fields: Any) -> None:
         with _in_a_line(type(self)):
             super().__init__(**fields)
 
-    # Only the outermost recipe complains, with the whole path: pydantic makes the inner ones itself.
-    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # as its own RootModel does
+    # Only the outermost recipe raises, with the whole path: pydantic makes the inner ones itself.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # as pydantic's RootModel does
 
     @classmethod
     def model_validate(cls, obj: Any, **options: Any) -> Self:
@@ -65,7 +65,7 @@ class Trick(BaseModel):
 
     @classmethod
     def parse(cls, data: Any) -> Self:
-        """Build the recipe from plain data, as read from JSON or YAML.
+        """Return the recipe from plain data, such as from JSON or YAML.
 
         Raises:
             InputError: if a field is unknown or invalid; names its path and the value.
@@ -75,7 +75,7 @@ class Trick(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _read(cls, data: Any) -> Any:
-        """Read a kind's name as its variant, and no truth value as a number."""
+        """Read a kind's name as its variant, and refuse booleans as numbers."""
         if not isinstance(data, Mapping):
             return data
         fields = cls.model_fields
@@ -89,7 +89,7 @@ class Trick(BaseModel):
         return dict(_flatten(self, ""))
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
-        """Leave out what is as it is by default: `Tricks(optimizer=Adam(lr=0.01))`."""
+        """Leave out the defaults: `Tricks(optimizer=Adam(lr=0.01))`."""
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
             if value != field.get_default(call_default_factory=True, validated_data={}):
@@ -111,7 +111,7 @@ def variants(field: FieldInfo) -> dict[str, type[Trick]]:
 
 
 def _kinds(field: FieldInfo) -> dict[str, type[Trick]]:
-    """Return the variants of a field by kind, also where there is but one."""
+    """Return the variants of a field by kind, even if there is only one."""
     only = field.annotation
     if isinstance(only, type) and issubclass(only, Trick) and "kind" in only.model_fields:
         return {kind_of(only): only}
@@ -122,12 +122,12 @@ def _plain(value: Any, field: FieldInfo) -> Any:
     if isinstance(value, str) and _kinds(field):
         return {"kind": value}
     if isinstance(value, bool) and field.annotation in (int, float):
-        return str(value)  # pydantic takes it for 0 or 1
+        return str(value)  # pydantic would read it as 0 or 1
     return value
 
 
 def kind_of(trick: type[Trick]) -> str:
-    """Return the literal that tells a variant from the others of its stage.
+    """Return the literal that identifies a variant within its stage.
 
     Raises:
         TypeError: if the class has no `kind: Literal["..."] = "..."` field.
@@ -160,12 +160,12 @@ def owner_of(model: type[Trick], path: Sequence[Any]) -> type[Trick]:
 
 
 def no_such_field(path: str, model: type[Trick], name: str, known: Iterable[str]) -> str:
-    """Say that a recipe has no field of a name."""
+    """Return the message for a field that a recipe does not have."""
     return f"{path}: no such field in {model.__name__}{_meant(name, known)}"
 
 
 def no_such_kind(path: str, options: Mapping[str, type[Trick]], value: Any) -> str:
-    """Say that a value names none of the variants of a stage."""
+    """Return the message for a value that is no variant of a stage."""
     if not isinstance(value, str):
         hint = f"; write {value.__name__}()" if value in options.values() else ""
         return f"{path}: must be a kind, one of {list(options)} (got {shown(value)}){hint}"
@@ -181,7 +181,7 @@ def _meant(name: str, known: Iterable[str]) -> str:
 
 @contextlib.contextmanager
 def _in_a_line(model: type[Trick]) -> Iterator[None]:
-    """Say in one line which path broke which rule with which value."""
+    """Raise pydantic's errors as one line: the path, the rule and the value."""
     try:
         yield
     except ValidationError as error:
@@ -192,7 +192,7 @@ def _in_a_line(model: type[Trick]) -> Iterator[None]:
 def _problem(item: ErrorDetails, model: type[Trick]) -> str:
     path, value = item["loc"], item["input"]
     where = ".".join(map(str, path)) or model.__name__
-    with contextlib.suppress(LookupError, ValueError):  # of the whole, or of a union without `kind`
+    with contextlib.suppress(LookupError, ValueError):  # of the whole recipe, or a union without `kind`
         owner, name = owner_of(model, path), str(path[-1])
         if item["type"] == "extra_forbidden":
             return f"{no_such_field(where, owner, name, owner.model_fields)} (got {shown(value)})"
@@ -204,7 +204,7 @@ def _problem(item: ErrorDetails, model: type[Trick]) -> str:
 
 
 _NO_KIND = ("union_tag_invalid", "union_tag_not_found", "model_attributes_type", "model_type")
-"""Pydantic's names of what is wrong where a stage is given none of its variants."""
+"""Pydantic's error types for a stage whose value is none of its variants."""
 
 
 def _flatten(recipe: Trick, prefix: str) -> Iterator[tuple[str, Any]]:

@@ -33,7 +33,7 @@ class TrainingBatches(pl.Callback):
         self._used = self._wanted = False
 
     def take(self) -> list[Any]:
-        """Return the kept batches; the next epoch begins a new list."""
+        """Return the kept batches; the next training batch begins a new list."""
         self._used = True
         return self.batches
 
