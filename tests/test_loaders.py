@@ -101,7 +101,7 @@ def test_loaders_travel_to_workers_while_they_are_in_use():
 
 
 def test_what_can_be_walked_once_is_no_loader():
-    with pytest.raises(InputError, match=r"walked anew each epoch.*got list_iterator"):
+    with pytest.raises(InputError, match=r"iterable again each epoch.*got list_iterator"):
         Task("once", (iter([1]), loader()), lambda tricks: mlp())
     with pytest.raises(InputError, match=r"two or three loaders.*got 1"):
         Task("one", (loader(),), lambda tricks: mlp())

@@ -167,11 +167,11 @@ class Encodes(nn.Sequential):
     ("layer", "why"),
     [
         (Follows, "the backbone.0.kept of a step would differ from training alone"),
-        (FollowsSlowly, "the backbone.0.kept of a step would be"),
-        (FollowsInValidation, "the backbone.0.kept of a step would be"),
+        (FollowsSlowly, "the backbone.0.kept of a step would differ"),
+        (FollowsInValidation, "the backbone.0.kept of a step would differ"),
         (Counts, "a layer or the loss changes its steps"),
         (CountsInside, "a layer or the loss changes its counts"),
-        (Reverses, "the backbone.0.inner.weight of a step would be"),
+        (Reverses, "the backbone.0.inner.weight of a step would differ"),
         (HasTwoNames, "a layer has two names"),
         (KeepsForAll, ""),
         (Scores, ""),
@@ -193,7 +193,7 @@ def test_what_would_be_other_numbers_in_silence_is_trained_alone(layer, why):
     [
         (DrawsWithNumPy, "a network draws with NumPy's or Python's"),
         (DrawsWithPython, "a network draws with NumPy's or Python's"),
-        (SwitchesBySelf, "the output 0 of a step would be"),
+        (SwitchesBySelf, "the output 0 of a step would differ"),
     ],
 )
 def test_what_a_seed_does_not_fix_is_not_fused(layer, why):

@@ -344,5 +344,5 @@ def test_what_is_searched_is_what_trials_may_differ_in():
 def test_a_wrong_path_is_told_by_narrow_as_by_pin():
     with pytest.raises(InputError, match=r"adam.lrr: no such field.*did you mean"):
         Space(Tricks).narrow({"optimizer.adam.lrr": {"low": 0.1, "high": 0.2}})
-    with pytest.raises(InputError, match=r"of a recipe's type, such as Tricks \(got"):
+    with pytest.raises(InputError, match=r"a space needs a recipe type, such as Tricks \(got"):
         Space(Tricks())

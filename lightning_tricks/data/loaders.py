@@ -125,7 +125,7 @@ class LoaderData(pl.LightningDataModule):
         for name, loader in self.loaders.items():
             if not hasattr(loader, "__iter__") or hasattr(loader, "__next__"):
                 raise InputError(
-                    f"the {name} loader must be walked anew each epoch, as a DataLoader can be "
+                    f"the {name} loader must be iterable again each epoch, like a DataLoader "
                     f"(got {type(loader).__name__})"
                 )
 

@@ -10,7 +10,7 @@ _SHARED = {
     stage: {trick.structural for trick in kinds.values()} for stage, kinds in stages(Tricks).items()
 }
 _WHOLE = tuple(stage for stage, shared in _SHARED.items() if "fields" in shared)
-"""Stages whose fields too affect the structure of the network or of a batch."""
+"""Stages whose fields, not only their kind, change the structure of the network or of a batch."""
 _KINDS = tuple(stage for stage, shared in _SHARED.items() if "kind" in shared)
 """Stages whose kind adds layers to the network, or a second pass to a step."""
 

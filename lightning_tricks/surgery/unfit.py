@@ -23,6 +23,6 @@ def check_fit(network: nn.Module) -> None:
             )
         if any(isinstance(hook, FormerWeightNorm) for hook in hooks_of(layer)[0].values()):
             raise InputError(
-                f"{what} has torch.nn.utils.weight_norm, with which it cannot be copied: use "
+                f"{what} has torch.nn.utils.weight_norm and cannot be copied because of it: use "
                 "torch.nn.utils.parametrizations.weight_norm"
             )
