@@ -200,7 +200,7 @@ WRONG = {
     "inputs": ({"backbone": lambda t: mlp(inputs=7)}, "does not take inputs of shape"),
     "outputs": (
         {"backbone": lambda t: nn.Sequential(mlp(), nn.Flatten(0))},
-        "do not fit|one output a sample",
+        "do not fit|one output per sample",
     ),
     "monitor": ({"monitor": "val/acuracy"}, "never logged; must be one of"),
     "loss": (

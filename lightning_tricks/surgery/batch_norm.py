@@ -1,4 +1,4 @@
-"""Running statistics of batch norm for averaged weights, which never saw a training batch."""
+"""Running statistics of batch norm for weights that were not trained themselves, such as averages."""
 
 import copy
 from collections.abc import Iterator

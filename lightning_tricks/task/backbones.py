@@ -89,7 +89,7 @@ class ConvNet(Backbone):
         if len(inputs) != 3 or min(inputs[1:]) < 2**self.depth:
             raise InputError(
                 f"a convnet of depth {self.depth} needs samples of shape (channels, height, width) "
-                f"with at least {2**self.depth} pixels a side (got {tuple(inputs)})"
+                f"with at least {2**self.depth} pixels per side (got {tuple(inputs)})"
             )
         channels, height, width = inputs
         layers: list[nn.Module] = []

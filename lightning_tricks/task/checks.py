@@ -46,7 +46,7 @@ _STEPS = ("configure_gradient_clipping", "lr_scheduler_step", "optimizer_step")
 
 
 FEW_PARAMETERS, CALLS = 1_000_000, 6
-"""A network with fewer parameters is made this many more times, because that is fast."""
+"""A network with fewer parameters is fast to make, so it is made this many more times."""
 
 
 class Checked(NamedTuple):
@@ -406,7 +406,7 @@ def _check_measures(task: Task, outputs: Any, targets: torch.Tensor) -> None:
 
 def _check_fit(task: Task, outputs: Any, targets: torch.Tensor) -> None:
     if len(outputs) != len(targets):
-        raise ValueError("one output a sample is needed")
+        raise ValueError("one output per sample is needed")
     if targets.is_floating_point() and task.loss is F.cross_entropy:
         raise ValueError("numbers to predict need another loss, such as mse_loss")
     logits = _takes_logits(task, outputs, targets)
@@ -416,8 +416,8 @@ def _check_fit(task: Task, outputs: Any, targets: torch.Tensor) -> None:
     single = outputs.dim() == 1 or outputs.shape[1] == 1
     if scored and not logits and single and _binary(targets):
         raise ValueError(
-            "accuracy takes a logit for yes or no, as binary_cross_entropy_with_logits does: give the "
-            "task that loss, or other metrics and a monitor"
+            "accuracy takes binary logits, as binary_cross_entropy_with_logits does: give the task that "
+            "loss, or other metrics and a monitor"
         )
     if targets.is_floating_point() and scored and not logits:
         raise ValueError(

@@ -73,7 +73,7 @@ def check_batch_size(data: pl.LightningDataModule, settings: Settings, tricks: T
     found = getattr(training_loader(with_batch_size(data, wanted), settings), "batch_size", None)
     if found != wanted:
         kind = type(data).__name__
-        raise InputError(f"batch_size of {kind} changes nothing about its training batches")
+        raise InputError(f"the batch_size of {kind} does not change its training batches")
 
 
 def knows_steps(loader: Any, trainer: Settings) -> bool:

@@ -1,4 +1,4 @@
-"""Trial runs of recipes on one batch, before the first trial."""
+"""Rehearsals: recipes run on one batch, before the first trial."""
 
 from typing import Any
 

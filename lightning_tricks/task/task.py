@@ -42,8 +42,8 @@ class Task:
         name: the name of the study, the MLflow experiment and the registered model.
         data: the splits: a Lightning data module, or `DataLoader`s, (train, validation) or (train,
             validation, test); None if a LightningModule has its own loaders.
-        backbone: a function that makes the network for a recipe, or a LightningModule with its own
-            forward, steps and loss (then `loss` and `metrics` are not used).
+        backbone: a function of a recipe that makes the network, or that makes a LightningModule with
+            its own forward, steps and loss (then `loss` and `metrics` are not used).
         tricks: the type of the recipes, `Tricks` or a subclass: the search space.
         epochs: the full budget of a trial.
         baseline: the recipe that a study begins with; by default `tricks()`. Its kinds that are not
@@ -62,8 +62,8 @@ class Task:
         logger: a logger; each trial gets its own copy. By default nothing is logged.
         channels_last: whether images and convolutions use torch's channels-last memory format.
         compiled: whether `torch.compile` compiles the network.
-        repeats: the number of trainings of one trial, in parallel. Each has its own seed and, if the
-            data were given whole, its own validation split. The score is their mean.
+        repeats: the number of trainings of one trial, at the same time. Each has its own seed and, if
+            the data were given whole, its own validation split. The score is their mean.
         own_splits: whether each seed draws its own training and validation samples, if the data were
             given whole. The test split stays the same. The trials of a verdict use this.
     """

@@ -156,7 +156,7 @@ def test_an_accuracy_of_probabilities_is_refused():
     def loss(outputs, targets):
         return F.binary_cross_entropy(outputs.sigmoid(), targets)
 
-    with pytest.raises(InputError, match="accuracy takes a logit for yes or no"):
+    with pytest.raises(InputError, match="accuracy takes binary logits"):
         check(yes_or_no(loss), Space(Tricks))
 
 
