@@ -1,5 +1,6 @@
 """What the documents show is run, and the site is built and looked at."""
 
+import ast
 import importlib
 import re
 import shlex
@@ -16,6 +17,7 @@ import trick_pages
 from PIL import Image
 from playwright.sync_api import sync_playwright
 from pydantic import Field
+from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_tricks
 from lightning_tricks import Float, InputError, Space, Task, Tricks
@@ -89,7 +91,7 @@ def test_bring_your_own():
 
 
 WITH_CODE = [name for name, path in PAGES.items() if blocks(path, "python")]
-OF_THEIR_OWN = {"bring_your_own.md", "mlflow.md"}
+OF_THEIR_OWN = {"bring_your_own.md", "cookbook.md", "mlflow.md"}
 
 
 @pytest.mark.usefixtures("with_store")
@@ -111,6 +113,46 @@ def test_the_spaces_of_a_page_are_read(name, tmp_path):
     for block in blocks(TEXTS[name], "yaml"):
         (tmp_path / "narrow.yaml").write_text(block)
         assert Space.from_yaml(Tricks, tmp_path / "narrow.yaml").searched()
+
+
+SMALL = {
+    r"\bepochs=\d+": "epochs=1",
+    r"n_trials=\d+": "n_trials=3",
+    r"finalists=\d+": "finalists=0",
+    "pretrained=True": "pretrained=False",
+}
+"""Numbers of the cookbook's recipes, as patterns, and smaller ones for a test without a network."""
+
+
+@pytest.mark.usefixtures("with_store")
+def test_the_recipes_of_the_cookbook_run(tmp_path_factory):
+    page = PAGES["cookbook.md"].read_text()
+    for pattern, small in SMALL.items():
+        page = re.sub(pattern, small, page)
+    small = tmp_path_factory.mktemp("pages") / "small.md"
+    small.write_text(page)
+    rows = [f"{n}.5,{'red' if n % 3 else 'blue'},{'yes' if n % 2 else 'no'}" for n in range(60)]
+    Path("table.csv").write_text("\n".join(["size,color,label", *rows]))
+    images = TensorDataset(torch.rand(8, 3, 32, 32), torch.arange(8) % 10)
+    loader = DataLoader(images, batch_size=4)
+    tasks = run_blocks(small, {"train": loader, "validation": loader})
+    assert set(tasks) == {"table", "pets"}
+
+
+def test_a_recipe_of_the_cookbook_has_twelve_lines_at_most():
+    for language in ("", "python", "py", "yaml"):
+        for block in blocks(PAGES["cookbook.md"], language):
+            assert len([line for line in block.splitlines() if line.strip()]) <= 12
+
+
+QUOTED = re.findall(r"^\*\*`([^`]+)`\*\*", (DOCUMENTS / "faq.md").read_text(), re.M)
+
+
+@pytest.mark.parametrize("words", QUOTED)
+def test_the_program_prints_the_words_that_the_faq_explains(words):
+    trees = [ast.parse(path.read_text()) for path in (ROOT / "lightning_tricks").rglob("*.py")]
+    texts = [n.value for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Constant)]
+    assert any(words in text for text in texts if isinstance(text, str))
 
 
 REFUSED = re.findall(r"^\| `([^`]+)` \| `([^`]+)` \|$", PAGES["space.md"].read_text(), re.M)
