@@ -67,7 +67,7 @@ WRONG = {
     "wide": ({"network": {"kind": "mlp", "width": 2**31}}, r"network.mlp.width: .* \(got 2147483648"),
     "deep convnet": ({"network": {"kind": "convnet", "depth": 2**31}}, r"convnet.depth: .* to 16 "),
     "wide convnet": ({"network": {"kind": "convnet", "width": 2**31}}, r"convnet.width: .* to 1024 "),
-    "adamw": ({"optimizer": "adamw"}, "adamw is adam beside weight_decay decoupled here"),
+    "adamw": ({"optimizer": "adamw"}, "adamw is adam with weight_decay decoupled here"),
 }
 
 
@@ -99,7 +99,7 @@ def test_a_name_of_other_libraries_is_explained_in_a_space_too():
         lambda s: s.pin({"optimizer": "adamw"}),
         lambda s: s.narrow({"optimizer": ["adamw"]}),
     ):
-        with pytest.raises(InputError, match="adamw is adam beside weight_decay decoupled here"):
+        with pytest.raises(InputError, match="adamw is adam with weight_decay decoupled here"):
             change(Space(Tricks))
 
 

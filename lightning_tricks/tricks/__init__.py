@@ -1,1 +1,1 @@
-"""Every training trick: a file for each stage, a class for each trick."""
+"""Every training trick: one file per stage, one class per trick."""

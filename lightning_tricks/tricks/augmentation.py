@@ -1,6 +1,6 @@
-"""Augmentation of images while training: on the device, a batch at a time.
+"""Image augmentation during training: on the device, batch by batch.
 
-Images come as they are in the data, of shape (N, channels, height, width), before scaling.
+It acts before scaling, on images of shape (N, channels, height, width) with the values of the data.
 """
 
 from abc import abstractmethod
@@ -18,7 +18,7 @@ from lightning_tricks.space.domains import Float, Int
 from lightning_tricks.space.trick import Trick
 
 GROUPS = 16
-"""Into how many groups a batch is split where a transform draws once for all that it is given."""
+"""Number of groups in a batch, for transforms that draw only once per call."""
 
 
 class AugmentationTrick(Trick):
@@ -33,7 +33,7 @@ class AugmentationTrick(Trick):
         """Return changed images, of the same shape and type.
 
         Raises:
-            InputError: if they are not images, or not of a type that the trick can change.
+            InputError: if the inputs are not images, or have a type that the trick cannot change.
         """
         if images.dim() != 4:
             raise InputError(
@@ -58,18 +58,18 @@ class _Off(AugmentationTrick):
 
 
 class NoAugmentation(_Off):
-    """Images as they are."""
+    """Images stay unchanged."""
 
     kind: Literal["none"] = "none"
 
 
 class FlipCrop(AugmentationTrick):
-    """Each image is shifted by up to `shift` pixels, and mirrored every other time.
+    """Shifts each image by up to `shift` pixels, and mirrors it with probability 1/2.
 
-    That is the usual padding, random crop and horizontal flip (He et al., 2016), drawn for each
-    image. Where left and right matter, as in digits, `flip` is to be off.
+    This is the usual padding, random crop and horizontal flip (He et al., 2016), drawn for each
+    image. Set `flip` to False where left and right matter, as in digits.
 
-    When it helps: for natural images, in runs of many epochs. In a few epochs it slows learning down.
+    When it helps: for natural images, in runs of many epochs. In short runs it slows learning down.
     """
 
     searched: ClassVar[bool] = False
@@ -93,9 +93,9 @@ class FlipCrop(AugmentationTrick):
 
 
 class _InGroups(AugmentationTrick):
-    """A transform of torchvision, which draws once for all images that it is given.
+    """A torchvision transform, which draws only once per call.
 
-    The batch is split at random into 16 groups, which are drawn for on their own.
+    The batch is split at random into 16 groups. Each group gets its own draw.
     """
 
     def change(self, images: Tensor) -> Tensor:
@@ -114,12 +114,12 @@ class _InGroups(AugmentationTrick):
 
 
 class TrivialAugment(_InGroups):
-    """One of 14 changes of colour or shape, of a random strength (Müller and Hutter, 2021).
+    """One of 14 changes of color or shape, of a random strength (Müller and Hutter, 2021).
 
-    A sixteenth of the batch shares a draw; of torchvision's `TrivialAugmentWide`.
+    Uses torchvision's `TrivialAugmentWide`. Each sixteenth of the batch shares one draw.
 
-    When it helps: for natural images, in runs that are long enough to overfit; it has nothing to tune.
-    It costs time in every batch, takes bytes only, and short runs get worse by it.
+    When it helps: for natural images, in runs long enough to overfit. It has nothing to tune. It
+    costs time in every batch, takes bytes only, and makes short runs worse.
     """
 
     searched: ClassVar[bool] = False
@@ -131,13 +131,13 @@ class TrivialAugment(_InGroups):
 
 
 class RandAugment(_InGroups):
-    """`count` random changes of colour or shape, of one strength (Cubuk et al., 2020).
+    """`count` random changes of color or shape, all of one strength (Cubuk et al., 2020).
 
-    A sixteenth of the batch shares a draw; of torchvision's `RandAugment`, which counts strengths
-    from 0 to 30.
+    Uses torchvision's `RandAugment`, whose strengths go from 0 to 30. Each sixteenth of the batch
+    shares one draw.
 
-    When it helps: where TrivialAugment helps, and you want to say how strong the changes are. Try that
-    one first.
+    When it helps: where TrivialAugment helps, if you want to set the strength of the changes. Try
+    TrivialAugment first.
     """
 
     searched: ClassVar[bool] = False
@@ -151,18 +151,18 @@ class RandAugment(_InGroups):
 
 
 class NoErasing(_Off):
-    """Images as they are."""
+    """Images stay unchanged."""
 
     kind: Literal["none"] = "none"
 
 
 class RandomErasing(AugmentationTrick):
-    """A rectangle of 2 to 33 % of an image becomes 0, with probability p (Zhong et al., 2020).
+    """Sets a rectangle of 2 to 33% of an image to 0, with probability p (Zhong et al., 2020).
 
-    Its sides have a ratio of 0.3 to 3.3; drawn for each image.
+    Its sides have a ratio of 0.3 to 3.3. Each image gets its own draw.
 
-    When it helps: for images in long runs, where what is to be seen may be hidden in part. Small objects
-    can be erased whole.
+    When it helps: for images in long runs, where objects may be partly hidden. It can erase small
+    objects completely.
     """
 
     searched: ClassVar[bool] = False
@@ -182,7 +182,7 @@ class RandomErasing(AugmentationTrick):
 
 
 def _inside(side: int, lengths: Tensor) -> Tensor:
-    """Draw where intervals of some lengths lie on a side; return which pixels they cover, (N, side)."""
+    """Place intervals of given lengths at random on a side; return the pixels they cover, (N, side)."""
     lengths = lengths.round().clamp(1, side)
     start = (torch.rand_like(lengths) * (side - lengths + 1)).floor()
     pixels = torch.arange(side, device=lengths.device)

@@ -1,7 +1,7 @@
-"""Averaging of weights: what is validated, saved and scored is the average.
+"""Weight averaging: validation, checkpoints and the score use the averaged weights.
 
-Until an average has begun, that is the weights themselves. Statistics of batch norm are gathered
-again under the averaged weights, from the first batches of the epoch, before each validation.
+Until the average begins, they use the weights themselves. Before each validation, the batch-norm
+statistics are recomputed with the averaged weights, on the first batches of the epoch.
 """
 
 from abc import abstractmethod
@@ -27,27 +27,27 @@ class AveragingTrick(Trick):
     """Which average of the weights over training is used."""
 
     needs_steps: ClassVar[bool] = False
-    """Whether the number of steps of the whole budget must be known."""
+    """Whether it needs to know the number of steps of the whole budget."""
     kind: str
 
     def callback(self) -> "WeightAveraging | None":
-        """Return the Lightning callback that averages; None where there is nothing to do."""
+        """Return the Lightning callback that averages; None if there is nothing to average."""
         return WeightAveraging(self)
 
     @abstractmethod
     def weight(self, updates: int, epoch: float, epochs: int, steps: int) -> float:
-        """Return the weight of the present weights in the average; 0 leaves it as it is.
+        """Return the share of the current weights in the average; 0 leaves the average unchanged.
 
         Args:
-            updates: how often the average was updated before.
-            epoch: epochs done; a whole number at the end of an epoch.
+            updates: the number of earlier updates of the average.
+            epoch: the epochs done; a whole number at the end of an epoch.
             epochs: the number of epochs of the whole budget.
             steps: the number of optimizer steps of the whole budget.
         """
 
 
 class NoAveraging(AveragingTrick):
-    """The last weights."""
+    """No average: the last weights are used."""
 
     neutral: ClassVar[bool] = True
     kind: Literal["none"] = "none"
@@ -63,11 +63,11 @@ class NoAveraging(AveragingTrick):
 class ExponentialAveraging(AveragingTrick):
     """a ← a + (w − a)/n after each step, where n is `horizon` (a share of the budget) in steps.
 
-    The decay 1 − 1/n follows from the budget: a fixed one outlasts a short run. The first n steps
-    are averaged evenly, so that the initial weights fade (Polyak and Juditsky, 1992).
+    The decay 1 − 1/n follows from the budget, because a fixed decay would outlast a short run. The
+    first n steps are averaged evenly, so the initial weights fade (Polyak and Juditsky, 1992).
 
-    When it helps: where weights still move a lot at the end: constant or high learning rates, small
-    batches. It adds little to a schedule that ends at zero.
+    When it helps: where weights still move a lot at the end: with constant or high learning rates, or
+    small batches. It adds little to a schedule that ends at zero.
     """
 
     needs_steps: ClassVar[bool] = True
@@ -82,7 +82,7 @@ class ExponentialAveraging(AveragingTrick):
 class StochasticWeightAveraging(AveragingTrick):
     """The mean of the weights at the end of each epoch from `start` on (Izmailov et al., 2018).
 
-    `start` is a share of the budget. The last epoch is always among them.
+    `start` is a share of the budget. The last epoch is always included.
 
     When it helps: in long runs whose learning rate is still high at the end. It adds little to a
     schedule that ends at zero.
@@ -101,10 +101,10 @@ Averaging = NoAveraging | ExponentialAveraging | StochasticWeightAveraging
 
 
 class WeightAveraging(pl.Callback):
-    """Keep the average of a module's weights, and put it in their place whenever they count.
+    """Average a module's weights, and swap the average in for validation and at the end of training.
 
-    Tensors change places, and nothing else: neither what a `state_dict` carries beside them, nor
-    buffers other than the statistics of batch norm, which are as training left them.
+    Only weights and batch-norm statistics are swapped. Other buffers, and other contents of a
+    `state_dict`, stay as training left them.
     """
 
     def __init__(self, trick: AveragingTrick) -> None:
@@ -112,15 +112,15 @@ class WeightAveraging(pl.Callback):
         self.updates = 0
         self.steps = 0
         self.refreshed = 0
-        """The number of updates when the statistics of batch norm were last gathered."""
+        """Number of updates when the batch-norm statistics were last recomputed."""
         self.other: list[Tensor] = []
-        """The average; while the module holds that, the weights in training."""
+        """The average; while the module holds the average, the training weights."""
         self.shown = False
         """Whether the module holds the average."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         del trainer
-        if self.updates:  # those of a checkpoint were read before the module went to its device
+        if self.updates:  # a checkpoint's tensors were read before the module moved to its device
             own = _tensors(pl_module)
             self.other = [value.to(like) for value, like in zip(self.other, own, strict=True)]
 
@@ -129,7 +129,7 @@ class WeightAveraging(pl.Callback):
     ) -> None:
         del unused
         if trainer.global_step == self.steps:
-            return  # gradients were accumulated only
+            return  # this batch only accumulated gradients
         self.steps = trainer.global_step
         total, epochs = int(trainer.estimated_stepping_batches), trainer.max_epochs or 1
         done = trainer.current_epoch + (1.0 if trainer.is_last_batch else 0.5)
@@ -140,7 +140,7 @@ class WeightAveraging(pl.Callback):
     def _update(self, module: nn.Module, weight: float) -> None:
         if not self.updates:
             self.other = [value.clone() for value in _tensors(module)]
-        weights = _weights(module)  # which come first
+        weights = _weights(module)  # they come first in `other`
         foreach_lerp_(self.other[: len(weights)], weights, weight)
         self.updates += 1
 
@@ -166,7 +166,7 @@ class WeightAveraging(pl.Callback):
 
     @torch.no_grad()
     def _exchange(self, module: nn.Module) -> None:
-        """Put the average into the module and the weights in training aside, or back."""
+        """Swap the average and the training weights."""
         held = _tensors(module)
         before = [value.clone() for value in held]
         foreach_copy_(held, self.other)
@@ -180,7 +180,7 @@ class WeightAveraging(pl.Callback):
             return
         held = checkpoint["state_dict"]
         self._exchange(pl_module)
-        other = cloned(pl_module.state_dict())  # with all that it carries beside tensors
+        other = cloned(pl_module.state_dict())  # with everything else that it carries
         self._exchange(pl_module)
         average, raw = (held, other) if self.shown else (other, held)
         checkpoint["state_dict"], checkpoint["raw_state_dict"] = average, raw
@@ -189,7 +189,7 @@ class WeightAveraging(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         if trainer.state.fn == "fit" and "raw_state_dict" in checkpoint:
-            self.other = [value.clone() for value in _tensors(pl_module)]  # Lightning has put it there
+            self.other = [value.clone() for value in _tensors(pl_module)]  # loaded by Lightning
             pl_module.load_state_dict(checkpoint["raw_state_dict"])
 
     def state_dict(self) -> dict[str, Any]:
@@ -201,11 +201,11 @@ class WeightAveraging(pl.Callback):
 
 
 def _weights(module: nn.Module) -> list[Tensor]:
-    """Return the parameters that can be averaged, each once, by however many names it goes."""
+    """Return the parameters that can be averaged, each once even if it has several names."""
     return [p.detach() for p in module.parameters() if p.is_floating_point() or p.is_complex()]
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:
-    """Return what the average has of its own: weights first, then the statistics of batch norm."""
+    """Return the tensors that the average replaces: weights first, then batch-norm statistics."""
     norms = (m for m in module.modules() if isinstance(m, BatchNormLayer))
     return [*_weights(module), *(b for norm in norms for b in norm.buffers(recurse=False))]

@@ -1,7 +1,7 @@
-"""Batch size: how many samples a step is of.
+"""Batch size: the number of samples per step.
 
-The data are the task's, so this stage acts where a task makes a trial, and not in a `TricksModule` that
-is given to a Trainer with data of its own.
+The data belong to the task, so this stage acts when a task makes a trial. It has no effect in a
+`TricksModule` that you give to a Trainer with your own data.
 """
 
 import math
@@ -13,41 +13,41 @@ from lightning_tricks.space.domains import Choice
 from lightning_tricks.space.trick import Trick
 
 SIZES = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
-"""A study searches those from a quarter to four times the data's own size, unless told otherwise."""
+"""Batch sizes to search; by default those from a quarter to four times the data's own size."""
 
 
 class BatchTrick(Trick):
-    """How many samples a step is of."""
+    """The number of samples per step."""
 
     structural: ClassVar[Literal["", "kind", "fields"]] = "fields"
 
     def size_of(self, own: int | None) -> int | None:
-        """Return the number of samples a step, for data with a number of their own."""
+        """Return the number of samples per step, given the data's own number."""
         return own
 
     def rate_factor(self, own: int | None) -> float:
-        """Return what the learning rate is multiplied by."""
+        """Return the factor on the learning rate, given the data's own batch size."""
         del own
         return 1.0
 
 
 class OwnBatches(BatchTrick):
-    """The batches of the data, as they are."""
+    """The batches of the data, unchanged."""
 
     neutral: ClassVar[bool] = True
     kind: Literal["own"] = "own"
 
 
 class SizedBatches(BatchTrick):
-    """A step is of `size` samples; an epoch stays an epoch, so larger batches take fewer steps.
+    """A step takes `size` samples; an epoch stays an epoch, so larger batches mean fewer steps.
 
-    The best learning rate goes with the size, and a search finds it for each size. `rule` moves it along
-    instead: the rate of the recipe holds for the data's own size, and is multiplied by size/own
-    (`linear`: Goyal et al., 2017, for SGD) or by the root of that (`square_root`: Krizhevsky, 2014, for
-    Adam). By default it is left alone. Batches that do not fit a device's memory are taken in parts,
-    whose gradients are added up: the same steps, except for the statistics of batch norm.
+    The best learning rate depends on the size, and a search finds it for each size. `rule` scales it
+    instead: the recipe's rate then holds for the data's own size, and is multiplied by size/own
+    (`linear`: Goyal et al., 2017, for SGD) or by its square root (`square_root`: Krizhevsky, 2014, for
+    Adam). By default the rate stays unchanged. Batches that do not fit in the device's memory are split
+    into parts whose gradients are added. The steps stay the same, except for batch-norm statistics.
 
-    When it helps: small batches where data are few; large ones where an epoch takes too long.
+    When it helps: small batches if you have few samples; large ones if an epoch takes too long.
     """
 
     searched: ClassVar[bool] = False

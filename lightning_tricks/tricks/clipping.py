@@ -17,24 +17,24 @@ from lightning_tricks.surgery.weight_norm import trained_weights
 
 
 class ClippingTrick(Trick):
-    """How long gradients are shortened."""
+    """How gradients that are too large are shortened."""
 
     layerwise: ClassVar[bool] = False
-    """Whether it looks at the layers of the module, and not at the gradients it is given."""
+    """Whether it reads the layers of the module instead of the gradients that it gets."""
 
     @abstractmethod
     def clip(self, module: nn.Module, gradients: Sequence[Tensor], norm: Tensor) -> Tensor:
-        """Shorten gradients in place; return whether any was, as a boolean tensor of one value.
+        """Shorten gradients in place; return a boolean tensor of one value: whether any was shortened.
 
         Args:
             module: the module whose parameters have these gradients.
             gradients: the gradients of all its parameters that have one.
-            norm: their norm, all of them taken as one vector.
+            norm: the norm of all these gradients, taken as one vector.
         """
 
 
 class NoClipping(ClippingTrick):
-    """Gradients as they are."""
+    """Gradients stay unchanged."""
 
     neutral: ClassVar[bool] = True
     kind: Literal["none"] = "none"
@@ -48,7 +48,7 @@ class NormClipping(ClippingTrick):
     """g ← θ·g/‖g‖ where ‖g‖ > θ (Pascanu et al., 2013).
 
     When it helps: in recurrent networks and transformers, at large learning rates, and where the loss
-    jumps. Where more than half of the steps are clipped, lower the learning rate instead.
+    jumps. If more than half of the steps are clipped, lower the learning rate instead.
     """
 
     kind: Literal["norm"] = "norm"
@@ -61,10 +61,10 @@ class NormClipping(ClippingTrick):
 
 
 class UnitClipping(ClippingTrick):
-    """g ← g/‖g‖ where ‖g‖ > θ, as the lesson has it: to length 1, whatever θ is.
+    """g ← g/‖g‖ where ‖g‖ > θ: to length 1, whatever θ is.
 
-    When it helps: to see what the lesson says; with θ = 1 it is `norm`. With a larger θ long gradients
-    become shorter than those that are just below it.
+    When it helps: only for comparison; some courses teach this form. With θ = 1 it is `norm`. With a
+    larger θ, gradients above θ become shorter than those just below θ.
     """
 
     kind: Literal["unit"] = "unit"
@@ -79,8 +79,8 @@ class UnitClipping(ClippingTrick):
 class ValueClipping(ClippingTrick):
     """Each coordinate of g is cut off at ±θ.
 
-    When it helps: where a few coordinates have gradients far beyond the others. It changes the direction
-    of a step.
+    When it helps: where a few coordinates have far larger gradients than the others. It changes the
+    direction of a step.
     """
 
     kind: Literal["value"] = "value"
@@ -95,14 +95,14 @@ class ValueClipping(ClippingTrick):
 
 
 class AdaptiveClipping(ClippingTrick):
-    """g ← λ·‖w‖/‖g‖·g for each output unit where ‖g‖ > λ·‖w‖ as AGC (Brock et al., 2021).
+    """g ← λ·‖w‖/‖g‖·g for each output unit where ‖g‖ > λ·‖w‖, called AGC (Brock et al., 2021).
 
-    Acts on the weights of the hidden layers: not on the head, as in the paper, nor on biases and
-    norms; under weight norm on the directions. ‖w‖ counts as at least 10⁻³, so that weights that
-    begin at zero can move.
+    It acts on the weights of hidden layers, but not on biases, norms or, as in the paper, the head.
+    Under weight norm it acts on the directions. ‖w‖ counts as at least 10⁻³, so weights that begin
+    at zero can move.
 
-    When it helps: in networks without norms, at large batches and learning rates. Layers whose weights
-    are small learn slowly.
+    When it helps: in networks without norms, at large batches and learning rates. Layers with small
+    weights learn slowly.
     """
 
     layerwise: ClassVar[bool] = True
@@ -124,12 +124,12 @@ class AdaptiveClipping(ClippingTrick):
 
 
 def norm_factor(norm: Tensor, theta: float | Tensor) -> Tensor:
-    """Return what to multiply a gradient of a norm with so that it has at most the norm θ."""
+    """Return the factor that limits a gradient of the given norm to the norm θ."""
     return theta / torch.maximum(norm, torch.as_tensor(theta).to(norm))
 
 
 def unit_factor(norm: Tensor, theta: float | Tensor) -> Tensor:
-    """Return what to multiply a gradient with so that it has the norm 1 where it had over θ."""
+    """Return the factor that gives a gradient the norm 1 if its norm exceeds θ."""
     return torch.where(norm > theta, 1 / norm, torch.ones_like(norm))
 
 

@@ -1,4 +1,4 @@
-"""Dropout: zero a share of the inputs of the linear layers while training."""
+"""Dropout: zero a share of the inputs of linear layers during training."""
 
 from abc import abstractmethod
 from typing import Annotated, ClassVar, Literal
@@ -18,7 +18,7 @@ from lightning_tricks.surgery.watch import anatomy_of
 
 
 class DropoutTrick(Trick):
-    """Which share of the inputs of a layer is zeroed while training."""
+    """The share of a layer's inputs that is zeroed during training."""
 
     changes_layers: ClassVar[bool] = True
     structural: ClassVar[Literal["", "kind", "fields"]] = "kind"
@@ -33,7 +33,7 @@ class DropoutTrick(Trick):
 
 
 class NoDropout(DropoutTrick):
-    """No dropout; the layers and functions for it that the backbone has are switched off."""
+    """No dropout. Dropout layers and functions of the backbone are switched off."""
 
     neutral: ClassVar[bool] = True
     kind: Literal["none"] = "none"
@@ -44,9 +44,9 @@ class NoDropout(DropoutTrick):
 
 
 class OwnDropout(DropoutTrick):
-    """The dropout that the backbone has, as it is.
+    """The backbone's own dropout, unchanged.
 
-    When it helps: where its places and rates were chosen with care.
+    When it helps: if its places and rates were chosen with care.
     """
 
     searched: ClassVar[bool] = False
@@ -59,13 +59,13 @@ class OwnDropout(DropoutTrick):
 class Dropout(DropoutTrick):
     """x ← mask·x/(1 − p), where the mask is 0 with probability p (Srivastava et al., 2014).
 
-    `p` is the share that is removed, as in the lesson and in torch. It acts on the inputs of linear
-    layers, the first layer of the network aside. Where batch norm would follow, it would see another
-    variance in training than in use (Li et al., 2019): beside batch norm dropout stands after the
-    last norm only. A backbone with dropout layers of its own keeps their places and gets the rate.
+    `p` is the share that is removed, as in torch. Dropout acts on the inputs of all linear layers
+    except the network's first layer. With batch norm it acts only after the last norm: a later batch
+    norm would see another variance in training than in use (Li et al., 2019). If the backbone has its
+    own dropout layers, they keep their places and get the rate `p`.
 
     When it helps: with few samples for the size of the network, wide linear layers and many epochs. It
-    acts against overfitting and does not speed up training; beside batch norm take small rates.
+    reduces overfitting and does not speed up training. With batch norm, use small rates.
     """
 
     kind: Literal["dropout"] = "dropout"
@@ -81,7 +81,7 @@ class Dropout(DropoutTrick):
 
 
 def set_rate(network: nn.Module, p: float) -> int:
-    """Set the rate of the dropout that a network has, in layers and functions; return how often."""
+    """Set the rate of all dropout layers and functions of a network; return their number."""
     layers = [layer for layer in network.modules() if isinstance(layer, DROPOUTS)]
     for layer in layers:
         layer.p = p  # type: ignore[assignment]  # a plain attribute of torch's dropout layers
@@ -97,21 +97,21 @@ def set_rate(network: nn.Module, p: float) -> int:
 
 
 def _check_switchable(kind: str, network: nn.Module) -> None:
-    """Check that the rate of each dropout that is called as a function stands in an attribute.
+    """Check that an attribute holds the rate of each dropout function that the network calls.
 
     Raises:
-        InputError: if one does not.
+        InputError: if a rate is in no attribute.
     """
     for draw in anatomy_of(network).draws:
         if not draw.attribute:
             raise InputError(
                 f"dropout {kind!r} cannot change the rate {draw.rate:g} of the dropout function that "
-                f"{draw.path or 'the network'} calls, for no attribute holds it: set dropout to 'own'"
+                f"{draw.path or 'the network'} calls: no attribute holds it; set dropout to 'own'"
             )
 
 
 def insert_dropout(network: nn.Module, p: float) -> int:
-    """Put dropout before each linear layer where it does no harm; return how often."""
+    """Put dropout before each linear layer where it does no harm; return the number of layers."""
     places = _places(network)
     for layer in places:
         attach(layer, DROPOUT, UniformDropout(p))
@@ -119,7 +119,7 @@ def insert_dropout(network: nn.Module, p: float) -> int:
 
 
 def _places(network: nn.Module) -> list[nn.Module]:
-    """Find the linear layers, the first layer aside, that no batch norm runs after."""
+    """Return the linear layers with no batch norm after them, without the network's first layer."""
     anatomy, modules = anatomy_of(network), modules_of(network)
     layers = {layer.path: layer for layer in anatomy.layers if layer.trained}
     found: list[nn.Module] = []

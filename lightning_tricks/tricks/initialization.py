@@ -1,7 +1,7 @@
-"""Weight initialisation of the layers of a network, with their true fans.
+"""Weight initialization, from the true fans of each layer.
 
-Biases become zero. Outputs, which no activation follows, get the gain 1, and so do recurrent layers and
-attention. Layers whose weights are tied to others, parametrized or zero on purpose stay as they are.
+Biases become zero. Output layers, which no activation follows, get the gain 1; so do recurrent layers
+and attention. Layers whose weights are tied, parametrized or zero on purpose stay unchanged.
 """
 
 import math
@@ -29,12 +29,12 @@ class InitializationTrick(Trick):
     kind: str
 
     def apply(self, module: nn.Module) -> None:
-        """Draw the weights of every layer of a network again, in place.
+        """Redraw the weights of every layer of a network in place.
 
-        Before weight norm is put on: a weight that is computed cannot be drawn.
+        Call it before weight norm is applied: a computed weight cannot be drawn.
 
         Raises:
-            InputError: if there is no weight that may be drawn.
+            InputError: if the network has no weight that may be drawn.
         """
         anatomy = anatomy_of(module)
         weights = trained_weights(module, anatomy)
@@ -61,8 +61,8 @@ class InitializationTrick(Trick):
         """Draw a weight in place.
 
         Args:
-            weight: of one layer, or one gate of it.
-            fans: its true ones.
+            weight: the weight of one layer, or of one gate.
+            fans: its true fans.
             head: whether no activation such as ReLU follows.
         """
 
@@ -78,18 +78,18 @@ class _AsItIs(InitializationTrick):
 
 
 class TorchInitialization(_AsItIs):
-    """What torch drew when the layer was made: U(±1/√n_in) for weights and biases alike."""
+    """The weights that torch drew when it made the layer: U(±1/√n_in), also for biases."""
 
     neutral: ClassVar[bool] = True
     kind: Literal["torch"] = "torch"
 
 
 class KeepInitialization(_AsItIs):
-    """The weights that the network comes with, such as pretrained ones.
+    """The network's own weights, such as pretrained ones.
 
-    A study whose baseline keeps them keeps them in every trial.
+    If the baseline of a study keeps them, every trial keeps them.
 
-    When it helps: where the network was trained before. The new head stays as torch drew it.
+    When it helps: if the network is pretrained. A new head keeps the weights that torch drew.
     """
 
     searched: ClassVar[bool] = False
@@ -99,8 +99,8 @@ class KeepInitialization(_AsItIs):
 class UniformInitialization(InitializationTrick):
     """w ~ U(±bound/√n_in); bound 1 is a usual heuristic (Glorot and Bengio, 2010).
 
-    When it helps: in shallow networks, or with the bound searched: √3 keeps the signal of linear layers,
-    √6 is `he_uniform`. With bound 1 the signal fades in deep networks without norms.
+    When it helps: in shallow networks, or if you search the bound: √3 keeps the signal of linear
+    layers, √6 is `he_uniform`. With bound 1 the signal fades in deep networks without norms.
     """
 
     kind: Literal["uniform"] = "uniform"
@@ -126,7 +126,7 @@ class _Normal(InitializationTrick):
 class StandardNormal(_Normal):
     """w ~ N(0, 1): the negative control. A sum over n inputs has the std √n.
 
-    When it helps: never, but to see what a wrong scale does: the signal explodes with depth.
+    When it helps: never. It shows what a wrong scale does: the signal explodes with depth.
     """
 
     searched: ClassVar[bool] = False
@@ -138,11 +138,11 @@ class StandardNormal(_Normal):
 
 
 class GaussianInitialization(_Normal):
-    """w ~ N(0, std = 1/n_in), as the lesson words it: the signal fades with depth.
+    """w ~ N(0, std = 1/n_in): the signal fades with depth.
 
-    Read as a variance, 1/n_in is `lecun_normal`.
+    With 1/n_in as the variance, it is `lecun_normal`.
 
-    When it helps: to see what the lesson says, and behind norms, which undo the scale. Deep networks
+    When it helps: in networks with norms, which undo the scale, and as a comparison. Deep networks
     without norms do not train with it.
     """
 
@@ -157,7 +157,7 @@ class LecunNormal(_Normal):
     """w ~ N(0, std = 1/√n_in): keeps the std of the signal in linear layers (LeCun et al., 1998).
 
     When it helps: in networks of tanh, SELU or linear layers. Each ReLU halves the variance of its
-    signal, so deep networks of those want `he_normal`.
+    signal, so deep ReLU networks need `he_normal`.
     """
 
     kind: Literal["lecun_normal"] = "lecun_normal"
@@ -170,8 +170,8 @@ class LecunNormal(_Normal):
 class GlorotNormal(_Normal):
     """w ~ N(0, std = √(2/(n_in + n_out))) (Glorot and Bengio, 2010).
 
-    When it helps: in networks of tanh or sigmoid layers, and where layers have more outputs than inputs
-    or fewer. Under ReLU the signal fades with depth.
+    When it helps: in networks of tanh or sigmoid layers, and where layers have different numbers of
+    inputs and outputs. With ReLU the signal fades with depth.
     """
 
     kind: Literal["glorot_normal"] = "glorot_normal"
@@ -184,7 +184,7 @@ class GlorotNormal(_Normal):
 class GlorotUniform(InitializationTrick):
     """w ~ U(±√(6/(n_in + n_out))) (Glorot and Bengio, 2010).
 
-    When it helps: where `glorot_normal` does; a draw has no outliers.
+    When it helps: where `glorot_normal` does. It draws no outliers.
     """
 
     kind: Literal["glorot_uniform"] = "glorot_uniform"
@@ -198,7 +198,7 @@ class GlorotUniform(InitializationTrick):
 class HeNormal(_Normal):
     """w ~ N(0, std = √(2/n_in)): keeps the signal through ReLU (He et al., 2015).
 
-    When it helps: in networks of ReLU and its relatives, the more layers and the fewer norms they have.
+    When it helps: in networks with ReLU or similar activations, above all in deep ones with few norms.
     It is a little large for tanh.
     """
 
@@ -209,9 +209,9 @@ class HeNormal(_Normal):
 
 
 class HeUniform(InitializationTrick):
-    """w ~ U(±√(6/n_in)), of the same std as `he_normal` (He et al., 2015).
+    """w ~ U(±√(6/n_in)), with the same std as `he_normal` (He et al., 2015).
 
-    When it helps: where `he_normal` does; a draw has no outliers.
+    When it helps: where `he_normal` does. It draws no outliers.
     """
 
     kind: Literal["he_uniform"] = "he_uniform"
@@ -222,10 +222,10 @@ class HeUniform(InitializationTrick):
 
 
 class Orthogonal(InitializationTrick):
-    """Rows or columns orthonormal, times the gain; √2 suits ReLU (Saxe et al., 2014).
+    """Orthonormal rows or columns, times `gain`; √2 suits ReLU (Saxe et al., 2014).
 
-    When it helps: in deep networks without norms, and recurrent ones. The draw factorizes each weight,
-    which takes a while in very wide layers.
+    When it helps: in deep networks without norms, and in recurrent ones. The draw factorizes each
+    weight, which is slow for very wide layers.
     """
 
     kind: Literal["orthogonal"] = "orthogonal"

@@ -1,9 +1,9 @@
 """Normalization: batch, layer, group or weight norm on the hidden layers.
 
-A backbone that has norms gets others in their places, whatever module they stand in. One that has
-none gets a norm behind every hidden layer: before the activation (as Ioffe and Szegedy, 2015) or,
-where the activation is a module, after it. A norm that does more, such as an activation, is left alone,
-unless `declare_norm` says what it does.
+If the backbone has norms, the new ones replace them, in whatever module they are. If it has none, each
+hidden layer gets a norm after it: before the activation (as Ioffe and Szegedy, 2015) or, if the
+activation is a module, optionally after that. A norm that does more, such as an activation, stays
+unchanged unless `declare_norm` declares it.
 """
 
 import warnings
@@ -29,12 +29,12 @@ from lightning_tricks.surgery.norms import FreeBatchNorm, LastBatchNorm, LastGro
 from lightning_tricks.surgery.watch import anatomy_of
 from lightning_tricks.surgery.weight_norm import normalize_weights
 
-_MORE = "which do more than norm, such as an activation"
+_MORE = "which do more than normalize, such as an activation"
 _DECLARE = "say with declare_norm that it is a norm, and then its child modules in turn"
 
 
 class NormalizationTrick(Trick):
-    """Which normalization the hidden layers have."""
+    """The normalization of the hidden layers."""
 
     changes_layers: ClassVar[bool] = True
     structural: ClassVar[Literal["", "kind", "fields"]] = "fields"
@@ -48,12 +48,12 @@ class NormalizationTrick(Trick):
         """
 
     def wrap(self, module: nn.Module) -> None:
-        """Do in place what must wait until the weights are drawn."""
+        """Do the changes in place that must wait until the weights are drawn."""
         del module
 
 
 class NoNormalization(NormalizationTrick):
-    """No norm layer; those that the backbone has are taken out, and biases come back."""
+    """No norm layers. Those of the backbone are removed, and layers without a bias get one."""
 
     neutral: ClassVar[bool] = True
     kind: Literal["none"] = "none"
@@ -64,9 +64,9 @@ class NoNormalization(NormalizationTrick):
 
 
 class OwnNormalization(NormalizationTrick):
-    """The norms that the backbone has, as they are.
+    """The backbone's own norms, unchanged.
 
-    When it helps: where the network was trained before, or its norms were chosen with care.
+    When it helps: if the network is pretrained, or its norms were chosen with care.
     """
 
     searched: ClassVar[bool] = False
@@ -77,7 +77,7 @@ class OwnNormalization(NormalizationTrick):
 
 
 class _LayerwiseNorm(NormalizationTrick):
-    """A norm layer in the place of each that the backbone has, or behind every hidden layer."""
+    """A norm layer in place of each norm of the backbone, or after every hidden layer."""
 
     kind: str
     position: Annotated[Position, Choice("before", "after")] = "before"
@@ -101,22 +101,22 @@ class _LayerwiseNorm(NormalizationTrick):
         if self.position == "after" and stays_before(module):
             warnings.warn(
                 f"normalization {self.kind!r} stays before the activations: looked for activation "
-                "modules that are called once, behind a layer",
+                "modules that are called once, after a layer",
                 stacklevel=2,
             )
 
     @abstractmethod
     def layer(self, place: Place) -> nn.Module:
-        """Return a new norm layer for a place."""
+        """Return a new norm layer for this place."""
 
 
 class BatchNorm(_LayerwiseNorm):
     """x ← γ·(x − mean)/std + β over the mini-batch (Ioffe and Szegedy, 2015).
 
-    Needs batches of two or more.
+    It needs batches of two or more samples.
 
-    When it helps: in convolutional networks and MLPs, with batches of 16 samples and more: it allows
-    larger learning rates and forgives a poor initialisation. Small batches have noisy statistics; take
+    When it helps: in convolutional networks and MLPs, with batches of 16 samples or more. It allows
+    larger learning rates and forgives a poor initialization. Small batches have noisy statistics; use
     `group` there.
     """
 
@@ -134,8 +134,8 @@ class LayerNorm(_LayerwiseNorm):
 
     On convolutions the mean and std are over channels and pixels, with γ and β per channel.
 
-    When it helps: in transformers and recurrent networks, and with small batches: it is the same in
-    training and in use. In convolutional networks `batch` or `group` are the usual choice.
+    When it helps: in transformers and recurrent networks, and with small batches: it works the same way
+    in training and in use. In convolutional networks `batch` or `group` is the usual choice.
     """
 
     kind: Literal["layer"] = "layer"
@@ -147,10 +147,10 @@ class LayerNorm(_LayerwiseNorm):
 class GroupNorm(_LayerwiseNorm):
     """Layer norm within each group of channels (Wu and He, 2018).
 
-    Where `groups` does not divide the channels, the largest number below it that does is taken; on
-    linear layers a group has at least two features, for alone each would become zero.
+    If `groups` does not divide the number of channels, the largest smaller divisor is used. On linear
+    layers a group has at least two features, because a single feature would become zero.
 
-    When it helps: in convolutional networks where batches are small, as with large images.
+    When it helps: in convolutional networks with small batches, as with large images.
     """
 
     kind: Literal["group"] = "group"
@@ -167,8 +167,8 @@ class GroupNorm(_LayerwiseNorm):
 class WeightNorm(NormalizationTrick):
     """w = g·v/‖v‖ for each output unit of every layer (Salimans and Kingma, 2016).
 
-    When it helps: where samples of a batch must not influence each other. It costs little, but does not
-    hold the signal: a poor initialisation stays one.
+    When it helps: where the samples of a batch must not influence each other. It costs little, but does
+    not keep the scale of the signal: a poor initialization stays poor.
     """
 
     kind: Literal["weight"] = "weight"

@@ -1,4 +1,4 @@
-"""The papers that the docstrings of tricks cite, and which of them a trick's docstring cites."""
+"""The papers that the docstrings of tricks cite, and the papers of one trick."""
 
 import inspect
 import re
@@ -17,22 +17,22 @@ class Paper:
     """A work that a docstring cites as `Kingma and Ba, 2015`."""
 
     key: str
-    """The citation, as docstrings have it."""
+    """The citation, as in docstrings."""
     entry: Literal["article", "inproceedings", "misc"]
-    """What BibTeX calls this kind of work."""
+    """The BibTeX entry type."""
     authors: str
-    """Joined by `and`, as BibTeX has them."""
+    """The authors, joined by `and` as in BibTeX."""
     title: str
     venue: str
     url: str
 
     @property
     def year(self) -> int:
-        """The year, which is the end of the key."""
+        """The year, from the end of the key."""
         return int(self.key[-4:])
 
     def text(self) -> str:
-        """Return the reference in a line."""
+        """Return the reference in one line."""
         *others, last = self.authors.split(" and ")
         names = f"{', '.join(others)} and {last}" if others else last
         title = self.title if self.title.endswith("?") else f"{self.title}."
@@ -67,11 +67,11 @@ def papers_of(trick: type[Trick]) -> list[Paper]:
 
 
 def references(recipe: Trick, *, bibtex: bool = False) -> str:
-    """Return the papers of the tricks that a recipe has on, one after another, each once.
+    """Return the references of a recipe's active tricks, each once, as text.
 
     Args:
-        recipe: such as that of a champion.
-        bibtex: whether as BibTeX entries, or in a line each.
+        recipe: the recipe, such as a champion's.
+        bibtex: whether to return BibTeX entries instead of one line each.
     """
     chosen = [getattr(recipe, name) for name in type(recipe).model_fields]
     used = [trick for trick in chosen if isinstance(trick, Trick) and not trick.neutral]
@@ -456,4 +456,4 @@ _ALL = [
     ),
 ]
 PAPERS: Mapping[str, Paper] = {paper.key: paper for paper in _ALL}
-"""Every work that is cited, by its citation."""
+"""All cited papers, by citation."""

@@ -1,4 +1,4 @@
-"""The recipe that has one field for each training stage."""
+"""Recipes, which have one field for each training stage."""
 
 from collections.abc import Callable
 from functools import cache
@@ -36,11 +36,11 @@ from lightning_tricks.tricks.weight_decay import DecoupledWeightDecay, WeightDec
 
 
 class Tricks(Trick):
-    """Every training trick of a module: `Tricks()` is what a good practitioner would start from.
+    """A recipe of all training tricks; `Tricks()` is what a good practitioner would start from.
 
-    A subclass may add fields of its own, such as the width of its network, and give others
-    another default. The stages for images, classes, residual branches and sharpness are off, and
-    not searched unless a subclass or a space asks for their kinds: they do not fit every task.
+    A subclass may add its own fields, such as the width of its network, and change the defaults of
+    others. The stages for images, classes, residual branches and sharpness are off, because they do
+    not fit every task. A search leaves them off unless a subclass or a space asks for their kinds.
     """
 
     batch: Batches = Field(OwnBatches(), discriminator="kind")
@@ -67,7 +67,7 @@ class Tricks(Trick):
     def plain(cls) -> Self:
         """Return the recipe with every trick off: each stage at its neutral variant.
 
-        Stages that have none, such as a field of a subclass for its network, keep their default.
+        Stages without a neutral variant, such as a subclass's field for its network, keep their default.
         """
         return cls(
             **{
@@ -80,13 +80,13 @@ class Tricks(Trick):
 
     @classmethod
     def fine_tuning(cls, **stages: Any) -> Self:
-        """Return the recipe to start from where the network was trained before.
+        """Return the recipe to start from if the network is pretrained.
 
-        Its weights, norms and their statistics are kept. Adam learns slowly, at 2·10⁻⁴ in the head and
-        at a tenth of that in the first layer.
+        It keeps the network's weights, norms and norm statistics. Adam learns slowly: at 2·10⁻⁴ in the
+        head and at a tenth of that in the first layer.
 
         Args:
-            stages: variants to take in place of these, such as `transfer=FrozenLayers()`.
+            stages: variants that replace these, such as `transfer=FrozenLayers()`.
         """
         kept = {
             "initialization": KeepInitialization(),
@@ -97,7 +97,7 @@ class Tricks(Trick):
         return cls(**{**kept, **stages})
 
     def differences(self, other: "Tricks") -> dict[str, tuple[str, str]]:
-        """Return the stages in which two recipes differ, as (this one's, the other's) in words."""
+        """Return the stages in which two recipes differ: both variants in words, this recipe's first."""
         names = type(self).model_fields
         return {
             name: (describe(getattr(self, name)), describe(getattr(other, name)))
@@ -106,7 +106,7 @@ class Tricks(Trick):
         }
 
     def _repr_html_(self) -> str:
-        """Show every stage in a notebook, and what it is by default where it is not as it is there."""
+        """Show every stage in a notebook, and the default of each stage that differs from it."""
         differences = self.differences(type(self)())
         rows = [
             (name, describe(getattr(self, name)), differences.get(name, ("", ""))[1])
@@ -129,13 +129,13 @@ def weight_stages(of: type[Tricks]) -> tuple[str, ...]:
 
 @cache
 def batch_stages(of: type[Tricks]) -> tuple[str, ...]:
-    """Return the stages that change what a batch says."""
+    """Return the stages that change the contents of a batch."""
     return _stages_where(of, lambda trick: trick.changes_batch)
 
 
 @cache
 def forward_stages(of: type[Tricks]) -> tuple[str, ...]:
-    """Return the stages that act in a forward of ours."""
+    """Return the stages that act in the forward of this package's modules."""
     return _stages_where(of, lambda trick: trick.needs_forward)
 
 
@@ -144,10 +144,10 @@ def _stages_where(of: type[Tricks], holds: Callable[[type[Trick]], bool]) -> tup
 
 
 class ModuleTricks(Tricks):
-    """The tricks for a LightningModule with a forward of its own: inputs and targets are its affair.
+    """A recipe for your own LightningModule, which handles inputs and targets itself.
 
-    By default its norms, its dropout and its weights are as it made them, and the parameters that its
-    own optimizer leaves out are not trained.
+    By default the module keeps its norms, its dropout and its initial weights. Parameters that its own
+    optimizer leaves out are not trained.
     """
 
     scaling: Annotated[Scaling, Choice("none")] = Field(NoScaling(), discriminator="kind")
@@ -188,7 +188,7 @@ class ModuleTricks(Tricks):
 
     @classmethod
     def yours(cls) -> Self:
-        """Return the recipe of the module exactly as it is: no trick touches it."""
+        """Return the recipe that trains the module unchanged: no trick touches it."""
         own = {
             "optimizer": OwnOptimizer(),  # type: ignore[call-arg]
             "schedule": OwnSchedule(),
@@ -199,12 +199,12 @@ class ModuleTricks(Tricks):
 
     @property
     def untouched(self) -> bool:
-        """Whether this is the recipe of the module exactly as it is."""
+        """Whether this recipe trains the module unchanged."""
         return self == type(self).yours()
 
 
 class ImageTricks(Tricks):
-    """Every training trick of a classifier of images, augmentation and mixing searched too."""
+    """A recipe for an image classifier; a search also tries augmentation, erasing, mixing, smoothing."""
 
     augmentation: Annotated[Augmentation, Choice("none", "flip_crop", "trivial", "rand")] = Field(
         NoAugmentation(), discriminator="kind"
@@ -219,7 +219,7 @@ class ImageTricks(Tricks):
 
 
 def describe(value: object) -> str:
-    """Write a stage's variant in words: `adam (lr 0.002, beta1 0.9)`, searched fields only."""
+    """Return a stage's variant in words, with its searched fields: `adam (lr 0.002, beta1 0.9)`."""
     if not isinstance(value, Trick):
         return f"{value:.4g}" if isinstance(value, float) else str(value)
     fields = [

@@ -1,4 +1,4 @@
-"""Recipes read from plain data, by the name of their type."""
+"""Read recipes from plain data, by the name of their type."""
 
 import warnings
 from collections.abc import Iterator
@@ -9,20 +9,20 @@ from lightning_tricks.tricks.recipe import ImageTricks, ModuleTricks, Tricks
 
 
 def type_name(recipe: Tricks) -> str:
-    """Return the name by which `recipe_of` finds the type of a recipe."""
+    """Return the name under which `recipe_of` finds the type of a recipe."""
     return f"{type(recipe).__module__}:{type(recipe).__qualname__}"
 
 
 def recipe_of(data: Any, name: str = "") -> Tricks:
-    """Read a recipe from plain data, as a checkpoint holds it.
+    """Return the recipe that plain data describe, as a checkpoint holds them.
 
-    Types are looked for among those that are imported already: what a file names is not imported.
+    Only types that are already imported are found; nothing is imported because a file names it.
 
-    Where the type is not there, the fields that all recipes have come back, with a warning.
+    If the type is not found, the result has the fields of this package's types only, with a warning.
 
     Args:
         data: the recipe, or its plain data.
-        name: of its type; empty for `Tricks`.
+        name: the name of its type; empty for `Tricks`.
 
     Raises:
         InputError: if the data are not valid.
@@ -31,29 +31,29 @@ def recipe_of(data: Any, name: str = "") -> Tricks:
         return data
     module, _, inside = name.partition(":")
     for kind in _subclasses(Tricks):
-        # A script that was run has another name when it is imported.
+        # A script's module is named `__main__` when it runs, and otherwise when it is imported.
         if not name or (kind.__qualname__ == inside and module in (kind.__module__, "__main__")):
             return kind.parse(data)
     return _common(data, inside, module)
 
 
 def _common(data: Any, inside: str, module: str) -> Tricks:
-    """Return what a recipe of a type that is not imported has in common with those of this package."""
+    """Return a recipe of this package with the fields that it shares with a type not imported."""
     for kind in (Tricks, ImageTricks, ModuleTricks):
         own = sorted(set(data) - set(kind.model_fields))
         try:
             found = kind.parse({name: value for name, value in data.items() if name not in own})
-        except InputError:  # a kind that only the next has
+        except InputError:  # perhaps the next type has this kind
             continue
         warnings.warn(
-            f"the recipe is of the type {inside!r} of {module!r}, which is not imported: it comes back "
-            f"as {kind.__name__}, without {own or 'what else that changes'}",
+            f"the recipe has the type {inside!r} of {module!r}, which is not imported: it comes back "
+            f"as {kind.__name__}, without {own or 'other changes of that type'}",
             stacklevel=3,
         )
         return found
     raise InputError(
-        f"the recipe is of the type {inside!r} of {module!r}: import that before, or give the recipe as "
-        "`tricks`"
+        f"the recipe has the type {inside!r} of {module!r}: import that module first, or pass the "
+        "recipe as `tricks`"
     )
 
 

@@ -1,6 +1,6 @@
-"""Tricks for networks with residual branches: where they end, and whether they take part.
+"""Tricks for residual branches: the norm at their end, and whether a step skips them.
 
-Residual branches are found by `torch.fx`, in whatever module they stand.
+`torch.fx` finds the residual branches, in any module of the network.
 """
 
 import warnings
@@ -21,7 +21,7 @@ LOOKED = "looked with torch.fx for sums of a path and its shortcut"
 
 
 class ResidualTrick(Trick):
-    """What is done to the residual branches."""
+    """How the residual branches are changed."""
 
     changes_layers: ClassVar[bool] = True
 
@@ -31,7 +31,7 @@ class ResidualTrick(Trick):
         """Change the residual branches of a module in place.
 
         Raises:
-            InputError: if it has none.
+            InputError: if the module has none.
         """
         found = branches(module)
         if not found:
@@ -41,11 +41,11 @@ class ResidualTrick(Trick):
 
     @abstractmethod
     def change(self, module: nn.Module, found: list[Branch]) -> int:
-        """Change the branches, and return how many were."""
+        """Change the branches; return the number of changed branches."""
 
     @abstractmethod
     def needs(self) -> str:
-        """Say what a branch must have."""
+        """Return which branches the trick looked for, in words."""
 
 
 class _NoResidualTrick(ResidualTrick):
@@ -63,7 +63,7 @@ class _NoResidualTrick(ResidualTrick):
 
 
 class NoZeroGamma(_NoResidualTrick):
-    """The norm at the end of a residual branch begins as any other."""
+    """The norm at the end of a residual branch starts like any other norm."""
 
     kind: Literal["none"] = "none"
 
@@ -71,11 +71,11 @@ class NoZeroGamma(_NoResidualTrick):
 class ZeroGamma(ResidualTrick):
     """γ ← 0 in the norm that ends a residual branch: blocks begin as the identity (Goyal et al., 2017).
 
-    Only there, for nothing would come through a plain layer that begins with γ = 0, nor through an
-    activation after it.
+    Other norms stay unchanged: with γ = 0, a plain layer or an activation after it would pass nothing
+    on.
 
-    When it helps: in deep residual networks with norms, at large learning rates. A network of a few
-    branches only begins later.
+    When it helps: in deep residual networks with norms, at large learning rates. A network with only a
+    few branches starts learning later.
     """
 
     searched: ClassVar[bool] = False
@@ -93,7 +93,7 @@ class ZeroGamma(ResidualTrick):
 
 
 class NoStochasticDepth(_NoResidualTrick):
-    """Every residual branch takes part in every step; layers that the backbone has for it are off."""
+    """No step skips a residual branch; stochastic-depth layers of the backbone are off."""
 
     kind: Literal["none"] = "none"
 
@@ -102,9 +102,9 @@ class NoStochasticDepth(_NoResidualTrick):
 
 
 class OwnStochasticDepth(_NoResidualTrick):
-    """The stochastic depth that the backbone has, as it is.
+    """The backbone's own stochastic depth, unchanged.
 
-    When it helps: where its rates were chosen with care.
+    When it helps: if its rates were chosen with care.
     """
 
     neutral: ClassVar[bool] = False
@@ -115,10 +115,10 @@ class OwnStochasticDepth(_NoResidualTrick):
 class LinearStochasticDepth(ResidualTrick):
     """A sample skips the i-th of L residual branches with probability p·i/L (Huang et al., 2016).
 
-    What is kept is divided by 1 − p·i/L. It is `torchvision.ops.StochasticDepth` at the end of each
-    branch; a backbone that has it already gets the rates.
+    Branches that are kept are divided by 1 − p·i/L. It puts `torchvision.ops.StochasticDepth` at the
+    end of each branch; if the backbone already has such layers, it sets their rates.
 
-    When it helps: in residual networks of many blocks that are trained long. Shallow ones lose by it.
+    When it helps: in residual networks of many blocks, in long runs. It makes shallow ones worse.
     """
 
     structural: ClassVar[Literal["", "kind", "fields"]] = "kind"

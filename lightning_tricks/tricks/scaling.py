@@ -1,8 +1,8 @@
 """Input scaling, fitted on the training split and kept in the module (LeCun et al., 1998).
 
-The statistics are buffers, so that a saved model answers on raw inputs. They are taken for each feature
-of flat inputs (N, F) and of sequences (N, T, F), and for each channel of inputs (N, C, …): the network
-tells which axis that is. Where it does not, there is one mean and one deviation for all numbers.
+The statistics are buffers, so a saved model takes raw inputs. They are computed for each feature of flat
+inputs (N, F) and of sequences (N, T, F), and for each channel of inputs (N, C, …). The network tells
+which axis that is. If it does not, all numbers share one mean and one deviation.
 """
 
 from abc import abstractmethod
@@ -17,17 +17,17 @@ from lightning_tricks.space.trick import Trick
 from lightning_tricks.surgery.anatomy import Axes
 
 USUAL = Axes(3, 1)
-"""Where features are if nobody says so: the dimension after that of the samples."""
+"""Default axis of the features: the dimension after that of the samples."""
 LIMIT = 8.0
-"""Scaled inputs are cut off at ±8: a feature that is nearly constant in the training split would
-send any other value arbitrarily far away."""
+"""Largest absolute value of a scaled input. Without it, a feature that is nearly constant in the
+training split would send any other value arbitrarily far away."""
 
 
 class Statistics:
     """Running count, mean, variance and range of each feature, merged batch by batch in float64.
 
-    The merge is the one of Chan, Golub and LeVeque (1983), which does not cancel when the mean is
-    large beside the deviation.
+    The merge is that of Chan, Golub and LeVeque (1983), which loses no digits when the mean is large
+    compared to the deviation.
     """
 
     def __init__(self) -> None:
@@ -38,14 +38,14 @@ class Statistics:
         """Add a batch.
 
         Args:
-            batch: of shape (N, …).
-            axis: of the features; None if all numbers are one feature.
+            batch: inputs of shape (N, …).
+            axis: the axis of the features; None if all numbers are one feature.
 
         Raises:
             InputError: if a value is NaN or infinite.
         """
         wide = batch.to(torch.float64)
-        # (features, values of each)
+        # (features, values per feature)
         rows = wide.reshape(1, -1) if axis is None else wide.movedim(axis, 0).flatten(1)
         if not torch.isfinite(rows).all():
             raise InputError("inputs must be finite (got NaN or infinity in the training split)")
@@ -67,10 +67,10 @@ class Statistics:
 
 
 class Scale(nn.Module):
-    """x ← clamp((x − offset)·gain, ±8), with one offset and one gain a feature.
+    """x ← clamp((x − offset)·gain, ±8), with one offset and one gain per feature.
 
     Args:
-        axes: where the features of inputs are; where that cannot be told, all numbers are one feature.
+        axes: where the features of the inputs are; if unknown, all numbers are one feature.
     """
 
     offset: Tensor
@@ -84,7 +84,7 @@ class Scale(nn.Module):
 
     @property
     def fitted(self) -> bool:
-        """Whether the statistics are there."""
+        """Whether the layer has its statistics."""
         return self.offset.numel() > 0
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -103,10 +103,10 @@ class Scale(nn.Module):
 
 
 class Cast(nn.Module):
-    """Integer inputs (images as bytes) become floating-point numbers of the same value.
+    """Integer inputs, such as images of bytes, become floating-point numbers of the same value.
 
     Args:
-        tokens: whether integers other than bytes are tokens, which an embedding looks up: they stay.
+        tokens: whether integers other than bytes are tokens for an embedding; tokens stay unchanged.
     """
 
     def __init__(self, tokens: bool = False) -> None:
@@ -122,7 +122,7 @@ class Cast(nn.Module):
 
 
 def takes_tokens(network: nn.Module) -> bool:
-    """Tell whether a network looks its inputs up in an embedding."""
+    """Tell whether a network has an embedding, which takes tokens."""
     return any(isinstance(layer, (nn.Embedding, nn.EmbeddingBag)) for layer in network.modules())
 
 
@@ -133,7 +133,7 @@ class ScalingTrick(Trick):
     structural: ClassVar[Literal["", "kind", "fields"]] = "kind"
 
     def build(self, axes: Axes = USUAL) -> Scale | None:
-        """Return the layer that scales, still to be fitted; None where there is nothing to do.
+        """Return the scaling layer, not yet fitted; None if there is nothing to scale.
 
         Args:
             axes: see `Scale`.
@@ -144,7 +144,7 @@ class ScalingTrick(Trick):
         """Fit a layer on the inputs of the training split.
 
         Raises:
-            InputError: if there are none, or if one is NaN or infinite.
+            InputError: if there are no inputs, or if one is NaN or infinite.
         """
         statistics = Statistics()
         for batch in batches:
@@ -152,7 +152,7 @@ class ScalingTrick(Trick):
         if not statistics.count:
             raise InputError("input scaling needs a training split (got no batch)")
         offset, width = self.affine(statistics)
-        # A width below the rounding error of the values is the width of a constant feature.
+        # A feature whose width is below the rounding error of its values is constant.
         magnitude = torch.maximum(statistics.low.abs(), statistics.high.abs())
         constant = width <= 1e-6 * magnitude
         gain = torch.where(constant, 1.0, width.clamp_min(torch.finfo(torch.float32).tiny)).pow(-1)
@@ -161,11 +161,11 @@ class ScalingTrick(Trick):
 
     @abstractmethod
     def affine(self, statistics: Statistics) -> tuple[Tensor, Tensor]:
-        """Return what becomes 0 and the width that becomes 1, of each feature."""
+        """Return, for each feature, the value that becomes 0 and the width that becomes 1."""
 
 
 class NoScaling(ScalingTrick):
-    """Inputs as they are."""
+    """Inputs stay unchanged."""
 
     neutral: ClassVar[bool] = True
     kind: Literal["none"] = "none"
@@ -193,8 +193,8 @@ class UnitScaling(ScalingTrick):
 class SignedScaling(ScalingTrick):
     """x ← 2·(x − min)/(max − min) − 1, to [−1, 1].
 
-    When it helps: as `unit`, with zero in the middle, which suits the first layer better. One outlier in
-    the training split squeezes all other values together.
+    When it helps: where `unit` does. Zero is in the middle, which suits the first layer better. One
+    outlier in the training split squeezes all other values together.
     """
 
     kind: Literal["signed"] = "signed"
@@ -206,11 +206,11 @@ class SignedScaling(ScalingTrick):
 class Standardize(ScalingTrick):
     """x ← (x − mean)/std (LeCun et al., 1998).
 
-    The deviation is never taken below a twentieth of the range, which a feature of a few rare
-    spikes falls short of and an ordinary one does not.
+    The std is raised to at least a twentieth of the range. This affects features with a few rare
+    spikes, not ordinary ones.
 
-    When it helps: nearly always: layers and their initialisation are made for inputs of mean 0 and
-    deviation 1.
+    When it helps: nearly always. Layers and their initialization are made for inputs of mean 0 and
+    std 1.
     """
 
     kind: Literal["standardize"] = "standardize"

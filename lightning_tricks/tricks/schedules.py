@@ -1,7 +1,6 @@
-"""Learning-rate decay: what the learning rate is multiplied with, epoch by epoch.
+"""Learning-rate schedules: factors on the learning rate over the budget.
 
-A schedule's length is the full budget of the trial, `max_epochs`, whether or not the trial is
-stopped before.
+A schedule spans the full budget of the trial, `max_epochs`, even if the trial stops earlier.
 """
 
 import math
@@ -16,32 +15,32 @@ from lightning_tricks.space.domains import Float, OneMinus
 from lightning_tricks.space.trick import Trick
 
 WARMUP_START = 0.01
-"""A warm-up begins at a hundredth of the learning rate: at zero the first step would be lost."""
+"""Share of the learning rate at the start of a warm-up; at zero the first step would be lost."""
 
 
 class ScheduleTrick(Trick):
     """How the learning rate changes over the budget."""
 
     needs_steps: ClassVar[bool] = False
-    """Whether the number of steps of the whole budget must be known."""
+    """Whether it needs to know the number of steps of the whole budget."""
     kind: str
 
     @abstractmethod
     def build(self, optimizer: Optimizer, steps: int, epochs: int) -> dict[str, Any] | None:
-        """Return what Lightning calls an `lr_scheduler_config`; None for a constant rate.
+        """Return Lightning's `lr_scheduler_config`; None for a constant rate.
 
         Args:
-            optimizer: whose learning rates are multiplied.
+            optimizer: the optimizer of the learning rates.
             steps: the number of optimizer steps of the whole budget.
             epochs: the number of epochs of the whole budget.
         """
 
 
 class FactorSchedule(ScheduleTrick):
-    """A schedule that is a function of time alone."""
+    """A schedule that depends on time alone."""
 
     interval: ClassVar[Literal["epoch", "step"]] = "epoch"
-    """When the learning rate changes."""
+    """How often the learning rate changes."""
 
     def build(self, optimizer: Optimizer, steps: int, epochs: int) -> dict[str, Any]:
         per_epoch = 1.0 if self.interval == "epoch" else steps / epochs
@@ -49,10 +48,10 @@ class FactorSchedule(ScheduleTrick):
         return {"scheduler": scheduler, "interval": self.interval}
 
     def after(self, done: int, steps: int, epochs: int) -> float:
-        """Return what the learning rate is multiplied with after some optimizer steps.
+        """Return the factor on the learning rate after some optimizer steps.
 
         Args:
-            done: how many.
+            done: the number of optimizer steps done.
             steps: the number of steps of the whole budget.
             epochs: the number of epochs of the whole budget.
         """
@@ -61,11 +60,11 @@ class FactorSchedule(ScheduleTrick):
 
     @abstractmethod
     def factor(self, epoch: float, epochs: int) -> float:
-        """Return the factor after `epoch` epochs, a fraction within one, out of `epochs`."""
+        """Return the factor after `epoch` of `epochs` epochs; `epoch` may be a fraction."""
 
 
 class ConstantSchedule(ScheduleTrick):
-    """η throughout."""
+    """η stays constant."""
 
     neutral: ClassVar[bool] = True
     kind: Literal["constant"] = "constant"
@@ -75,10 +74,10 @@ class ConstantSchedule(ScheduleTrick):
 
 
 class ExponentialSchedule(FactorSchedule):
-    """η·γᵏ after k epochs; the lesson's γ is 0.98.
+    """η·γᵏ after k epochs.
 
-    When it helps: where the length of a run is not fixed. γ must suit the number of epochs: 0.98 halves
-    the rate in 34 of them, and does next to nothing in ten.
+    When it helps: if the length of a run is not fixed. γ must suit the number of epochs: 0.98 halves
+    the rate in 34 epochs, and changes little in ten.
     """
 
     kind: Literal["exponential"] = "exponential"
@@ -90,10 +89,10 @@ class ExponentialSchedule(FactorSchedule):
 
 
 class StepSchedule(FactorSchedule):
-    """η·γ for each `every` (a share of the budget) that has passed.
+    """Multiplies η by γ each time `every` (a share of the budget) has passed.
 
-    When it helps: beside SGD with momentum in long runs, as published recipes have it. When the rate
-    drops is one more thing to tune.
+    When it helps: with SGD and momentum in long runs, as in published recipes. The time between drops
+    is one more thing to tune.
     """
 
     kind: Literal["step"] = "step"
@@ -105,7 +104,7 @@ class StepSchedule(FactorSchedule):
 
 
 class _WarmUp(FactorSchedule):
-    """A linear warm-up over a share of the budget, and a way down from η to a share of it."""
+    """A linear warm-up over a share of the budget, then a fall from η to `final`·η."""
 
     needs_steps: ClassVar[bool] = True
     interval: ClassVar[Literal["epoch", "step"]] = "step"
@@ -121,14 +120,14 @@ class _WarmUp(FactorSchedule):
 
     @abstractmethod
     def fall(self, progress: float) -> float:
-        """Return the way down from 1 to 0 as progress goes from 0 to 1."""
+        """Return a value that falls from 1 to 0 as progress goes from 0 to 1."""
 
 
 class LinearSchedule(_WarmUp):
-    """Down in a straight line, after a linear warm-up.
+    """Falls in a straight line, after a linear warm-up.
 
-    When it helps: in transformers, fine-tuning and short budgets. While the rate is high the score lags
-    behind that of a constant one, and a strict pruner stops such trials too early.
+    When it helps: in transformers, fine-tuning and short budgets. While the rate is high, the score lags
+    behind that of a constant rate, and a strict pruner stops such trials too early.
     """
 
     kind: Literal["linear"] = "linear"
@@ -138,10 +137,10 @@ class LinearSchedule(_WarmUp):
 
 
 class CosineSchedule(_WarmUp):
-    """Down as (1 + cos πt)/2, after a linear warm-up (Loshchilov and Hutter, 2017).
+    """Falls as (1 + cos πt)/2, after a linear warm-up (Loshchilov and Hutter, 2017).
 
-    When it helps: nearly always, if the length of the run is known. While the rate is high the score
-    lags behind that of a constant one, and a strict pruner stops such trials too early.
+    When it helps: nearly always, if the length of the run is known. While the rate is high, the score
+    lags behind that of a constant rate, and a strict pruner stops such trials too early.
     """
 
     kind: Literal["cosine"] = "cosine"
@@ -151,12 +150,12 @@ class CosineSchedule(_WarmUp):
 
 
 class OneCycleSchedule(FactorSchedule):
-    """Up from η/25 to η over a share of the budget, then down to η/10⁴, by cosines (Smith, 2018).
+    """Up from η/25 to η over a share of the budget, then down to η/10⁴, along cosines (Smith, 2018).
 
-    The momentum stays as it is.
+    The momentum stays constant.
 
-    When it helps: in short budgets with a learning rate that is too high to hold: it is reached for a
-    moment only.
+    When it helps: in short budgets, with a learning rate that is too high to keep: the rate reaches it
+    only for a moment.
     """
 
     needs_steps: ClassVar[bool] = True
@@ -174,9 +173,9 @@ class OneCycleSchedule(FactorSchedule):
 
 
 class PlateauSchedule(ScheduleTrick):
-    """η·γ each time the validation loss has not fallen for `patience` (a share of the budget).
+    """Multiplies η by γ if the validation loss has not fallen for `patience` (a share of the budget).
 
-    When it helps: where nobody knows when learning slows down. A noisy validation loss lets the rate
+    When it helps: if you do not know when learning slows down. A noisy validation loss makes the rate
     fall too early.
     """
 
@@ -192,14 +191,14 @@ class PlateauSchedule(ScheduleTrick):
 
 
 def _cosine(start: float, end: float, progress: float) -> float:
-    """Go from start to end along half a cosine."""
+    """Return the value on half a cosine from start to end; progress goes from 0 to 1."""
     return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
 
 
 class OwnSchedule(ScheduleTrick):
-    """The schedule that the `configure_optimizers` of a LightningModule returns.
+    """The schedule that the LightningModule's `configure_optimizers` returns.
 
-    When it helps: as what the other schedules are compared with.
+    When it helps: as the reference for the other schedules.
     """
 
     searched: ClassVar[bool] = False

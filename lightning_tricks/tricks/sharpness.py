@@ -1,4 +1,4 @@
-"""Sharpness-aware minimization: go down where the surroundings are low too."""
+"""Sharpness-aware minimization: prefer weights whose surroundings have a low loss too."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
@@ -20,29 +20,29 @@ from lightning_tricks.surgery.torch_internals import (
 )
 
 Evaluate = Callable[[], Any]
-"""Passes a batch forward and back, which leaves its gradients in the parameters."""
+"""A function that runs a batch forward and backward, and leaves the gradients in the parameters."""
 
 
 class SharpnessTrick(Trick):
-    """Where the gradient is taken."""
+    """The point at which the gradient is taken."""
 
     structural: ClassVar[Literal["", "kind", "fields"]] = "kind"
 
     def climb(self, gradient: Tensor) -> Tensor:
-        """Return what to add to the weights before the gradient to step with is taken.
+        """Return what to add to the weights before the gradient of the step is taken.
 
         Args:
-            gradient: of all weights, as one vector.
+            gradient: the gradient of all weights, as one vector.
         """
         return torch.zeros_like(gradient)
 
     @abstractmethod
     def closure(self, module: nn.Module, evaluate: Evaluate) -> Evaluate:
-        """Return what leaves the gradients to step with in the parameters of a module."""
+        """Return a function that leaves the gradients of the step in a module's parameters."""
 
 
 class NoSharpness(SharpnessTrick):
-    """At the weights themselves."""
+    """The gradient is taken at the weights themselves."""
 
     neutral: ClassVar[bool] = True
     kind: Literal["none"] = "none"
@@ -55,10 +55,10 @@ class NoSharpness(SharpnessTrick):
 class SharpnessAware(SharpnessTrick):
     """g ← ∇L(w + ρ·∇L(w)/‖∇L(w)‖) as SAM (Foret et al., 2021). A step costs two passes.
 
-    Both see the same augmentation, mixture and dropout; the statistics of batch norm are those of
-    the first. What a `training_step` of the user's logs, it logs twice.
+    Both passes see the same augmentation, mixing and dropout. The batch-norm statistics come from the
+    first pass. Your own `training_step` logs twice.
 
-    When it helps: in long runs that overfit, where the time for a second pass is there.
+    When it helps: in long runs that overfit, if you can afford a second pass.
     """
 
     searched: ClassVar[bool] = False
@@ -69,7 +69,7 @@ class SharpnessAware(SharpnessTrick):
         return gradient * self._share(torch.linalg.vector_norm(gradient))
 
     def _share(self, norm: Tensor) -> Tensor:
-        """Return what a gradient of a norm is multiplied with to be as long as ρ."""
+        """Return the factor that gives a gradient of this norm the length ρ."""
         return self.rho / (norm + 1e-12)
 
     def closure(self, module: nn.Module, evaluate: Evaluate) -> Evaluate:
@@ -86,7 +86,7 @@ class SharpnessAware(SharpnessTrick):
 
     @contextmanager
     def _climbed(self, module: nn.Module) -> Iterator[None]:
-        """Move the weights uphill for a while."""
+        """Move the weights uphill inside the `with` block."""
         parameters: list[Tensor] = [p for p in module.parameters() if p.grad is not None]
         before = [p.detach().clone() for p in parameters]
         with torch.no_grad():

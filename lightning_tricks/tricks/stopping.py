@@ -1,7 +1,7 @@
 """Early stopping, which leaves the best weights in the module.
 
-In a search the pruner compares trials with each other; patience compares a trial with itself. Both
-look at the same number: the score that the trial would have if it stopped now.
+In a search, the pruner compares trials with each other; patience compares a trial with itself. Both
+use the same number: the score that the trial would have if it stopped now.
 """
 
 import math
@@ -23,7 +23,7 @@ class StoppingTrick(Trick):
     """When training ends before its budget does."""
 
     def callback(self, monitor: str, mode: Mode) -> "BestWeights | None":
-        """Return the Lightning callback that stops; None where there is nothing to do."""
+        """Return the Lightning callback that stops training; None if none is needed."""
         del monitor, mode
         return None
 
@@ -33,7 +33,7 @@ class StoppingTrick(Trick):
 
 
 class NoStopping(StoppingTrick):
-    """The whole budget is used, and the last weights stay."""
+    """Training uses the whole budget and keeps the last weights."""
 
     neutral: ClassVar[bool] = True
     kind: Literal["none"] = "none"
@@ -44,13 +44,13 @@ class NoStopping(StoppingTrick):
 
 
 class Patience(StoppingTrick):
-    """Stop when no epoch was the best for `patience`, and restore the best (Prechelt, 1998).
+    """Stops after `patience` without a new best epoch, and restores the best one (Prechelt, 1998).
 
-    `patience` is a share of the budget, at least one epoch: below a fifth, schedules that gain
-    late, such as cosine, are cut off. A search proposes it only if asked to: the best of many epochs
-    is a luckier score than the last one, and would win over recipes that are as good.
+    `patience` is a share of the budget, at least one epoch. Below a fifth, it cuts off schedules that
+    gain late, such as cosine. A search proposes it only on request: the best of many epochs is partly
+    luck, so its score would beat recipes that are just as good.
 
-    When it helps: in a last run without a pruner, where long training overfits.
+    When it helps: in a final run without a pruner, where long training overfits.
     """
 
     searched: ClassVar[bool] = False
@@ -68,9 +68,9 @@ Stopping = NoStopping | Patience
 
 
 class BestWeights(pl.Callback):
-    """Keep the weights of the best epoch, stop when it was too long ago, and restore them.
+    """Keep the weights of the best epoch, stop when it is too long ago, and restore them.
 
-    Validations in the middle of an epoch do not count: neither does a score see them.
+    Validations in the middle of an epoch do not count, because the score ignores them too.
     """
 
     def __init__(self, patience: float, monitor: str, mode: Mode) -> None:
@@ -86,7 +86,7 @@ class BestWeights(pl.Callback):
         better = self.best is None or is_better(score, self.best, self.mode)
         if better and math.isfinite(score):
             self.best, self.best_epoch = score, trainer.current_epoch
-            self.weights = cloned(pl_module.state_dict())  # with all that it carries
+            self.weights = cloned(pl_module.state_dict())  # with everything that it carries
         self.last_epoch = trainer.current_epoch
         self._look(trainer)
 
@@ -100,7 +100,7 @@ class BestWeights(pl.Callback):
             trainer.should_stop = True
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # After `on_train_end`, where an average takes the place of the weights.
+        # After `on_train_end`, where the average replaces the weights.
         if self.weights:
             pl_module.load_state_dict(self.weights)
         else:

@@ -1,7 +1,7 @@
-"""Targets that are less certain than the data: label smoothing, mixup, CutMix.
+"""Training targets that are less certain than the data: label smoothing, mixup, CutMix.
 
-While training only: validation is measured on the data as they are. The loss must take a probability
-for each class, as `torch.nn.functional.cross_entropy` does (`module/class_loss.py`).
+They act in training only; validation uses the unchanged data. The loss must take a probability for each
+class, as `torch.nn.functional.cross_entropy` does (`module/class_loss.py`).
 """
 
 from abc import abstractmethod
@@ -23,11 +23,11 @@ def probabilities(targets: Tensor, classes: int) -> Tensor:
 
     Args:
         targets: class numbers of shape (N, …); negative ones are ignored. Or probabilities of shape
-            (N, classes, …), which stay as they are.
+            (N, classes, …), which stay unchanged.
         classes: the number of outputs.
 
     Returns:
-        Numbers of shape (N, classes, …), all of them 0 for what is ignored.
+        Probabilities of shape (N, classes, …); all of them are 0 for an ignored target.
     """
     if targets.is_floating_point():
         return targets
@@ -36,14 +36,14 @@ def probabilities(targets: Tensor, classes: int) -> Tensor:
 
 
 class SmoothingTrick(Trick):
-    """What the targets of training become."""
+    """How the training targets are smoothed."""
 
     changes_batch: ClassVar[bool] = True
     needs_forward: ClassVar[bool] = True
 
     @abstractmethod
     def smooth(self, targets: Tensor, classes: int) -> Tensor:
-        """Return the targets to learn from.
+        """Return the targets to train on.
 
         Args:
             targets: class numbers of shape (N, …), or probabilities of shape (N, classes, …).
@@ -52,7 +52,7 @@ class SmoothingTrick(Trick):
 
 
 class NoSmoothing(SmoothingTrick):
-    """Targets as they are."""
+    """Targets stay unchanged."""
 
     neutral: ClassVar[bool] = True
     kind: Literal["none"] = "none"
@@ -65,7 +65,7 @@ class NoSmoothing(SmoothingTrick):
 class LabelSmoothing(SmoothingTrick):
     """y ← (1 − ε)·y + ε/K for K classes (Szegedy et al., 2016).
 
-    When it helps: where classes are hard to tell apart, or some labels are wrong; it costs no time.
+    When it helps: where classes are hard to tell apart, or some labels are wrong. It costs no time.
     Outputs become less certain: do not read them as probabilities.
     """
 
@@ -75,19 +75,19 @@ class LabelSmoothing(SmoothingTrick):
 
     def smooth(self, targets: Tensor, classes: int) -> Tensor:
         certain = probabilities(targets, classes)
-        whole = certain.sum(1, keepdim=True)  # 0 for a target that is to be ignored
+        whole = certain.sum(1, keepdim=True)  # 0 for an ignored target
         return certain * (1 - self.epsilon) + whole * (self.epsilon / classes)
 
 
 class MixingTrick(Trick):
-    """Which samples of a batch are mixed with others."""
+    """How samples of a batch are mixed with others."""
 
     changes_batch: ClassVar[bool] = True
     needs_forward: ClassVar[bool] = True
 
     @abstractmethod
     def mix(self, inputs: Tensor, targets: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-        """Return the inputs and targets to learn from.
+        """Return the inputs and targets to train on.
 
         Args:
             inputs: floating-point numbers of shape (N, …).
@@ -97,7 +97,7 @@ class MixingTrick(Trick):
 
 
 class NoMixing(MixingTrick):
-    """Samples as they are."""
+    """Samples stay unchanged."""
 
     neutral: ClassVar[bool] = True
     kind: Literal["none"] = "none"
@@ -108,9 +108,9 @@ class NoMixing(MixingTrick):
 
 
 class MixUp(MixingTrick):
-    """x ← λ·x + (1 − λ)·x′, y alike, with λ ~ Beta(α, α) a batch (Zhang et al., 2018).
+    """x ← λ·x + (1 − λ)·x′, and y likewise, with one λ ~ Beta(α, α) per batch (Zhang et al., 2018).
 
-    When it helps: with few samples for the size of the network, in long runs, for tables too. The
+    When it helps: with few samples for the size of the network, in long runs, also on tables. The
     training loss then says little, and short runs get worse.
     """
 
@@ -119,18 +119,18 @@ class MixUp(MixingTrick):
     alpha: Annotated[float, Float(0.1, 1.0, log=True)] = Field(0.2, gt=0)
 
     def mix(self, inputs: Tensor, targets: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-        images = inputs.reshape(len(inputs), -1, 1, 1)  # torchvision's takes no others
+        images = inputs.reshape(len(inputs), -1, 1, 1)  # torchvision's MixUp takes images only
         mixed, soft = _mixed(v2.MixUp(alpha=self.alpha), images, targets, classes)
         return mixed.view_as(inputs), soft
 
 
 class CutMix(MixingTrick):
-    """A rectangle of each image comes from another, and so does its share of y (Yun et al., 2019).
+    """A rectangle of each image, and its share of y, come from another image (Yun et al., 2019).
 
-    The rectangle leaves a share λ ~ Beta(α, α) of the image, one for each batch.
+    The rest of the image is a share λ ~ Beta(α, α), drawn once per batch.
 
-    When it helps: for images in long runs, as mixup, and where it matters where things are. A rectangle
-    may hold nothing of the class that the target says.
+    When it helps: for images in long runs, like mixup, and where positions matter. The rectangle may
+    show nothing of the class that its share of the target names.
     """
 
     searched: ClassVar[bool] = False

@@ -1,7 +1,7 @@
-"""Which layers of a pretrained network learn, and how fast: fine-tuning.
+"""Fine-tuning: which layers of a pretrained network learn, and how fast.
 
-The layers are the weighted ones in the order in which they run; what stands between two of them, such
-as a norm, goes with the one before.
+Layers are modules with weights, in the order in which they run. A module between two layers, such as a
+norm, counts to the layer before it.
 """
 
 from abc import abstractmethod
@@ -23,13 +23,13 @@ _OUTPUTS_ONLY = "all layers are outputs"
 
 
 class TransferTrick(Trick):
-    """What becomes of the layers that were trained before."""
+    """How the layers of a pretrained network learn."""
 
     changes_weights: ClassVar[bool] = True
     structural: ClassVar[Literal["", "kind", "fields"]] = "fields"
 
     def freeze(self, module: nn.Module) -> list[nn.Module]:
-        """Freeze layers of a module; return those modules that are to stay in evaluation mode.
+        """Freeze layers of a module; return the modules that must stay in evaluation mode.
 
         Raises:
             InputError: if the trick would act on nothing.
@@ -39,17 +39,17 @@ class TransferTrick(Trick):
 
     @abstractmethod
     def rate(self, place: float) -> float:
-        """Return what the learning rate of a layer is multiplied with.
+        """Return the factor on the learning rate of a layer.
 
         Args:
-            place: of the layer: 0 for the first, 1 for the outputs.
+            place: the place of the layer: 0 for the first, 1 for the outputs.
         """
 
     def split(self, groups: Sequence[dict[str, Any]], module: nn.Module, lr: float) -> list[Any]:
-        """Split optimizer groups into those of one learning rate each.
+        """Split optimizer groups so that each has one learning rate.
 
         Args:
-            groups: of the parameters of a module.
+            groups: optimizer groups of the module's parameters.
             module: the module.
             lr: the learning rate of the outputs.
         """
@@ -77,9 +77,9 @@ class WholeNetwork(TransferTrick):
 
 
 class OwnParameters(TransferTrick):
-    """The parameters that the optimizer of a LightningModule trains, at one rate.
+    """The parameters that the LightningModule's own optimizer trains learn at one rate.
 
-    A linear probe stays one.
+    So a linear probe stays a linear probe.
     """
 
     searched: ClassVar[bool] = False
@@ -99,11 +99,11 @@ class OwnParameters(TransferTrick):
 class DiscriminativeRates(TransferTrick):
     """η_i = η·first^(1 − i/(L − 1)) for the i-th of L layers (Howard and Ruder, 2018).
 
-    Outputs learn at the full rate, the first layer at the share `first` of it: what early layers
-    see in images or words is much the same for all tasks.
+    Outputs learn at the full rate η, the first layer at `first`·η. What early layers detect in images
+    or words is much the same for all tasks.
 
-    When it helps: for pretrained networks on data like those that they were trained on. The less alike
-    the data are, the nearer to 1 `first` should be.
+    When it helps: for pretrained networks, on data similar to their training data. The less similar the
+    data are, the closer to 1 `first` should be.
     """
 
     searched: ClassVar[bool] = False
@@ -120,13 +120,13 @@ class DiscriminativeRates(TransferTrick):
 
 
 class FrozenLayers(TransferTrick):
-    """The first `share` of the layers stays as it is, its norms use the statistics that they have.
+    """The first `share` of the layers is frozen; their norms keep their statistics.
 
-    Outputs and what is tied to them are never frozen. Early layers are the general ones (Yosinski et
+    Outputs, and layers tied to them, are never frozen. Early layers are the general ones (Yosinski et
     al., 2014).
 
-    When it helps: for pretrained networks with few samples of a similar kind; it saves time too. With
-    many samples let all layers learn.
+    When it helps: for pretrained networks, with few samples of a similar kind. It also saves time. With
+    many samples, let all layers learn.
     """
 
     searched: ClassVar[bool] = False
@@ -154,9 +154,9 @@ class FrozenLayers(TransferTrick):
 
 
 def places(network: nn.Module) -> dict[int, float]:
-    """Return where each parameter stands, by its id: 0 in the first layer, 1 in the outputs.
+    """Return the place of each parameter, by its id: 0 in the first layer, 1 in the outputs.
 
-    What is used in several places stands in the last of them.
+    A parameter that is used in several places counts for the last one.
     """
     of_module = module_places(network)
     found: dict[int, float] = {}
@@ -169,7 +169,7 @@ def places(network: nn.Module) -> dict[int, float]:
 
 
 def module_places(network: nn.Module) -> dict[str, float]:
-    """Return where each module stands, by its path."""
+    """Return the place of each module, by its path: 0 in the first layer, 1 in the outputs."""
     anatomy, modules = anatomy_of(network), modules_of(network)
     steps = len(anatomy.hidden)
     layers = {layer.path: 1.0 for layer in anatomy.layers if layer.output}

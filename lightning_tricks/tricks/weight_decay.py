@@ -1,8 +1,7 @@
 """Weight decay, for every optimizer alike.
 
-Every trainable parameter is in exactly one group of the optimizer: the decayed or the other. The
-parameters of norms, the biases and the lengths `g` of weight norm are decayed only where
-`norms_and_biases` is set.
+Every trainable parameter is in exactly one optimizer group: decayed or not. Parameters of norms, biases
+and the lengths `g` of weight norm are decayed only if `norms_and_biases` is set.
 """
 
 from typing import Annotated, Any, ClassVar, Literal
@@ -19,7 +18,7 @@ from lightning_tricks.surgery.weight_norm import trained_weights
 
 
 class WeightDecayTrick(Trick):
-    """How high absolute values of the weights are penalised."""
+    """How large weights are penalized."""
 
     def groups(self, module: nn.Module) -> list[dict[str, Any]]:
         """Split the trainable parameters of a module into optimizer groups.
@@ -53,7 +52,7 @@ class NoWeightDecay(WeightDecayTrick):
 
 
 class _Penalty(WeightDecayTrick):
-    """A penalty on the weights, and on norms and biases where asked for."""
+    """A penalty on the weights, and on norms and biases if asked for."""
 
     kind: str
     norms_and_biases: Annotated[bool, Choice(False, True)] = False
@@ -65,10 +64,10 @@ class _Penalty(WeightDecayTrick):
 class L2(_Penalty):
     """Loss + λ/2·‖w‖²: λ·w is added to the gradient (Krogh and Hertz, 1992).
 
-    The optimizer's own formula comes after it.
+    The optimizer's formula uses the sum.
 
-    When it helps: beside SGD with or without momentum. Optimizers that divide by the size of gradients
-    divide the penalty too: beside Adam take `decoupled`.
+    When it helps: with SGD, with or without momentum. Optimizers that divide by the size of gradients
+    divide the penalty too: with Adam, use `decoupled`.
     """
 
     kind: Literal["l2"] = "l2"
@@ -82,7 +81,7 @@ class L1(_Penalty):
     """Loss + λ·‖w‖₁: λ·sign(w) is added to the gradient (Tibshirani, 1996).
 
     When it helps: where few of many inputs matter, as in tables. Weights come close to zero and move
-    about it: they are not exactly zero.
+    around it, but are not exactly zero.
     """
 
     kind: Literal["l1"] = "l1"
@@ -93,10 +92,10 @@ class L1(_Penalty):
 
 
 class DecoupledWeightDecay(_Penalty):
-    """w ← (1 − η·λ)·w beside the optimizer's step; with Adam, AdamW (Loshchilov and Hutter, 2019).
+    """w ← (1 − η·λ)·w plus the optimizer's step; with Adam, AdamW (Loshchilov and Hutter, 2019).
 
-    When it helps: in long runs, beside Adam and its relatives. What acts is η·λ, so a larger learning
-    rate decays more; a few epochs show little.
+    When it helps: in long runs, with Adam and similar optimizers. The decay is η·λ, so a larger learning
+    rate decays more. A few epochs show little effect.
     """
 
     kind: Literal["decoupled"] = "decoupled"
@@ -107,9 +106,9 @@ class DecoupledWeightDecay(_Penalty):
 
 
 def norms_and_biases(module: nn.Module) -> set[int]:
-    """Return the ids of the parameters of norms, of biases, and of weight norm's lengths.
+    """Return the ids of the parameters of norms, of biases, and of the lengths of weight norm.
 
-    They are all vectors that nothing is multiplied or looked up with, whatever they are called.
+    These are all vectors that are no layer's weights and no lookup table, whatever their names.
     """
     anatomy = anatomy_of(module)
     held = parameters_of(module)

@@ -1,1 +1,1 @@
-"""Every optimizer: a file for each, with notes on choosing its numbers."""
+"""Every optimizer: one file each, with notes on choosing its hyperparameters."""

@@ -1,6 +1,6 @@
 """Adagrad: steps that shrink where gradients were large.
 
-The sum of squares only grows, so η may be ten times that of RMSProp, and needs less decay.
+The sum of squares only grows. So η may be ten times that of RMSProp, and needs less decay.
 """
 
 from typing import Annotated, Any, Literal
@@ -18,7 +18,7 @@ from lightning_tricks.tricks.optimizers.kernels import TorchAdagrad
 class Adagrad(FormulaTrick):
     """s ← s + g²; w ← w − η·g/(√s + ε), coordinate by coordinate (Duchi et al., 2011).
 
-    When it helps: where some inputs are rare, as words are. Steps only ever shrink, so long runs come to
+    When it helps: where some inputs are rare, such as words. Steps can only shrink, so long runs come to
     a halt.
     """
 

@@ -1,7 +1,7 @@
-"""Adam, and with decoupled weight decay AdamW.
+"""Adam; with decoupled weight decay, AdamW.
 
-η of 1e-3 to 3e-3 suits most small networks, a tenth of it fine-tuning. Of the rest, 1 − β₁ is worth
-searching once there are some dozens of trials, β₂ and ε hardly ever.
+η of 1e-3 to 3e-3 suits most small networks; for fine-tuning, use a tenth of that. With a few dozen
+trials or more, 1 − β₁ is worth searching too; β₂ and ε hardly ever are.
 """
 
 from collections.abc import Mapping
@@ -20,13 +20,13 @@ from lightning_tricks.tricks.optimizers.kernels import TorchAdam
 class Adam(FormulaTrick):
     """w ← w − η·m̂/(√v̂ + ε) with averages m of g and v of g² (Kingma and Ba, 2015).
 
-    m̂ and v̂ are divided by 1 − βᵗ. With decoupled weight decay it is AdamW.
+    m̂ and v̂ are m and v divided by 1 − βᵗ. With decoupled weight decay it is AdamW.
 
-    When it helps: as the first choice for a new task: it is the least sensitive to its learning rate. On
-    images, momentum with a tuned rate comes as far.
+    When it helps: as the first choice for a new task, because it is the least sensitive to its learning
+    rate. On images, momentum with a tuned rate is as good.
     """
 
-    elsewhere: ClassVar[Mapping[str, str]] = {"adamw": "adam beside weight_decay decoupled"}
+    elsewhere: ClassVar[Mapping[str, str]] = {"adamw": "adam with weight_decay decoupled"}
     kind: Literal["adam"] = "adam"
     lr: Annotated[float, Float(1e-4, 3e-2, log=True)] = Field(2e-3, gt=0)
     beta1: Annotated[float, OneMinus(0.02, 0.5)] = Field(0.9, ge=0, lt=1)

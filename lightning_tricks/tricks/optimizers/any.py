@@ -1,4 +1,4 @@
-"""The stage: one of all optimizers."""
+"""The optimizer stage: one of all optimizers."""
 
 from lightning_tricks.tricks.optimizers.adagrad import Adagrad
 from lightning_tricks.tricks.optimizers.adam import Adam

@@ -1,4 +1,4 @@
-"""What an optimizer trick is; most are formulas, which `formula.py` drives."""
+"""The base class of optimizers. Most of them are formulas, see `formula.py`."""
 
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,7 +14,7 @@ class OptimizerTrick(Trick):
     """How a gradient changes the weights."""
 
     elementwise: ClassVar[bool] = True
-    """Whether the step of a weight follows from its own gradients alone, whatever tensor it is in."""
+    """Whether the step of a weight depends on its own gradients only, whatever tensor it is in."""
     kind: str
     if TYPE_CHECKING:  # each kind that has one declares it, with its domain
         lr: float
@@ -24,13 +24,13 @@ class OptimizerTrick(Trick):
         """Return the optimizer of a module.
 
         Args:
-            groups: its parameters, as `WeightDecayTrick.groups` splits them.
+            groups: the module's parameters, as `WeightDecayTrick.groups` splits them.
             module: the module.
 
         Raises:
-            InputError: if the module has no parameters of the kind that it is for.
+            InputError: if the module has no parameters that this optimizer can train.
         """
 
     def callback(self) -> pl.Callback | None:
-        """Return the Lightning callback that it needs; None where it needs none."""
+        """Return the Lightning callback that it needs; None if it needs none."""
         return None

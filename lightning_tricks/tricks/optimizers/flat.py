@@ -1,4 +1,4 @@
-"""Drive a formula over the parameters of a model, many of them as one flat tensor.
+"""Apply a formula to a model's parameters, joined into flat tensors.
 
 A whole group then costs a handful of tensor operations, however many parameters it has.
 """
@@ -12,17 +12,17 @@ from lightning_tricks.surgery.torch_internals import flatten, unflatten
 from lightning_tricks.tricks.optimizers.penalized import PenalizedOptimizer
 
 FLAT_NUMBERS = 2**20
-"""A larger group is not put together: that costs more than it saves."""
+"""Largest group, in numbers, that is joined. Joining a larger one costs more than it saves."""
 
 State = dict[str, Any]
 Update = Callable[[Tensor, State, float], Tensor]
 """Takes a gradient, the state and the learning rate; returns what to add to the weights."""
 Direct = Callable[[Sequence[Tensor]], Sequence[Tensor]]
-"""Takes the gradients of all parameters; returns them as the formula is to see them."""
+"""Takes the gradients of all parameters; returns them as the formula should see them."""
 
 
 class FlatOptimizer(PenalizedOptimizer):
-    """Take the steps of one formula, group by group.
+    """An optimizer that takes the steps of one formula, group by group.
 
     The parameters of a group share a device and a floating-point type.
     """
@@ -49,12 +49,12 @@ def flat_steps(
 ) -> Sequence[Tensor]:
     """Return the steps of a formula for the parameters of a group that have a gradient.
 
-    A group is kept in blocks of parameters that have had gradients at the same steps: these have one
-    state, which is found under the first of them. A group begins as one block, and a block is parted
-    once only some of its parameters have a gradient.
+    A group consists of blocks of parameters that had gradients at the same steps. A block has one
+    state, stored under its first parameter. Unless it is large, a group begins as one block. A block is
+    split when only some of its parameters have a gradient.
     """
     lr, blocks = group["lr"], _blocks(group, parameters, states)
-    if len(blocks) == 1:  # all have one
+    if len(blocks) == 1:  # all parameters have a gradient
         return _step(update, parameters, gradients, states[parameters[0]], lr)
     found = dict(zip(parameters, gradients, strict=True))
     for places in blocks:
@@ -77,9 +77,9 @@ def _step(
 def _blocks(
     group: dict[str, Any], active: list[Tensor], states: MutableMapping[Tensor, State]
 ) -> list[list[int]]:
-    """Return the blocks of a group, as places in it, once those are parted that have to be.
+    """Split the blocks of a group where needed, and return them as positions in the group.
 
-    They stand in the group, for that is saved with the state.
+    The group holds them, because it is saved with the state.
     """
     parameters = group["params"]
     if "blocks" not in group:
@@ -101,7 +101,7 @@ def _part(
     missing: set[int],
     states: MutableMapping[Tensor, State],
 ) -> list[list[int]]:
-    """Part a block, and its state, into what has gradients and what has none."""
+    """Split a block and its state into parameters with gradients and parameters without."""
     parts = [[p for p in places if p not in missing], [p for p in places if p in missing]]
     if not all(parts):
         return [places]
@@ -114,7 +114,7 @@ def _part(
 
 
 def _share(value: Any, whole: Sequence[Tensor], kept: Sequence[Tensor]) -> Any:
-    """Return what a value of a block's state holds of some of its parameters; a number is of all."""
+    """Return the part of a state's value that belongs to some parameters; a number belongs to all."""
     if not isinstance(value, Tensor):
         return value
     parts = dict(zip(whole, unflatten(value, whole), strict=True))

@@ -1,7 +1,7 @@
 """Optimizers that are a pure formula, which turns a gradient into a step.
 
-A formula sees one flat tensor and plain numbers, and uses arithmetic that broadcasts: in place of a
-number it takes a tensor of numbers, one for each of many models trained at once.
+A formula sees one flat tensor and plain numbers, and uses arithmetic that broadcasts. So it also takes
+a tensor in place of a number: one number for each of many models trained at once.
 """
 
 from abc import abstractmethod
@@ -20,7 +20,7 @@ Number = float | Tensor
 
 
 class FormulaTrick(OptimizerTrick):
-    """An optimizer whose step follows from the gradient and what it kept of earlier ones."""
+    """An optimizer whose step depends on the gradient and on what it kept of earlier gradients."""
 
     def build(self, groups: list[dict[str, Any]], module: nn.Module) -> Optimizer:
         del module
@@ -29,12 +29,12 @@ class FormulaTrick(OptimizerTrick):
         return large or flat.FlatOptimizer(groups, self.lr, self.update, self.direct)
 
     def torch_optimizer(self, groups: list[dict[str, Any]]) -> Optimizer | None:
-        """Return torch's own optimizer of this formula, for large networks; None if it has none."""
+        """Return torch's own optimizer of this formula, for large networks; None if torch has none."""
         del groups
         return None
 
     def direct(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Return the gradients, one for each parameter, as the formula is to see them."""
+        """Return the gradients, one for each parameter, as the formula should see them."""
         return gradients
 
     @abstractmethod
@@ -42,7 +42,7 @@ class FormulaTrick(OptimizerTrick):
         """Return the step to add to the weights, of the gradient's shape.
 
         Args:
-            gradient: flat, of parameters of a group.
+            gradient: the flat gradient of a group's parameters.
             state: what the formula keeps between steps; empty before the first.
             lr: the learning rate of this step, η.
         """
@@ -55,7 +55,7 @@ def start(state: State, name: str, like: Tensor) -> Tensor:
 
 
 def average(state: State, name: str, value: Tensor, decay: Number) -> Tensor:
-    """Return the exponential average after one more value, which the state keeps."""
+    """Add a value to an exponential average in the state, and return the average."""
     average = start(state, name, value).lerp_(value, 1 - decay)
     state[name] = average
     return average

@@ -1,4 +1,4 @@
-"""Torch's own kernels for networks that are too large to be put together into one flat tensor.
+"""Torch's own kernels, for networks that are too large to join into one flat tensor.
 
 They take the same steps as the formulas, in a fraction of the time: see `benchmarks/own_or_theirs.py`.
 """
@@ -13,11 +13,11 @@ from lightning_tricks.surgery.torch_internals import foreach_mul_, leave_scaling
 from lightning_tricks.tricks.optimizers.penalized import evaluate, penalize
 
 DECAYS: Mapping[str, float] = {"l2": 0.0, "l1": 0.0, "decoupled": 0.0}
-"""The coefficients of weight decay that a group of parameters may hold, and where it holds none."""
+"""The weight-decay coefficients of a parameter group, with their defaults."""
 
 
 class _WithDecays(Optimizer):
-    """The weight decays of a recipe, put before one of torch's optimizers."""
+    """Applies the weight decays of a recipe before the step of a torch optimizer."""
 
     def __init__(self, groups: list[dict[str, Any]], **options: Any) -> None:
         super().__init__([{**DECAYS, **group} for group in groups], **options)

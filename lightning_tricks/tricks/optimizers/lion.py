@@ -1,6 +1,6 @@
 """Lion: steps by the sign alone.
 
-Take Adam's η divided by three to ten, and its decay times as much.
+Divide Adam's η by three to ten, and multiply its weight decay by the same number.
 """
 
 from typing import Annotated, Literal
@@ -16,11 +16,11 @@ from lightning_tricks.tricks.optimizers.formula import FormulaTrick, Number, ave
 class Lion(FormulaTrick):
     """c ← β₁·m + (1 − β₁)·g; w ← w − η·sign(c); m ← β₂·m + (1 − β₂)·g (Chen et al., 2023).
 
-    A step is three to ten times as long as Adam's at the same η, so η is to be smaller, and the
-    decoupled weight decay larger by as much.
+    A step is three to ten times as long as Adam's at the same η. So η must be smaller, and the
+    decoupled weight decay larger by the same factor.
 
-    When it helps: in long runs with large batches; it keeps one number for a weight, where Adam keeps
-    two. Small batches make its signs noisy.
+    When it helps: in long runs with large batches. It keeps one number per weight, Adam keeps two.
+    Small batches make its signs noisy.
     """
 
     kind: Literal["lion"] = "lion"

@@ -1,7 +1,7 @@
 """Gradient descent with a velocity.
 
-A velocity of γ makes steps 1/(1 − γ) times as long: where γ goes from 0.9 to 0.99, η goes down by ten.
-γ is searched by its distance to one for that reason.
+γ makes steps 1/(1 − γ) times as long: if you raise γ from 0.9 to 0.99, divide η by ten. For this
+reason, γ is searched by its distance to one.
 """
 
 from typing import Annotated, Any, Literal
@@ -17,9 +17,9 @@ from lightning_tricks.tricks.optimizers.kernels import TorchSGD
 
 
 class Momentum(FormulaTrick):
-    """v ← γ·v − η·g; w ← w + v, as the lesson has it (Polyak, 1964; Sutskever et al., 2013).
+    """v ← γ·v − η·g; w ← w + v (Polyak, 1964; Sutskever et al., 2013).
 
-    The velocity holds past learning rates: after a drop of η it is still fast.
+    The velocity contains past learning rates, so it is still fast after a drop of η.
 
     When it helps: in image networks with a tuned learning rate and schedule.
     """
@@ -35,11 +35,11 @@ class Momentum(FormulaTrick):
 
 
 class TorchMomentum(FormulaTrick):
-    """b ← γ·b + g; w ← w − η·b, as `torch.optim.SGD` has it.
+    """b ← γ·b + g; w ← w − η·b, as in `torch.optim.SGD`.
 
-    Equal to `momentum` while η is constant; a drop of η slows it down at once.
+    It equals `momentum` while η is constant. A drop of η slows it down at once.
 
-    When it helps: in image networks, with the numbers of published recipes, which mean this form.
+    When it helps: in image networks, with published hyperparameters, which mean this form.
     """
 
     kind: Literal["torch_momentum"] = "torch_momentum"
@@ -58,7 +58,7 @@ class TorchMomentum(FormulaTrick):
 class Nesterov(FormulaTrick):
     """b ← γ·b + g; w ← w − η·(g + γ·b) (Nesterov, 1983; Sutskever et al., 2013).
 
-    When it helps: where `torch_momentum` does; it is a little steadier where γ is large.
+    When it helps: where `torch_momentum` does. It is a little steadier if γ is large.
     """
 
     kind: Literal["nesterov"] = "nesterov"

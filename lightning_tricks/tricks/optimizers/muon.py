@@ -1,7 +1,7 @@
 """Muon: the momentum of each matrix, made orthogonal.
 
-About Adam's learning rates suit it, for its steps are scaled to the length of Adam's. It pays in wide
-hidden layers; a network of small matrices gains little for the time that it takes.
+Learning rates close to Adam's suit it, because its steps are scaled to the length of Adam's. It pays in
+wide hidden layers. A network of small matrices gains little for the time that it takes.
 """
 
 from collections.abc import Sequence
@@ -25,11 +25,11 @@ from lightning_tricks.tricks.optimizers.penalized import PenalizedOptimizer
 class Muon(OptimizerTrick):
     """w ← w − η·0.2·√max(n, m)·UVᵀ, where USVᵀ is the n×m momentum (Jordan et al., 2024).
 
-    For the weights of hidden layers, convolutions read as matrices of n output channels, with
-    `torch.optim.Muon`, whose steps are scaled to the length of Adam's. All other parameters, the
-    head's among them, follow Adam with the same η.
+    It trains the weights of hidden layers with `torch.optim.Muon`; a convolution counts as a matrix of
+    n output channels. Its steps are scaled to the length of Adam's. All other parameters, including the
+    head's, follow Adam with the same η.
 
-    When it helps: in networks of wide hidden layers, transformers among them. A step takes longer than
+    When it helps: in networks with wide hidden layers, including transformers. A step takes longer than
     Adam's.
     """
 
@@ -58,10 +58,10 @@ class MuonOptimizer(PenalizedOptimizer):
     """Torch's Muon for the groups of matrices, Adam for the others.
 
     Args:
-        groups: of parameters. One that holds matrices and others is split; so is one that is added
-            later, as layers that learn later are.
-        trick: the numbers of both.
-        hidden: ids of the parameters that are matrices.
+        groups: groups of parameters. A group of matrices and others is split, also if it is added later,
+            as for layers that start to learn later.
+        trick: the hyperparameters of both.
+        hidden: the ids of the parameters that are matrices.
     """
 
     def __init__(self, groups: list[dict[str, Any]], trick: Muon, hidden: set[int]) -> None:
@@ -69,8 +69,8 @@ class MuonOptimizer(PenalizedOptimizer):
         super().__init__(groups, trick.lr)
         self._adam = Adam(beta1=trick.beta1, beta2=trick.beta2)
         self._momentum = trick.momentum
-        # Torch's Muon takes matrices only, and changes them: of each weight it has one that is zero
-        # before a step, and the step after it.
+        # Torch's Muon takes matrices only, and changes them. So each weight gets a matrix that is zero
+        # before a step and holds the step afterward.
         self._matrices: dict[Tensor, nn.Parameter] = {}
         self._muon: torch.optim.Muon | None = None
 
@@ -115,7 +115,7 @@ class MuonOptimizer(PenalizedOptimizer):
         for parameter, matrix, gradient in zip(parameters, matrices, gradients, strict=True):
             matrix.zero_()
             matrix.grad = gradient.flatten(1)
-            if "momentum" in self.state[parameter]:  # of a checkpoint, it may be
+            if "momentum" in self.state[parameter]:  # perhaps from a checkpoint
                 held = self._muon.state[matrix]
                 held["momentum_buffer"] = self.state[parameter]["momentum"]
         self._muon.step()  # type: ignore[no-untyped-call]

@@ -1,6 +1,6 @@
-"""Gradient descent by steps of one length.
+"""Gradient descent with steps of one length.
 
-η is that length, whatever the loss is scaled by; without a decay of η the weights never settle.
+η is that length, whatever the scale of the loss. Unless η decays, the weights never settle.
 """
 
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ from lightning_tricks.tricks.optimizers.formula import FormulaTrick, Number
 
 
 class NormalizedSGD(FormulaTrick):
-    """w ← w − η·g/(‖g‖ + ε), which the lesson calls Adagrad (Hazan et al., 2015).
+    """w ← w − η·g/(‖g‖ + ε) (Hazan et al., 2015). Some courses call it Adagrad.
 
-    The norm is taken over each parameter tensor or over all parameters. A step has the length η
-    however small the gradient is, so the learning rate must decay for it to settle.
+    `scope` says whether the norm is that of each parameter tensor or of all parameters. A step has the
+    length η however small the gradient is.
 
     When it helps: where gradients vanish or explode by orders of magnitude, as in deep networks without
     norms.

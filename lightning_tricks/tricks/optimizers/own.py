@@ -1,4 +1,4 @@
-"""The optimizer of a LightningModule, as its `configure_optimizers` says."""
+"""The LightningModule's own optimizer."""
 
 from typing import Any, ClassVar, Literal
 
@@ -10,11 +10,11 @@ from lightning_tricks.tricks.optimizers.base import OptimizerTrick
 
 
 class OwnOptimizer(OptimizerTrick):
-    """What the `configure_optimizers` of a LightningModule returns.
+    """The optimizer that the LightningModule's `configure_optimizers` returns.
 
-    Its schedule is the module's own too, or there is none. Weight decay is what the optimizer has.
+    The schedule is the module's own too, or there is none. Weight decay is the optimizer's own.
 
-    When it helps: as what the other optimizers are compared with.
+    When it helps: as the reference for the other optimizers.
     """
 
     searched: ClassVar[bool] = False

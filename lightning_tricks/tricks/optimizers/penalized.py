@@ -1,4 +1,4 @@
-"""An optimizer that adds the weight decays of a recipe to the steps of another formula."""
+"""An optimizer that adds the weight decays of a recipe to the steps of a formula."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -12,14 +12,14 @@ from lightning_tricks.surgery.torch_internals import foreach_add, foreach_add_, 
 
 
 class PenalizedOptimizer(Optimizer):
-    """Penalties change the gradients, decoupled decay the weights; a subclass says the steps.
+    """An optimizer with weight decays; a subclass computes the steps.
 
-    A parameter without a gradient is left alone, as torch does: no step, no decay, no word of it in
-    the state.
+    Penalties change the gradients, decoupled decay changes the weights. A parameter without a gradient
+    is skipped, as in torch: no step, no decay, no entry in the state.
 
     Args:
-        groups: of parameters, with the coefficients `l2`, `l1` and `decoupled` where they are not 0.
-        lr: the learning rate of groups that have none of their own.
+        groups: groups of parameters; their keys `l2`, `l1` and `decoupled` default to 0.
+        lr: the learning rate of groups without their own.
     """
 
     def __init__(self, groups: list[dict[str, Any]], lr: float) -> None:
@@ -41,14 +41,14 @@ class PenalizedOptimizer(Optimizer):
         return loss
 
     def direct(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Return the gradients of all groups, one for each parameter, as the steps are to see them."""
+        """Return the gradients of all groups, one for each parameter, as `steps` should see them."""
         return gradients
 
     @abstractmethod
     def steps(
         self, group: dict[str, Any], parameters: list[Tensor], gradients: list[Tensor]
     ) -> Sequence[Tensor]:
-        """Return what to add to each of the parameters of a group that have a gradient."""
+        """Return what to add to each parameter of a group that has a gradient."""
 
 
 def evaluate(closure: Callable[[], Any] | None) -> Any:
@@ -65,7 +65,7 @@ def active(group: dict[str, Any]) -> list[Tensor]:
 
 
 def penalized(group: dict[str, Any], parameters: list[Tensor]) -> Sequence[Tensor]:
-    """Return the gradients with those of the L2 and L1 penalties, leaving the parameters' own alone."""
+    """Return the gradients plus those of the L2 and L1 penalties; the parameters stay unchanged."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if parameters and group["l2"]:
         gradients = list(foreach_add(gradients, parameters, alpha=group["l2"]))
@@ -76,7 +76,7 @@ def penalized(group: dict[str, Any], parameters: list[Tensor]) -> Sequence[Tenso
 
 
 def penalize(group: dict[str, Any]) -> list[Tensor]:
-    """Put the penalties into the gradients themselves; return the parameters that have one."""
+    """Add the penalties to the parameters' gradients; return the parameters that have a gradient."""
     parameters = active(group)
     for parameter, gradient in zip(parameters, penalized(group, parameters), strict=True):
         parameter.grad = gradient

@@ -19,7 +19,7 @@ from lightning_tricks.tricks.optimizers.kernels import TorchRMSprop
 class RMSProp(FormulaTrick):
     """s ← ρ·s + (1 − ρ)·g²; w ← w − η·g/(√s + ε) (Hinton, 2012; ε outside the root, as torch).
 
-    When it helps: in recurrent networks, and where what is learned changes over time.
+    When it helps: in recurrent networks, and on tasks that change over time.
     """
 
     kind: Literal["rmsprop"] = "rmsprop"

@@ -20,12 +20,12 @@ from lightning_tricks.tricks.optimizers.penalized import evaluate, penalize
 class ScheduleFree(OptimizerTrick):
     """Adam at y = (1 − β₁)·z + β₁·x, where x averages the iterates z (Defazio et al., 2024).
 
-    `schedulefree.AdamWScheduleFree`. What is validated, scored and left at the end is x, with
-    statistics of batch norm gathered under it; so is what is saved after a validation. It is meant
-    to go with a constant schedule: x takes its part.
+    Uses `schedulefree.AdamWScheduleFree`. Validation, the score, the final weights and checkpoints
+    saved after a validation use x, with batch-norm statistics recomputed for it. Use it with a constant
+    schedule: x does the work of a schedule.
 
-    When it helps: where the length of a run is not known. Beside a schedule that falls it does the same
-    thing twice.
+    When it helps: if the length of a run is not known. With a falling schedule, the same work is done
+    twice.
     """
 
     kind: Literal["schedule_free"] = "schedule_free"
@@ -55,7 +55,7 @@ class ScheduleFreeOptimizer(AdamWScheduleFree):  # type: ignore[misc]  # it has 
         )
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        super().add_param_group({**DECAYS, **param_group})  # one that is added later has none
+        super().add_param_group({**DECAYS, **param_group})  # a group added later has none
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -68,10 +68,10 @@ class ScheduleFreeOptimizer(AdamWScheduleFree):  # type: ignore[misc]  # it has 
 
 
 class ShowAverage(pl.Callback):
-    """Put the average x into the module to validate it, and y back to train on."""
+    """Put the average x into the module for validation and at the end, and y back for training."""
 
     def on_train_batch_start(self, trainer: pl.Trainer, *unused: Any) -> None:
-        # Not at the end of validation: others may still have their weights in the module.
+        # Not at the end of validation: other callbacks may still have their weights in the module.
         del unused
         for optimizer in trainer.optimizers:
             optimizer.train()  # type: ignore[attr-defined]

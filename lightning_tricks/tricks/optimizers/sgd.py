@@ -1,6 +1,6 @@
-"""Plain gradient descent, against which the others are measured.
+"""Plain gradient descent, the reference for the others.
 
-Its best learning rate is large, and depends on the loss and the norms: search it over decades.
+Its best learning rate is large, and depends on the loss and the norms: search several powers of ten.
 """
 
 from typing import Annotated, Any, ClassVar, Literal
