@@ -1,10 +1,10 @@
-"""What it costs to gather batch norm's statistics anew, from 32 batches and from the whole split.
+"""What recomputing batch-norm statistics costs, from 32 batches and from the whole split.
 
-An average of weights needs statistics of its own at each validation. On Fashion-MNIST a convnet with
-batch norm is trained without an average and with an exponential one, whose statistics come from the
-first 32 batches of the epoch, or from all; in turns, with the same seeds. Printed are the ratios of the
-seconds, and how far the two ways of gathering are apart in validation accuracy, in points, with its
-95 % confidence interval over the seeds (Student's t).
+An average of weights needs its own statistics at each validation. A convnet with batch norm is trained
+on Fashion-MNIST without an average, and with an exponential average whose statistics come from the first
+32 batches of the epoch or from all. The three take turns, with the same seeds. Prints the ratios of the
+seconds, and the difference between 32 batches and all in validation accuracy, in points, with its 95%
+confidence interval over the seeds (Student's t).
 
     python benchmarks/batch_norm.py [--images 20000] [--epochs 3] [--rounds 5] [--data-dir FOLDER]
 """
@@ -50,7 +50,7 @@ def main() -> None:
     task = Task("batch_norm", data, convnet, epochs=given.epochs)
     ratios: dict[str, list[float]] = {"32 batches": [], "the whole split": []}
     apart = []
-    measured(task, "none", 32, 0)  # what is loaded and compiled once
+    measured(task, "none", 32, 0)  # warm-up: loads and compiles
     for seed in range(given.rounds):
         plain, _ = measured(task, "none", 32, seed)
         some, some_score = measured(task, "ema", 32, seed)
@@ -64,7 +64,7 @@ def main() -> None:
             f"an average with statistics from {name} takes {statistics.median(found):.2f} times the "
             f"seconds of training without one (median of {len(found)}; {low:.2f} to {high:.2f})"
         )
-    print(f"validation accuracy with 32 batches less that with all: {interval(apart)} points")
+    print(f"validation accuracy with 32 batches minus that with all: {interval(apart)} points")
 
 
 if __name__ == "__main__":

@@ -1,22 +1,23 @@
-"""Are the numbers of a verdict true? On tasks whose truth is known: nothing is trained.
+"""Are the numbers of a verdict true? Tested on simulated tasks with known truth; nothing is trained.
 
-The tasks are those of `surfaces.py`. A training adds the noise of its seed, some of which all recipes
-have in common, and a set of samples is finite: on 600 samples a recipe is better or worse than its truth
-by an amount that all of its seeds share. A study is 40 recipes drawn from `Space(Tricks)`, scored once
-each on one validation set, and a verdict of as many trainings as the search.
+The tasks are those of `surfaces.py`. A training adds the noise of its seed; all recipes share a part of
+it. A set of samples is finite: on 600 samples a recipe scores above or below its truth by an amount
+that all of its seeds share. A study is 40 recipes drawn from `Space(Tricks)`, scored once each on one
+validation set, and a verdict of as many trainings as the search.
 
-For each size of the effects it prints, of the studies,
+For each size of the effects it prints
 
 - gain: the champion's true score minus the baseline's, in points
-- wrong: how many confirm a gain where there is none
-- worse: how many crown a recipe that is truly worse than the baseline
-- held: in how many the 95% interval of the candidate's gain holds the truth
-- found: how many confirm a gain where the best finalist is truly better by 0.3 points or more
+- wrong: studies that confirm a gain where there is none
+- worse: studies with a champion that is truly worse than the baseline
+- held: share of studies in which the 95% interval of the candidate's gain holds the truth
+- found: studies that confirm a gain where the best finalist is truly better by 0.3 points or more
 
-beside the same for the rule that is often used: the finalists and the baseline over equally many seeds
-each, on the validation set; the best mean if a paired t-test calls it better (Bonferroni), else the
-simplest of those that it does not call worse. And for what the search alone says: how far the true
-scores of the six finalists are above the mean, taken by their scores or by all evidence.
+Next to these, it prints the same for the rule that is often used: train the finalists and the baseline
+over equally many seeds and compare them on the validation set. Take the best mean if a paired t-test
+calls it better (Bonferroni), otherwise the simplest recipe that the test does not call worse. It also
+prints how far the true scores of the six finalists are above the mean, if chosen by their scores or by
+all evidence.
 
     python benchmarks/calibration.py [--studies 200]
 """
@@ -41,24 +42,24 @@ from lightning_tricks.selection.result import Gain, simplicity
 TRIALS, FINALISTS, SEEDS, ABLATION_SEEDS = 40, 6, 5, 5
 CHOOSING = 0.4
 SHARED = 0.3
-"""Points: the noise of a seed for all recipes; a training's own is in `surfaces.py`."""
+"""Noise of a seed that all recipes share, in points; `surfaces.py` has a training's own noise."""
 SAMPLE = 0.5
-"""Points: how much two recipes differ on one set of 600 samples, beyond the truth, for all seeds."""
+"""Difference of two recipes on one set of 600 samples beyond the truth, for all seeds, in points."""
 MORE = 3
-"""How many times as many samples compare as validate a trial, where data come whole."""
+"""Ratio of the samples that compare to those that validate a trial, for data that are not split."""
 BLOCKS = 30
 
 
 @dataclass
 class Samples:
-    """A set of samples, which likes some kinds of tricks more than the truth does."""
+    """A set of samples, which favors some kinds of tricks more than the truth does."""
 
     generator: np.random.Generator
     spread: float
     effects: dict = field(default_factory=dict)
 
     def of(self, recipe):
-        """Return by how much each block of samples scores a recipe above its truth."""
+        """Return each block's score of a recipe minus the recipe's truth."""
         places = kinds_of(recipe)
         scale = self.spread * np.sqrt(BLOCKS / len(places))
         for place in places:
@@ -68,7 +69,7 @@ class Samples:
 
 
 class Trainings:
-    """Trains recipes of a surface: scores by seed, on blocks of samples."""
+    """Simulates trainings on a surface: scores by seed, on blocks of samples."""
 
     def __init__(self, surface, spread=SAMPLE):
         self.surface, self.generator = surface, surface.generator
@@ -97,13 +98,13 @@ def search(trainings, number):
 
 
 def best(recipes, worth_of):
-    """Return the places of the finalists."""
+    """Return the indices of the finalists."""
     ranked = sorted(range(1, len(recipes)), key=lambda at: -worth_of[at])
     return ranked[:FINALISTS]
 
 
 def verdict(trainings, recipes, finalists, budget, samples, tried):
-    """Return the candidate and its gain, as the product finds them."""
+    """Return the candidate, its gain and its label, as the package finds them."""
     halving = Halving([str(at) for at in finalists], int(CHOOSING * budget))
     while seeds := halving.seeds():
         for _ in range(seeds):
@@ -128,7 +129,7 @@ def verdict(trainings, recipes, finalists, budget, samples, tried):
 
 
 def former(trainings, recipes, finalists, budget):
-    """Return the champion, and whether it is called better, by the rule that is often used."""
+    """Return the champion by the rule that is often used, and whether the rule calls it better."""
     names = [0, *finalists]
     seeds = budget // len(names)
     scores = {
@@ -155,7 +156,7 @@ def tune(surface, tried):
 
 
 def ablation(surface, champion):
-    """Return for each arm the interval of what its trick is worth, and the truth."""
+    """Return for each arm the interval of its trick's worth, and the true worth."""
     space, plain = Space(Tricks), Tricks.plain()
     compared = arms(space, champion, plain)
     recipes = {"champion": champion, "plain": plain, **{arm.name: arm.recipe for arm in compared}}
@@ -175,13 +176,13 @@ def ablation(surface, champion):
 
 
 def study(number, size, *, unseen=True, seed=0):
-    """Return what is to be counted of one study.
+    """Return the outcomes of one study that are counted.
 
     Args:
-        number: of the study.
-        size: of the effects, in points.
-        unseen: whether there are samples that chose nothing to compare on.
-        seed: of everything that is drawn.
+        number: the number of the study.
+        size: the size of the effects, in points.
+        unseen: whether the verdict compares on samples that chose nothing.
+        seed: the seed of everything that is drawn.
     """
     surface = Surface(np.random.default_rng([seed, number]), size)
     trainings = Trainings(surface)
@@ -214,14 +215,14 @@ def study(number, size, *, unseen=True, seed=0):
 
 
 def repeat(studies, size, *, unseen=True, seed=0):
-    """Return the counts and means over some studies on surfaces of one kind."""
+    """Return the outcomes of some studies on surfaces of one kind, as an array for each name."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     rows = [study(number, size, unseen=unseen, seed=seed) for number in range(studies)]
     return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
 
 def main():
-    """Print the figures for surfaces with and without effects."""
+    """Print the results for surfaces with and without effects."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--studies", type=int, default=200)
     studies = parser.parse_args().studies

@@ -1,11 +1,10 @@
-"""A study during which everything dies, beside the same study undisturbed.
+"""A study in which processes keep dying, compared to the same study undisturbed.
 
-Two workers train; whenever another trial or two have ended, something is killed by `kill -9`: a worker,
-the program, one of Ray's own processes (its raylet, its GCS, an agent), or the MLflow server, which is
-started again after some seconds, as the program is at once. No trial is hit a third time: it would be
-given up, as it should be. At the end both studies must hold the same trials, with the same parameters,
-states and scores, and Optuna and MLflow must agree. Random search without pruning, so that both study
-the same recipes.
+Two workers train. After every trial or two, `kill -9` hits a worker, the program, one of Ray's own
+processes (its raylet, its GCS, an agent) or the MLflow server. The server restarts after some seconds,
+the program at once. No trial is hit a third time, because it would then be given up, as it should be. At
+the end, both studies must hold the same trials, with the same parameters, states and scores, and Optuna
+and MLflow must agree. The search is random, without pruning, so that both studies try the same recipes.
 
     python benchmarks/chaos.py [--deaths 200] [--trials 400] [--seconds 6] [--modules]
 """
@@ -42,7 +41,7 @@ FLAGS = ["--sampler", "random", "--pruner", "none", "--repeats", "1", "--seed", 
 
 
 class Digits(pl.LightningModule):
-    """A LightningModule with steps, a loss and an optimizer of its own."""
+    """A LightningModule with its own steps, loss and optimizer."""
 
     def __init__(self):
         super().__init__()
@@ -79,7 +78,7 @@ def study_command(trials, *arguments):
 
 
 class Chaos:
-    """The disturbed study, and those who disturb it."""
+    """The disturbed study, and the code that disturbs it."""
 
     def __init__(self, folder, trials, deaths, seconds):
         self.folder, self.trials, self.deaths, self.seconds = folder, trials, deaths, seconds
@@ -89,7 +88,7 @@ class Chaos:
         self.program = self.log = None
 
     def run(self):
-        """Disturb the study until it is finished; return what it printed on its errors."""
+        """Disturb the study until it is finished; return its log."""
         self.server.start()
         with (self.folder / "log").open("ab") as self.log:
             self.start()
@@ -102,7 +101,7 @@ class Chaos:
                     self.died += 1
                     print(f"{self.died}: {name}", file=sys.stderr, flush=True)
             while self.program.wait() == MLFLOW_INCOMPLETE:
-                self.counts["command run again, for the server was away at the end"] += 1
+                self.counts["command run again, because the server was away at the end"] += 1
                 self.start()
         text = (self.folder / "log").read_text()
         if self.program.returncode:
@@ -119,7 +118,7 @@ class Chaos:
         )
 
     def wait(self, done):
-        """Wait until so many trials ended and one may be hit; return whether the program runs."""
+        """Wait until `done` trials ended and one may be hit; return whether the program still runs."""
         while self.program.poll() is None:
             trials = self.trials_now()
             running = [t for t in trials if not t.state.is_finished()]
@@ -130,17 +129,17 @@ class Chaos:
         return False
 
     def trials_now(self):
-        """Return the trials as the storage has them."""
+        """Return the trials in the storage."""
         try:
             return load_study("chaos", self.folder / "optuna.journal").get_trials(deepcopy=False)
-        except Exception:  # it is not there yet
+        except Exception:  # the storage does not exist yet
             return []
 
     def family(self):
         """Return the processes that the program started."""
         try:
             return psutil.Process(self.program.pid).children(recursive=True)
-        except psutil.Error:  # it has ended meanwhile
+        except psutil.Error:  # the program has ended meanwhile
             return []
 
     def training(self):
@@ -172,11 +171,11 @@ class Chaos:
         name = self.random.choice(["raylet", "gcs_server", "ray::Dashboard", "ray::RuntimeEnv"])
         workers = self.training()
         killed = self.kill(name.removeprefix("ray::"), [p for p in self.family() if name in named(p)])
-        psutil.wait_procs(workers, timeout=60)  # until they were missed, they are not to be hit again
+        psutil.wait_procs(workers, timeout=60)  # hit no worker again before it is missed
         return killed
 
     def kill(self, name, processes):
-        """Kill the first of some processes; return the name if there was any."""
+        """Kill the first of some processes; return the name, or nothing if there was none."""
         for process in processes[:1]:
             with contextlib.suppress(psutil.Error):
                 process.send_signal(signal.SIGKILL)
@@ -190,7 +189,7 @@ WEIGHTS = {"kill_worker": 12, "kill_program": 3, "kill_ray": 3, "kill_server": 2
 
 
 def named(process):
-    """Return the name of a process; nothing if it has ended."""
+    """Return the name of a process; empty if it has ended."""
     try:
         return process.name()
     except psutil.Error:
@@ -198,7 +197,7 @@ def named(process):
 
 
 def trains(process):
-    """Tell whether a process is a worker in the middle of a trial, which Ray's name for it says."""
+    """Tell whether a process is a worker in the middle of a trial, by the name that Ray gives it."""
     try:
         return "Actor.train" in "".join(process.cmdline())
     except psutil.Error:  # it has died meanwhile
@@ -206,7 +205,7 @@ def trains(process):
 
 
 def differing(one, other):
-    """Say of the trials that two studies do not have alike in what they differ, by number."""
+    """Return the differences between the trials of two studies, by trial number."""
     both = [
         {t.number: {**t.params, "state": t.state.name, "value": t.value} for t in study.trials}
         for study in (one, other)
@@ -221,7 +220,7 @@ def differing(one, other):
 
 
 def compare(trials, deaths, seconds):
-    """Run both studies and print what came of them; return whether all is as it must be."""
+    """Run both studies and print the comparison; return whether everything is as it must be."""
     with tempfile.TemporaryDirectory() as calm, tempfile.TemporaryDirectory() as wild:
         subprocess.run(
             study_command(trials, "--workers", "2"),
@@ -260,7 +259,7 @@ if __name__ == "__main__":
     parser.add_argument("--deaths", type=int, default=200)
     parser.add_argument("--trials", type=int, help="by default two for each death")
     parser.add_argument(MODULES, action="store_true", help="train LightningModules")
-    parser.add_argument("--seconds", type=float, default=6.0, help="that the server is away")
+    parser.add_argument("--seconds", type=float, default=6.0, help="seconds that the server is away")
     given = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sys.exit(0 if compare(given.trials or 2 * given.deaths, given.deaths, given.seconds) else 1)

@@ -1,8 +1,8 @@
-"""Plain, baseline and best of a study, each trained anew over seeds that the study did not use.
+"""Plain, baseline and best recipe of a study, trained again over seeds that the study did not use.
 
-The study finds the best recipe by validation accuracy; the recipes are then trained with fresh seeds,
-and scored on the test split, which the study did not see but for its champion. Intervals are 95 %
-confidence intervals of the mean (Student's t), the last of the difference of paired seeds.
+The study finds the best recipe by validation accuracy. The three recipes are then trained with fresh
+seeds and scored on the test split, which the study used only for its champion. Intervals are 95%
+confidence intervals of the mean (Student's t); the last is of the difference, paired by seed.
 
     python benchmarks/fresh_seeds.py digits [--trials 40] [--seeds 10] [--study-seed 0]
     python benchmarks/fresh_seeds.py fashion --trials 30 --seeds 5
@@ -25,11 +25,11 @@ import digits
 import fashion_mnist
 
 TASKS = {"digits": digits.task, "fashion": fashion_mnist.task}
-FIRST_SEED = 1_000_000  # far from those that a study derives
+FIRST_SEED = 1_000_000  # far from the seeds that a study derives
 
 
 def test_accuracy(task: Task, tricks: Tricks, seed: int) -> float:
-    """Train a recipe and return its accuracy on the test split, in per cent; 0 if it diverged."""
+    """Train a recipe and return its accuracy on the test split, in percent; 0 if it diverged."""
     result = train(task, tricks, seed)
     if result.state != "complete":
         return 0.0
@@ -45,7 +45,7 @@ def test_accuracy(task: Task, tricks: Tricks, seed: int) -> float:
 
 
 def interval(values: list[float]) -> str:
-    """Write the mean with its 95 % confidence interval."""
+    """Return the mean with its 95% confidence interval, as text."""
     half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
     return f"{statistics.mean(values):.2f} ± {half:.2f}"
 

@@ -1,11 +1,12 @@
-"""What training K trials as one program gains, over one at a time through Lightning.
+"""What training K trials as one program gains over one at a time through Lightning.
 
-Trainings a second of one recipe with K seeds, set up and validated, at K = 1, 2, 4, … until `--most`,
-beside the same one after the other through Lightning, in turns; with `--processes` also beside K
-processes that share the device, each with one training. Networks: the two-layer MLP of width 128 on
-digits, the convnet of `studies/fashion_mnist.py`, and torchvision's ResNet-18 at 32×32. Above them
-stand the two limits of a step on this device: its floating-point operations at the rate of a large
-matrix product, and what the optimizer must read and write at the rate of a large copy.
+Compares trainings per second of one recipe with K seeds, including setup and validation, at K = 2, 4, …
+up to `--most`, with the same trainings one after the other through Lightning, in turns. With
+`--processes` it also compares K processes that share the device, with one training each. Networks: the
+two-layer MLP of width 128 on digits, the convnet of `studies/fashion_mnist.py`, and torchvision's
+ResNet-18 at 32×32. For each network it first prints two limits of a step on this device: its
+floating-point operations at the rate of a large matrix product, and the optimizer's reads and writes at
+the rate of a large copy.
 
     python benchmarks/fusion.py [mlp convnet resnet18] [--most 16] [--processes]
 """
@@ -28,11 +29,11 @@ from lightning_tricks.trial.job import Job
 
 TURNS = 3
 ADAM_NUMBERS = 11
-"""What Adam with a decay and clipping reads and writes of each weight, the gradient included."""
+"""Reads and writes per weight of Adam with a decay and clipping, including the gradient."""
 
 
 def images(count, shape, classes=10):
-    """Return noise in place of images: what they show makes no difference to the time."""
+    """Return noise in place of images: the contents make no difference to the time."""
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randint(256, (count, *shape), generator=generator, dtype=torch.uint8)
     return Split(inputs, torch.arange(count) % classes)
@@ -68,7 +69,7 @@ def wait():
 
 
 def seconds(action):
-    """Return how long something takes."""
+    """Return the seconds that a call takes."""
     wait()
     start = time.perf_counter()
     action()
@@ -77,7 +78,7 @@ def seconds(action):
 
 
 def fused(task, count):
-    """Train as one; return the seconds for each, or none if it was not done as one."""
+    """Train as one program; return the seconds per training, or None if it was not fused."""
     runner = Runner(task)
     jobs = [Job(number, Tricks(), number) for number in range(count)]
     took = seconds(lambda: runner.train(jobs, lambda *unused: False, lambda *unused: None))
@@ -88,7 +89,7 @@ def fused(task, count):
 
 
 def in_processes(name, count):
-    """Train in processes of their own at the same time; return the seconds for each, starts left out."""
+    """Train in separate processes at the same time; return the seconds per training, without starts."""
     program = f"import fusion; fusion.serve({name!r})"
     command = [sys.executable, "-c", program]
     streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
@@ -104,7 +105,7 @@ def in_processes(name, count):
 
 
 def serve(name):
-    """Train once when told to, in a process that is warm by then."""
+    """Warm up, then train once when told to."""
     task = NETWORKS[name]()
     train(task, Tricks(), 0)
     print("ready", flush=True)
@@ -114,7 +115,7 @@ def serve(name):
 
 
 def limits(task):
-    """Print what a step of one network cannot take less than on this device."""
+    """Print the lower limits of the time of one network's step on this device."""
     device = device_of(task)
     network = task.module(Tricks()).backbone.to(device)
     size = task.data.batch_size
@@ -135,7 +136,7 @@ def limits(task):
 
 
 def measure(name, most, processes):
-    """Print what each number of trainings at a time gains."""
+    """Print the gain of each number of trainings at a time."""
     task = NETWORKS[name]()
     limits(task)
     steps = task.epochs * len(task.data.train_dataloader())
@@ -165,7 +166,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("networks", nargs="*", help=f"of {', '.join(NETWORKS)}; all by default")
     parser.add_argument("--most", type=int, help="the largest K (default: 16; with a GPU 512)")
-    parser.add_argument("--processes", action="store_true", help="beside K processes, too")
+    parser.add_argument("--processes", action="store_true", help="compare K processes, too")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     for chosen in given.networks or NETWORKS:

@@ -2,13 +2,13 @@
 
 - ours: `TricksModule` in Lightning's Trainer; bytes on the device, augmented there batch by batch.
 - torchvision: what its references/classification/train.py does: a data set of PIL images, transforms for
-  each image, a `DataLoader` with worker processes, a plain loop that takes loss and accuracy each step.
+  each image, a `DataLoader` with worker processes, a plain loop that reads loss and accuracy each step.
 - bare: the same network, optimizer and batch in a plain loop over tensors, without augmentation.
 
-The first two pad by 4, crop and mirror; all standardize and step by SGD with momentum; same batch size
-and precision, each in a process of its own, in turns. Beside steps per second: the share of the
-floating-point operations per second that a large matrix product reaches on the device, and the peak
-memory of the process (on a GPU, of the device).
+The first two pad by 4, crop and mirror. All standardize and use SGD with momentum, with the same batch
+size and precision. Each runs in its own process, in turns. Besides steps per second it prints the share
+of the floating-point operations per second that a large matrix product reaches on the device, and the
+peak memory of the process (on a GPU, of the device).
 
     python benchmarks/images.py [--rounds 3] [--images 6400] [--batch 128] [--precision 32|bf16]
 """
@@ -88,7 +88,7 @@ def ours(name, given):
 
 
 def loop(name, batches, given):
-    """Return the steps per second of a plain loop; `batches()` walks an epoch."""
+    """Return the steps per second of a plain loop; `batches()` yields the batches of an epoch."""
     model = network(name).to(DEVICE)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
     low = given.precision == "bf16"
@@ -103,7 +103,7 @@ def loop(name, batches, given):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            if given.path == "torchvision":  # which it prints
+            if given.path == "torchvision":  # its script prints both
                 loss.item()
                 (outputs.argmax(1) == targets).float().mean().item()
             if epoch:
@@ -190,7 +190,7 @@ def _wait():
 
 
 def measured(path, name, given):
-    """Return what a path does in a process of its own: steps per second, peak memory in MB."""
+    """Return a path's steps per second and peak memory in MB, measured in its own process."""
     command = [sys.executable, __file__, "--path", path, "--network", name]
     for flag in ("images", "batch", "epochs", "loaders", "precision"):
         command += [f"--{flag}", str(getattr(given, flag))]
@@ -207,7 +207,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--images", type=int, default=6400)
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--epochs", type=int, default=2, help="that are timed")
+    parser.add_argument("--epochs", type=int, default=2, help="number of timed epochs")
     parser.add_argument("--loaders", type=int, default=2, help="worker processes of the DataLoader")
     parser.add_argument("--precision", choices=["32", "bf16"], default="32")
     parser.add_argument("--network", choices=list(NETWORKS))

@@ -1,14 +1,14 @@
 """What each trick is worth alone, on Fashion-MNIST: plain with that one trick, against plain.
 
-Plain is every trick off, but for inputs in [0, 1], as torchvision hands images out: on raw bytes plain
-does not train at all. Every arm, plain too, is trained at six learning rates, evenly on a log scale over
-the range in which a search looks for its optimizer's, once each, and at the best two once more; the one
-of the best mean in validation accuracy is its own. At that it is trained over further seeds, and
-compared with plain at plain's own rate: the same initial draw and order of samples, the mean difference
-in test accuracy, in points, and its 95 % interval (Student's t). A star where the interval still leaves
-out zero when all of a budget's are to be right together in 95 of 100 cases (Bonferroni). Five epochs
-are short, and some tricks pay late: so there are two budgets. They take hours: with `--keep` what was
-trained is kept, and the same command goes on.
+Plain is every trick off, except that inputs are in [0, 1], as torchvision returns images: on raw bytes
+plain does not train at all. Each arm, including plain, gets its own learning rate. It is trained once at
+six rates, evenly spaced on a log scale over the search range of its optimizer, and once more at the best
+two; the rate with the best mean validation accuracy wins. At that rate, the arm is trained over further
+seeds and compared with plain at plain's own rate, with the same initial draw and order of samples. The
+table has the mean difference in test accuracy, in points, and its 95% interval (Student's t). A star
+means that the interval excludes zero even if all intervals of a budget must hold together with 95%
+confidence (Bonferroni). Five epochs are short and some tricks pay late, so there are two budgets. They
+take hours: with `--keep`, finished trainings are kept, and the same command continues.
 
     python benchmarks/one_trick.py [--images 2500] [--epochs 5 20] [--seeds 5] [--jobs 2] [--keep FOLDER]
 """
@@ -34,10 +34,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
 from image_data import fashion_mnist
 
 RESIDUAL = ("zero_gamma", "stochastic_depth")
-"""Stages that need residual branches: measured against plain on a network that has some."""
+"""Stages that need residual branches; they are measured on a network that has some."""
 VALIDATION = 1000
 RATE_SEEDS = (FIRST_SEED - 1, FIRST_SEED - 2)
-"""Of the trainings that find a learning rate, and no others."""
+"""Seeds of the trainings that find a learning rate, and of no others."""
 
 
 def convnet(tricks):
@@ -46,7 +46,7 @@ def convnet(tricks):
 
 
 def residual(tricks):
-    """Return the same with a residual branch in each stage, which ends in its norm."""
+    """Return the same network with residual branches that end in a norm."""
     nn = torch.nn
     layers, wide = [], 1
     for width in (16, 32):
@@ -61,14 +61,14 @@ NETWORKS = {"convnet": convnet, "residual": residual}
 
 
 def images(data_dir, count):
-    """Return the data: so many images to learn from, 1,000 that find the rates, 10,000 that compare."""
+    """Return the data: `count` images to train on, 1,000 that find the rates, 10,000 that compare."""
     splits = fashion_mnist(data_dir, train=count).splits
     few = Split(*(part[:VALIDATION] for part in splits["validation"]))
     return InMemoryData(splits["train"], few, splits["test"], batch_size=128)
 
 
 def arms():
-    """Return what differs from plain, by network, stage and kind."""
+    """Return the changes to plain, by network, stage and kind."""
     own = {"normalization": {"kind": "own"}}
     found = {("convnet", "plain", ""): {}, ("residual", "plain", ""): own}
     for stage, options in stages(ImageTricks).items():
@@ -96,20 +96,20 @@ def validated(tasks, network, tricks, seed):
 
 
 def tested(tasks, network, tricks, seed):
-    """Return the test accuracy of one training, in per cent; 0 if it diverged."""
+    """Return the test accuracy of one training, in percent; 0 if it diverged."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     return test_accuracy(tasks[network], tricks, seed)
 
 
 def measure(tasks, seeds, jobs, memory):
-    """Return for each arm its own learning rate, and its test accuracies there, seed by seed.
+    """Return for each arm its learning rate, and its test accuracies at that rate, seed by seed.
 
     Args:
-        tasks: by network.
-        seeds: how many compare.
-        jobs: how many trainings at a time.
-        memory: joblib's, of what was trained before.
+        tasks: the tasks, by network.
+        seeds: the number of seeds that compare.
+        jobs: the number of trainings at a time.
+        memory: joblib's memory of earlier trainings.
     """
 
     def scores(function, tricks, seed):
@@ -134,7 +134,7 @@ def measure(tasks, seeds, jobs, memory):
 
 
 def cells(arm, found):
-    """Return an arm's rate, accuracy and worth, as a table has them."""
+    """Return the table cells of an arm: rate, accuracy and worth."""
     lr, scores = found[arm]
     accuracy = mean_interval(scores).mean
     if arm[1] == "plain":
@@ -148,7 +148,7 @@ def cells(arm, found):
 
 
 def paper(stage, kind):
-    """Return the paper that a trick's docstring names, the first one."""
+    """Return the first paper that a trick's docstring names."""
     option = stages(ImageTricks).get(stage, {}).get(kind)
     found = re.search(r"\(([^()]*?\b(?:19|20)\d\d)[^()]*\)", option.__doc__ or "") if option else None
     return " ".join(found[1].split()) if found else "—"
@@ -161,8 +161,8 @@ def main():
     parser.add_argument("--images", type=int, default=2500)
     parser.add_argument("--epochs", type=int, nargs="+", default=[5, 20])
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--jobs", type=int, default=-1, help="trainings at a time; -1 for one a core")
-    parser.add_argument("--keep", help="a folder for what was trained")
+    parser.add_argument("--jobs", type=int, default=-1, help="trainings at a time; -1 for one per core")
+    parser.add_argument("--keep", help="a folder for finished trainings")
     given = parser.parse_args()
     data = images(given.data_dir, given.images)
     found = []

@@ -1,14 +1,14 @@
-"""What of the package's own is kept beside what torch has, and what that gains.
+"""How much faster the package's own parts are than torch's.
 
-- loader: an epoch of `TensorLoader` beside `DataLoader(sampler=BatchSampler(...), batch_size=None)` over
-  the same tensors, which is the fastest that torch's own loader does
-- step: one step of Adam with decoupled decay by `FlatOptimizer` beside `torch.optim.AdamW` with
-  `foreach=True` and with `fused=True`, for a two-layer MLP, a convnet and a ResNet-18, whose group of
-  parameters is too large to be put together
-- dropout: a batch there and back through `UniformDropout` beside `nn.Dropout`
+- loader: an epoch of `TensorLoader`, against `DataLoader(sampler=BatchSampler(...), batch_size=None)`
+  over the same tensors, which is the fastest way to use torch's loader
+- step: one step of Adam with decoupled decay by `FlatOptimizer`, against `torch.optim.AdamW` with
+  `foreach=True` and with `fused=True`, for a two-layer MLP, a convnet and a ResNet-18; the ResNet-18's
+  group of parameters is too large to join
+- dropout: a batch forward and backward through `UniformDropout`, against `nn.Dropout`
 
-Each round measures all sides one after another, by the processor's time of one thread; the ratio is that
-of each round.
+Each round measures all sides one after another, in processor time of one thread. The ratios are taken
+within each round.
 
     python benchmarks/own_or_theirs.py [--rounds 7]
 """
@@ -36,7 +36,7 @@ NETWORKS = {
 
 
 class Samples(Dataset):
-    """Some tensors, of which a list of places is taken at once."""
+    """A data set of tensors, indexed by a list of positions at once."""
 
     def __init__(self, split):
         self.split = split
@@ -49,7 +49,7 @@ class Samples(Dataset):
 
 
 def seconds(run):
-    """Return how long a call takes."""
+    """Return the processor time of a call, in seconds."""
     start = time.process_time()
     run()
     return time.process_time() - start
@@ -86,7 +86,7 @@ def steps(name):
 
 
 def dropouts(shape):
-    """Return a call for each side that drops, there and back, some times."""
+    """Return a call for each side that runs dropout forward and backward some times."""
     inputs, gradient = torch.randn(shape, requires_grad=True), torch.randn(shape)
     layers = {"ours": UniformDropout(0.3), "torch's": torch.nn.Dropout(0.3)}
     return {
@@ -96,7 +96,7 @@ def dropouts(shape):
 
 
 def compare(title, calls, rounds):
-    """Print how many times as long as ours the others take."""
+    """Print the time of the others as a multiple of ours."""
     taken = {side: [] for side in calls}
     for _ in range(rounds):
         for side, call in calls.items():

@@ -1,8 +1,8 @@
-"""Figures that others published, and what comes out here.
+"""Published results, compared with ours.
 
 - A sigmoid LeNet on Fashion-MNIST, 10 epochs of SGD in batches of 256, Glorot's weights: "Dive into Deep
   Learning" prints a test accuracy of .782 without batch norm (η = 0.9) and .858 with it (η = 1.0).
-- ResNet-18 of torchvision takes one step with every norm, finite and moving.
+- Torchvision's ResNet-18 takes one step with every norm; all parameters must stay finite and move.
 
     python benchmarks/published.py [--data-dir FOLDER] [--seeds 1] [--epochs 10]
 """
@@ -42,7 +42,7 @@ def lenet(tricks):
 
 
 def recipe(norm, lr):
-    """Return the book's recipe: every trick off but these."""
+    """Return the book's recipe: every trick off except these."""
     return Tricks.parse(
         {
             **Tricks.plain().model_dump(),
@@ -72,7 +72,7 @@ def step(kind):
 
 
 def main():
-    """Print ours beside theirs."""
+    """Print our results next to theirs."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data-dir")
     parser.add_argument("--seeds", type=int, default=1)

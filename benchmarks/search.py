@@ -1,19 +1,19 @@
-"""How good is the recipe that a search finds? On surfaces whose truth is known, or on digits.
+"""How good is the recipe that a search finds? On surfaces with known truth, or on digits.
 
-On surfaces nothing is trained: see `surfaces.py`. Near: the baseline's kinds are better than most, so
-few changes help; far: they are drawn as all others. The first two trials are the baseline and plain, as
-in a study. The recipe with the best score, noise included, is chosen; what is told is its true gain over
-the baseline, in points, and its regret: how far it is from the best recipe. Intervals are 95 % ones of
-the mean over seeds (Student's t), those of a sampler − ours of the differences by seed, each on the same
-surface.
+On surfaces nothing is trained: see `surfaces.py`. On near surfaces, the baseline's kinds are better than
+most, so few changes help; on far ones, they are drawn like all others. The first two trials are the
+baseline and plain, as in a study. The recipe with the best noisy score is chosen. Prints its true gain
+over the baseline, in points, and its regret: its distance from the best recipe. Intervals are 95%
+intervals of the mean over seeds (Student's t). "− ours" is the difference to our sampler, paired by seed
+on the same surfaces.
 
     python benchmarks/search.py [--trials 40 200 1000] [--seeds 20] [--first 1000]
     python benchmarks/search.py --digits [--trials 40] [--seeds 5]
     python benchmarks/search.py --groups [--digits]
 
-With `--digits` trials train an MLP for 5 epochs; what is told is the test accuracy of the chosen recipe
-less the baseline's, each trained anew over 5 seeds. With `--groups` ours is compared with itself where
-trials of one shape are drawn together, for fused training, before the score of any is known.
+With `--digits`, trials train an MLP for 5 epochs. Prints the chosen recipe's test accuracy minus the
+baseline's, each trained again over 5 seeds. With `--groups`, our sampler is compared with itself when it
+draws trials of one shape together, for fused training, before any of their scores is known.
 """
 
 import argparse
@@ -49,7 +49,7 @@ SAMPLERS = {
     "GPSampler": (lambda seed: GPSampler(seed=seed), 40),
     "RandomSampler": (lambda seed: RandomSampler(seed=seed), 1000),
 }
-"""What makes each from a seed, and the most trials that are affordable with it."""
+"""For each sampler, the function that makes it from a seed, and the largest affordable trial number."""
 GROUPED = "ours, in groups"
 SURFACES = {"near": {"size": 0.5, "raised": 1.0}, "far": {"size": 0.5}}
 EPOCHS, FRESH, FRESH_SEED = 5, 5, 1_000_000
@@ -60,11 +60,11 @@ def search(sampler, space, score, marks, grouped=False):
     """Return the recipe with the best score after each of some numbers of trials.
 
     Args:
-        sampler: proposes.
-        space: of what it proposes.
-        score: trains, given the number of a trial and its recipe.
+        sampler: the sampler that proposes recipes.
+        space: the space of the recipes.
+        score: a function that trains, given the number of a trial and its recipe.
         marks: the numbers of trials.
-        grouped: whether trials of one shape are drawn together, as many as in a study.
+        grouped: whether trials of one shape are drawn together, in groups as large as in a study.
     """
     study = optuna.create_study(direction="maximize", sampler=sampler)
     for recipe in (space.model(), space.model.plain()):
@@ -75,13 +75,13 @@ def search(sampler, space, score, marks, grouped=False):
         for trial, recipe in group(study, space, max(size, 1)):
             value = score(trial.number, recipe)
             study.tell(trial, value)
-            best = max(best, (value, recipe), key=lambda pair: pair[0])  # of equals the earlier
+            best = max(best, (value, recipe), key=lambda pair: pair[0])  # on a tie the earlier
             found[trial.number + 1] = best[1]
     return [found[mark] for mark in marks]
 
 
 def group(study, space, size):
-    """Draw trials of one shape, as for a fused group."""
+    """Draw trials of one shape, as a study does for a fused group."""
     trial = study.ask()
     drawn = [(trial, space.suggest(trial))]
     sampler = study.sampler
@@ -94,14 +94,14 @@ def group(study, space, size):
 
 
 def surface_gains(name, sampler, marks, seed, grouped=False):
-    """Return the true gain over the baseline of the recipes that are chosen on a surface."""
+    """Return the true gains over the baseline of the recipes chosen on a surface."""
     surface = Surface(np.random.default_rng(seed), **SURFACES[name])
     recipes = search(sampler(seed), SPACE, lambda number, recipe: surface.train(recipe), marks, grouped)
     return [surface.truth(recipe) - surface.truth(Tricks()) for recipe in recipes]
 
 
 def digits_gains(task, sampler, marks, seed, grouped=False):
-    """Return the gain over the baseline, in test accuracy, of the recipes that are chosen on digits."""
+    """Return the gains over the baseline, in test accuracy, of the recipes chosen on digits."""
     from fresh_seeds import test_accuracy  # noqa: PLC0415  # takes seconds
 
     def score(number, recipe):
@@ -126,7 +126,7 @@ def compare_on_digits(marks, seeds, samplers):
 
 
 def best_gains(name, seeds):
-    """Print how many changes help, and return how much better than the baseline the best recipes are."""
+    """Print the number of changes that help; return the best recipes' gains over the baseline."""
     surfaces = [Surface(np.random.default_rng(seed), **SURFACES[name]) for seed in seeds]
     helping = statistics.mean(len(surface.helping(SPACE)) for surface in surfaces)
     gains = [surface.optimum(SPACE) - surface.truth(Tricks()) for surface in surfaces]
@@ -138,15 +138,15 @@ def best_gains(name, seeds):
 
 
 def compare(measure, marks, seeds, samplers, best=None):
-    """Print what each sampler gains after each number of trials, ours first.
+    """Print each sampler's gain after each number of trials, ours first.
 
     Args:
-        measure: returns the gains of a sampler with a seed, after some numbers of trials, in groups or
-            not.
+        measure: a function that returns the gains of a sampler with a seed, after some numbers of
+            trials, in groups or not.
         marks: the numbers of trials.
-        seeds: of the surfaces, of their noise and of the samplers.
-        samplers: what makes each from a seed, and the most trials that are affordable with it.
-        best: the gain of the best recipe by seed; None if it is not known.
+        seeds: the seeds of the surfaces, of their noise and of the samplers.
+        samplers: as `SAMPLERS`.
+        best: the gain of the best recipe by seed; None if unknown.
     """
     print(f"trials  {'sampler':24}  {'gain, points':>14}  {'− ours':>14}  {'regret' if best else ''}")
     ours = {}
@@ -169,7 +169,7 @@ def print_row(mark, name, gains, ours, best):
 
 
 def written(interval):
-    """Write an interval to two places."""
+    """Return an interval as text, with two decimals."""
     return f"{interval.mean:.2f} ± {(interval.high - interval.low) / 2:.2f}"
 
 
@@ -178,7 +178,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--trials", type=int, nargs="+")
     parser.add_argument("--seeds", type=int)
-    parser.add_argument("--first", type=int, default=1000, help="the first of the seeds")
+    parser.add_argument("--first", type=int, default=1000, help="the first seed")
     parser.add_argument("--digits", action="store_true")
     parser.add_argument("--groups", action="store_true")
     given = parser.parse_args()

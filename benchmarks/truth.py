@@ -1,19 +1,19 @@
-"""Is a verdict true? Studies of real tasks, held against samples and seeds that took no part in them.
+"""Is a verdict true? Studies of real tasks, compared with samples and seeds that they did not use.
 
-Each study is one as scripts run it: 40 trials (30 for the convnet), 6 finalists, 5 seeds or more. Its
+Each study runs as in the scripts: 40 trials (30 for the convnet), 6 finalists, 5 seeds or more. Its
 candidate and its baseline are then trained over 12 fresh seeds (8 for the convnet) and scored on the
-task's unseen samples: the truth about the candidate's gain. Counted are
+task's unseen samples. That gives the truth about the candidate's gain. It counts
 
-- gain: true score of the champion minus that of the baseline; 0 where the baseline stays the champion
+- gain: true score of the champion minus that of the baseline; 0 if the baseline stays the champion
 - wrong: studies that confirm a gain although the truth is not above 0
-- worse: studies whose champion is truly worse than the baseline, by an interval that leaves out 0
-- held: studies whose printed 95% interval of the candidate's gain holds the truth
+- worse: studies with a champion truly worse than the baseline, by an interval that excludes 0
+- held: studies in which the printed 95% interval of the candidate's gain holds the truth
 
-    python benchmarks/truth.py mnist-5k --studies 20        # goes on where it was
+    python benchmarks/truth.py mnist-5k --studies 20        # continues where it stopped
     python benchmarks/truth.py --summary
 
-Results stand in `truth.jsonl` in the working folder, a line for each study; the scores of recipes are
-kept beside them and reused.
+Results are in `truth.jsonl` in the working folder, one line per study. The scores of recipes are kept
+next to it and reused.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def truth(known, recipe, seeds):
 
 
 def study(name, seed):
-    """Run a study of a task; return what it says, and the truth."""
+    """Run a study of a task; return its verdict and the truth."""
     known = TASKS[name]()
     trials, seeds = (30, SEEDS[:8]) if name == "fashion-convnet" else (40, SEEDS)
     with tempfile.TemporaryDirectory() as folder:
@@ -100,12 +100,12 @@ def study(name, seed):
 
 
 def held_rows():
-    """Return what was found so far."""
+    """Return the results so far."""
     return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
 
 
 def summary():
-    """Print the four figures for each task, and for all."""
+    """Print the four figures for each task and for all tasks."""
     rows = held_rows()
     print("task               studies  confirmed  wrong  worse   held   gain (mean)  candidate's truth")
     for name in [*TASKS, "all"]:

@@ -1,8 +1,8 @@
 """How long does a study take on a busy machine, where small networks wait for their own threads?
 
-Other programs keep cores busy while a search of digits is trained in this process: with as many threads
-as torch takes, its own default, and with as many as are measured to be best, ours. Both are tried in
-turn, several times. It prints the median of the seconds, and the ratio of each turn.
+Other programs keep cores busy while this process runs a study of digits: with torch's default number of
+threads, and with our measured best number. Both take turns, several times. Prints the median seconds,
+and the ratio of each turn.
 
     python benchmarks/under_load.py [--busy 0 1 2] [--trials 6] [--turns 3]
 """
@@ -27,14 +27,14 @@ def spin():
 
 
 def task():
-    """Return digits for an MLP, 5 epochs a trial."""
+    """Return the task: an MLP on digits, 5 epochs per trial."""
     data = InMemoryData.from_arrays(*load_digits(return_X_y=True), batch_size=64)
     shape = MLP(depth=2, width=128)
     return Task("busy", data, lambda tricks: shape.build(inputs=(64,), outputs=10), epochs=5)
 
 
 def seconds(fuse, trials):
-    """Return how long a study takes."""
+    """Return the seconds that a study takes."""
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         start = time.perf_counter()
         options = {"workers": "inline", "fuse": fuse, "progress": False}
@@ -45,12 +45,12 @@ def seconds(fuse, trials):
 def main():
     """Print a line for each number of busy programs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--busy", type=int, nargs="+", default=[0, 1, 2], help="programs beside")
+    parser.add_argument("--busy", type=int, nargs="+", default=[0, 1, 2], help="number of busy programs")
     parser.add_argument("--trials", type=int, default=6)
     parser.add_argument("--turns", type=int, default=3)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        seconds("off", 2)  # what is loaded and compiled once
+        seconds("off", 2)  # warm-up: loads and compiles
     print(f"{torch.get_num_threads()} threads by torch, trials: {given.trials}")
     print("busy programs   torch's own   measured   torch's / measured, of each turn")
     for count in given.busy:

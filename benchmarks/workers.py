@@ -1,12 +1,14 @@
-"""What several workers gain, and how much the one coordinator can take.
+"""What several workers gain, and how much the one coordinator can handle.
 
-- speed: a study of trials of a second or more with two workers, beside one worker; each has one
-  thread and a core to itself. The two take turns; the ratio is that of each turn, beside what two
-  plain PyTorch loops in two processes gain over one, for cores share caches and memory.
-- capacity: a study whose workers are simulated: they train nothing, and report as fast as they are
-  taken. Reports and trials per second with 2 to 1000 workers, and the cost of a trial with 100 and
-  with 5000 trials in the study; 50 epochs a trial, Optuna in a journal file, MLflow in SQLite, the
-  default sampler and pruner, the whole search space.
+- speed: a study with two workers, against one worker; a trial takes a second or more, and each worker
+  has one thread and its own core. The two take turns, and each turn has its ratio. Next to it is the
+  gain of two plain PyTorch loops in two processes over one, because cores share caches and memory.
+- capacity: a study with simulated workers, which train nothing and report as fast as the coordinator
+  can handle. Prints reports and trials per second with 2 to 1000 workers.
+- growth: the cost of a trial with 100 and with 5000 trials in such a study.
+
+Simulated studies have 50 epochs per trial, Optuna in a journal file, MLflow in SQLite, the default
+sampler and pruner, and the whole search space.
 
     python benchmarks/workers.py speed [--rounds 3]
     python benchmarks/workers.py capacity [--workers 2 32 1000] [--trials 1000]
@@ -46,7 +48,7 @@ EPOCHS = 50
 
 
 class Simulated(Workers):
-    """Workers that report without training: a score for each epoch, from a formula."""
+    """Workers that train nothing and report a score from a formula for each epoch."""
 
     def __init__(self, count):
         self.many, self.jobs = count, {}
@@ -101,7 +103,7 @@ def small_task():
 
 @contextlib.contextmanager
 def simulated(folder, workers):
-    """Open a study with simulated workers, in a folder of its own; yield what trains it."""
+    """Open a study with simulated workers in a folder; yield its coordinator."""
     task, space = small_task(), Space(Tricks)
     study = create_study("capacity", storage=f"{folder}/optuna.journal", epochs=EPOCHS)
     kept = StudyFolder(Path(folder, "checkpoints"), 3, "max")
@@ -126,13 +128,13 @@ def simulated(folder, workers):
 
 @contextlib.contextmanager
 def mlflow_of(tracker, study, task, space):
-    """Open MLflow on a study once that was taken up."""
+    """Open MLflow for a study when the session opens its archive."""
     with MLflowArchive(tracker, study, task, space).opened() as archive:
         yield archive
 
 
 def capacity(counts, trials):
-    """Print what the coordinator takes with some numbers of workers."""
+    """Print the reports and trials per second for some numbers of workers."""
     print(f"in a study of {trials} trials")
     print(f"{'workers':>8}  {'reports/s':>9}  {'trials/s':>8}  {'MLflow ends later by':>20}")
     for count in counts:
@@ -153,7 +155,7 @@ def caught_up(coordinator):
 
 
 def growth(workers, trials):
-    """Print what a trial costs as the study grows."""
+    """Print the cost of a trial as the study grows."""
     with tempfile.TemporaryDirectory() as folder, simulated(folder, workers) as own:
         last, costs = 0, {}
         for upto in itertools.chain((50, 150), range(500, trials + 1, 500)):
@@ -196,7 +198,7 @@ def trials_per_second(workers, trials, epochs):
 
 
 def bare_seconds(turn, steps, seconds):
-    """Train the same network in a plain loop once all processes are ready; tell the seconds."""
+    """Train the same network in a plain loop once all processes are ready; report the seconds."""
     torch.set_num_threads(1)
     network = MLP(depth=2, width=512).build((64,), 10)
     optimizer = torch.optim.Adam(network.parameters())
@@ -216,7 +218,7 @@ def bare_seconds(turn, steps, seconds):
 
 
 def bare_loops(count, steps=3000):
-    """Return the loops per second of some processes that know nothing of each other."""
+    """Return the loops per second of some independent processes."""
     processes = multiprocessing.get_context("spawn")
     turn, seconds = processes.Barrier(count), processes.Queue()
     loops = [processes.Process(target=bare_seconds, args=(turn, steps, seconds)) for _ in range(count)]
@@ -229,7 +231,7 @@ def bare_loops(count, steps=3000):
 
 
 def speed(rounds, trials, epochs):
-    """Print the trials per second of one and of two workers, and what the machine has to give."""
+    """Print the trials per second of one and of two workers, and the gain of two bare loops."""
     ratios, shares = [], []
     print(f"{'round':>5}  {'one':>6}  {'two':>6}  trials/s   seconds a trial   two : one   bare loops")
     for number in range(1, rounds + 1):

@@ -1,7 +1,7 @@
 """Make the pictures of the site and of the README: `python docs/make_pictures.py`.
 
-A study of digits writes to an MLflow server of its own; Chromium photographs the table of trials, and
-the summary at the end becomes an SVG. Takes about two minutes and Debian's `chromium`.
+A study of digits writes to its own MLflow server. Chromium takes a screenshot of the table of trials,
+and the final summary becomes an SVG. This takes about two minutes and needs Debian's `chromium`.
 """
 
 import os
@@ -25,11 +25,11 @@ TRIALS = 30
 CHROMIUM = "/usr/bin/chromium"
 NO_BREAK = "\u00a0"
 LINE, LETTER, MARGIN = 19, 7.85, 16
-"""The height of a line, the width of a letter and the room around, in pixels."""
+"""The height of a line, the width of a letter and the margin, in pixels."""
 
 
 def main() -> None:
-    """Run the study, and make both pictures."""
+    """Run the study and make both pictures."""
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         server = Server(Path(folder))
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def drawn(text: str) -> str:
-    """Return lines of a terminal as an SVG."""
+    """Return terminal output as an SVG."""
     lines = text.split("\n")
     width = round(max(map(len, lines)) * LETTER + 2 * MARGIN)
     height = len(lines) * LINE + 2 * MARGIN
@@ -70,7 +70,7 @@ def drawn(text: str) -> str:
 
 
 def photograph(link: str, path: Path) -> None:
-    """Photograph MLflow's table of trials."""
+    """Take a screenshot of MLflow's table of trials."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1440, "height": 620})
@@ -82,7 +82,7 @@ def photograph(link: str, path: Path) -> None:
             if around and around["x"] > 1380 and around["y"] < 60:  # closes MLflow's assistant
                 button.click()
                 break
-        page.wait_for_timeout(3000)  # the table takes the room
+        page.wait_for_timeout(3000)  # the table resizes
         page.screenshot(path=path)
         browser.close()
 

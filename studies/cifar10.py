@@ -1,8 +1,8 @@
-"""Which training tricks do ResNet-18 and GoogLeNet need on CIFAR-10, and which of the two is it to be?
+"""Which training tricks do ResNet-18 and GoogLeNet need on CIFAR-10, and which of the two is better?
 
     python studies/cifar10.py    # made for GPUs: one trial takes about an hour on two cores
 
-The images come from `--data-dir` (the pickled batches of the Python version), or from a download.
+The images come from `--data-dir` (the pickled batches of the Python version) or from a download.
 """
 
 import sys
@@ -19,7 +19,7 @@ def backbone(tricks):
 
 def task(data_dir: str | None = None):
     """Return the task: 45,000 images to train on, 5,000 validate, 10,000 test."""
-    # Here, and not above, so that a mistyped flag is told before torch is imported.
+    # Imported here, so that a mistyped flag is reported before torch is imported.
     from image_data import cifar10
     from recipes import Cifar10Tricks
 

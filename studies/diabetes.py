@@ -1,6 +1,6 @@
 """Which training tricks does a small network need to predict a number, the course of 442 diabetics?
 
-Run it with no arguments: some minutes on two cores. `--help` lists the rest.
+Run it without arguments; it takes some minutes on two cores. `--help` lists the options.
 """
 
 import sys
@@ -14,8 +14,8 @@ def network(tricks):
 
 
 def task():
-    """Return the task: 442 patients, of whom a fifth each validate and test; targets of spread one."""
-    # Here, and not above, so that a mistyped flag is told before torch is imported.
+    """Return the task: 442 patients, a fifth each to validate and test; targets have the std 1."""
+    # Imported here, so that a mistyped flag is reported before torch is imported.
     import torch.nn.functional as F
     from recipes import TableTricks
     from sklearn.datasets import load_diabetes

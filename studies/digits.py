@@ -1,6 +1,6 @@
 """Which training tricks does a small network need on scikit-learn's digits?
 
-Run it with no arguments: some minutes on two cores. `--help` lists the rest.
+Run it without arguments; it takes some minutes on two cores. `--help` lists the options.
 """
 
 import sys
@@ -14,8 +14,8 @@ def network(tricks):
 
 
 def task():
-    """Return the task: 1797 images, of which a fifth each validate and test."""
-    # Here, and not above, so that a mistyped flag is told before torch is imported.
+    """Return the task: 1797 images, a fifth each to validate and test."""
+    # Imported here, so that a mistyped flag is reported before torch is imported.
     from recipes import DigitsTricks
     from sklearn.datasets import load_digits
 

@@ -1,7 +1,8 @@
-"""Does dropout speed up training, as the lesson's notebook is read?
+"""Does dropout speed up training, as readers of a course notebook conclude?
 
-The notebook's network and rates (0, 0.2, 0.5, 0.8), with Adam and batches of 64, on Fashion-MNIST, each
-over five seeds; validation accuracy by epoch, mean and 95 % confidence interval.
+Trains the notebook's network at its rates (0, 0.2, 0.5, 0.8), with Adam and batches of 64, on
+Fashion-MNIST, over five seeds each. Prints the validation accuracy by epoch: mean and 95% confidence
+interval.
 
     python studies/dropout.py [--data-dir FOLDER] [--images 10000] [--epochs 5] [--figure dropout.png]
 """
@@ -19,7 +20,7 @@ RATES = (0.0, 0.2, 0.5, 0.8)
 
 def network(tricks):
     """Return the notebook's network; the rate of its dropout layer comes from the recipe."""
-    # What takes seconds to import, here and below, comes after the arguments are read.
+    # Slow imports, here and below, wait until the arguments are read.
     from torch import nn
 
     del tricks
@@ -37,7 +38,7 @@ def network(tricks):
 
 
 def recipe(rate: float):
-    """Return every trick off but Adam, inputs in [0, 1], Glorot's weights as in Keras, and the rate."""
+    """Return the recipe: Adam, inputs in [0, 1], Glorot's weights as in Keras, and the dropout rate."""
     from lightning_tricks import Tricks
 
     dropout = {"kind": "dropout", "p": rate} if rate else {"kind": "none"}
@@ -61,7 +62,7 @@ def accuracies(task, rate: float, seed: int) -> list[float]:
 
 
 def interval(values: list[float]) -> tuple[float, float]:
-    """Return the mean and half of its 95 % confidence interval (Student's t)."""
+    """Return the mean and half the width of its 95% confidence interval (Student's t)."""
     from scipy import stats
 
     half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5

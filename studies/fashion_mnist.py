@@ -3,7 +3,7 @@
     python studies/fashion_mnist.py                                     # a convnet, 10,000 images
     python studies/fashion_mnist.py --network resnet18 --images 55000   # with a GPU
 
-The images come from `--data-dir`, from Debian's package `dataset-fashion-mnist`, or from a download.
+The images come from `--data-dir`, from Debian's package `dataset-fashion-mnist` or from a download.
 """
 
 import sys
@@ -14,18 +14,18 @@ NETWORKS = ["convnet", "resnet18"]
 FLAGS = {
     "--data-dir": "the folder with the four files of Fashion-MNIST",
     "--network": "convnet or resnet18",
-    "--images": "how many to train on, up to 55000 (default: 10000)",
+    "--images": "number of training images, up to 55000 (default: 10000)",
 }
 
 
 def task(data_dir: str | None = None, network: str | None = None, images: str | None = None):
-    """Return the task: images of (1, 28, 28) bytes, of which 5,000 validate and 10,000 test."""
+    """Return the task: images of (1, 28, 28) bytes, 5,000 to validate and 10,000 to test."""
     if network not in (None, *NETWORKS):
         raise InputError(f"--network must be one of {NETWORKS} (got {network!r})")
     if images is not None and not (images.isdecimal() and 100 <= int(images) <= 55_000):
         raise InputError(f"--images must be a whole number from 100 to 55000 (got {images!r})")
 
-    # Here, and not above, so that a mistyped flag is told before torch is imported.
+    # Imported here, so that a mistyped flag is reported before torch is imported.
     from image_data import fashion_mnist
     from recipes import ResNetTricks
 

@@ -1,4 +1,4 @@
-"""What the studies that draw a figure share on their command lines."""
+"""Types of command-line arguments for the studies that draw a figure."""
 
 import argparse
 import os
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def at_least(least: int):
-    """Return a type of argument: a whole number that is no smaller."""
+    """Return an argument type: a whole number of at least `least`."""
 
     def parse(text: str) -> int:
         if not text.isdecimal() or int(text) < least:
@@ -19,7 +19,7 @@ def at_least(least: int):
 
 
 def figure(text: str) -> Path:
-    """Take the name of a file that a figure can be written to."""
+    """Return the path of a figure's file, if a figure can be written to it."""
     path = Path(text)
     if (
         not os.access(path.parent, os.W_OK)
@@ -27,6 +27,6 @@ def figure(text: str) -> Path:
         or path.suffix not in {".png", ".pdf", ".svg"}
     ):
         raise argparse.ArgumentTypeError(
-            f"must be a .png, .pdf or .svg in a folder that can be written to (got {text!r})"
+            f"must be a .png, .pdf or .svg in a writable folder (got {text!r})"
         )
     return path

@@ -1,4 +1,4 @@
-"""Where the studies get their images: Fashion-MNIST and CIFAR-10, read from their published files."""
+"""The images of the studies: Fashion-MNIST and CIFAR-10, read from their published files."""
 
 import gzip
 import pickle
@@ -14,7 +14,7 @@ from torch import Tensor
 from lightning_tricks import InMemoryData, InputError, Split
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
-"""Where Debian's package `dataset-fashion-mnist` puts it."""
+"""The folder of Debian's package `dataset-fashion-mnist`."""
 DOWNLOADS = Path("data")
 
 
@@ -23,16 +23,16 @@ def fashion_mnist(
 ) -> InMemoryData:
     """Return Fashion-MNIST: images of (1, 28, 28) bytes, ten classes of clothes.
 
-    The last 5,000 of the training images validate; the 10,000 test images are the test split.
+    The last 5,000 training images validate; the 10,000 test images are the test split.
 
     Args:
-        data_dir: a folder with the four IDX files, gzipped or not; by default Debian's, and after
-            that one that torchvision downloads to.
-        train: how many images to train on, the first ones.
-        batch_size: images in a training batch.
+        data_dir: a folder with the four IDX files, gzipped or not; by default Debian's folder, then
+            the folder that torchvision downloads to.
+        train: the number of training images, taken from the start.
+        batch_size: the number of images in a training batch.
 
     Raises:
-        InputError: if no folder has them; lists those that were looked in.
+        InputError: if no folder has the files; lists the folders searched.
     """
     found = _folder(
         "Fashion-MNIST",
@@ -48,16 +48,16 @@ def fashion_mnist(
 def cifar10(data_dir: str | None = None, train: int = 45_000, batch_size: int = 128) -> InMemoryData:
     """Return CIFAR-10: images of (3, 32, 32) bytes, ten classes.
 
-    The last 5,000 of the training images validate; the test batch is the test split.
+    The last 5,000 training images validate; the test batch is the test split.
 
     Args:
-        data_dir: a folder with the pickled batches of the Python version, or one with the folder
-            `cifar-10-batches-py`; by default one that torchvision downloads to.
-        train: how many images to train on, the first ones.
-        batch_size: images in a training batch.
+        data_dir: a folder with the pickled batches of the Python version, or with the folder
+            `cifar-10-batches-py`; by default the folder that torchvision downloads to.
+        train: the number of training images, taken from the start.
+        batch_size: the number of images in a training batch.
 
     Raises:
-        InputError: if no folder has them; lists those that were looked in.
+        InputError: if no folder has the files; lists the folders searched.
     """
     root = Path(data_dir) if data_dir else DOWNLOADS
     found = _folder(
@@ -77,7 +77,7 @@ def _folder(
     holds: Callable[[Path], bool],
     download: Callable[..., object] | None,
 ) -> Path:
-    """Return the first place that holds the data; download them to the last one if none does."""
+    """Return the first folder that holds the data; if none does, download them to the last."""
     for place in places:
         if holds(place):
             return place
@@ -108,7 +108,7 @@ def _idx(place: Path, name: str) -> Path | None:
 
 
 def _read(place: Path, name: str) -> Tensor:
-    """Read an IDX file: a header of big-endian numbers, of which the last are the sizes, and bytes."""
+    """Read an IDX file: a header of big-endian numbers that ends with the sizes, then bytes."""
     path = _idx(place, name)
     if path is None:
         raise _missing(name, [place])

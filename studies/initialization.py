@@ -1,8 +1,7 @@
-"""How does the signal fare through 20 layers, under each initialisation and activation?
+"""How does the signal change through 20 layers, for each initialization and activation?
 
-The lesson opens with it: weights of N(0, 1) let the signal explode, those of N(0, 1/n) let it vanish,
-and a standard deviation of 1/√n keeps it. The last holds for linear layers only: under ReLU it takes
-√(2/n).
+With weights of N(0, 1) the signal explodes, with N(0, 1/n) it vanishes, and with a standard deviation of
+1/√n it stays. The last holds for linear layers only: ReLU needs √(2/n).
 
     python studies/initialization.py [--depth 20] [--width 256] [--figure initialization.png]
 """
@@ -17,7 +16,7 @@ ACTIVATIONS = {"linear": "Identity", "tanh": "Tanh", "relu": "ReLU"}
 
 def signal(initialization: str, activation: str, depth: int, width: int) -> list[float]:
     """Return the standard deviation of the outputs of each weighted layer, for inputs of N(0, 1)."""
-    # What takes seconds to import, here and in `main`, comes after the arguments are read.
+    # Slow imports, here and in `main`, wait until the arguments are read.
     import torch
     from torch import nn
 

@@ -1,7 +1,7 @@
-"""The types of the studies' recipes: all tricks, and what each study searches besides.
+"""The recipe types of the studies: all tricks, plus what each study also searches.
 
-They stand in a file of their own so that other programs can import them, `from recipes import
-DigitsTricks`, and a study imports them once its command line was read.
+They have their own file, so that other programs can import them (`from recipes import DigitsTricks`),
+and a study imports them only after it has read its command line.
 """
 
 from typing import Annotated, Literal
@@ -26,7 +26,7 @@ class TableTricks(Tricks):
 
 
 class Cifar10Tricks(ImageTricks):
-    """Every trick of a classifier of images, and which network."""
+    """Every trick of an image classifier, and the choice of the network."""
 
     network: Annotated[Literal["resnet18", "googlenet"], Choice("resnet18", "googlenet")] = "resnet18"
     augmentation: Annotated[Augmentation, Choice("none", "flip_crop", "trivial", "rand")] = Field(
@@ -35,7 +35,7 @@ class Cifar10Tricks(ImageTricks):
 
 
 class ResNetTricks(ImageTricks):
-    """Every trick of a classifier of images with residual branches."""
+    """Every trick of an image classifier with residual branches."""
 
     zero_gamma: Annotated[residual.AnyZeroGamma, Choice("none", "zero_gamma")] = Field(
         residual.NoZeroGamma(), discriminator="kind"

@@ -1,8 +1,8 @@
-"""How does the gradient fare through 20 layers, under each initialisation and norm?
+"""How does the gradient change through 20 layers, for each initialization and norm?
 
-The slope of a sigmoid is a quarter at most, so each layer takes three quarters of the gradient, and no
-initialisation here makes up for that; batch norm does, layer norm hardly. Under ReLU the gradient
-arrives with He's initialisation, and does not with N(0, 1/n).
+The slope of a sigmoid is a quarter at most, so each layer takes three quarters of the gradient. No
+initialization here makes up for that; batch norm does, layer norm hardly. With ReLU the gradient arrives
+with He's initialization, and does not with N(0, 1/n).
 
     python studies/vanishing_gradients.py [--depth 20] [--width 256] [--figure gradients.png]
 """
@@ -19,7 +19,7 @@ NORMS = ["none", "batch", "layer"]
 
 def gradients(initialization: str, norm: str, activation: str, depth: int, width: int) -> list[float]:
     """Return the gradient norm of the weights of each hidden layer, at the start of training."""
-    # What takes seconds to import, here and in `main`, comes after the arguments are read.
+    # Slow imports, here and in `main`, wait until the arguments are read.
     import torch
     import torch.nn.functional as F
     from torch import nn

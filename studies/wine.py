@@ -1,6 +1,6 @@
-"""Which training tricks does a small network need on 178 wines? So few make every number doubtful.
+"""Which training tricks does a small network need on 178 wines? With so few, all results are doubtful.
 
-Run it with no arguments: some minutes on two cores. `--help` lists the rest.
+Run it without arguments; it takes some minutes on two cores. `--help` lists the options.
 """
 
 import sys
@@ -14,8 +14,8 @@ def network(tricks):
 
 
 def task():
-    """Return the task: 178 wines, of which a fifth each validate and test."""
-    # Here, and not above, so that a mistyped flag is told before torch is imported.
+    """Return the task: 178 wines, a fifth each to validate and test."""
+    # Imported here, so that a mistyped flag is reported before torch is imported.
     from recipes import TableTricks
     from sklearn.datasets import load_wine
 

@@ -289,7 +289,7 @@ def test_a_tricks_page_follows_from_its_class(known):
 
 def test_pages_tell_worth_tests_and_searches(trick_texts):
     page = trick_texts["optimizer/adam.md"]
-    assert "- in 5 epochs **+12.7 ± 5.4** points, to 80.98 %" in page
+    assert "- in 5 epochs **+12.7 ± 5.4** points, to 80.98%" in page
     assert "- in 20 epochs **+3.1 ± 2.9** points" in page
     assert "adam with decoupled decay equals adamw" in page
     assert "every pair of variants takes a finite moving step" in page

@@ -1,4 +1,4 @@
-"""What is known of a trick outside of its class: its tests, its measured worth, the hooks it acts in."""
+"""Facts about a trick from outside its class: its tests, its measured worth, the hooks that call it."""
 
 import ast
 import inspect
@@ -18,7 +18,7 @@ from lightning_tricks.tricks.recipe import Tricks
 CONTRACTS = "test_contracts.py"
 """The file of the tests that go through all tricks."""
 VARIANTS = {"VARIANTS", "ALL_PAIRS"}
-"""By these names a test goes through all tricks, or those of the stages that it names."""
+"""Names by which a test goes through all tricks, or through those of the stages that it names."""
 
 WHEN = {
     "__init__": "When the module is made",
@@ -32,12 +32,12 @@ WHEN = {
     "optimizer_step": "In each step, around the passes forward and back",
     "configure_gradient_clipping": "In each step, between the backward pass and the optimizer's step",
 }
-"""When Lightning, or who makes the module, calls the hooks that call tricks."""
+"""For each hook that calls tricks, when it runs."""
 
 
 @dataclass
 class Test:
-    """A test function, with what its source and what that uses of its file names."""
+    """A test function, with the names and strings in its source and in the code that it uses."""
 
     file: str
     name: str
@@ -45,13 +45,13 @@ class Test:
     strings: set[str] = field(default_factory=set)
 
     def exercises(self, stage: str, kind: str, trick: str, among: set[str]) -> bool:
-        """Tell whether it names the trick: its class, or its kind beside its stage.
+        """Tell whether the test names the trick: its class, or both its kind and its stage.
 
         Args:
-            stage: of the trick.
-            kind: of the trick.
-            trick: the name of its class.
-            among: all stages; one that goes through the variants of some is for those only.
+            stage: the stage of the trick.
+            kind: the kind of the trick.
+            trick: the class name of the trick.
+            among: all stages. A test that goes through the variants of one stage tests that stage only.
         """
         if trick in self.names or (kind in self.strings and stage in self.names | self.strings):
             return True
@@ -59,12 +59,12 @@ class Test:
 
     @property
     def contract(self) -> bool:
-        """Whether it goes through the tricks of all stages."""
+        """Whether the test goes through the tricks of all stages."""
         return self.file == CONTRACTS and bool(self.names & VARIANTS)
 
 
 def read_tests(folder: Path) -> list[Test]:
-    """Return the tests of a folder."""
+    """Return the tests in a folder."""
     return [test for path in sorted(folder.glob("test_*.py")) for test in _tests_of(path)]
 
 
@@ -107,7 +107,7 @@ def _gather(node: ast.AST, parts: dict[str, ast.stmt], test: Test, seen: set[str
 
 @dataclass(frozen=True)
 class Worth:
-    """What a trick alone was worth with some budget, as `worth.md` has it."""
+    """What a trick alone was worth with some budget, from `worth.md`."""
 
     epochs: int
     accuracy: str
@@ -121,21 +121,21 @@ def read_worth(page: Path) -> dict[tuple[str, str], list[Worth]]:
     budgets = [int(cell.split()[0]) for cell in head if cell.endswith("epochs: rate")]
     found = {}
     for stage, kind, _, *cells in rows:
-        pairs = zip(cells[1::3], cells[2::3], strict=True)  # each behind a learning rate
+        pairs = zip(cells[1::3], cells[2::3], strict=True)  # each after a learning rate
         found[stage, kind] = [Worth(b, *pair) for b, pair in zip(budgets, pairs, strict=True)]
     return found
 
 
 @dataclass(frozen=True)
 class Act:
-    """That a hook of the module calls a method of a stage's trick."""
+    """A hook of the module that calls a method of a stage's trick."""
 
     hook: str
     method: str
 
 
 def read_acts(files: list[Path], stages: set[str]) -> dict[str, list[Act]]:
-    """Return by stage where the modules call its tricks: `self.tricks.clipping.clip(…)`."""
+    """Return, for each stage, where the modules call its tricks: `self.tricks.clipping.clip(…)`."""
     found: dict[str, list[Act]] = {stage: [] for stage in stages}
     for path in files:
         for function in ast.walk(ast.parse(path.read_text())):
@@ -151,7 +151,7 @@ def read_acts(files: list[Path], stages: set[str]) -> dict[str, list[Act]]:
 
 
 def idle(function: Callable[..., object]) -> bool:
-    """Tell whether a function does nothing, and returns nothing."""
+    """Tell whether a function does nothing and returns nothing."""
     (defined,) = ast.parse(textwrap.dedent(inspect.getsource(function))).body
     body = defined.body if isinstance(defined, ast.FunctionDef) else []
     nothing = ("return None", "return []")
@@ -165,7 +165,7 @@ def idle(function: Callable[..., object]) -> bool:
 
 @dataclass(frozen=True)
 class Known:
-    """All that pages are made of beside the classes."""
+    """Everything on the pages that does not come from the classes."""
 
     tests: list[Test]
     worth: dict[tuple[str, str], list[Worth]]
@@ -185,17 +185,17 @@ class Known:
         )
 
     def searching(self, stage: str, kind: str) -> list[str]:
-        """Return the recipe types whose search proposes a kind."""
+        """Return the recipe types with searches that propose a kind."""
         spaces = {of.__name__: Space(of).domains[stage].extremes() for of in self.types}
         return [name for name, kinds in spaces.items() if kind in kinds and len(kinds) > 1]
 
     def named(self, types: list[str]) -> str:
-        """Write the names of recipe types in a cell."""
+        """Return the names of recipe types for a table cell."""
         return "all" if len(types) == len(self.types) else ", ".join(types) or "—"
 
 
 def acts(trick: type[Trick], stage: str, known: Known) -> list[str]:
-    """Return the lines of a list: which hooks call the trick, when, and for what."""
+    """Return the lines of a list: the hooks that call the trick, when, and what for."""
     lines = []
     for act in known.acts[stage]:
         if act.hook not in WHEN:
@@ -207,11 +207,11 @@ def acts(trick: type[Trick], stage: str, known: Known) -> list[str]:
 
 
 def paragraphs(thing: Any) -> list[str]:
-    """Return the paragraphs of a docstring, each in a line."""
+    """Return the paragraphs of a docstring, each on one line."""
     text = inspect.getdoc(thing) or ""
     return [" ".join(part.split()) for part in text.split("\n\n")]
 
 
 def says(thing: Any) -> str:
-    """Return the first of them."""
+    """Return the first paragraph of a docstring."""
     return paragraphs(thing)[0]

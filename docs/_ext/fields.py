@@ -1,4 +1,4 @@
-"""The fields of a trick: a table of them, and a recipe that has them, in Python and in YAML."""
+"""The fields of a trick: a table, and an example recipe in Python and in YAML."""
 
 from typing import Any, Literal, get_args, get_origin
 
@@ -13,7 +13,7 @@ from lightning_tricks import Tricks
 tricks = Tricks({stage}={shown})
 ```
 
-The same in a file for `--space`, where every trial has it:
+The same in a file for `--space`; every trial then has it:
 
 ```yaml
 pin:
@@ -23,7 +23,7 @@ pin:
 
 
 def hyperparameters(trick: type[Trick]) -> list[str]:
-    """Return the lines of a table: type, default, validity and domain of each field."""
+    """Return the lines of a table: type, default, valid values and domain of each field."""
     fields = {name: field for name, field in trick.model_fields.items() if name != "kind"}
     if not fields:
         return ["It has none."]
@@ -69,7 +69,7 @@ def _number(value: Any) -> str:
 
 
 def example(stage: str, kind: str, trick: type[Trick]) -> str:
-    """Return how to ask for a trick, with the default of each field that is searched."""
+    """Return an example that asks for a trick, with the defaults of its searched fields."""
     searched = {
         name: field.default
         for name, field in trick.model_fields.items()

@@ -1,4 +1,4 @@
-"""Formulas of docstrings stand as they are written there, in letters of one width."""
+"""Find formulas in docstrings, to show them unchanged in a monospaced font."""
 
 import re
 from html import escape
@@ -9,12 +9,12 @@ _CODE = re.compile(r"`([^`]*)`")
 
 
 def inline(text: str) -> str:
-    """Return a text as HTML, what is in backticks as code."""
+    """Return a text as HTML, with text in backticks as code."""
     return _CODE.sub(r"<code>\1</code>", escape(text, quote=False))
 
 
 def split(paragraph: str) -> tuple[str, str]:
-    """Split off the sentence that a paragraph begins with, if it is a formula; both are text."""
+    """Split off a paragraph's first sentence if it is a formula; return the formula and the rest."""
     found = _SENTENCE.match(paragraph)
     if found is None or not RELATION.search(found.group()):
         return "", paragraph

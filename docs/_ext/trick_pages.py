@@ -1,7 +1,7 @@
 """A Sphinx extension: an index of all tricks, and a page for each, made from its class.
 
-What a page says is read off the class, the tests, `worth.md` and the modules that call the trick, each
-time that the site is built. The pages are written to `tricks/`, which is not kept.
+Each build reads the class, the tests, `worth.md` and the modules that call the trick. The pages are
+written to `tricks/`, which is not under version control.
 """
 
 import inspect
@@ -23,19 +23,19 @@ HELPS = "When it helps: "
 MOST_TESTS = 12
 NO_BREAK = "\u00a0"
 INTRODUCTION = """
-A stage is one field of the recipe `Tricks`, and holds one of its kinds. Each kind has a page, which is
-made from its class.
+A stage is one field of the recipe `Tricks`, and holds one of its kinds. Each kind has a page, made from
+its class.
 """
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Have the pages written before Sphinx looks for its sources."""
+    """Register `write_pages`, so that Sphinx finds the pages among its sources."""
     app.connect("builder-inited", write_pages)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
 def write_pages(app: Sphinx) -> None:
-    """Write all pages, leave those alone that are as they should be, and remove others."""
+    """Write the pages that are new or changed, and remove pages that no longer exist."""
     folder = Path(app.srcdir) / "tricks"
     pages = {
         folder / name: text for name, text in all_pages(Known.read(Path(app.srcdir).parent)).items()
@@ -50,7 +50,7 @@ def write_pages(app: Sphinx) -> None:
 
 
 def all_pages(known: Known) -> dict[str, str]:
-    """Return the text of each page by its path."""
+    """Return the text of each page, by its path."""
     pages = {"index.md": _index(known)}
     for stage, options in stages(Tricks).items():
         pages[f"{stage}/index.md"] = _stage_page(stage, options, known)
@@ -91,12 +91,12 @@ def _stage_page(stage: str, options: dict[str, type[Trick]], known: Known) -> st
         searching = known.named(known.searching(stage, kind))
         about = inline(paragraphs(trick)[0]).replace("|", "&#124;")
         lines += [f"| [{kind}]({kind}.md) | {about} | {searching} | {points} |"]
-    note = "\nWhat each was worth alone on one network is explained in [its table](../../worth.md).\n"
+    note = "\nPoints: what each kind was worth alone on one network, see [the table](../../worth.md).\n"
     return "\n".join([*lines, note, _toctree([f"{kind} <{kind}>" for kind in options])])
 
 
 def _budgets(known: Known) -> str:
-    """Return what heads the column of points."""
+    """Return the heading of the column of points."""
     some = next(iter(known.worth.values()))
     return f"alone, points in {' and '.join(str(one.epochs) for one in some)} epochs"
 
@@ -125,8 +125,8 @@ def trick_page(stage: str, kind: str, trick: type[Trick], known: Known) -> str:
     lines += ["## Example\n", example(stage, kind, trick)]
     if worth := known.worth.get((stage, kind)):
         lines += ["## What it was worth\n", "Alone, in test accuracy:\n"]
-        lines += [f"- in {w.epochs} epochs {w.points} points, to {w.accuracy} %" for w in worth]
-        lines += ["\n[How that was measured](../../worth.md), on one small network.\n"]
+        lines += [f"- in {w.epochs} epochs {w.points} points, to {w.accuracy}%" for w in worth]
+        lines += ["\n[How it was measured](../../worth.md), on one small network.\n"]
     lines += ["## How it is tested\n", *_tested(stage, kind, trick, known)]
     for paper in papers_of(trick):
         link = escape(paper.text().removesuffix(paper.url))
@@ -150,7 +150,7 @@ def _searched(stage: str, kind: str, neutral: bool, known: Known) -> str:
     having = [
         f"`{name}`" for name, recipe in recipes.items() if kind_of(type(getattr(recipe, stage))) == kind
     ]
-    return text + (f" It is what {', '.join(having)} has.\n" if having else "\n")
+    return text + (f" It is part of {', '.join(having)}.\n" if having else "\n")
 
 
 def _tested(stage: str, kind: str, trick: type[Trick], known: Known) -> list[str]:
@@ -172,7 +172,7 @@ def _tested(stage: str, kind: str, trick: type[Trick], known: Known) -> list[str
 
 
 def _base(options: dict[str, type[Trick]]) -> type[Trick]:
-    """Return the class of which all kinds of a stage are."""
+    """Return the first class from which all kinds of a stage derive."""
     ways = [trick.__mro__ for trick in options.values()]
     return next(kind for kind in ways[0] if all(kind in way for way in ways))
 
