@@ -1,4 +1,4 @@
-"""What several tests share: the variants of every stage, small networks and small data."""
+"""Shared by several tests: the variants of every stage, small networks and small data."""
 
 import logging
 import os
@@ -22,16 +22,16 @@ from lightning_tricks.surgery.attach import DROPOUT, NORM
 from lightning_tricks.task.backbones import Residual
 from lightning_tricks.training.group_size import Fuse, GroupSize
 
-# How long an example takes says something of the machine only.
+# The time of an example says something about the machine only.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
 MEASURING = GroupSize.of
-"""What `nothing_is_fused_unless_asked_for` replaces."""
+"""The original of what `nothing_is_fused_unless_asked_for` replaces."""
 
 
 def in_order(layers):
-    """Return some layers, each with what the tricks put before and after it."""
+    """Return some layers, each with the modules that the tricks put before and after it."""
     found = []
     for layer in layers:
         before, after = layer._modules.get(DROPOUT), layer._modules.get(NORM)
@@ -40,7 +40,7 @@ def in_order(layers):
 
 
 def as_asked(fuse: Fuse) -> GroupSize:
-    """Return a width that is not measured: `auto` is one at a time."""
+    """Return a group size that is not measured: `auto` trains one at a time."""
     return MEASURING("off" if fuse == "auto" else fuse)
 
 
@@ -48,7 +48,7 @@ VARIANTS = [(stage, kind) for stage, options in stages(Tricks).items() for kind 
 
 
 def variant(stage: str, kind: str, **fields: Any) -> Any:
-    """Return a variant of a stage, with its defaults but for some fields."""
+    """Return a variant of a stage, with its defaults except for some fields."""
     return stages(Tricks)[stage][kind](**fields)
 
 
@@ -73,7 +73,7 @@ def convnet() -> nn.Sequential:
 
 
 class Demanding(nn.Sequential):
-    """A network whose state is more than its tensors: a version, something beside, names of its own."""
+    """A network whose state holds more than tensors: a version, a count of passes, renamed keys."""
 
     _version = 2
 
@@ -141,7 +141,7 @@ def residual_convnet() -> nn.Sequential:
 
 
 def picture_data() -> InMemoryData:
-    """Return grey images of 8×8 bytes, of three classes."""
+    """Return gray images of 8×8 bytes, of three classes."""
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randint(256, (48, 1, 8, 8), generator=generator, dtype=torch.uint8)
     splits = [Split(part, torch.arange(len(part)) % 3) for part in inputs.split([24, 12, 12])]
@@ -170,7 +170,7 @@ def trainer(epochs: int, **options: Any) -> pl.Trainer:
 
 @pytest.fixture(autouse=True)
 def nothing_is_fused_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is measured depends on what else runs, and the last bits of a score on what is measured."""
+    """Measured group sizes depend on what else runs, and the last bits of a score depend on them."""
     monkeypatch.setattr(GroupSize, "of", as_asked)
 
 
@@ -186,7 +186,7 @@ def in_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def no_tracking_uri_is_left() -> Iterator[None]:
-    """MLflow keeps a tracking URI that was set in the environment, from which a study would take it."""
+    """MLflow keeps a tracking URI set in the environment, and a study would take it from there."""
     yield
     mlflow.set_tracking_uri(None)
     os.environ.pop("MLFLOW_TRACKING_URI", None)
@@ -199,14 +199,14 @@ def digits() -> InMemoryData:
 
 @pytest.fixture(autouse=True, scope="session")
 def quiet() -> None:
-    # Two test workers with two threads each on two cores wait for each other most of the time.
+    # Two test workers with two threads each on two cores mostly wait for each other.
     torch.set_num_threads(1)
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
 
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory):
-    """Return an MLflow database with its tables, which take seconds to make."""
+    """Return an MLflow database with its tables, which take seconds to create."""
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     MlflowClient(f"sqlite:///{path}").search_experiments()
     return path
@@ -214,11 +214,11 @@ def empty_store(tmp_path_factory):
 
 @pytest.fixture
 def with_store(empty_store, in_its_own_folder):
-    """Put one into the test's folder."""
+    """Put an MLflow database into the test's folder."""
     shutil.copy(empty_store, "mlflow.db")
 
 
 @pytest.fixture
 def without_mlflow(monkeypatch):
-    """Let studies run without MLflow where a test does not look at it: that takes half of their time."""
+    """Run studies without MLflow in tests that ignore it: MLflow takes half of their time."""
     monkeypatch.setitem(optimize.__wrapped__.__kwdefaults__, "tracking_uri", None)

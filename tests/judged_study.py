@@ -1,4 +1,4 @@
-"""A study of seconds with a verdict, whose recipe has a field of its own."""
+"""A study of seconds with a verdict; its recipe has a field of its own."""
 
 import sys
 from typing import Annotated
@@ -11,13 +11,13 @@ from lightning_tricks import InMemoryData, Int, Task, Tricks, main
 
 
 class Sized(Tricks):
-    """A recipe that says how wide the network is, too."""
+    """A recipe with the width of the network."""
 
     width: Annotated[int, Int(4, 32)] = Field(16, ge=1)
 
 
 def data():
-    """Return samples of which plain learns nothing: one input is far off the others."""
+    """Return samples from which plain learns nothing: one input is far from the others."""
     inputs = torch.randn(160, 6, generator=torch.Generator().manual_seed(0))
     targets = (inputs[:, 0] + inputs[:, 1] > 0).long()
     inputs[:, 5] += 100

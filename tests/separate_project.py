@@ -1,4 +1,4 @@
-"""A project that takes a recipe over from a study of which it knows the name: `test_results.py` runs it.
+"""A project that takes a recipe from a study by the study's name: `test_results.py` runs it.
 
 It has its own network, data and Trainer, and its own copy of the recipe's class.
 """
@@ -50,7 +50,7 @@ def recipes(study, uri):
 
 
 def train(recipe):
-    """Return the loss on the samples at the end, and what it is without any training: their variance."""
+    """Return the final loss on the samples, and the loss without any training: their variance."""
     inputs = torch.randn(256, 3)
     samples = TensorDataset(inputs, inputs.sum(1, keepdim=True))
     module = TricksModule(

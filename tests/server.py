@@ -1,4 +1,4 @@
-"""Real servers of MLflow for the tests: started, killed and started again on the same port."""
+"""Real MLflow servers for the tests: started, killed and started again on the same port."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 class Server:
-    """That of the UI and of the tracking, with its stores in a folder."""
+    """MLflow's server of the UI and of tracking, with its stores in a folder."""
 
     HEALTH = "health"
 
@@ -52,7 +52,7 @@ class Server:
             )
 
     def wait(self) -> None:
-        """Wait until it answers."""
+        """Wait until the server answers."""
         deadline = time.monotonic() + 300
         while not self.up():
             assert self.process is not None
@@ -75,7 +75,7 @@ class Server:
 
 
 class ModelServer(Server):
-    """One that answers with a registered model, in this environment."""
+    """A server that answers with a registered model, in this environment."""
 
     HEALTH = "ping"
 
@@ -84,7 +84,7 @@ class ModelServer(Server):
         self.model, self.tracking_uri = model, tracking_uri
 
     def arguments(self) -> list[str]:
-        # The virtual environment would take minutes: the packages are those of this one.
+        # A virtual environment would take minutes, so the packages are those of this one.
         return ["models", "serve", "--model-uri", self.model, "--env-manager", "local"]
 
     def environment(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Does an ablation compare what it says, each arm at its own learning rate, and is it true?"""
+"""Does an ablation compare what it claims, each arm at its own learning rate, and is it true?"""
 
 import functools
 import json
@@ -200,9 +200,9 @@ def test_the_rate_of_an_arm_is_the_one_that_holds():
     once = {"0.1": 0.8, "0.4": 0.9, "1.0": 0.95}
     assert steadiest(["1.0", "0.4"], once, {"1.0": 0.1, "0.4": 0.9}) == "0.4"
     assert steadiest(["1.0", "0.4"], once, {"0.4": 0.9}) == "0.4"  # the other one diverged
-    assert steadiest(["1.0", "0.4"], once, {}) == "1.0"  # both did
-    assert steadiest(["1.0"], once, {}) == "1.0"  # there was one to choose from
-    assert steadiest(["0.4", "0.1"], once, {"0.4": 0.7, "0.1": 0.8}) == "0.4"  # equal: better at once
+    assert steadiest(["1.0", "0.4"], once, {}) == "1.0"  # both diverged
+    assert steadiest(["1.0"], once, {}) == "1.0"  # only one to choose from
+    assert steadiest(["0.4", "0.1"], once, {"0.4": 0.7, "0.1": 0.8}) == "0.4"  # a tie: better at first
 
 
 @pytest.fixture
@@ -215,7 +215,7 @@ def mlp_of_six(tricks):
 
 
 def loud(backbone=mlp_of_six):
-    """Return a task whose inputs are far from 0, where plain does not learn: the champion has tricks."""
+    """Return a task with inputs far from 0, where plain does not learn, so the champion has tricks."""
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(150, 6, generator=generator)
     data = InMemoryData.from_arrays(inputs + 1e3, (inputs[:, 0] > 0).long(), batch_size=8)
@@ -241,8 +241,8 @@ def test_a_study_with_an_ablation(study):
         families.setdefault(effect.family, set()).add(effect.stages)
     assert families["leave one out"] == {(stage,) for stage in tricks} == families["add one in"]
 
-    # Every arm at its own rate: the steadier of the best two of those tried, with seeds that compare
-    # nothing.
+    # Every arm has its own rate: the steadier of the best two, found with
+    # seeds that compare nothing.
     phases = {}
     for trial in own:
         phases.setdefault(trial.user_attrs[PHASE], set()).add(trial.user_attrs[SEED])
@@ -277,7 +277,7 @@ def test_a_study_with_an_ablation(study):
         gaps = [champions[draw] - compared[draw].value for draw in range(3)]
         assert effect.worth.mean == pytest.approx(np.mean(gaps))
 
-    # MLflow: a parent of its own, and both stores agree.
+    # MLflow: the ablation has its own parent, and both stores agree.
     client = MlflowClient(store())
     experiment = client.get_experiment_by_name("tiny").experiment_id
     runs = client.search_runs([experiment], max_results=1000)
@@ -287,7 +287,7 @@ def test_a_study_with_an_ablation(study):
     for some in (study, part()):
         assert not differences(some, loud(), store())
 
-    # Once more is nothing to train, from Python too.
+    # A repeated ablation trains nothing, from Python too.
     again = ablate(study, loud(), seeds=3, space=NARROW, progress=False, workers="inline")
     assert again == found
     assert len(part().trials) == len(own)

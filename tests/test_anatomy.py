@@ -22,7 +22,7 @@ PARTS = {
 
 
 class Ordered(nn.Module):
-    """An actor and a critic on one body, whose parts are assigned in a given order."""
+    """An actor and a critic on one body; their parts are assigned in a given order."""
 
     def __init__(self, order):
         super().__init__()
@@ -59,7 +59,7 @@ def test_what_is_read_back_is_input():
 
 
 class Multiplies(nn.Module):
-    """A layer of another make, which holds its weight as (inputs, outputs)."""
+    """A layer of another package, which holds its weight as (inputs, outputs)."""
 
     def __init__(self, inputs, outputs):
         super().__init__()
@@ -71,7 +71,7 @@ class Multiplies(nn.Module):
 
 
 class RootMeanSquare(nn.Module):
-    """A norm that derives from none of torch's."""
+    """A norm that does not derive from a torch norm."""
 
     def __init__(self, width):
         super().__init__()
@@ -116,7 +116,7 @@ def test_recurrent_layers_and_attention_have_gates_and_parts():
 
 
 class Tied(nn.Module):
-    """A model of words whose head is assigned first, and shares the weight of the embedding."""
+    """A language model whose head is assigned first and shares the weight of the embedding."""
 
     def __init__(self):
         super().__init__()
@@ -193,7 +193,7 @@ def test_the_axis_of_features_is_that_of_the_first_layer(network, shape, axis):
 
 def test_the_axis_of_features_is_found_through_a_transposed_view():
     class Signals(nn.Module):
-        """Takes (N, time, channels), as many of both."""
+        """Takes (N, time, channels), with equal numbers of both."""
 
         def __init__(self):
             super().__init__()

@@ -1,4 +1,4 @@
-"""Augmentation: what may happen to an image, and how often it does."""
+"""Augmentation: what may happen to an image, and how often it happens."""
 
 import itertools
 

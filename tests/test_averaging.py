@@ -1,4 +1,4 @@
-"""The three ways in which averaging makes a score wrong elsewhere, and the formulas."""
+"""Three ways in which averaging makes scores wrong elsewhere, and the formulas."""
 
 import pytest
 import pytorch_lightning as pl
@@ -16,7 +16,7 @@ KINDS = [("ema", {"horizon": 0.2}), ("swa", {"start": 0.5})]
 
 
 class Recorder(pl.Callback):
-    """Keep the raw weights after each step, and what is there at each validation."""
+    """Keep the raw weights after each step, and the module's weights at each validation."""
 
     def __init__(self):
         self.steps, self.epoch_ends, self.validated, self.saved = [], [], [], []
@@ -204,7 +204,7 @@ def test_a_horizon_is_a_share_of_the_budget():
 
 def test_accumulated_batches_count_as_one_step():
     module, recorder, _ = run("ema", {"horizon": 1.0}, epochs=2, accumulate_grad_batches=3)
-    ends = recorder.epoch_ends  # three batches an epoch: one step
+    ends = recorder.epoch_ends  # three batches per epoch make one step
     same(copy(module), {name: (ends[0][name] + ends[1][name]) / 2 for name in ends[0]})
 
 
@@ -229,7 +229,7 @@ def test_nothing_that_a_state_carries_is_lost(kind, fields, stopping, tmp_path):
     assert fresh.backbone.passes == 2 * 3  # batches
     resumed = TricksModule(Demanding(*mlp()), tricks)
     trainer(4).fit(resumed, datamodule=small_data(), ckpt_path=path)
-    if stopping == "none":  # else it is that of the best epoch
+    if stopping == "none":  # with patience, the count is that of the best epoch
         assert resumed.backbone.passes == 4 * 3
     assert all(torch.isfinite(p).all() for p in resumed.parameters())
 
@@ -248,7 +248,7 @@ def test_a_network_that_asks_for_the_version_of_its_state_is_averaged(kind, fiel
 
 @pytest.mark.parametrize(("kind", "fields"), KINDS)
 def test_an_average_that_was_read_goes_where_the_weights_are(kind, fields, tmp_path):
-    """Lightning reads a checkpoint before it moves the module: here, to a device that has no numbers."""
+    """Lightning reads a checkpoint before it moves the module: here, to a device without values."""
     module, _, runner = run(
         kind, fields, norm="batch", enable_checkpointing=True, default_root_dir=tmp_path
     )
@@ -259,7 +259,7 @@ def test_an_average_that_was_read_goes_where_the_weights_are(kind, fields, tmp_p
     module.to("meta")
     callback.on_train_start(runner, module)
     callback._update(module, 0.5)
-    callback.refreshed = callback.updates  # no batch can be passed there
+    callback.refreshed = callback.updates  # the meta device cannot take a batch
     callback.on_validation_start(runner, module)
     callback.on_validation_end(runner, module)
 

@@ -1,4 +1,4 @@
-"""Batch size as a trick: of every kind of data, at the rate that was asked for, in parts if need be."""
+"""Batch size as a trick: for every kind of data, at the requested rate, in parts if needed."""
 
 import copy
 from collections import Counter
@@ -25,7 +25,7 @@ def sized(size, **fields):
 
 
 class Counting(nn.Module):
-    """A network that notes how many samples it is given in training."""
+    """A network that notes the size of each training batch."""
 
     def __init__(self, most=10**9):
         super().__init__()
@@ -52,7 +52,7 @@ def task(data=None, most=10**9, **options):
 
 
 class Own(pl.LightningDataModule):
-    """A data module as people write them."""
+    """A data module as people write it."""
 
     def __init__(self, batch_size=8, acts=True, saved=False):
         super().__init__()
@@ -90,7 +90,7 @@ def test_a_step_is_of_so_many_samples_and_an_epoch_stays_an_epoch(kind):
     assert SEEN[12] == 2
     SEEN.clear()
     assert train(task(data), Tricks.plain(), 0).state == "complete"
-    assert SEEN[8] == 3  # the data are as they were
+    assert SEEN[8] == 3  # the data are unchanged
 
 
 def test_a_loader_is_built_alike():
@@ -120,14 +120,14 @@ def test_a_loader_is_built_alike():
 
 
 class Stream(IterableDataset):
-    """Samples that have no numbers."""
+    """Samples without a known length."""
 
     def __iter__(self):
         return iter(range(10))
 
 
 class Stranger(DataLoader):
-    """A loader of another's."""
+    """A loader class of another package."""
 
 
 UNFIT = {
@@ -163,7 +163,7 @@ def test_a_batch_size_that_changes_nothing_leaves_the_search_or_is_refused():
 def test_sizes_are_searched_around_the_datas_own():
     assert batch_size_of(LoaderData(*loaders())) == 8
     domains = check(task(), SIZED).space.domains
-    assert domains["batch.size.size"].extremes() == (8, 16)  # of 24 samples, no more
+    assert domains["batch.size.size"].extremes() == (8, 16)  # no more than the 24 samples
     domains = check(task(small_data(batch_size=64)), SIZED).space.domains
     assert domains["batch.size.size"].extremes() == (16,)
     own = SIZED.narrow({"batch.size.size": [5, 6]})
@@ -210,7 +210,7 @@ def test_what_memory_does_not_hold_is_taken_in_parts_with_the_same_steps():
     assert "batches of 16 do not fit the memory: the gradients of 4 parts are added up" in parts.warning
     assert SEEN[4] >= 6
     for name, value in whole.weights.items():
-        if name.startswith("backbone.layers.0"):  # the last step is of fewer samples
+        if name.startswith("backbone.layers.0"):  # the last step has fewer samples
             torch.testing.assert_close(parts.weights[name], value, atol=0.05, rtol=0.5)
     assert train(task(most=0), sized(4), 0).state == "failed"
 

@@ -1,4 +1,4 @@
-"""Checkpoints are input: none runs code, and none that is damaged or of another ends a trial."""
+"""Checkpoints are input: none runs code, and no damaged or foreign one ends a trial."""
 
 import os
 import pickle
@@ -29,7 +29,7 @@ class Evil:
 
 @pytest.fixture
 def half(tmp_path, monkeypatch):
-    """Return the checkpoint of a trial that was interrupted."""
+    """Return the checkpoint of an interrupted trial."""
     monkeypatch.setattr(callback, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(callback, "WRITING_SHARE", 1e9)
     path = tmp_path / "trial.ckpt"
@@ -80,7 +80,7 @@ def test_a_damaged_checkpoint_is_told_and_the_trial_begins_anew(half, change):
 
 
 class Own(pl.LightningModule):
-    """Keeps hyperparameters that are no plain data, as many do."""
+    """Keeps hyperparameters that are not plain data, as many modules do."""
 
     def __init__(self, loss):
         super().__init__()

@@ -1,4 +1,4 @@
-"""What is looked at before the first trial, and what is left out of the search for it."""
+"""The checks before the first trial, and what they leave out of the search."""
 
 import pytest
 import pytorch_lightning as pl
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("with_store")
 
 
 class Sentences(nn.Module):
-    """A classifier of sequences, as people write them."""
+    """A classifier of sequences, as people write it."""
 
     def __init__(self):
         super().__init__()
@@ -81,7 +81,7 @@ def test_a_study_of_a_network_that_few_tricks_act_on(capsys):
 
 
 class Splits(pl.LightningDataModule):
-    """Has a `splits` of its own, which says something else."""
+    """Has its own `splits`, which means something else."""
 
     def __init__(self):
         super().__init__()
@@ -145,7 +145,7 @@ def test_the_plateau_schedule_looks_at_the_loss_that_the_task_names():
     optimize(study, task, n_trials=3, space=plateau, workers="inline", progress=False)
     assert [t.state.name for t in study.trials] == ["COMPLETE"] * 3
     last = Outcome.read(study.trials[1]).epochs[-1]["metrics"]
-    assert last["val/loss"] == last["own_loss"]  # equal scores are told apart by it
+    assert last["val/loss"] == last["own_loss"]  # val/loss breaks ties of the score
 
 
 def test_without_that_loss_plateau_is_left_out_and_an_error_only_if_pinned():
@@ -218,7 +218,7 @@ def test_two_packages_of_lightning_are_told_in_a_line():
 
 
 class Tokens(nn.Module):
-    """Looks its inputs up, as networks for words do."""
+    """Has an embedding, as networks for text do."""
 
     def __init__(self):
         super().__init__()

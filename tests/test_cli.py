@@ -1,4 +1,4 @@
-"""Every bad input from the command line: one clear line, exit code 2, nothing lost."""
+"""Every bad input on the command line gives one clear line and exit code 2, and loses nothing."""
 
 import re
 from pathlib import Path

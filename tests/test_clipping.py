@@ -57,7 +57,7 @@ def test_adaptive_clipping_equals_the_formula_unit_by_unit(backbone):
     torch.manual_seed(0)
     module = backbone()
     with torch.no_grad():
-        module[0].weight[0] = 0.0  # counts as 10⁻³ long, so that it can move
+        module[0].weight[0] = 0.0  # its norm counts as 10⁻³, so it can move
     expected = {}
     layers = [m for m in module if hasattr(m, "weight")]
     for layer in layers:

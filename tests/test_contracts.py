@@ -1,4 +1,4 @@
-"""Each contract over every variant of every stage, found from the types."""
+"""Contracts for every variant of every stage, found from the types."""
 
 import itertools
 from collections import OrderedDict
@@ -68,15 +68,15 @@ def test_every_variant_has_a_documented_formula_and_valid_defaults(stage, kind):
 
 
 WITHOUT_NORM = "ignore:'zero_gamma' changes no branch"
-"""Where there is no norm, none can begin with γ = 0, and a warning says so."""
+"""Without a norm, none can begin with γ = 0, and a warning says so."""
 
 
 ALL_PAIRS = list(AllPairs(OrderedDict((stage, list(kinds)) for stage, kinds in stages(Tricks).items())))
-"""Rows of one kind for each stage: any two kinds of two stages stand together in one of them."""
+"""Rows of one kind for each stage: any two kinds of two stages are together in one of them."""
 
 
 def step(kinds):
-    """Take one optimizer step from raw bytes; return what is wrong with the weights, if anything is."""
+    """Take one optimizer step from raw bytes; return what is wrong with the weights, or nothing."""
     split = picture_data().splits["validation"]
     module = TricksModule(residual_convnet(), Tricks(**{s: {"kind": kind} for s, kind in kinds.items()}))
     before = [p.detach().clone() for p in module.parameters()]
@@ -90,7 +90,7 @@ def step(kinds):
 
 
 def outcome(kinds):
-    """Return what is wrong with a step, an error included."""
+    """Return what is wrong with a step, including an error."""
     try:
         return step(kinds)
     except Exception as error:
@@ -128,7 +128,7 @@ def test_every_variant_goes_on_from_a_checkpoint_as_if_uninterrupted(stage, kind
 
     class Half(pl.Callback):
         def on_train_epoch_start(self, trainer, pl_module):
-            torch.manual_seed(trainer.current_epoch)  # the masks of dropout
+            torch.manual_seed(trainer.current_epoch)  # dropout masks
 
         def on_train_epoch_end(self, trainer, pl_module):
             if trainer.current_epoch == 1 and not path.exists():

@@ -1,4 +1,4 @@
-"""Files and databases are input: what stands there may be anything, and nothing of it is lost for it."""
+"""Files and databases are input: they may hold anything, and no damage loses anything."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("with_store")
 
 
 def test_mlflow_is_never_swept_because_the_storage_cannot_be_read(capsys):
-    """It may be the only whole copy."""
+    """MLflow may hold the only whole copy."""
     assert run("--n-trials", "2") == 0
     before = {run_.info.run_id for run_ in children()[1].values()}
     lines = Path("optuna.journal").read_text().splitlines()
@@ -47,7 +47,7 @@ def test_a_changed_bit_anywhere_in_a_journal_is_found_and_its_line_named():
         line = whole[:place].count(b"\n") + 1
         name = f'"{CHECKSUM}"'.encode()
         if name in whole[place - len(name) : place + len(name)]:
-            continue  # of what tells a checksum, not of what it is of
+            continue  # this damages the key of the checksum, not its contents
         with pytest.raises(InputError, match=f"line {line} of the journal"):
             load_study("tiny", "optuna.journal").get_trials()
 
@@ -100,7 +100,7 @@ WRONG_OUTCOME = {
 
 @pytest.fixture(scope="module")
 def journal(tmp_path_factory, empty_store):
-    """Return the journal of a study of two trials, as one without checksums would be."""
+    """Return the journal of a study of two trials, without checksums."""
     folder = tmp_path_factory.mktemp("journal")
     study = create_study("tiny", storage=folder / "optuna.journal", epochs=2)
     options = {"tracking_uri": f"sqlite:///{folder}/mlflow.db", "checkpoints": folder / "checkpoints"}
@@ -111,7 +111,7 @@ def journal(tmp_path_factory, empty_store):
 
 
 def compact(value):
-    """Write a value as Optuna's journal has it."""
+    """Write a value as Optuna's journal does."""
     return json.dumps(value, separators=(",", ":"))
 
 

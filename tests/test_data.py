@@ -89,7 +89,7 @@ def test_no_test_split_is_an_error_when_it_is_asked_for():
 
 
 def test_data_move_to_a_gpu_only_where_they_fit(monkeypatch):
-    """No GPU is needed to ask: what counts is how much it says to have free."""
+    """Needs no GPU: only the free memory that it reports counts."""
     split = samples(100, 6)
     needed = split.inputs.nbytes + split.targets.nbytes
     gpu = torch.device("cuda", 0)
@@ -121,7 +121,7 @@ def test_tables_of_several_types_are_numbers_and_words_are_told_what_to_become()
 
 @given(st.integers(40, 400), st.sampled_from([0.1, 0.2, 0.4]), st.integers(1, 10**6), st.booleans())
 def test_splits_of_one_half_never_validate_samples_of_the_other(count, share, number, regression):
-    """Whatever the sizes; the search validates in the first half."""
+    """This holds for all sizes; the search validates in the first half."""
     targets = torch.arange(count) % 3 if not regression else torch.randn(count)
     inputs = torch.arange(count, dtype=torch.float32)[:, None]
     data = InMemoryData.from_arrays(inputs, targets, validation=share, regression=regression)

@@ -1,4 +1,4 @@
-"""One trial over two processes, joined by gloo on the CPU: the same path as over two GPUs."""
+"""One trial over two processes, joined by gloo on the CPU: the same code path as on two GPUs."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def task(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    # Batches of 7 do not divide among two; the batch norm of each process sees half a batch.
+    # Batches of 7 do not divide by two; the batch norm of each process sees half a batch.
     return troubled.task(folder, data=small_data(batch_size=7), epochs=4)
 
 
@@ -86,7 +86,7 @@ def test_a_trial_goes_on_from_its_checkpoint(ranks, tmp_path):
 
 
 class Wide(nn.Sequential):
-    """Big enough for a trial to last a moment."""
+    """Large enough for a trial to take a moment."""
 
 
 def backbone(tricks):
@@ -108,7 +108,7 @@ def test_a_study_prunes_trials_over_two_processes_as_pruned(with_store):
 
 
 def test_an_epoch_is_told_once_however_often_a_trial_begins(with_store, tmp_path):
-    """Where some epochs are not validated, the number of an epoch is not the count of reports."""
+    """If some epochs are not validated, an epoch's number is not the count of reports."""
     every_other = {"check_val_every_n_epoch": 2}
     task = troubled.task(tmp_path, epochs=6, trainer=every_other)
     space = Space(troubled.Troubled).pin({"trouble": "dies once"})

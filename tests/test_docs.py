@@ -1,4 +1,4 @@
-"""What the documents show is run, and the site is built and looked at."""
+"""Run the code in the documents, build the site and check its pages."""
 
 import ast
 import importlib
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ROOT / "docs"
 PAGES = {path.name: path for path in (ROOT / "README.md", *sorted(DOCUMENTS.glob("*.md")))}
-"""The README and the pages that are written by hand."""
+"""The README and the pages written by hand."""
 TEXTS = {**PAGES, "studies": ROOT / "studies" / "README.md"}
 CHROMIUM = shutil.which("chromium")
 KINDS = [(stage, kind) for stage, options in stages(Tricks).items() for kind in options]
@@ -46,19 +46,19 @@ NO_SCRIPTS = {
     "--port",
     "--generate",
 }
-"""Flags of MLflow and Ray."""
+"""Flags of MLflow and Ray, not of scripts."""
 
 
 def blocks(path, language):
-    """Return the blocks of a page in a language; empty is that of commands."""
+    """Return a page's code blocks in a language; empty stands for commands."""
     fenced = re.findall(r"^```(\w*)\n(.*?)^```$", path.read_text(), re.DOTALL | re.M)
     return [text for of, text in fenced if of == language]
 
 
 def run_blocks(path, shown):
-    """Run the Python of a page, one block after another; return the tasks that it makes by name.
+    """Run the Python of a page, block by block; return the tasks that it makes, by name.
 
-    MLflow keeps stores by the names that they are set by: here each test has a folder of its own.
+    MLflow caches stores by name, but each test has its own folder, so the name is the absolute path.
     """
     tasks = {}
     here = f"sqlite:///{Path('mlflow.db').absolute()}"
@@ -179,7 +179,7 @@ def commands(path):
 
 
 def own_flags(script):
-    """Return the flags of a study's script alone."""
+    """Return the flags that only a study's script has."""
     module = importlib.import_module(script.stem)
     return getattr(module, "FLAGS", {})
 
@@ -311,7 +311,7 @@ def test_pictures_are_small():
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """Build the site from a copy, for the pages of the tricks are written beside the others."""
+    """Build the site from a copy, because the tricks' pages are written next to the others."""
     folder = tmp_path_factory.mktemp("site")
     made = shutil.ignore_patterns("tricks", "_build", "__pycache__")
     shutil.copytree(DOCUMENTS, folder / "docs", ignore=made)

@@ -1,4 +1,4 @@
-"""YAML files that are not what their writer thinks."""
+"""YAML files that do not say what their writer thinks."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A study's identity: what makes scores comparable, and nothing else."""
+"""A study's identity: everything that makes scores comparable, and nothing else."""
 
 import functools
 
@@ -96,7 +96,7 @@ def test_what_is_made_anew_alike_is_the_same():
         task(trainer={"accelerator": "cpu"}).fingerprint
         == task(trainer={"accelerator": "auto"}).fingerprint
     )
-    assert task(epochs=5).fingerprint == task().fingerprint  # which is told apart by itself
+    assert task(epochs=5).fingerprint == task().fingerprint  # the epochs are compared separately
 
 
 def test_loaders_that_shuffle_or_not_are_the_same_as_themselves():

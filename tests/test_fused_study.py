@@ -1,4 +1,4 @@
-"""Groups as a study draws, trains, kills and judges them."""
+"""Groups in a study: drawn, trained, killed and judged."""
 
 import os
 import shutil
@@ -42,7 +42,7 @@ def search(study, its_task=None, **options):
 
 
 def groups(study):
-    """Return the trials of each group, by the number of its first."""
+    """Return the trials of each group, by the number of the group's first trial."""
     found = {}
     for trial in study.trials:
         if GROUP in trial.user_attrs:
@@ -58,7 +58,7 @@ def eager(monkeypatch):
 
 @pytest.fixture
 def sizes(monkeypatch):
-    """How many trials are trained as one, or one by one because they are few."""
+    """Numbers of trials in each training call."""
     found, trained = [], Runner._train
     monkeypatch.setattr(
         Runner, "_train", lambda self, jobs, *rest: found.append(len(jobs)) or trained(self, jobs, *rest)
@@ -121,7 +121,7 @@ def test_who_dies_while_a_group_is_drawn_goes_on_to_the_same_trials(monkeypatch,
         again = create_study("again", storage="optuna.journal", pruner="none")
         with pytest.raises(KeyboardInterrupt):
             search(again, seed=1)
-    assert len(again.trials) == last  # and nothing of the one that was drawn
+    assert len(again.trials) == last  # nothing is kept of the trial that was being drawn
     sizes.clear()
     search(again, seed=1)
     assert sizes[0] == len(next(m for m in groups(again).values() if m[-1].number == last))
@@ -147,7 +147,7 @@ def test_a_verdict_has_its_seeds_in_groups_and_says_the_same(monkeypatch):
         assert differences(own, task(), store()) == []
     assert judged[8].keys() == judged["off"].keys()
     same = sum(judged[8][name] == pytest.approx(value) for name, value in judged["off"].items())
-    assert same >= 0.9 * len(judged[8])  # of 12 samples one may be on the other side of a rounding
+    assert same >= 0.9 * len(judged[8])  # rounding may move one of 12 samples to the other side
 
 
 def test_repeats_are_a_group_and_the_mean_is_what_it_is_one_by_one():
@@ -201,7 +201,7 @@ def test_a_wrong_number_is_told_in_a_line(wrong, capsys):
 
 @pytest.fixture
 def taking(monkeypatch):
-    """Return what lets `auto` measure, of so many trainings at a time, given seconds for each."""
+    """Return a function that sets the seconds per training that `auto` measures for each group size."""
     monkeypatch.setattr(GroupSize, "of", MEASURING)
 
     def take(seconds):
@@ -212,7 +212,7 @@ def taking(monkeypatch):
 
 
 def faster_up_to(most):
-    """Return seconds that fall up to some number at a time, and rise from there on."""
+    """Return seconds that fall up to a group size and rise after it."""
     return lambda count: 1 + abs(count - most)
 
 
@@ -243,7 +243,7 @@ def test_no_more_are_tried_than_are_wanted():
     asked.clear()
     assert some.grown(4, measure) == some
     assert some.grown(9, measure).best == 16
-    assert asked == [8, 16]  # what is known is not measured again
+    assert asked == [8, 16]  # known sizes are not measured again
 
 
 def test_what_was_disturbed_once_is_tried_again():
@@ -281,7 +281,7 @@ def test_auto_says_what_of_a_task_cannot_be_fused(capsys, monkeypatch):
 
 
 class Own(pl.LightningModule):
-    """A module with steps of its own, which cannot be trained with others as one."""
+    """A module with its own steps, which cannot be trained in a group."""
 
     def __init__(self):
         super().__init__()
@@ -304,7 +304,7 @@ class Own(pl.LightningModule):
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("fuse", ["auto", 4])
 def test_trials_that_cannot_be_trained_as_one_are_not_drawn_as_groups(fuse, capsys, monkeypatch):
-    """So that what is drawn does not depend on when a worker finds that out."""
+    """So what is drawn does not depend on when a worker finds out."""
     monkeypatch.setattr(GroupSize, "of", MEASURING)
     its_task = Task(
         "tiny",
@@ -374,7 +374,7 @@ def test_what_was_measured_holds_for_a_verdict_that_comes_later(taking):
 @pytest.mark.usefixtures("without_mlflow")
 @pytest.mark.usefixtures("eager")
 def test_a_study_is_the_same_whatever_was_measured(taking):
-    """But for whether anything is fused at all: that decides how far a search looks ahead."""
+    """Except whether anything is fused: that decides how far a search looks ahead."""
     found = []
     for most in (2, 4, 64):
         taking(faster_up_to(most))
@@ -425,4 +425,4 @@ def test_trainings_with_splits_of_their_own_are_as_one_what_they_are_alone():
         module.load_state_dict(dict(alone.weights))
         outputs = module.eval()(expected.inputs)
         right = (outputs.argmax(1) == expected.targets).double().mean()
-        assert alone.score == pytest.approx(float(right))  # validated on the samples of its seed
+        assert alone.score == pytest.approx(float(right))  # validated on the samples of its own seed

@@ -1,4 +1,4 @@
-"""Is a trial in a group what it is alone?"""
+"""Is a trial in a group the same as the trial alone?"""
 
 import dataclasses
 
@@ -19,7 +19,7 @@ from lightning_tricks.tricks.optimizers.lion import Lion
 
 @pytest.fixture
 def doubles():
-    """Let everything be float64, so that only another order of sums is left between two ways."""
+    """Let everything be float64, so that two ways differ only by the order of sums."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     yield
@@ -59,9 +59,9 @@ def assert_same(mine, alone):
 @pytest.mark.parametrize(("stage", "kind"), VARIANTS)
 def test_every_variant_is_the_same_in_a_group_as_alone(stage, kind):
     data = pictures(numbers=stage != "augmentation")
-    long = stage in ("schedule", "averaging", "stopping")  # what happens late in these, has to happen
+    long = stage in ("schedule", "averaging", "stopping")  # long enough for late effects
     task = Task("pictures", data, lambda tricks: residual_convnet(), epochs=17 if long else 4)
-    # The bias before a norm has no gradient, which these would take for one.
+    # Before a norm, a bias has no gradient but rounding, which these would take for one.
     norm = "none" if kind in ("adagrad", "lion", "normalized_sgd") else "batch"
     tricks = Tricks(**{"dropout": {"kind": "dropout"}, "normalization": norm, stage: {"kind": kind}})
     seeds = (3, 4)
@@ -82,7 +82,7 @@ FREE = {
     "mixing": ("mixup", "none", "none"),
     "stopping": ("none", "patience", "none"),
 }
-"""Of stages that may differ in a group, the kinds of three members."""
+"""For stages that may differ in a group, the kinds of three members."""
 
 
 @pytest.mark.usefixtures("doubles")
@@ -99,13 +99,13 @@ def test_members_of_other_kinds_and_numbers_do_not_disturb_each_other():
     assert not refusal
     for seed, recipe, result in zip((5, 6, 7), recipes, mine, strict=True):
         assert_same(result, train(task, recipe, seed))
-    assert len(mine[1].epochs) < 8  # it stopped by itself, and the others went on without it
+    assert len(mine[1].epochs) < 8  # it stopped by itself, and the others continued
 
 
 @pytest.mark.usefixtures("doubles")
 @pytest.mark.parametrize("kind", ["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "lion"])
 def test_rows_of_one_formula_step_together(kind, monkeypatch):
-    """With other learning rates, decays and numbers, in a network that fits the cache many times."""
+    """Learning rates, decays and hyperparameters differ; the network fits the cache many times."""
     stepped, step = [], rows.Rows.step
     monkeypatch.setattr(rows.Rows, "step", lambda self: stepped.append(self) or step(self))
     options = [{"kind": kind}, {"kind": kind, "lr": 0.01}]
@@ -145,14 +145,14 @@ def test_a_stop_is_for_one_member_and_the_stack_gets_smaller():
     Runner(task).train(jobs, hear, lambda job, result: results.update({job.number: result}))
     assert [results[number].state for number in range(3)] == ["complete", "pruned", "complete"]
     assert results[1].reason == "the pruner stopped it after epoch 2"
-    assert list(results) == [1, 0, 2]  # told as soon as it ended
+    assert list(results) == [1, 0, 2]  # reported as soon as it ended
     assert [n for n, epoch in heard if epoch == 3] == [0, 2]
     weights = [result.weights["backbone.0.weight"] for result in results.values()]
     assert all(tensor.untyped_storage().nbytes() == tensor.nbytes for tensor in weights)
 
 
 class Choosy(nn.Module):
-    """A network whose way depends on its inputs, which nothing can make into one for many."""
+    """A network whose control flow depends on its inputs, so it cannot be fused."""
 
     def __init__(self):
         super().__init__()
@@ -229,7 +229,7 @@ def test_a_group_that_was_dropped_goes_on_from_its_checkpoints(tmp_path, monkeyp
     )
     for number, result in whole.items():
         assert not results[number].warning
-        # Where tensors lie in memory decides in which order a CPU adds: the last bits may differ.
+        # Memory addresses decide the order in which a CPU adds, so the last bits may differ.
         for mine, other in zip(results[number].epochs, result.epochs, strict=True):
             assert mine.metrics == pytest.approx(other.metrics, rel=1e-5, abs=1e-7)
         for name, tensor in result.weights.items():
@@ -259,7 +259,7 @@ def test_metrics_of_torchmetrics_and_numbers_to_predict():
 
 
 def accuracy(outputs, targets):
-    """Return a number of Python's; fail where a network is too sure."""
+    """Return a Python number; fail if a network is too sure."""
     if outputs.max() > 1000:
         raise ValueError("too sure")
     return (outputs.argmax(-1) == targets).float().mean().item()

@@ -1,4 +1,4 @@
-"""Tricks for a LightningModule of the user's own, and for other tasks than classification."""
+"""Tricks for the user's own LightningModule, and for tasks other than classification."""
 
 import pickle
 
@@ -30,7 +30,7 @@ from lightning_tricks.task.checks import check
 
 
 class Own(pl.LightningModule):
-    """A module as people write them: with names, steps and a loss of its own."""
+    """A module as people write it: with its own names, steps and loss."""
 
     def __init__(self):
         super().__init__()
@@ -180,7 +180,7 @@ def diabetes():
 
 @pytest.mark.usefixtures("without_mlflow")
 def test_regression_with_a_metric_of_torchmetrics():
-    """R² of the whole split, as scikit-learn has it, is not a mean over batches."""
+    """scikit-learn's R² of the whole split is not a mean over batches."""
     from sklearn.metrics import r2_score
 
     data = diabetes()
@@ -224,11 +224,11 @@ def test_a_metric_that_remembers_starts_anew_each_epoch():
     inputs, targets = small_data().splits["validation"]
     right = (module.eval()(inputs).argmax(1) == targets).float().mean()
     assert float(fit.callback_metrics["val/accuracy"]) == pytest.approx(float(right))
-    assert metric.update_count == 0  # the user's own is left alone
+    assert metric.update_count == 0  # the user's own metric is unchanged
 
 
 class Scaling(Own):
-    """Changes its inputs in the training step, which names no batch number."""
+    """Changes its inputs in a training step that takes no batch number."""
 
     def __init__(self):
         super().__init__()
@@ -252,7 +252,7 @@ def dictionaries():
 
 
 def test_statistics_are_gathered_by_the_users_own_training_step():
-    """From batches of any form, and from the inputs that the network has in training."""
+    """From batches of any form, and from the inputs that the network gets in training."""
     tricks = ModuleTricks(averaging="ema", normalization="batch")
     module = with_tricks(Scaling(), tricks, monitor="own_loss", validation_loss="own_loss")
     trainer(2).fit(module, dictionaries(), dictionaries())
@@ -313,7 +313,7 @@ def test_a_regression_with_the_wrong_outputs_or_loss_is_an_error(outputs, loss, 
 
 
 class Unusual(pl.LightningModule):
-    """Calls the arguments of its steps what it likes, as Lightning allows."""
+    """Names the arguments of its steps freely, as Lightning allows."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The private names of other packages, each used in one file: which one did an upgrade take away?"""
+"""Private names of other packages, each used in one file: which one did an upgrade remove?"""
 
 import ast
 from pathlib import Path
@@ -23,7 +23,7 @@ from lightning_tricks.surgery import torch_internals
 PACKAGE = Path(lightning_tricks.__file__).parent
 INTERNALS = ("optuna_internals", "lightning_internals", "torch_internals", "ray_driver")
 PYTHON = {"_exit"}
-"""A name of the standard library that is public for all its line."""
+"""A name of the standard library that is public despite its underscore."""
 
 
 def trees():
@@ -35,7 +35,7 @@ def is_private(name):
 
 
 def defined(tree):
-    """Return the private names that a file defines, on its classes and objects too."""
+    """Return the private names that a file defines, also on its classes and objects."""
     for node in ast.walk(tree):
         match node:
             case (
@@ -208,7 +208,7 @@ def test_a_retrying_storage_has_every_method_of_optunas():
 
 
 class Small(pl.LightningModule):
-    """Notes what Lightning does to it."""
+    """Records what Lightning does to it."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The package as a whole: its public names, and that data flows one way."""
+"""The package as a whole: its public names, and imports in one direction only."""
 
 import ast
 import re
@@ -12,7 +12,7 @@ import lightning_tricks
 MOST_LINES = 250
 MOST_IN_BODY = 30
 LISTS = {"_parser": "a line a flag"}
-"""Functions whose bodies are longer, and why."""
+"""Functions with longer bodies, and why."""
 LONG = {
     "coordinator": "one run of a study, which events enter and leave",
     "checks": "one thing after another, each leaning on the one before",
@@ -25,19 +25,19 @@ LONG = {
     "optimize": "half of it what its arguments mean",
     "task": "one class, half of it what its arguments mean",
 }
-"""Files that are longer, and why."""
+"""Longer files, and why."""
 PACKAGE = Path(lightning_tricks.__file__).parent
 ROOT = PACKAGE.parent
 ROWS = re.findall(
     r"^\| (?:`(\w+)/`|\(top\)) \|[^|]*\|(.*)\|$", (ROOT / "ARCHITECTURE.md").read_text(), re.M
 )
 FOLDERS = {folder: re.findall(r"`(\w+)(?:\.py|/)`", cell) for folder, cell in ROWS}
-"""The files of each folder in the order of reading, as the table says it; those of the top under ''."""
+"""The files of each folder in the order of the table; those of the top under ''."""
 ORDER = [f"{folder}.{name}".strip(".") for folder, names in FOLDERS.items() for name in names]
 
 
 def place(path):
-    """Return where a file is named in the table."""
+    """Return the position of a file in the table."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts[:2]
     return ORDER.index(".".join(parts))
 

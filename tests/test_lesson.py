@@ -1,4 +1,4 @@
-"""What the tricks are for, on real data: effects far larger than the noise, over several seeds."""
+"""What the tricks are good for, on real data: effects far larger than the noise, over several seeds."""
 
 import statistics
 
@@ -89,7 +89,7 @@ def test_without_clipping_it_diverges_and_with_theta_1_it_does_not(digits, kind)
     }
     diverged = results(digits, clipping={"kind": "none"}, **setting)
     assert sum(r.state == "pruned" and "became" in r.reason for r in diverged) >= 2
-    assert all((r.score or 0.0) < 0.2 for r in diverged)  # nor does the third learn anything
+    assert all((r.score or 0.0) < 0.2 for r in diverged)  # the third learns nothing either
     clipped = results(digits, clipping={"kind": kind, "theta": 1.0}, **setting)
     assert [r.state for r in clipped] == ["complete"] * len(SEEDS)
     assert mean(clipped) > 0.5
@@ -105,7 +105,7 @@ def test_an_average_longer_than_the_run_hurts(digits):
 
 
 def test_gradients_vanish_with_depth_and_batch_norm_brings_them_back(digits):
-    """The opening problem: the first layer of a deep sigmoid-like net hears nothing."""
+    """The basic problem: in a deep sigmoid-like network, almost no gradient reaches the first layer."""
 
     def ratio(**changes):
         found = results(digits, 10, 1, seeds=(0,), optimizer=momentum(0.02), **changes)

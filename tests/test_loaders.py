@@ -1,4 +1,4 @@
-"""DataLoaders as people have them: with workers that persist, walked by training and by nobody else."""
+"""DataLoaders as people have them: with persistent workers, iterated by training only."""
 
 import pytest
 import pytorch_lightning as pl

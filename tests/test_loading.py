@@ -1,4 +1,4 @@
-"""Modules that were trained come back from their checkpoints, in other projects too."""
+"""Load trained modules from their checkpoints, in other projects too."""
 
 import subprocess
 import sys
@@ -31,7 +31,7 @@ from lightning_tricks import (
 
 
 class Wide(Tricks):
-    """A recipe with a field of its own, as studies have them."""
+    """A recipe with its own field, as studies have them."""
 
     width: Annotated[int, Int(4, 32)] = Field(8, ge=1)
 
@@ -55,7 +55,7 @@ def test_a_recipe_of_a_subclass_is_loaded_as_what_it_was(tmp_path):
 
 @pytest.mark.slow
 def test_a_type_that_is_not_imported_is_not_imported_for_a_file(tmp_path):
-    """Another project has no such class: it has what all recipes have, or gives the recipe itself."""
+    """Another project lacks this class: it gets the common fields, or passes the recipe itself."""
     path = saved(TricksModule(mlp(), Wide()), tmp_path)
     program = f"""
 import torch
@@ -103,7 +103,7 @@ def test_without_tricks_it_is_of_the_users_own_class_and_trains_by_itself():
     assert not plain.training
     torch.testing.assert_close(plain.network(INPUTS), module.eval().network(INPUTS))
     assert not {"tricks", "_health", "_trained"} & set(vars(plain))
-    trainer(1).fit(plain.train(), datamodule=small_data())  # with the optimizer of its class
+    trainer(1).fit(plain.train(), datamodule=small_data())  # with its class's own optimizer
 
 
 def test_hyperparameters_that_are_objects_are_read_of_a_file_that_is_trusted_only(tmp_path):

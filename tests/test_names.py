@@ -1,4 +1,4 @@
-"""Names of metrics in MLflow: any that a module logs, one for each, and the way back."""
+"""Names of metrics in MLflow: any name that a module logs gets its own, and can be read back."""
 
 import string
 from pathlib import Path
@@ -41,7 +41,7 @@ ODD = ("acc@1", "F1 (macro)", "objective", "a//b", " x", "<b>|*x*")
 
 
 def odd_task():
-    """Return a task whose metrics have names that MLflow does not take."""
+    """Return a task with metric names that MLflow refuses."""
     metrics = {
         name: lambda outputs, targets: (outputs.argmax(1) == targets).float().mean() for name in ODD
     }

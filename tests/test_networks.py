@@ -1,4 +1,4 @@
-"""Networks that nobody wrote for us: torchvision's, and users' with functional calls."""
+"""Networks written for other purposes: torchvision's, and users' with functional calls."""
 
 import shutil
 import warnings
@@ -16,7 +16,7 @@ from lightning_tricks.surgery.branches import branches
 from lightning_tricks.surgery.layers import ACTIVATIONS, Weighted
 from lightning_tricks.surgery.norms import NORMS
 
-SIZES = {"inception_v3": 299}  # its auxiliary head takes no smaller
+SIZES = {"inception_v3": 299}  # the smallest size for its auxiliary head
 NETWORKS = [
     "resnet18",
     "resnet50",
@@ -35,7 +35,7 @@ RESIDUAL = ["resnet18", "resnet50", "mobilenet_v3_small", "efficientnet_b0", "co
 
 
 def network(name):
-    """Return one of torchvision's classifiers, thin where that is easy, without drawing it twice."""
+    """Return a torchvision classifier, thin where that is easy, without drawing it twice."""
     options = {}
     if name in ("googlenet", "inception_v3"):
         options["init_weights"] = False
@@ -57,13 +57,13 @@ def images(name, count=2):
 
 
 def module(name, **stages):
-    """Return a module without scaling, so that it takes inputs before it was fitted."""
+    """Return a module without scaling, which takes inputs before it is fitted."""
     tricks = ImageTricks(scaling={"kind": "none"}, **{k: {"kind": v} for k, v in stages.items()})
     return TricksModule(network(name), tricks)
 
 
 class Functional(nn.Module):
-    """A user's network: no Sequential, activations and pooling by function, a shortcut."""
+    """A user's network: no Sequential, functional activations and pooling, a shortcut."""
 
     def __init__(self):
         super().__init__()
@@ -87,9 +87,9 @@ class Untraceable(Functional):
 
 
 def takes_a_step(network, inputs):
-    """Take two steps; check that all stays finite, and that most weights move.
+    """Take two steps; check that everything stays finite and that most weights move.
 
-    In the first nothing comes through a head that is zero on purpose, as that of a ViT.
+    In the first step, nothing passes a head that is zero on purpose, such as a ViT's.
     """
     before = [p.detach().clone() for p in network.parameters()]
     optimizer = network.tricks.optimizer.build(
@@ -114,7 +114,7 @@ def test_every_norm_takes_a_finite_moving_step(name, kind):
 
 
 def activations(network, inputs):
-    """Count how often a layer that is an activation is called: torch's, or one of timm's own."""
+    """Count how often activation layers are called: torch's, or timm's own."""
     count = 0
 
     def hook(*unused):
@@ -134,7 +134,7 @@ def activations(network, inputs):
     return count
 
 
-TIMM = {  # its small networks for tests: most have a norm and an activation in one layer
+TIMM = {  # its small test networks: most have a norm and an activation in one layer
     "test_resnet": "BatchNorm2d",
     "test_byobnet": "BatchNormAct2d",
     "test_efficientnet": "BatchNormAct2d",
@@ -185,7 +185,7 @@ def test_norms_are_swapped_everywhere_and_go_everywhere(name):
 @pytest.mark.parametrize("first", ["batch", "layer", "group"])
 @pytest.mark.parametrize("second", ["batch", "layer", "group"])
 def test_a_swapped_norm_normalizes_the_same_dimension(first, second):
-    """Of a transformer, the features of a position; of a convolutional network, the channels."""
+    """In a transformer, the features of a position; in a convolutional network, the channels."""
     for name, shape in (("vit_b_16", (2, 5, 32)), ("resnet18", (2, 64, 4, 4))):
         backbone = network(name)
         variant("normalization", first).apply(backbone)
@@ -231,7 +231,7 @@ def test_auxiliary_heads_are_learned_from_and_not_scored():
     assert network.eval()(batch[0]).shape == (2, 10)
 
 
-# What a branch ends in, counted by hand from torchvision's sources.
+# Ends of the branches, counted by hand from torchvision's source code.
 COUNTS = {
     "resnet18": (8, 8),
     "resnet50": (16, 16),
@@ -340,7 +340,7 @@ def test_torchvisions_classifiers_by_name_fit_the_images(name, channels, size):
 
 
 def test_resnet_on_small_images_is_that_of_the_paper():
-    """64 maps of 32×32 go into the first block, and 512 of 4×4 come out of the last."""
+    """The first block gets 64 maps of 32×32, and the last returns 512 of 4×4."""
     backbone = Torchvision(name="resnet18").build((3, 32, 32), 10)
     seen = {}
     for name in ("layer1", "layer4"):

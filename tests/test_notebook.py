@@ -1,4 +1,4 @@
-"""What Python and a notebook show of the things that a user holds."""
+"""What Python and a notebook show of a user's objects."""
 
 import re
 
@@ -30,7 +30,7 @@ def test_a_space_is_written_as_it_was_made():
     space = space.narrow({"clipping": ["none", "norm"], "optimizer.adam.lr": Float(0.1, 1)})
     assert repr(Space(Tricks)) == "Space(Tricks)"
     assert eval(repr(space)).describe() == space.describe()
-    assert {Choice, OneMinus}  # what the text may name
+    assert {Choice, OneMinus}  # names allowed in the text
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_a_summary_prints_as_its_table(summary):
 
 
 def cells(html):
-    """Return the text of each row's cells, as a browser shows it."""
+    """Return the text of each row's cells, as a browser shows them."""
     return [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in re.findall(r"<tr>(.*?)</tr>", html)]
 
 

@@ -1,4 +1,4 @@
-"""Each formula against torch's own optimizer, and the lesson's against NumPy."""
+"""Each formula against torch's own optimizer; those taught in courses against NumPy."""
 
 import copy
 
@@ -109,7 +109,7 @@ def test_l1_pulls_each_weight_towards_zero_by_the_same_amount():
 
 
 def drive(trick, gradients, rates):
-    """Return the weight's way from zero under a formula."""
+    """Return the path of a weight from zero under a formula."""
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimizer = trick.build([{"params": [parameter]}], torch.nn.Module())
     for gradient, rate in zip(gradients, rates, strict=True):
@@ -158,7 +158,7 @@ def test_a_zero_gradient_does_not_move_a_normalized_step():
 
 @pytest.mark.parametrize("kind", [*(kind for kind, *_ in REFERENCES), "lion"])
 def test_numbers_may_be_vectors_one_for_each_model(kind):
-    """The seam for many models at once: stacked gradients, and a learning rate for each."""
+    """The interface for many models at once: stacked gradients, and a learning rate for each."""
     rates = [0.01, 0.02, 0.05]
     trick = variant("optimizer", kind)
     gradients = torch.randn(6, 3, 4)  # steps, models, weights
@@ -224,7 +224,7 @@ def test_muon_reads_a_convolution_as_a_matrix_and_goes_on_from_its_state():
     optimizer = Muon(lr=1.0).build(NoWeightDecay().groups(module), module)
     step = steps(optimizer, 1)
     lengths = torch.linalg.svdvals(step) / (0.2 * 18**0.5)
-    assert 0.5 < lengths.min() < lengths.max() < 1.3  # five steps of Newton and Schulz are rough
+    assert 0.5 < lengths.min() < lengths.max() < 1.3  # five Newton-Schulz steps are rough
     again = Muon(lr=1.0).build(NoWeightDecay().groups(module), module)
     again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     torch.testing.assert_close(steps(again, 1), steps(optimizer, 1))
@@ -246,13 +246,13 @@ def test_a_large_network_takes_the_same_steps(kind, fields, reference, options, 
 
 
 ABSENT = [(), (1,), (1, 3), (), (0,), (0, 1, 2, 3, 4, 5), (2,), (1,), (), (4, 5), ()]
-"""Which parameters have no gradient, step by step."""
+"""Parameters without a gradient, step by step."""
 
 
 def run_with_gaps(optimizer, module, absent=ABSENT, seed=0):
     """Take steps in which some parameters have no gradient."""
     generator = torch.Generator().manual_seed(seed)
-    getattr(optimizer, "train", lambda: None)()  # of schedule-free
+    getattr(optimizer, "train", lambda: None)()  # for schedule-free
     for gaps in absent:
         for place, parameter in enumerate(module.parameters()):
             gradient = torch.randn(parameter.shape, generator=generator)
@@ -381,7 +381,7 @@ def test_schedule_free_equals_the_package_and_is_scored_at_the_average():
 
 
 def test_what_schedule_free_leaves_is_what_it_validated():
-    """Weights at the end are those of the last validation, batch-norm statistics with them."""
+    """The final weights are those of the last validation, with their batch-norm statistics."""
     seen = []
 
     class Watch(pl.Callback):

@@ -1,4 +1,4 @@
-"""Studies that hold trials of the user's own: those that wait, and those that are finished."""
+"""Studies that hold the user's own trials, waiting or finished."""
 
 from collections import Counter
 from pathlib import Path
@@ -25,7 +25,7 @@ def task():
 
 
 def narrow():
-    """Return a space in which little is searched."""
+    """Return a space with little to search."""
     off = {name: getattr(Tricks.plain(), name).kind for name in Tricks.model_fields}
     kinds = ["sgd", "adam"]
     return (
@@ -52,7 +52,7 @@ def test_a_trial_that_was_enqueued_first_is_trained_first():
 
 
 def told(better):
-    """Return a study that was told, in another way, which optimizer is better."""
+    """Return a study that was told which optimizer is better, in a given way."""
     study, space = create_study(f"{better} is better", storage=None, seed=1), narrow()
     asked = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(24):
@@ -100,7 +100,7 @@ def test_trials_of_another_program_are_refused(kind):
 
 
 @pytest.mark.usefixtures("without_mlflow")
-@pytest.mark.filterwarnings("ignore:Some regimes")  # of so few trials importances tell little
+@pytest.mark.filterwarnings("ignore:Some regimes")  # importances of so few trials say little
 def test_optunas_own_ways_of_looking_at_a_study_work():
     study = create_study("tiny", storage="optuna.journal")
     optimize(study, task(), n_trials=6, space=narrow(), progress=False)
@@ -134,11 +134,11 @@ def test_callbacks_are_called_after_each_trial_and_may_end_the_search():
 
     with pytest.raises(InputError, match=r"a callback of the study fails: KeyError: 'x' \(test_others"):
         optimize(study, task(), n_trials=9, space=narrow(), callbacks=[failing], progress=False)
-    assert len(finished(study)) == 4  # nothing of the trial is lost
+    assert len(finished(study)) == 4  # the trial is kept
 
 
 class Slow(optuna.samplers.RandomSampler):
-    """A sampler of a user's own."""
+    """A user's own sampler."""
 
 
 @pytest.mark.usefixtures("without_mlflow")

@@ -38,7 +38,7 @@ def task(backbone=lambda tricks: mlp()):
 
 
 class Database:
-    """A PostgreSQL server of its own on the loopback interface."""
+    """A PostgreSQL server of the test's own, on the loopback interface."""
 
     def __init__(self, folder, password=None):
         self.folder = folder
@@ -74,7 +74,7 @@ class Database:
 
 @contextmanager
 def running(password=None):
-    """Start a database, not below pytest's folders, which are for one user only."""
+    """Start a database outside of pytest's folders, because these are for one user only."""
     pytest.importorskip("psycopg", reason="needs psycopg")
     if not BINARIES:
         pytest.skip("needs Debian's postgresql")
@@ -94,7 +94,7 @@ def database():
 
 
 def test_a_database_that_is_away_for_a_while_is_waited_for(database, capsys):
-    """PostgreSQL is stopped at once in the middle of the second trial, and started again."""
+    """PostgreSQL is stopped abruptly in the middle of the second trial, and started again."""
     stopped = []
 
     def come_back():
@@ -135,7 +135,7 @@ def test_sqlite_and_a_journal_hold_the_same_study():
 
 
 class Flaky(InMemoryStorage):
-    """Does what it is told, and then says that it could not: the answer is lost."""
+    """Does what it is asked, then reports a failure: the answer is lost."""
 
     def __init__(self):
         super().__init__()
@@ -230,13 +230,13 @@ def test_a_second_program_with_other_checkpoints_is_refused_by_the_storage():
 
 
 def on_machine(name, storage, trials="6"):
-    """Start the study as a machine would that shares nothing but the databases."""
+    """Start the study like a machine that shares only the databases."""
     flags = ["--storage", storage, "--checkpoints", f"checkpoints-{name}", "--n-trials", trials]
     return start(*flags, "--workers", "inline", MACHINE=name, SLOW="0.2")
 
 
 def stop_between_writes(process, url):
-    """Stop a program as a machine that sleeps would, but not while it holds a lock of a database."""
+    """Stop a program like a machine that sleeps, but not while it holds a database lock."""
     while True:
         process.send_signal(signal.SIGSTOP)
         time.sleep(0.1)
@@ -256,7 +256,7 @@ def in_transaction(url):
 
 
 def known(study):
-    """Return how many trials have finished; none while SQLite is busy, which the next look is not."""
+    """Return the number of finished trials; 0 while SQLite is busy, which lasts for a moment."""
     try:
         return len(finished(study))
     except StorageInternalError:
@@ -269,10 +269,10 @@ def values(study):
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_a_program_that_stood_still_and_was_taken_over_writes_nothing_more(kind, request):
-    """Of two real programs one is stopped for longer than the other one watches it."""
+    """One of two real programs is stopped for longer than the other one watches it."""
     url = "sqlite:///optuna.db" if kind == "sqlite" else request.getfixturevalue("database").url
     first = on_machine("one", url, trials="10")
-    # That is made after the study, which two programs cannot make at once.
+    # The folder is made after the study, and two programs cannot make the study at once.
     wait_for(first, Path("checkpoints-one", "tiny").exists)
     study = create_study("tiny", storage=url)
     wait_for(first, lambda: known(study) >= 2)
@@ -298,7 +298,7 @@ def test_a_program_that_stood_still_and_was_taken_over_writes_nothing_more(kind,
 
 
 def shown():
-    """Return all runs as MLflow has them."""
+    """Return all runs in MLflow."""
     parents, nested = children()
     return [run.to_dictionary() for run in (*parents, *nested.values())]
 
@@ -356,7 +356,7 @@ def check(capsys, *flags):
 
 
 def test_what_an_earlier_write_left_behind_is_told_and_mended(capsys):
-    """Everything that can be wrong in a real store, and all of it mended from Optuna."""
+    """Everything that can be wrong in a real store; a repair from Optuna fixes all of it."""
     optimize(create_study("tiny", storage=None), tiny_study.task(), n_trials=2, progress=False)
     assert tiny_study.main(tiny_study.task, ["--n-trials", "3"]) == 0
     code, said = check(capsys)
@@ -400,7 +400,7 @@ def test_a_journal_that_was_emptied_beside_old_runs_is_told_and_they_are_removed
     assert code == 1
     assert "there is no study 'tiny'" in said
     assert "3 runs in MLflow are of an earlier write" in said
-    assert children()[1]  # it only looks
+    assert children()[1]  # a check changes nothing
     assert check(capsys, "--repair")[0] == 0
     assert children() == ([], {})
     assert MlflowClient(store()).search_model_versions("name='tiny'") == []

@@ -1,4 +1,4 @@
-"""Studies on several workers: what dies, and what happens then."""
+"""Studies on several workers: what can die, and what happens then."""
 
 import os
 import signal
@@ -59,7 +59,7 @@ def assert_agreement(study, uri="sqlite:///mlflow.db"):
 
 
 def rays_environment():
-    """Return the variables that are not Lightning's own: it notes each trial's seed in one."""
+    """Return the environment without Lightning's own variable, which holds each trial's seed."""
     return {name: value for name, value in os.environ.items() if name != "PL_GLOBAL_SEED"}
 
 
@@ -83,12 +83,12 @@ def test_auto_moves_to_several_workers_with_the_same_scores(monkeypatch, capsys)
     monkeypatch.setattr(placement, "WORTH_SECONDS", 1e-3)
     before = rays_environment()
     assert run("auto") == expected
-    assert rays_environment() == before  # what Ray is told is not left behind
+    assert rays_environment() == before  # Ray's settings are not left behind
     assert "going on with 2 workers" in capsys.readouterr().err
 
 
 def test_a_verdict_on_two_workers_trains_each_seed_on_the_split_of_that_seed():
-    """What an actor trains is what this process trains, with the same recipe, seed and split."""
+    """An actor trains what this process trains, with the same recipe, seed and split."""
     judged = whole()
     study = create_study("whole", storage=None)
     held = optimize(study, judged, n_trials=4, finalists=2, seeds=3, workers=2, progress=False).verdict
@@ -107,7 +107,7 @@ def rays():
 
 
 def test_a_study_on_two_workers_survives_ctrl_c_and_kill_9_of_its_program():
-    """Three programs one after another: told to end, killed, and let finish."""
+    """Three programs in turn: the first is told to end, the second killed, the third finishes."""
     before = set(rays())
     command = ("--n-trials", "12", "--workers", "2")
     first = start(*command, SLOW="1")
@@ -126,7 +126,7 @@ def test_a_study_on_two_workers_survives_ctrl_c_and_kill_9_of_its_program():
     second.kill()
     second.communicate(timeout=60)
     deadline = time.monotonic() + 60
-    while set(rays()) - before:  # nothing outlives the program
+    while set(rays()) - before:  # no process outlives the program
         assert time.monotonic() < deadline
         time.sleep(0.2)
 
@@ -147,7 +147,7 @@ def assert_agreement_of_tiny(study):
 
 
 def rays_own(process, name):
-    """Return the processes of Ray's own that a program started and that are called so."""
+    """Return Ray's own processes of this name that a program started."""
     return [p for p in psutil.Process(process.pid).children(recursive=True) if name in p.name()]
 
 
@@ -159,7 +159,7 @@ def test_the_death_of_rays_own_processes_costs_a_line_and_no_trial():
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         spared = all(
             t.user_attrs.get("tricks:losses", 0) < 2 for t in running
-        )  # the third would be the last
+        )  # the third loss would be the last
         return len(finished(study)) > more_than and len(running) >= 2 and spared
 
     for name in ("raylet", "gcs_server", "ray::DashboardAge"):
@@ -169,7 +169,7 @@ def test_the_death_of_rays_own_processes_costs_a_line_and_no_trial():
             one.kill()
     _, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
-    # The raylet ends a while after its agent, which may be after the end of the study.
+    # The raylet ends a while after its agent, possibly after the end of the study.
     assert errors.count("Ray died: it is started anew") in (2, 3)
     for word in ("Traceback", "state-dump", "GCS", "raylet"):
         assert word not in errors
@@ -179,7 +179,7 @@ def test_the_death_of_rays_own_processes_costs_a_line_and_no_trial():
 
 
 def test_when_ray_cannot_be_had_again_the_study_says_so_and_its_records_are_true(cluster):
-    """The only node of a cluster dies; the same command goes on without it."""
+    """The only node of a cluster dies."""
     address = f"127.0.0.1:{cluster.port}"
     process = start("--n-trials", "4", "--ray-address", address, "--workers", "1", SLOW="0.3")
     study = load()
@@ -237,7 +237,7 @@ def listens(port):
 @pytest.fixture
 def cluster(monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    monkeypatch.setenv("SLOW", "0.5")  # its workers have the environment of their node
+    monkeypatch.setenv("SLOW", "0.5")  # its workers inherit the environment of their node
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -257,7 +257,7 @@ def test_a_dead_node_costs_no_trial_and_the_cluster_is_left_running(cluster):
     while not (cluster.raylets(0) and cluster.raylets(1)):
         assert time.monotonic() < deadline, [n.poll() for n in cluster.nodes]
         time.sleep(0.2)
-    time.sleep(5)  # until the second has joined
+    time.sleep(5)  # wait until the second node has joined
     process = start("--n-trials", "8", "--ray-address", f"127.0.0.1:{cluster.port}", SLOW="0.5")
     wait_for(process, under_way(3))
     for raylet in cluster.raylets(1):

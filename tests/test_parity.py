@@ -1,4 +1,4 @@
-"""Is what a group would compute otherwise than alone found, and trained alone?"""
+"""Does the parity check find what a group would compute differently, and is it trained alone?"""
 
 import copy
 import random
@@ -27,7 +27,7 @@ __all__ = ["doubles"]
 SEEDS = (3, 4, 5)
 OWN = Tricks(normalization="own", initialization="keep")
 BARE = OWN.model_copy(update={"scaling": Tricks(scaling="none").scaling})
-"""Its inputs are those of the data."""
+"""A recipe that passes the inputs of the data on unchanged."""
 
 
 def is_as_alone(task, recipe=OWN):
@@ -41,7 +41,7 @@ def is_as_alone(task, recipe=OWN):
 
 
 class Layer(nn.Module):
-    """Six numbers in, six out."""
+    """Maps six numbers to six numbers."""
 
     def __init__(self):
         super().__init__()
@@ -84,7 +84,7 @@ class CountsInside(Layer):
 
 
 class Reverses(Layer):
-    """Before a head that begins as nothing, so that its gradients do."""
+    """Followed by a head that begins at zero, so that its gradients do too."""
 
     def __init__(self):
         super().__init__()
@@ -138,7 +138,7 @@ class KeepsForAll(Layer):
 
 
 class Scores(Layer):
-    """Looks tokens up, of which one is padding; and has a parameter of a short name."""
+    """Has an embedding with a padding token, and a parameter with a short name."""
 
     def __init__(self):
         super().__init__()
@@ -155,7 +155,7 @@ class Words(nn.Embedding):
 
 
 class Encodes(nn.Sequential):
-    """Draws masks in an order of its own."""
+    """Draws masks in its own order."""
 
     def __init__(self):
         layer = nn.TransformerEncoderLayer(6, 2, 8, dropout=0.0, batch_first=True)
@@ -175,7 +175,7 @@ class Encodes(nn.Sequential):
         (HasTwoNames, "a layer has two names"),
         (KeepsForAll, ""),
         (Scores, ""),
-        (Encodes, None),  # that depends on torch
+        (Encodes, None),  # depends on torch
     ],
 )
 def test_what_would_be_other_numbers_in_silence_is_trained_alone(layer, why):
@@ -197,13 +197,13 @@ def test_what_would_be_other_numbers_in_silence_is_trained_alone(layer, why):
     ],
 )
 def test_what_a_seed_does_not_fix_is_not_fused(layer, why):
-    """Alone, too, it is not the same twice."""
+    """Even alone, it is not the same twice."""
     task = Task("drawn", small_data(), lambda t: nn.Sequential(layer(), nn.Linear(6, 3)), epochs=1)
     assert together(task, [OWN] * 3, SEEDS)[1].startswith(why)
 
 
 class KeepsAverage(nn.Module):
-    """A loss beside its own average."""
+    """A loss relative to its own average."""
 
     def __init__(self):
         super().__init__()
@@ -279,7 +279,7 @@ class EachClipping(ClippingTrick):
 
 
 class NoisyClipping(NormClipping):
-    """Adds noise to what is clipped."""
+    """Adds noise to the clipped gradients."""
 
     kind: Literal["noisy"] = "noisy"
 
@@ -290,7 +290,7 @@ class NoisyClipping(NormClipping):
 
 
 class UnitAdam(Adam):
-    """Adam, whose step has the length η: no formula of single numbers any more."""
+    """Adam with steps of the length η, so its formula is no longer elementwise."""
 
     kind: Literal["unit_adam"] = "unit_adam"
 
@@ -300,7 +300,7 @@ class UnitAdam(Adam):
 
 
 class ShiftedErasing(AugmentationTrick):
-    """Shifts each batch by a number of NumPy's."""
+    """Shifts each batch by a number drawn with NumPy."""
 
     kind: Literal["shifted"] = "shifted"
 
@@ -309,7 +309,7 @@ class ShiftedErasing(AugmentationTrick):
 
 
 class OwnTricks(Tricks):
-    """With tricks of the user's."""
+    """With the user's own tricks."""
 
     erasing: NoErasing | ShiftedErasing = Field(NoErasing(), discriminator="kind")
     clipping: NoClipping | EachClipping | NoisyClipping = Field(NoClipping(), discriminator="kind")
@@ -317,7 +317,7 @@ class OwnTricks(Tricks):
 
 
 def own(stage, kind):
-    """Return a recipe with one trick of the user's."""
+    """Return a recipe with one of the user's own tricks."""
     return OwnTricks.parse({**OwnTricks().model_dump(), stage: {"kind": kind}})
 
 
@@ -345,7 +345,7 @@ def test_a_trick_that_cannot_change_the_batches_of_one_fails_that_one():
 
 
 class Asks(nn.Module):
-    """Attention as timm's, which hands the rate of its dropout to torch."""
+    """Attention like timm's, which passes its dropout rate to torch."""
 
     def __init__(self):
         super().__init__()

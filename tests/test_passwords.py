@@ -1,4 +1,4 @@
-"""No password is found in what a study leaves behind or prints: real servers, all that they keep."""
+"""No password is in what a study leaves behind or prints: real servers, and all that they keep."""
 
 import re
 import sys
@@ -31,7 +31,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture
 def run(monkeypatch, capfd):
-    """Run a study as a command; return its exit code and all that it printed."""
+    """Run a study as a command; return its exit code and its output."""
 
     def command(*arguments):
         monkeypatch.setattr(sys, "argv", ["tiny_study.py", "--workers", "inline", *arguments])
@@ -42,7 +42,7 @@ def run(monkeypatch, capfd):
 
 
 def kept(*folders):
-    """Return all that is in the files of some folders."""
+    """Return the contents of all files in some folders."""
     paths = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     assert any(path.name == "summary.md" for path in paths)
     return b"".join(path.read_bytes() for path in paths)

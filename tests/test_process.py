@@ -1,4 +1,4 @@
-"""The process around a study: left as it was, whatever it was, and whatever the user's code raises."""
+"""A study leaves its process unchanged, in whatever state it was and whatever the user's code raises."""
 
 import asyncio
 import logging
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("with_store")
 
 
 def looks():
-    """Return all of the process that a study may not change."""
+    """Return the state of the process that a study must not change."""
     return {
         "torch's random state": torch.get_rng_state().tolist(),
         "NumPy's": str(np.random.get_state()),  # noqa: NPY002 - the state that users draw from
@@ -53,7 +53,7 @@ def looks():
 
 
 def changed(before):
-    """Return what of the process is another than it was."""
+    """Return the parts of the process state that differ from before."""
     now = looks()
     parted = {name: (before[name], now[name]) for name in now if before[name] != now[name]}
     if "environment" in parted:
@@ -96,7 +96,7 @@ def test_signals_of_a_script_are_its_own_again():
         signal.signal(signal.SIGTERM, mine)
 
 
-@pytest.mark.filterwarnings("ignore")  # of autologging, which records nothing where it is warned
+@pytest.mark.filterwarnings("ignore")  # autologging warns, and then records nothing
 def test_autologging_records_nothing_of_a_study_and_is_on_again_afterwards():
     mlflow.set_tracking_uri(store())
     mlflow.autolog(silent=True, log_models=False)
@@ -114,7 +114,7 @@ def test_autologging_records_nothing_of_a_study_and_is_on_again_afterwards():
 
 
 class Own(pl.LightningModule):
-    """A module with steps of its own, one of which may raise something."""
+    """A module with its own steps, one of which may raise an error."""
 
     error: BaseException | None = None
     after = 0

@@ -1,4 +1,4 @@
-"""No password in a URL is shown, however it was written."""
+"""No password in a URL is shown, however the URL is written."""
 
 import shlex
 from urllib.parse import quote
@@ -12,7 +12,7 @@ from lightning_tricks.errors import check_url, one_line
 from lightning_tricks.redaction import redacted, remember
 
 MARK = "s3cr3t"
-"""Stands at both ends of every password: where it is not seen, nothing of the password is."""
+"""Start and end of every password: if it is not shown, no part of the password is."""
 ANYTHING = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.text(
     "@:/?#&%'\" \\", max_size=6
 )

@@ -1,4 +1,4 @@
-"""Commands that are refused: soon, in one line, and with nothing left behind."""
+"""Commands are refused early, in one line, and leave nothing behind."""
 
 import json
 import os
@@ -23,7 +23,7 @@ SLOW = ("torch", "mlflow", "ray", "pytorch_lightning", "optuna", "sklearn", "mat
 
 @contextmanager
 def silence():
-    """Give the address of a server that takes connections and never says a word."""
+    """Yield the address of a server that accepts connections and never answers."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen(8)

@@ -1,4 +1,4 @@
-"""Are the registered models there, whole, once each, and in the experiment of their study?"""
+"""Are the registered models there, complete, once each, and in their study's experiment?"""
 
 import contextlib
 import shutil
@@ -26,7 +26,7 @@ DAMAGES = {
 
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory, empty_store):
-    """Return a folder with a study that has its verdict."""
+    """Return a folder with a study that has a verdict."""
     folder = tmp_path_factory.mktemp("judged")
     shutil.copy(empty_store, folder / "mlflow.db")
     with contextlib.chdir(folder):
@@ -48,7 +48,7 @@ def test_registered_models_are_checked_and_brought_back(damage, judged, monkeypa
         assert mlflow.pytorch.load_model(f"models:/tiny@{alias}")(inputs).shape == (len(inputs), 3)
     again = load_with_tricks("models:/tiny@champion", tiny_study.backbone, tracking_uri=store())
     assert again(inputs).shape == (len(inputs), 3)
-    if damage != "the ensemble is gone":  # whose number MLflow does not give twice
+    if damage != "the ensemble is gone":  # MLflow does not reuse the ensemble's version number
         assert len(client.search_model_versions("name='tiny'")) == 2
 
 

@@ -1,4 +1,4 @@
-"""Is a repeated trial the mean of trainings as they are alone, whatever stops it or kills it?"""
+"""Is a repeated trial the mean of separate trainings, even if it is stopped or killed?"""
 
 import dataclasses
 import functools
@@ -25,7 +25,7 @@ DROPPING = Tricks(dropout={"kind": "dropout", "p": 0.3}, averaging="ema")
 
 
 def whole(**changes):
-    """Return a task whose data were given whole, and whose network draws in training."""
+    """Return a task with unsplit data and a network that draws in training."""
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(120, 6, generator=generator)
     data = InMemoryData.from_arrays(inputs, (inputs[:, 0] > 0).long(), batch_size=16)
@@ -54,7 +54,7 @@ def test_splits_are_drawn_anew_and_the_test_split_stays():
             assert not torch.equal(mine.inputs, theirs.inputs)
         assert torch.equal(first.data.splits["test"].inputs, other.data.splits["test"].inputs)
         both = torch.cat([other.data.splits[name].inputs for name in ("train", "validation")])
-        assert len(torch.unique(both, dim=0)) == len(both)  # no sample is on both sides
+        assert len(torch.unique(both, dim=0)) == len(both)  # no sample is in both splits
         shares = [part.data.splits["validation"].targets.float().mean() for part in (first, other)]
         assert abs(shares[0] - shares[1]) < 0.05
     assert not torch.equal(second.data.splits["train"].inputs, third.data.splits["train"].inputs)
@@ -85,7 +85,7 @@ def test_each_training_is_what_it_is_alone_and_the_score_is_the_mean():
 
 
 def test_the_random_state_of_who_trains_is_left_alone_between_turns():
-    """Here a `DataLoader` of the user's shuffles, and draws from torch's own state."""
+    """A user's `DataLoader` shuffles here, and draws from torch's own state."""
     rows = torch.utils.data.TensorDataset(torch.randn(40, 6), torch.arange(40) % 2)
     loaders = tuple(torch.utils.data.DataLoader(rows, batch_size=8, shuffle=True) for _ in range(2))
     tasks = tasks_of(Task("loaders", loaders, whole().backbone, epochs=3, repeats=2))
@@ -147,7 +147,7 @@ def test_a_trial_that_was_killed_goes_on_to_the_same_end(tmp_path, monkeypatch):
         )
     written = sorted(path.name for path in tmp_path.iterdir())
     assert "trial-00001.ckpt" in written
-    assert all(name.split(".")[0] == "trial-00001" for name in written)  # so the folder removes them
+    assert all(name.split(".")[0] == "trial-00001" for name in written)  # the folder will remove them
     found = together(tasks_of(whole()), checkpoint=checkpoint)
     assert [e.score for e in found.epochs] == [e.score for e in expected.epochs]
     assert [e.metrics["repeats/2"] for e in found.epochs] == [

@@ -1,4 +1,4 @@
-"""The table at the end, and the test scores in it."""
+"""The final table, and its test scores."""
 
 import re
 from pathlib import Path
@@ -68,7 +68,7 @@ def test_the_answer_comes_first_and_then_what_to_change():
 
 
 class Counted(InMemoryData):
-    """Counts the looks at the test split."""
+    """Counts how often the test split is read."""
 
     looks = 0
 

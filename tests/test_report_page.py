@@ -1,4 +1,4 @@
-"""The report that is handed around: one file, without network, on a phone and a screen."""
+"""The report to share: one file that needs no network, on a phone and on a screen."""
 
 import re
 import sys
@@ -109,11 +109,11 @@ def test_a_report_is_kept_with_the_study_and_written_again_without_training(repo
     assert Path("again.html").read_text().startswith("<!doctype html>")
     again = Path("again.md").read_text()
     assert again.startswith("# Study tiny")
-    assert again == report.markdown()  # the command that made the study, not the one that wrote this
+    assert again == report.markdown()  # shows the command that made the study
     assert len(create_study("tiny").trials) == trials
     assert tiny_study.main(tiny_study.task, ["--report", "again.md"]) == 2
     assert "--report names an HTML file" in capsys.readouterr().err
-    shorter = replace(tiny_study.task(), epochs=99)  # which the command need not say again
+    shorter = replace(tiny_study.task(), epochs=99)  # the command need not repeat it
     verdict = Verdict.read(create_study("tiny").user_attrs[kept(VERDICT)])
     assert report_of(create_study("tiny"), shorter, verdict).markdown() == again
 
@@ -125,7 +125,7 @@ TAKEN = ("optuna.journal", "mlflow.db", "checkpoints/r.html", "notes.html", "mod
 def test_a_report_takes_the_place_of_nothing_else(place, with_store, capsys):
     assert run("--n-trials", "2") == 0
     Path("notes.html").write_text("mine")
-    Path("model.md").write_text("mine")  # beside which `model.html` would be written
+    Path("model.md").write_text("mine")  # `model.html` would be written next to it
     Path("folder.html").mkdir()
     before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
     capsys.readouterr()
@@ -176,7 +176,7 @@ def test_importance_finds_the_stage_that_decides(caplog):
     caplog.clear()
     found = importances(study)
     optuna.logging.disable_propagation()
-    assert not caplog.records  # of all the studies that it makes
+    assert not caplog.records  # nothing is logged about the studies that it makes
     assert next(iter(found)) == "optimizer"
     mean, low, high = found["optimizer"]
     assert low <= mean <= high
@@ -185,7 +185,7 @@ def test_importance_finds_the_stage_that_decides(caplog):
 
 @pytest.mark.usefixtures("without_mlflow")
 def test_an_importance_lies_in_its_interval():
-    """Also where hardly anything decides, and resamples differ much."""
+    """Also if hardly anything matters, and resamples differ much."""
     study = create_study("noise", storage=None, sampler="random")
     for number in range(30):
         trial = study.ask()

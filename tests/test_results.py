@@ -1,4 +1,4 @@
-"""What a study leaves behind is found in MLflow's UI, served, and used again in another project."""
+"""What a study leaves behind is found in MLflow's UI, served, and used in another project."""
 
 import json
 import os
@@ -36,19 +36,19 @@ class Judged:
     """A study with a verdict, as its command left it."""
 
     uri: str
-    """Of the server that it was recorded on."""
+    """Address of the server that recorded it."""
     link: str
-    """That it printed."""
+    """The link that it printed."""
     folder: Path
 
     def study_state(self):
-        """Return what Optuna holds: where the study stands, and its champion's trial."""
+        """Return the study state in Optuna, and the champion's trial."""
         study = create_study("judged", storage=str(self.folder / "optuna.journal"))
         found = StudyState.read(study, task())
         return found, study.trials[found.champion]
 
     def recipe(self):
-        """Return the champion's recipe by Optuna."""
+        """Return the champion's recipe in Optuna."""
         return Sized.parse(Outcome.read(self.study_state()[1]).recipe)
 
 
@@ -78,14 +78,14 @@ def page():
 
 
 def follow(page: Page, name: str) -> Page:
-    """Click on a link of a text that opens in another tab; return that."""
+    """Click on a link that opens another tab; return the tab."""
     with page.expect_popup() as opened:
         page.get_by_role("link", name=name).click()
     return opened.value
 
 
 def open_parent_run(page: Page) -> None:
-    """Click on the link to the study's run, of which a trial's page says the name a moment late."""
+    """Click on the link to the study's run; its name appears on a trial's page a moment late."""
     page.locator("a[href*='/runs/']").filter(has_text=re.compile("^judged$")).click()
 
 
@@ -135,7 +135,7 @@ def test_the_printed_link_shows_the_search_alone_and_its_verdict_is_three_clicks
 
 
 def ask(server: ModelServer, inputs: torch.Tensor) -> torch.Tensor:
-    """Return what a model server answers on raw inputs."""
+    """Return a model server's answer to raw inputs."""
     request = urllib.request.Request(
         f"{server.uri}/invocations",
         json.dumps({"inputs": inputs.tolist()}).encode(),
@@ -198,14 +198,14 @@ def test_the_wheel_holds_the_package_its_types_and_its_license_and_nothing_else(
 
 @pytest.fixture
 def python(wheel, tmp_path):
-    """Return the interpreter of a fresh environment: the wheel, and this one's other packages."""
+    """Return the interpreter of a fresh environment: the wheel, plus this environment's packages."""
     folder = tmp_path / "environment"
     venv.create(folder, symlinks=True)
     interpreter = folder / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--python", interpreter, "--disable-pip-version-check"]
     subprocess.run([*pip, "install", "--no-index", "--no-deps", wheel], check=True, capture_output=True)
     (packages,) = folder.glob("lib/*/site-packages")
-    # A line of a .pth file is a folder; the .pth files in it, as of an editable install, are not read.
+    # A line of a .pth file adds a folder, but not the .pth files in it, such as of editable installs.
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
     return interpreter
 

@@ -1,4 +1,4 @@
-"""What is proposed."""
+"""What the samplers propose."""
 
 import itertools
 import statistics
@@ -26,7 +26,7 @@ PAIRS = list(itertools.product(SAMPLERS, PRUNERS))
 
 
 def proposals(direction, space, count=40):
-    """Return proposals where the first trial, the space's own recipe, stays the best."""
+    """Return proposals of a search in which the first trial, the space's own recipe, stays the best."""
     study = optuna.create_study(direction=direction, sampler=TrickSampler(0))
     study.enqueue_trial(space.params(space.model()))
     for number in range(count):
@@ -57,7 +57,7 @@ def test_what_has_one_stage_to_change_is_proposed_once():
 
 @pytest.mark.usefixtures("without_mlflow")
 def test_a_space_of_few_recipes_is_searched_to_its_end():
-    """Each proposal that was made before doubles the doubt, until something else is proposed."""
+    """Each repeated proposal doubles the doubt, until something else is proposed."""
     pins = {stage: getattr(Tricks.plain(), stage) for stage in stages(Tricks)}
     del pins["scaling"], pins["initialization"]
     space = Space(Tricks).pin(pins)
@@ -85,7 +85,7 @@ def finished(option, score=None):
 
 
 def mean_effects(ended, running=(), direction=StudyDirection.MAXIMIZE):
-    """Return the mean and the deviation of how much better the option a is than b."""
+    """Return the mean and the standard deviation of the effect of option a minus that of b."""
     drawn = [draw_effects(ended, running, direction, seed) for seed in range(200)]
     gains = [effects["stage", "a"] - effects["stage", "b"] for effects in drawn]
     return statistics.mean(gains), statistics.stdev(gains)
@@ -114,7 +114,7 @@ def test_a_search_finds_more_than_chance_does():
 
 
 class Died(TakenOver):
-    """As if the program had died."""
+    """Raised as if the program had died."""
 
 
 def deadly(after):
@@ -183,7 +183,7 @@ def test_a_study_goes_on_as_if_it_had_not_been_interrupted(sampler, pruner):
 
 
 class Paused:
-    """A trial that lets something else happen before one of its parameters is drawn."""
+    """A trial that calls a function before one of its parameters is drawn."""
 
     def __init__(self, trial, before, meanwhile):
         self.trial, self.left, self.meanwhile = trial, before, meanwhile
@@ -196,7 +196,7 @@ class Paused:
 
 
 @pytest.mark.usefixtures("without_mlflow")
-@pytest.mark.parametrize("sampler", sorted({*SAMPLERS} - {"tpe"}))  # Optuna's keeps off running trials
+@pytest.mark.parametrize("sampler", sorted({*SAMPLERS} - {"tpe"}))  # Optuna's avoids running trials
 @pytest.mark.parametrize("before", [2, 4, 9])
 def test_a_proposal_is_the_same_whatever_is_proposed_meanwhile(sampler, before):
     def propose(meanwhile):

@@ -12,7 +12,7 @@ KINDS = [kind for stage, kind in VARIANTS if stage == "schedule"]
 
 
 def rates(trick, steps, epochs, lr=1.0):
-    """Return the learning rate of each step as Lightning would set it."""
+    """Return the learning rate of each step, as Lightning would set it."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
     config = trick.build(optimizer, steps, epochs)
     found = []

@@ -1,4 +1,4 @@
-"""Everything that ranks trials ranks them alike."""
+"""Everything that ranks trials ranks them the same way."""
 
 import math
 from pathlib import Path
@@ -30,7 +30,7 @@ def outcome(score, *losses, name="val/loss"):
 
 
 def study_of(*outcomes, direction="maximize", sampler=None):
-    """Return a study of trials that ended so; each has its number as its parameters."""
+    """Return a study of trials with these outcomes; each trial has its number as its parameter."""
     study = optuna.create_study(direction=direction, sampler=sampler)
     for number, ended in enumerate(outcomes):
         trial = create_trial(

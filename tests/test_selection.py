@@ -1,4 +1,4 @@
-"""What is concluded from scores: intervals, looks, who is dropped, and who is likely to be good."""
+"""Conclusions from scores: intervals, looks, who is dropped, and who is likely to be good."""
 
 import itertools
 import warnings
@@ -26,7 +26,7 @@ numbers = st.lists(st.floats(-1e3, 1e3), min_size=3, max_size=9)
 def test_an_interval_is_that_of_student(values):
     found = mean_interval(values)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # scipy's, of values that are all the same
+        warnings.simplefilter("ignore")  # scipy warns if all values are equal
         low, high = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
     if np.std(values) > 0:
         assert (found.low, found.high) == pytest.approx((low, high), rel=1e-9, abs=1e-9)
@@ -78,7 +78,7 @@ def test_of_one_model_the_interval_is_over_samples():
 )
 @pytest.mark.parametrize("seeds", [5, 16])
 def test_the_interval_holds_the_truth_whatever_the_noise_is_of(seeds, of_seeds, of_samples, noise):
-    """In 600 draws; 91 to 98.5 of 100 is what a nominal 95% stays in, and small samples allow for."""
+    """In 600 draws, a nominal 95% must hold in 91% to 98.5%, which allows for small samples."""
     generator = np.random.default_rng(1)
     held = 0
     for _ in range(600):
@@ -88,7 +88,7 @@ def test_the_interval_holds_the_truth_whatever_the_noise_is_of(seeds, of_seeds, 
 
 
 def test_an_interval_over_seeds_alone_misses_what_all_seeds_share():
-    """Why the samples are in it: on one set of samples all seeds are wrong together."""
+    """Why samples are included: on one set of samples, all seeds are wrong together."""
     generator = np.random.default_rng(2)
     draws = [crossed(generator, 5, 60, 0.3, 6, 5) for _ in range(300)]
     alone = sum(not mean_interval(draw.mean(1).tolist()).excludes_zero for draw in draws)
@@ -104,7 +104,7 @@ def test_models_that_are_right_about_everything_have_a_score_without_bounds():
 def test_as_many_seeds_as_are_said_confirm_a_gain_that_is_there():
     generator = np.random.default_rng(3)
     few = 0.8 + crossed(generator, 5, 60, 1.5, 1, 1)
-    few += 0.8 - few.mean()  # the gain that is seen is the one that is there
+    few += 0.8 - few.mean()  # the observed gain equals the true one
     needed = seeds_to_tell(few, 0.95)
     spread = few.mean(1).std(ddof=1)
     confirmed = sum(
@@ -135,8 +135,8 @@ def test_all_verdicts_of_a_study_together_keep_to_the_error():
 @pytest.mark.parametrize("looks", [[5], [5, 13], [5, 10, 20, 40]])
 @pytest.mark.parametrize("error", [0.05, 0.0375, 0.005])
 def test_the_error_over_all_looks_is_the_one_that_is_asked_for(looks, error):
-    """Whoever stops at the first interval that leaves out zero is wrong no more often."""
-    generator = np.random.default_rng(4)  # not the one that the levels are found with
+    """If you stop at the first interval that excludes zero, you are wrong no more often."""
+    generator = np.random.default_rng(4)  # not the generator that found the levels
     draws = generator.normal(size=(20_000, looks[-1]))
     wrong = np.zeros(len(draws), dtype=bool)
     wanted = levels(looks, error)
@@ -145,7 +145,7 @@ def test_the_error_over_all_looks_is_the_one_that_is_asked_for(looks, error):
         half = stats.t.ppf((1 + level) / 2, look - 1) * stats.sem(some, axis=1)
         wrong |= np.abs(some.mean(1)) > half
     assert wrong.mean() == pytest.approx(error, rel=0.2)
-    assert wanted == sorted(wanted, reverse=True)  # early looks have little of it
+    assert wanted == sorted(wanted, reverse=True)  # early looks get little of the error
     assert wanted[-1] >= 1 - 1.05 * error
 
 
@@ -186,7 +186,7 @@ def test_halving_leaves_one_and_keeps_to_its_budget(count, budget):
 
 @pytest.mark.parametrize("maximize", [True, False])
 def test_halving_finds_the_best_more_often_than_equal_shares(maximize):
-    """Six recipes, the best by a noise of one: equal shares of 24 trainings are four seeds each."""
+    """Six recipes; the best leads by the noise's std. Equal shares of 24 trainings are 4 seeds each."""
     generator = np.random.default_rng(5)
     means = [1.0, 0.0, 0.0, 0.0, 0.0, 0.0]
     found = sum(halved(means, 24, 1.0, generator, maximize).best == "trial 0" for _ in range(500))
@@ -217,7 +217,7 @@ def recipes(count, seed=0):
 
 @pytest.mark.parametrize("noise", [1.0, 2.0])
 def test_what_similar_recipes_scored_finds_better_ones_than_the_luckiest_scores(noise):
-    """The optimizer decides, and noise hides it; over 40 searches of 38 trials."""
+    """The optimizer decides and noise hides it, over 40 searches of 38 trials."""
     gains = []
     for seed in range(40):
         space, drawn = recipes(38, seed)
@@ -236,7 +236,7 @@ def test_what_similar_recipes_scored_finds_better_ones_than_the_luckiest_scores(
 def test_evidence_turns_with_the_mode_and_takes_any_unit():
     space, drawn = recipes(20)
     scores = np.random.default_rng(0).normal(size=20)
-    scores[3] = -1e9  # which diverged
+    scores[3] = -1e9  # diverged
     found = shrunk(drawn, scores, space, "max")
     assert shrunk(drawn, -scores, space, "min") == pytest.approx(found)
     assert shrunk(drawn, 100 * scores + 7, space, "max") == pytest.approx(found)
@@ -267,7 +267,7 @@ def test_the_same_recipe_twice_has_one_worth():
         ((-0.1, 0.3), "Not confirmed"),
         ((-0.3, 0.1), "No gain found"),
         ((-0.3, -0.1), "No gain found"),
-        ((-0.01, 0.04), "No gain found"),  # what may be there is below the margin
+        ((-0.01, 0.04), "No gain found"),  # any possible gain is below the margin
         ((None, None), "Not confirmed"),
     ],
 )

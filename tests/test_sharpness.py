@@ -1,4 +1,4 @@
-"""Sharpness-aware minimization, and gradients taken elsewhere."""
+"""Sharpness-aware minimization, and gradients taken at other weights."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from lightning_tricks import InputError, Tricks, TricksModule
 
 
 def test_sam_takes_the_gradient_uphill_and_comes_back():
-    """Of L = Σ aᵢwᵢ²/2, where everything can be written down."""
+    """For L = Σ aᵢwᵢ²/2, which has a closed form."""
     scale = torch.tensor([1.0, 4.0])
     module = nn.Module()
     module.weight = nn.Parameter(torch.tensor([3.0, 1.0]))
@@ -57,7 +57,7 @@ def test_a_trained_module_sees_two_passes_and_one_step_a_batch():
 
     tricks = Tricks.plain().model_copy(update={"sharpness": variant("sharpness", "sam")})
     module = fit(tricks, Counted(*mlp()), small_data(), epochs=1)
-    assert sum(calls) == 1 + 2 * 3  # the first is watched, before anything is changed
+    assert sum(calls) == 1 + 2 * 3  # the first pass is the check before any change
     assert module.trainer.global_step == 3
 
 

@@ -223,7 +223,7 @@ def distances(space):
 
 
 def test_a_narrowed_momentum_is_still_even_in_the_log_of_its_distance_to_one():
-    """Bounds are values of the field; a third of the draws falls in each third of the logs."""
+    """Bounds are values of the field; a third of the draws is in each third of the log range."""
     narrowed = {"stage.on.beta": {"low": 0.5, "high": 0.999}}
     thirds = [0.001 * 500 ** (part / 3) for part in (1, 2)]
     for log in ({}, {"log": True}):
@@ -308,7 +308,7 @@ def test_a_wrong_domain_is_refused_when_it_is_made(make):
 
 
 def test_a_recipe_type_says_which_kinds_of_a_stage_are_searched():
-    """By an annotation of the stage, as for a number; `Tricks` leaves out what does not fit any task."""
+    """An annotation of the stage says it, as for a number; `Tricks` omits what some tasks cannot use."""
     everywhere, images, own = (Space(model) for model in (Tricks, ImageTricks, ModuleTricks))
     assert list(everywhere.domains["mixing"].extremes()) == ["none"]
     assert list(images.domains["mixing"].extremes()) == ["none", "mixup", "cutmix"]

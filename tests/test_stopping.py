@@ -19,7 +19,7 @@ TABLE = [
 
 
 class Scripted(TricksModule):
-    """Validate to scripted scores, with weights that tell the epoch."""
+    """Validates to scripted scores; its weights tell the epoch."""
 
     script: list[float] = []
 
@@ -65,7 +65,7 @@ def test_the_state_survives():
 
 
 class Halves(TricksModule):
-    """Validate twice an epoch, better in the middle than at the end, with weights that tell when."""
+    """Validates twice per epoch, better in the middle than at the end; its weights tell when."""
 
     scores = [(0.9, 0.1), (0.8, 0.3), (0.7, 0.2), (0.6, 0.2)]
 
@@ -99,6 +99,6 @@ def test_the_score_of_a_trial_is_that_of_its_weights(seed):
 
 def test_patience_says_when_no_validation_was_at_the_end_of_an_epoch():
     tricks = PLAIN.model_copy(update={"stopping": variant("stopping", "patience")})
-    run = trainer(2, num_sanity_val_steps=0, val_check_interval=2)  # of three batches
+    run = trainer(2, num_sanity_val_steps=0, val_check_interval=2)  # an epoch has three batches
     with pytest.warns(UserWarning, match="'patience' did nothing: no validation at the end"):
         run.fit(TricksModule(mlp(), tricks), datamodule=small_data())

@@ -81,7 +81,7 @@ def test_debians_fashion_mnist_is_what_was_published():
     assert sizes == [55_000, 5_000, 10_000]
     assert data.splits["test"].targets.bincount().tolist() == [1000] * 10
     mean = data.splits["train"].inputs.float().mean() / 255
-    assert float(mean) == pytest.approx(0.286, abs=0.001)  # as everyone normalizes it
+    assert float(mean) == pytest.approx(0.286, abs=0.001)  # the usual mean for normalization
 
 
 @pytest.mark.parametrize("inside", [".", "cifar-10-batches-py"])
@@ -148,7 +148,7 @@ def test_the_dropout_study_draws_a_curve_for_each_rate(tmp_path):
 
 
 def table(output):
-    """Return the rows of numbers by name."""
+    """Return the rows of numbers, by name."""
     rows = (re.split(r" {2,}", line.strip()) for line in output.splitlines())
     return {row[0]: [float(v) for v in row[1:]] for row in rows if len(row) > 2 and row[0] != "linear"}
 

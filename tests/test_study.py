@@ -1,4 +1,4 @@
-"""The coordinator with real storages, a real MLflow store and real processes."""
+"""The coordinator, with real storages, a real MLflow store and real processes."""
 
 import json
 import os
@@ -59,7 +59,7 @@ pytestmark = pytest.mark.usefixtures("with_store")
 
 
 def run(*arguments):
-    """Run the study in this process, as its command would."""
+    """Run the study in this process, like its command."""
     return tiny_study.main(tiny_study.task, [*arguments])
 
 
@@ -161,7 +161,7 @@ def test_a_repeated_recipe_is_not_trained_again(monkeypatch, capsys):
     assert len(trained) == len({t.model_dump_json() for t in trained}) <= 4
     repeats = [trial for trial in study.trials if is_repeat(trial)]
     assert len(study.trials) == len(trained) + len(repeats)
-    assert len(repeats) >= MOST_REPEATS  # there was nothing else to try
+    assert len(repeats) >= MOST_REPEATS  # nothing else was left to try
     assert "no more to propose that was not tried" in capsys.readouterr().err
     first = {}
     for trial in study.trials:
@@ -210,7 +210,7 @@ def wait_for(process, condition, seconds=120):
 
 
 def under_way(number):
-    """Tell whether a trial is being trained, as the storage on disk has it."""
+    """Return a function that tells whether a trial is being trained, by the storage on disk."""
 
     def look():
         if not Path("optuna.journal").exists():
@@ -285,7 +285,7 @@ def test_a_failing_recipe_fails_alone_with_its_traceback():
 def test_when_all_of_the_first_trials_fail_the_study_stops_and_says_why():
     class Broken(nn.Sequential):
         def forward(self, inputs):
-            if self.training and len(inputs) > 4:  # more than are tried before the first trial
+            if self.training and len(inputs) > 4:  # larger than in the checks before
                 raise RuntimeError("broken")
             return super().forward(inputs)
 
@@ -311,7 +311,7 @@ def test_a_diverged_trial_is_pruned_with_its_reason_in_mlflow():
 
 @pytest.mark.usefixtures("without_mlflow")
 def test_a_slow_start_is_spared_by_the_default_pruner():
-    """Warm-up with cosine and dropout trail at first: no trial is pruned in the first third."""
+    """Warm-up, cosine and dropout start slowly: no trial is pruned in the first third."""
     study = create_study("tiny", storage=None, epochs=12)
     for score in (0.8, 0.81, 0.82, 0.83, 0.84, 0.85, 0.86, 0.87, 0.88):
         trial = study.ask()
@@ -367,7 +367,7 @@ def test_the_champion_is_registered_once_and_answers_on_raw_inputs():
 def test_the_champion_keeps_what_its_network_has_beside_tensors():
     study = create_study("tiny", storage=None)
     chosen = task(backbone=lambda tricks: Demanding(*mlp()))
-    optimize(study, chosen, n_trials=2, progress=False, workers=1)  # its state comes from a worker
+    optimize(study, chosen, n_trials=2, progress=False, workers=1)  # so its state comes from a worker
     client = MlflowClient(store())
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 2
     assert client.get_model_version_by_alias("tiny", "best")

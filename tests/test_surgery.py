@@ -1,4 +1,4 @@
-"""Normalization and dropout: where layers go in, and what happens to biases."""
+"""Normalization and dropout: where layers are inserted, and what happens to biases."""
 
 import itertools
 from collections import OrderedDict
@@ -75,7 +75,7 @@ def test_biases_go_with_a_following_batch_norm_and_come_back():
 @pytest.mark.parametrize("network", [mlp, convnet])
 @pytest.mark.parametrize("kind", LAYER_NORMS)
 def test_a_bias_goes_only_where_the_norm_subtracts_it_again(kind, network):
-    """What goes changes nothing, and what changes something stays."""
+    """A bias without effect is removed, and a bias with effect stays."""
     module = normalized(network(), kind, **({"groups": 2} if kind == "group" else {}))
     for layer, norm in itertools.pairwise(in_order(module)):
         if isinstance(norm, NORMS):
@@ -86,7 +86,7 @@ def test_a_bias_goes_only_where_the_norm_subtracts_it_again(kind, network):
 
 
 def test_a_bias_before_a_frozen_norm_stays():
-    """It may be in evaluation mode, where it subtracts what it has once gathered."""
+    """In evaluation mode, the norm subtracts statistics that it gathered earlier."""
     frozen = nn.BatchNorm1d(4).requires_grad_(False)
     module = nn.Sequential(nn.Linear(4, 4), frozen, nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
     normalized(module, "batch")
@@ -94,7 +94,7 @@ def test_a_bias_before_a_frozen_norm_stays():
 
 
 class NormAct(nn.BatchNorm2d):
-    """A norm and an activation in one, as a user may have it."""
+    """A norm that also applies an activation, as a user may write it."""
 
     def __init__(self, width):
         super().__init__(width)
@@ -150,7 +150,7 @@ def test_a_norm_that_is_declared_goes_and_its_activation_stays(kind):
 
 
 def test_a_branch_that_ends_in_an_activation_does_not_begin_as_nothing():
-    """Under γ = 0 no gradient would come through the activation after it, ever."""
+    """With γ = 0, no gradient would ever pass the activation after it."""
 
     class Block(nn.Module):
         def __init__(self, kind):
@@ -306,7 +306,7 @@ def test_our_dropout_is_that_of_torch_but_for_its_masks(dtype):
         assert dropped.dtype == dtype
         assert set(dropped.unique().tolist()) == set(theirs(inputs).unique().tolist())
         torch.testing.assert_close(gradient * 3, dropped.detach())
-        # 0.1 within five standard deviations of a mean of a million: bfloat16 alone is coarser.
+        # 0.1 within five standard deviations of a mean of a million; bfloat16 alone is coarser.
         assert float((dropped == 0).double().mean()) == pytest.approx(0.1, abs=5 * 3e-4)
     assert ours.eval()(inputs) is inputs
 
@@ -359,7 +359,7 @@ def test_a_named_sequential_may_use_one_activation_twice():
 
 @pytest.mark.parametrize("kind", ["none", "batch", "group", "layer", "weight"])
 def test_a_transformer_answers_alike_with_and_without_gradients(kind):
-    """Torch has a kernel for use, which reads the weights of layer norms and knows no others."""
+    """Torch has an inference kernel that reads the weights of layer norms and of no other norms."""
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
     backbone = nn.Sequential(nn.TransformerEncoder(layer, 2), nn.Flatten(), nn.Linear(40, 3))
     module = TricksModule(

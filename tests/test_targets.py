@@ -1,4 +1,4 @@
-"""Label smoothing, mixup and CutMix: what is learned from."""
+"""Training targets: label smoothing, mixup and CutMix."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def test_validation_is_measured_on_the_targets_as_they_are():
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 def test_targets_are_mixed_as_the_inputs_are(kind):
-    """Images of one colour each, which is their class: the mean colour tells the share."""
+    """Images of one color each, which is their class: the mean color tells the share."""
     targets = torch.tensor([0, 1, 2, 3])
     inputs = F.one_hot(targets, 4).float()[:, :, None, None].expand(4, 4, 16, 16).clone()
     torch.manual_seed(1)

@@ -1,4 +1,4 @@
-"""With how many threads is trained: measured where it is left to us, as the user says elsewhere."""
+"""The number of threads in training: measured unless the user sets it."""
 
 import time
 
@@ -15,7 +15,7 @@ from lightning_tricks.trial.job import Job
 
 
 class Waiting(nn.Module):
-    """A network whose threads wait for each other, or gain much."""
+    """A network with threads that wait for each other, or that gain much."""
 
     slow = 1
 
@@ -72,7 +72,7 @@ def test_a_worker_measures_once_and_trains_with_what_it_found(monkeypatch):
     runner, jobs = Runner(task()), [Job(0, Tricks.plain(), 0)]
     for width in (MEASURING(4), MEASURING("auto"), MEASURING("auto")):
         runner.train(jobs, lambda *unused: False, lambda *unused: None, width)
-    assert len(asked) == 1  # a number is the user's
+    assert len(asked) == 1  # a given number is the user's choice
     assert torch.get_num_threads() == 1
 
 

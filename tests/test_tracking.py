@@ -95,7 +95,7 @@ def test_a_command_whose_server_is_not_back_at_the_end_says_so_with_its_exit_cod
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith(f"warning: MLflow at {server.uri} is incomplete")
     server.start()
-    assert tiny_study.main(task, [*command, "--same-task"]) == 0  # but for its backbone
+    assert tiny_study.main(task, [*command, "--same-task"]) == 0  # the backbone differs
     assert_agreement(load(), server.uri)
 
 
@@ -157,11 +157,11 @@ def test_the_printed_link_shows_roles_and_tricks_the_champion_first_and_each_pag
     server,
 ):
     study = create_study("tiny", storage=None, pruner="none")
-    chosen = level_task({"level": 0.5})  # all tie
+    chosen = level_task({"level": 0.5})  # all scores are equal
     space = Space(Tricks).pin(FEW)
     where = {"space": space, "tracking_uri": server.uri, "progress": False}
     optimize(study, chosen, n_trials=5, **where)
-    study.enqueue_trial(study.trials[2].params)  # which was tried
+    study.enqueue_trial(study.trials[2].params)  # already tried
     summary = optimize(study, chosen, n_trials=6, **where)
     link = summary.look.split()[-1]
     assert link.startswith(server.uri)
@@ -216,7 +216,7 @@ FEW = {
 
 
 def level_task(chosen):
-    """Return a task whose score is what is chosen."""
+    """Return a task that scores what the test chooses."""
     return task(
         epochs=2,
         metrics={"level": lambda outputs, targets: torch.tensor(chosen["level"])},
@@ -266,7 +266,7 @@ def test_another_champion_takes_the_place_of_the_old_one_and_all_can_be_written_
     before = {number: told(number)[1:] for number in range(4)}
     for run in children()[1].values():
         client.delete_run(run.info.run_id)
-    train(4, repair=True)  # the old versions of the model too are of runs that are gone
+    train(4, repair=True)  # the runs of the old model versions are gone too
     assert {number: told(number)[1:] for number in range(4)} == before
     assert differences(study, of_level, "sqlite:///mlflow.db") == []
 
@@ -279,18 +279,18 @@ def test_the_champion_is_the_first_of_its_equals_and_what_was_not_trained_to_the
         tied = replace(level_task({"level": 0.5}), mode=mode)
         space = Space(Tricks).pin(FEW)
         optimize(study, tied, n_trials=5, space=space, progress=False)
-        study.enqueue_trial(study.trials[2].params)  # which was tried
+        study.enqueue_trial(study.trials[2].params)  # already tried
         optimize(study, tied, n_trials=6, space=space, progress=False)
         best = best_of(study.trials, mode)
         client = MlflowClient(store())
         experiment = client.get_experiment_by_name(f"tie {mode}").experiment_id
         runs = client.search_runs([experiment], order_by=[f"metrics.objective {order}"])
-        assert runs[0].data.tags["trial.number"] != str(best.number)  # MLflow's own order
+        assert runs[0].data.tags["trial.number"] != str(best.number)  # MLflow's own order of ties
         runs = client.search_runs([experiment], order_by=[f"metrics.ranking {order}"])
         assert runs[0].data.tags["trial.number"] == str(best.number)
         ranked = ["ranking" in run.data.metrics for run in runs]
         assert ranked == sorted(ranked, reverse=True)
-        assert not all(ranked[:-1])  # repeats are not
+        assert not all(ranked[:-1])  # repeats have no ranking
 
 
 def test_a_trial_that_was_pruned_says_why():

@@ -1,4 +1,4 @@
-"""Networks that were trained before: nothing of them is lost without a word."""
+"""Pretrained networks: nothing of them is lost without a message."""
 
 import copy
 import warnings
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("with_store")
 
 
 def pretrained():
-    """Return a network whose weights and norms were trained before."""
+    """Return a pretrained network, with trained weights and norms."""
     torch.manual_seed(7)
     layers = [
         nn.Linear(6, 8),
@@ -121,7 +121,7 @@ def test_the_first_layer_learns_at_a_share_of_the_rate_and_the_head_at_all_of_it
 
 
 def test_rates_of_all_layers_follow_the_schedule():
-    """With plain SGD a step is the rate times the gradient, in each layer with its own rate."""
+    """With plain SGD, a step is the rate times the gradient, and each layer has its own rate."""
     tricks = Tricks.plain().model_dump() | {
         "normalization": {"kind": "own"},
         "transfer": {"kind": "discriminative", "first": 0.01},
@@ -185,7 +185,7 @@ def test_a_study_from_the_fine_tuning_baseline_keeps_the_weights_in_every_trial(
 
 
 def test_a_study_says_that_weights_are_drawn_anew():
-    network = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))  # no norm to tell it by
+    network = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))  # without trained norms
     task = Task("tuned", small_data(), lambda tricks: copy.deepcopy(network))
     assert "give the task the baseline Tricks.fine_tuning()" in check(task, Space(Tricks)).notes[-1]
     assert check(Task("new", small_data(), lambda tricks: mlp()), Space(Tricks)).notes == []

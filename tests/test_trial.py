@@ -101,7 +101,7 @@ def test_it_leaves_at_once_when_interrupted():
 
 
 class ShuffledLoaders(pl.LightningDataModule):
-    """Ordinary loaders, whose order comes from torch's random state."""
+    """Ordinary loaders with an order from torch's random state."""
 
     def train_dataloader(self):
         return DataLoader(TensorDataset(*samples(24, 6)), batch_size=8, shuffle=True)
@@ -129,7 +129,7 @@ def test_it_goes_on_from_its_checkpoint_to_the_same_score(case, data, tmp_path, 
     chosen, tricks = task(data=data(), epochs=6), Tricks(**RESUMED[case])
     checkpoint = tmp_path / "trial.ckpt"
     whole = train(chosen, tricks, 3)
-    asked = iter([False] * 14 + [True])  # three batches and a validation an epoch: in the fourth
+    asked = iter([False] * 14 + [True])  # three batches and a validation per epoch: the fourth
     with pytest.raises(Interrupted):
         train(chosen, tricks, 3, interrupted=lambda: next(asked), checkpoint=checkpoint)
     heard, batches = [], []
@@ -142,7 +142,7 @@ def test_it_goes_on_from_its_checkpoint_to_the_same_score(case, data, tmp_path, 
         checkpoint=checkpoint,
     )
     assert heard == resumed.epochs == whole.epochs
-    assert len(batches) <= 4 * (len(whole.epochs) - 3)  # the first three were not trained again
+    assert len(batches) <= 4 * (len(whole.epochs) - 3)  # the first three epochs were not trained again
     for name, value in whole.weights.items():
         assert torch.equal(resumed.weights[name], value), name
 

@@ -1,4 +1,4 @@
-"""Recipes as they are written in Python and JSON, and what is said of wrong ones."""
+"""Recipes as written in Python and JSON, and the messages about wrong ones."""
 
 import json
 from typing import Annotated, Literal

@@ -1,4 +1,4 @@
-"""What goes wrong around a study, and what is said of it."""
+"""What goes wrong around a study, and the messages about it."""
 
 import multiprocessing
 import os
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("with_store")
 
 
 def fitted(trial, epochs, saved=None):
-    """Train with a pruning callback, on from a checkpoint; return the path of the last one."""
+    """Train with a pruning callback, from a checkpoint if given; return the last checkpoint's path."""
     keeper = ModelCheckpoint(dirpath="kept", filename=str(epochs), save_top_k=-1)
     callbacks = [PruningCallback(trial, "val/accuracy"), keeper]
     silent = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
@@ -74,7 +74,7 @@ def test_a_score_that_is_never_a_number_ends_the_study_soon(what, capsys):
 
 
 class Choosy(nn.Module):
-    """A network that cannot be made into one for many where it has batch norm."""
+    """A network that cannot be fused if it has batch norm."""
 
     def __init__(self):
         super().__init__()
@@ -158,7 +158,7 @@ def test_the_folder_of_the_user_is_found(monkeypatch):
 
 @pytest.mark.usefixtures("without_mlflow")
 def test_a_timeout_holds_for_the_verdict_too(monkeypatch, capsys):
-    monkeypatch.setenv("SLOW", "0.1")  # for each network
+    monkeypatch.setenv("SLOW", "0.1")  # seconds per network
     study = create_study("tiny", storage="optuna.journal")
     options = {"n_trials": 3, "finalists": 1, "seeds": 3}
     optimize(study, tiny_study.task(), n_trials=3)

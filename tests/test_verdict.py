@@ -1,4 +1,4 @@
-"""Is the champion the one that the rules name, and are the intervals true?"""
+"""Is the champion the one that the rules give, and are the intervals true?"""
 
 import functools
 import json
@@ -104,7 +104,7 @@ def test_the_first_words_say_what_to_do():
 
 
 def test_blocks_of_a_mean_are_their_means_and_average_to_the_metric():
-    """Also where the number of samples is no multiple of the number of blocks."""
+    """Also if the number of samples is not a multiple of the number of blocks."""
     generator = torch.Generator().manual_seed(0)
     for count in (40, 100, 250, 360):
         outputs = torch.randn(count, 3, generator=generator)
@@ -153,7 +153,7 @@ def test_an_ensemble_averages_probabilities_or_numbers():
 @pytest.mark.parametrize("unseen", [True, False])
 @pytest.mark.parametrize("size", [0.0, 0.5])
 def test_a_verdict_is_true_of_tasks_whose_truth_is_known(size, unseen):
-    """A short run of `benchmarks/calibration.py`, with the bounds of 40 draws at the nominal rates."""
+    """A short run of `benchmarks/calibration.py`; the bounds allow for 40 draws at the nominal rates."""
     found = calibration.repeat(40, size, unseen=unseen)
     assert found["held"].sum() >= 34
     assert found["wrong"].sum() <= 4
@@ -164,7 +164,7 @@ def test_a_verdict_is_true_of_tasks_whose_truth_is_known(size, unseen):
         assert found["effective"].sum() <= 6
 
 
-# The study as a whole.
+# Whole studies.
 
 search = functools.partial(optimize, n_trials=4, finalists=2, seeds=3, progress=False, workers="inline")
 
@@ -199,7 +199,7 @@ def test_a_study_with_a_verdict(study):
     assert f"gain {held.ensemble_gain} over samples" in shown
     assert max(map(len, summary.text(80).splitlines())) <= 100
 
-    # The trials: paired by seed, and the seeds that choose are not those that are reported.
+    # The trials are paired by seed; the seeds that choose differ from the seeds that report.
     by_phase: dict[str, dict[int, set[int]]] = {}
     for trial in own.trials:
         attrs = trial.user_attrs
@@ -211,7 +211,7 @@ def test_a_study_with_a_verdict(study):
     assert len(seeds["report"]) == held.gain.seeds == 3
     assert not seeds["selection"] & seeds["report"]
 
-    # The rows: the mean over the report's seeds alone.
+    # Each row is the mean over the seeds of the report only.
     reported = [
         t.value
         for t in own.trials
@@ -224,7 +224,7 @@ def test_a_study_with_a_verdict(study):
         <= held.rows["baseline"].test.high
     )
 
-    # MLflow: parents of their own, champion and ensemble registered, and both stores agree.
+    # MLflow: both studies have their parents, champion and ensemble are registered, both stores agree.
     client = MlflowClient(store())
     experiment = client.get_experiment_by_name("tiny").experiment_id
     runs = client.search_runs([experiment], max_results=1000)
@@ -246,7 +246,7 @@ def test_a_study_with_a_verdict(study):
 
 
 class Counted(InMemoryData):
-    """Counts the looks at the test split."""
+    """Counts how often the test split is read."""
 
     looks = 0
 
@@ -296,14 +296,14 @@ def test_a_verdict_that_is_interrupted_goes_on_to_the_same_end(study):
 
 
 def chosen_with():
-    """Return by how many seeds each recipe was chosen or not."""
+    """Return, for each recipe, the number of seeds that chose."""
     trials = verdict_study().trials
     names = [t.user_attrs[ENTRY] for t in trials if t.user_attrs[PHASE] == "selection"]
     return Counter(names)
 
 
 def reported_with():
-    """Return over how many seeds each recipe was compared."""
+    """Return, for each recipe, the number of seeds that compared."""
     trials = verdict_study().trials
     return Counter(t.user_attrs[ENTRY] for t in trials if t.user_attrs[PHASE] == "report")
 
@@ -311,12 +311,12 @@ def reported_with():
 def test_a_larger_budget_goes_on_with_the_same_candidate_over_more_seeds(study, capsys):
     first = search(study, task(), margin=1e-9, progress=True).verdict
     (most,) = re.findall(r"verdict: at most (\d+) trainings", capsys.readouterr().err)
-    assert len(verdict_study().trials) == int(most)  # so small a margin takes all of them
+    assert len(verdict_study().trials) == int(most)  # such a small margin uses all of them
     chosen = chosen_with()
     assert reported_with()[first.candidate] == reported_with()["baseline"] == 3
     later = search(study, task(), verdict_budget=30).verdict
     assert (later.candidate, later.before) == (first.candidate, 1)
-    assert chosen_with() == chosen  # only the comparison has more
+    assert chosen_with() == chosen  # only the comparison has more seeds
     assert reported_with()["baseline"] == later.gain.seeds > 10
     assert verdict_study().trials[-1].number < 30
     before = len(verdict_study().trials)
@@ -334,7 +334,7 @@ def test_seeds_end_once_the_interval_is_narrower_than_the_margin(study):
 
 
 def slow_baseline(**changed):
-    """Return a task whose baseline learns nothing, and any other recipe does."""
+    """Return a task whose baseline learns nothing, unlike any other recipe."""
     still = Tricks(optimizer={"kind": "sgd", "lr": 1e-9})
     inputs = torch.randn(600, 6, generator=torch.Generator().manual_seed(0))
     data = InMemoryData.from_arrays(inputs, (inputs[:, 0] > 0).long(), batch_size=16)
@@ -347,7 +347,7 @@ def test_a_confirmed_gain_makes_a_champion(study):
     assert held.label == "Confirmed gain"
     assert held.champion == held.candidate != "baseline"
     assert held.gain.interval.low > 0
-    # The samples of the comparison: the test split, and validation samples that chose nothing.
+    # Compared on the test split, and on validation samples that chose nothing.
     assert held.gain.metric == "accuracy"
     assert 120 < held.gain.samples <= 120 + 240
     assert not held.gain.chose
@@ -357,7 +357,7 @@ def test_a_confirmed_gain_makes_a_champion(study):
 
 
 def test_without_a_confirmed_gain_the_baseline_is_the_champion(study):
-    """The data are noise: nothing can be learned, so there is no gain to be found."""
+    """The data are noise: nothing can be learned, so there is no gain."""
     inputs = torch.randn(200, 6, generator=torch.Generator().manual_seed(0))
     noise = InMemoryData.from_arrays(inputs, torch.arange(200) % 3, batch_size=16)
     held = search(study, task(data=noise)).verdict
@@ -373,7 +373,7 @@ def test_without_a_confirmed_gain_the_baseline_is_the_champion(study):
 
 
 def run_role(number):
-    """Return the role that MLflow shows for a trial of the search."""
+    """Return a search trial's role in MLflow."""
     client = MlflowClient(store())
     experiment = client.get_experiment_by_name("tiny").experiment_id
     runs = client.search_runs([experiment], f"tags.`{NUMBER}` = '{number}'")
@@ -383,13 +383,13 @@ def run_role(number):
 
 @pytest.mark.usefixtures("without_mlflow")
 def test_validation_samples_of_the_comparison_chose_nothing(study):
-    """Neither the search, nor its repeats, nor the choice of the candidate ever validated on them."""
+    """The search, its repeats and the choice of the candidate never validated on them."""
     chosen_task = slow_baseline()
     search(study, chosen_task)
     data = chosen_task.data
     size = len(data.splits["validation"].targets)
     chose = set(range(len(data.splits["train"].targets), len(data.splits["train"].targets) + size))
-    for number in (2, 4):  # of repeats
+    for number in (2, 4):  # seeds of the repeats
         chose |= set(data.split_anew(number).validation_samples.tolist())
     compared: set[int] = set()
     for trial in verdict_study().trials:
@@ -431,7 +431,7 @@ def test_recipes_are_compared_where_they_chose_if_there_is_nothing_else(study):
 
 
 class NoTest(InMemoryData):
-    """Its test split cannot be read."""
+    """A data module with an unreadable test split."""
 
     def test_dataloader(self):
         raise OSError("a corrupt\nsample")
@@ -450,7 +450,7 @@ def test_a_test_split_that_fails_costs_the_test_scores_and_not_the_verdict(study
 
 
 class Fragile(nn.Module):
-    """A network that fails in its tenth training step, if it is to."""
+    """A network that fails in its tenth training step if told to."""
 
     def __init__(self, fails):
         super().__init__()
@@ -464,7 +464,7 @@ class Fragile(nn.Module):
 
 
 def fragile(fails):
-    """Return a task some of whose trainings fail: a function of the recipe and the seed tells which."""
+    """Return a task with some failing trainings: a function of the recipe and the seed decides."""
 
     def backbone(tricks):
         return Fragile(fails(tricks == known, torch.initial_seed()))
@@ -487,7 +487,7 @@ def test_a_baseline_that_never_trains_is_replaced_and_the_verdict_says_why(study
 
 @pytest.mark.usefixtures("without_mlflow")
 def test_a_candidate_that_fails_with_some_seed_is_no_champion(study):
-    """Seeds that compare are odd, so what was chosen by even ones meets its failure there."""
+    """Seeds that compare are odd, so a candidate chosen by even seeds fails only there."""
     unlucky = fragile(lambda baseline, seed: not baseline and seed % 4 == 1)
     held = search(study, unlucky, n_trials=6, verdict_budget=30).verdict
     assert (held.label, held.champion, held.gain) == ("No gain found", "baseline", None)
@@ -495,7 +495,7 @@ def test_a_candidate_that_fails_with_some_seed_is_no_champion(study):
 
 
 class Lit(pl.LightningModule):
-    """A module with steps of its own, batches that are dicts, and metrics of its own."""
+    """A module with its own steps, dict batches and its own metrics."""
 
     def __init__(self):
         super().__init__()
@@ -555,7 +555,7 @@ def test_a_module_with_steps_of_its_own_is_compared_batch_by_batch(study):
     assert held.gain.metric == "val_acc"
     assert (held.gain.samples, held.gain.chose) == (150, True)
     study = create_study("tiny", storage=None)
-    held = search(study, lit(160, 150, 60), checkpoints="c").verdict  # of four batches
+    held = search(study, lit(160, 150, 60), checkpoints="c").verdict  # four batches
     assert held.gain.samples is None
     assert "the interval is over seeds only" in held.method
 
@@ -577,7 +577,7 @@ def test_the_scores_of_batches_average_to_the_score_and_shuffling_changes_nothin
 
 
 class Jumps(nn.Module):
-    """Looks at its data, so that no export follows it."""
+    """Branches on its data, so that it cannot be exported."""
 
     def __init__(self):
         super().__init__()
@@ -598,7 +598,7 @@ def test_a_champion_that_cannot_be_exported_is_registered_and_comes_back(study, 
     first, before = study.user_attrs[kept(VERDICT)], len(verdict_study().trials)
     assert report_of(study, jumps, Verdict.read(first)).html()
     search(study, jumps)
-    assert study.user_attrs[kept(VERDICT)] == first  # the test split was looked at once
+    assert study.user_attrs[kept(VERDICT)] == first  # the test split was read once
     assert len(verdict_study().trials) == before
 
 

@@ -1,4 +1,4 @@
-"""A study without MLflow: nothing of it is imported, and what was found lies in the study's folder."""
+"""A study without MLflow imports nothing of it, and its results are in the study's folder."""
 
 import subprocess
 import sys
@@ -29,7 +29,7 @@ sys.exit(code)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Return a folder with such a study, and what its command printed."""
+    """Return a folder with a study without MLflow, and the output of its command."""
     path = tmp_path_factory.mktemp("alone")
     flags = ["--seeds", "3", "--workers", "inline", "--tracking-uri", "none"]
     found = subprocess.run(
@@ -98,7 +98,7 @@ def test_what_cannot_be_written_ends_no_study(capsys):
 
 
 class Listening(Observer):
-    """Notes what it hears."""
+    """Records what it hears."""
 
     def __init__(self):
         self.heard = []

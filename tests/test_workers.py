@@ -1,4 +1,4 @@
-"""Workers as real Ray actors: killed, hanging, failing."""
+"""Workers as real Ray actors that are killed, hang or fail."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def workers(folder):
-    """One worker on half of a device, which Ray was told is there; Ray runs before and after."""
+    """One worker on half of a device that Ray was told exists; Ray runs before and after."""
     ray.init("local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
     made = RayWorkers(
         troubled.task(folder),
@@ -53,7 +53,7 @@ def job(folder, number, trouble):
 
 
 def run(workers, work, until, answer=lambda event: False):
-    """Train a job until an event; return all that was events."""
+    """Train a job until an event; return all events."""
     events = []
 
     def callback(event):
@@ -77,7 +77,7 @@ def epochs(events):
 
 
 def assert_same(one, other):
-    """The same scores; what is measured beside them may differ in the last digits."""
+    """Scores are equal; other metrics may differ in the last digits."""
     assert [epoch.score for epoch in one] == [epoch.score for epoch in other]
     for mine, theirs in zip(one, other, strict=True):
         assert mine.metrics == pytest.approx(theirs.metrics, rel=1e-4)

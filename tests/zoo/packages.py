@@ -1,4 +1,4 @@
-"""A small study of a network from another package, and what must hold of it."""
+"""A small study of a network from another package, and checks of it."""
 
 import functools
 import warnings
@@ -24,10 +24,10 @@ def check_study(
     """Search the tricks of a task, and check the study, its best model and its champion.
 
     Args:
-        task: with little data.
-        make: makes a new network of the task.
-        answer: returns what a network answers for one batch.
-        folder: for the store of MLflow.
+        task: a task with few samples.
+        make: a function that makes a new network of the task.
+        answer: a function that returns a network's outputs for one batch.
+        folder: the folder of the MLflow store.
 
     Returns:
         The summary of the study.
@@ -38,9 +38,9 @@ def check_study(
         optimize, study, task, n_trials=4, workers="inline", tracking_uri=uri, progress=False
     )
     with warnings.catch_warnings():
-        # Of what a trick could not act on.
+        # Warnings that a trick could act on nothing.
         warnings.filterwarnings("ignore", message=".*: looked for ", category=UserWarning)
-        if is_lightning_module(make()):  # its champion may be the module as it is, without tricks
+        if is_lightning_module(make()):  # its champion may be the unchanged module, without tricks
             search()
             _check_model(task, "best", make, answer, uri)
         summary = search(finalists=1, seeds=3, verdict_budget=8)
@@ -63,7 +63,7 @@ def _check_trials(study: optuna.Study, make: Callable[[], nn.Module], summary: S
 def _check_model(
     task: Task, alias: str, make: Callable[[], nn.Module], answer: Callable[[Any], Tensor], uri: str
 ) -> None:
-    """Check that a registered model comes back with its weights, its score and its answers."""
+    """Check that a registered model loads with its weights, its score and its outputs."""
     client = MlflowClient(uri)
     version = client.get_model_version_by_alias(task.name, alias)
     first, second = (

@@ -1,4 +1,4 @@
-"""Are networks of pytorch_forecasting, with its data sets of time series, searched and brought back?"""
+"""Can networks of pytorch_forecasting, with its time series data sets, be searched and loaded?"""
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ forecasting = pytest.importorskip("pytorch_forecasting")
 
 pytestmark = [
     pytest.mark.zoo,
-    # It keeps modules among its hyperparameters.
+    # The package's modules have modules among their hyperparameters.
     pytest.mark.filterwarnings("ignore:Attribute '.*' is an instance of `nn.Module`:UserWarning"),
 ]
 
@@ -37,7 +37,7 @@ def table():
 
 
 def data_sets():
-    """Return the series up to a time, and what follows it."""
+    """Return the series up to a time, and the steps after it."""
     data = table()
     past = forecasting.TimeSeriesDataSet(
         data[data["time"] < STEPS - FUTURE],

@@ -1,4 +1,4 @@
-"""Are graph networks of torch_geometric, on its own batches, searched and brought back?"""
+"""Can graph networks of torch_geometric, on its own batches, be searched and loaded?"""
 
 import lightning as L
 import pytest
@@ -20,7 +20,7 @@ NODES, FEATURES, CLASSES = 12, 5, 3
 
 
 def graph(generator):
-    """Return a ring of nodes with further edges; nodes of one kind have like features."""
+    """Return a ring of nodes with more edges; nodes of one kind have similar features."""
     ring = torch.arange(NODES)
     edges = torch.stack([ring, ring.roll(1)])
     more = torch.randint(NODES, (2, NODES), generator=generator)
@@ -32,7 +32,7 @@ def graph(generator):
 
 
 def of_nodes(count, seed):
-    """Return graphs whose nodes have a class each, one half of them to learn from."""
+    """Return graphs with a class for each node; half of the nodes are for training."""
     generator = torch.Generator().manual_seed(seed)
     graphs = []
     for _ in range(count):
@@ -44,7 +44,7 @@ def of_nodes(count, seed):
 
 
 def of_graphs(count, seed):
-    """Return graphs that have a class each."""
+    """Return graphs with one class each."""
     generator = torch.Generator().manual_seed(seed)
     graphs = []
     for number in range(count):
@@ -54,7 +54,7 @@ def of_graphs(count, seed):
 
 
 class Nodes(L.LightningModule):
-    """A classifier of nodes, as the tutorials of torch_geometric have it."""
+    """A classifier of nodes, as in the tutorials of torch_geometric."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Are networks of segmentation_models_pytorch, with masks as targets, searched and brought back?"""
+"""Can networks of segmentation_models_pytorch, with masks as targets, be searched and loaded?"""
 
 import pytest
 import pytorch_lightning as pl
@@ -16,7 +16,7 @@ SIZE = 32
 
 
 def pictures(count, seed):
-    """Return noise with a bright square, and where that is."""
+    """Return noise with a bright square, and the mask of the square."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.rand(count, 3, SIZE, SIZE, generator=generator)
     masks = torch.zeros(count, 1, SIZE, SIZE)
@@ -27,7 +27,7 @@ def pictures(count, seed):
 
 
 class Segmenter(pl.LightningModule):
-    """Segments one kind of thing, and scores it by the counts of a whole epoch."""
+    """Segments one kind of object, with a score from the counts of a whole epoch."""
 
     def __init__(self, make):
         super().__init__()
@@ -71,7 +71,7 @@ class Segmenter(pl.LightningModule):
 
 
 def unet():
-    """Return one whose encoder has deeper layers than are used."""
+    """Return a U-Net with an encoder that has unused deeper layers."""
     return smp.Unet(
         "tu-mobilenetv3_small_050",
         encoder_weights=None,

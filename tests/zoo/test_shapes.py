@@ -1,4 +1,4 @@
-"""Networks of shapes that people bring: what each trick does on them, and what is left out."""
+"""Unusual networks that people bring: what each trick does on them, and what is left out."""
 
 import copy
 import warnings
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.usefixtures("with_store")
 
 
 class ActorCritic(nn.Module):
-    """Two heads, which are assigned before the body."""
+    """Two heads, assigned before the body."""
 
     def __init__(self):
         super().__init__()
@@ -200,7 +200,7 @@ def test_inputs_whose_features_cannot_be_told_are_scaled_as_a_whole():
 
 
 class Gained(nn.Module):
-    """A norm of another make, with a gain that is not called bias or weight."""
+    """A norm of another package, with a gain that is not called bias or weight."""
 
     def __init__(self, width):
         super().__init__()
@@ -300,7 +300,7 @@ def test_augmentation_that_would_leave_a_mask_behind_leaves_the_search():
 
 
 class Transposed(nn.Module):
-    """A layer that holds its weight as (inputs, outputs), as Hugging Face's `Conv1D` does."""
+    """A layer that holds its weight as (inputs, outputs), like Hugging Face's `Conv1D`."""
 
     def __init__(self, inputs, outputs):
         super().__init__()
@@ -396,7 +396,7 @@ def test_dropout_that_cannot_be_changed_is_told_and_stays():
 
 
 class Steps:
-    """The steps of a module of either package, on batches that are dicts."""
+    """The steps of a module for either package, on dict batches."""
 
     def loss(self, batch):
         return F.cross_entropy(self.answer(batch["inputs"]), batch["labels"])
@@ -544,7 +544,7 @@ def test_parametrized_layers_keep_weights_and_biases():
 
 
 class Counting(Plain):
-    """Counts its steps, keeps what it saw, and differentiates by its inputs."""
+    """Counts its steps, keeps its losses, and differentiates by its inputs."""
 
     def __init__(self):
         super().__init__()
@@ -555,7 +555,7 @@ class Counting(Plain):
         inputs = batch["inputs"].requires_grad_()
         loss = self.loss({**batch, "inputs": inputs})
         (slope,) = torch.autograd.grad(loss, inputs, create_graph=True)
-        self.last = loss  # with its graph
+        self.last = loss  # keeps the graph
         self.steps += 1
         self.seen.append(float(loss.detach()))
         return loss + 0.01 * slope.square().sum()
@@ -671,7 +671,7 @@ def test_a_module_may_have_its_own_loaders_and_a_task_callbacks_and_a_logger(tmp
 
 
 class Late(Plain):
-    """Makes its head in `setup`, and compiles nothing twice."""
+    """Makes its head in `setup`, only once."""
 
     def setup(self, stage):
         assert stage != "fit" or not hasattr(self, "head")
@@ -795,7 +795,7 @@ def test_one_forward_in_training_mode_is_no_training():
 
 
 class Probe(Plain):
-    """Trains its head alone: the body is left out of the optimizer."""
+    """Trains its head only: its optimizer leaves out the body."""
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.network[2].parameters(), 0.1)
@@ -818,7 +818,7 @@ def test_a_linear_probe_stays_one_in_all_trials():
 
 
 class Stepping(Plain):
-    """Steps its schedule and its optimizer by rules of its own."""
+    """Steps its schedule and its optimizer by its own rules."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Are backbones of timm, its small ones for tests, searched and brought back?"""
+"""Can timm's small test backbones be searched and loaded?"""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Are networks of transformers, small ones without weights of others, searched and brought back?"""
+"""Can small networks of transformers, without pretrained weights, be searched and loaded?"""
 
 import lightning as L
 import pytest
@@ -17,7 +17,7 @@ TOKENS, LENGTH = 32, 8
 
 
 def sequences(count, seed):
-    """Return sequences of tokens, each of which is the one before plus one."""
+    """Return sequences of tokens; each token is the one before plus one."""
     generator = torch.Generator().manual_seed(seed)
     first = torch.randint(2, TOKENS, (count, 1), generator=generator)
     return 2 + (first + torch.arange(LENGTH)) % (TOKENS - 2)
@@ -81,7 +81,7 @@ class Classifier(L.LightningModule):
 
 
 class Language(pl.LightningModule):
-    """A network that answers with a loss of its own for a batch with labels."""
+    """A network that computes its own loss for a batch with labels."""
 
     def __init__(self, network):
         super().__init__()
@@ -145,7 +145,7 @@ def llama():
 
 
 def adapted():
-    """Return a Llama of which an adapter alone is trained."""
+    """Return a Llama of which only an adapter is trained."""
     peft = pytest.importorskip("peft")
     config = peft.LoraConfig(
         r=4, lora_alpha=8, lora_dropout=0.1, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"
