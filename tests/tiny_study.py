@@ -13,7 +13,7 @@ from lightning_tricks.search.storage import lock
 from lightning_tricks.training.group_size import GroupSize
 
 main = functools.partial(lightning_tricks.main, finalists=0, repeats=1)
-"""Of a search alone, each recipe trained once: others are about verdicts and repeats."""
+"""Runs a search alone, each recipe trained once: other tests cover verdicts and repeats."""
 
 
 def backbone(tricks):
@@ -27,13 +27,13 @@ def task():
 
 
 def be_another_machine(name):
-    """Hold the study as another machine would, and give its holder little time."""
+    """Hold the study like another machine, and give its holder little time."""
     lock._boot = lambda: name
     lock.BEAT_SECONDS, lock.WATCH_SECONDS = 0.5, 4.0
 
 
 if __name__ == "__main__":
-    GroupSize.of = as_asked  # what is measured depends on what else runs, and last bits on that
+    GroupSize.of = as_asked  # measured sizes depend on what else runs, and last bits depend on them
     if "MACHINE" in os.environ:
         be_another_machine(os.environ["MACHINE"])
     sys.exit(main(task, n_trials=6))

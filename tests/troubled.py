@@ -1,4 +1,4 @@
-"""A task whose training goes wrong as its recipe says, for the tests of workers."""
+"""A task that goes wrong in training as its recipe says, for the tests of workers."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from lightning_tricks import Choice, Task, Tricks
 TROUBLES = ("none", "slow", "dies", "dies once", "hangs", "raises")
 
 STEPS = 26
-"""After so many steps of all processes the trouble `dies once` does."""
+"""Steps of all processes, after which the trouble `dies once` kills one."""
 
 
 class Troubled(Tricks):
@@ -72,6 +72,6 @@ def task(folder, **changes):
 
 
 def steps(folder):
-    """Return the lines that training steps left behind."""
+    """Return the lines that training steps wrote."""
     log = Path(folder, "steps.log")
     return log.read_text().splitlines() if log.exists() else []

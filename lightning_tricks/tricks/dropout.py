@@ -60,9 +60,9 @@ class Dropout(DropoutTrick):
     """x ← mask·x/(1 − p), where the mask is 0 with probability p (Srivastava et al., 2014).
 
     `p` is the share that is removed, as in torch. Dropout acts on the inputs of all linear layers
-    except the network's first layer. With batch norm it acts only after the last norm: a later batch
-    norm would see another variance in training than in use (Li et al., 2019). If the backbone has its
-    own dropout layers, they keep their places and get the rate `p`.
+    except the network's first layer. With batch norm it acts only after the last batch norm, because a
+    batch norm after it would see another variance in training than in use (Li et al., 2019). If the
+    backbone has its own dropout layers, they keep their places and get the rate `p`.
 
     When it helps: with few samples for the size of the network, wide linear layers and many epochs. It
     reduces overfitting and does not speed up training. With batch norm, use small rates.

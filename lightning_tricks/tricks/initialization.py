@@ -42,7 +42,7 @@ class InitializationTrick(Trick):
         if not found:
             raise InputError(
                 f"initialization {self.kind!r} found nothing to draw: looked for {LOOKED_FOR}; to keep "
-                "the weights as they are, set initialization to 'keep'"
+                "the weights, set initialization to 'keep'"
             )
         held = parameters_of(module)
         for layer, weight, parameter in found:

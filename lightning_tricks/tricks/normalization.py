@@ -3,7 +3,7 @@
 If the backbone has norms, the new ones replace them, in whatever module they are. If it has none, each
 hidden layer gets a norm after it: before the activation (as Ioffe and Szegedy, 2015) or, if the
 activation is a module, optionally after that. A norm that does more, such as an activation, stays
-unchanged unless `declare_norm` declares it.
+unchanged unless you declare it with `declare_norm`.
 """
 
 import warnings
@@ -30,7 +30,7 @@ from lightning_tricks.surgery.watch import anatomy_of
 from lightning_tricks.surgery.weight_norm import normalize_weights
 
 _MORE = "which do more than normalize, such as an activation"
-_DECLARE = "say with declare_norm that it is a norm, and then its child modules in turn"
+_DECLARE = "declare each with declare_norm if it is a norm, then its child modules in turn"
 
 
 class NormalizationTrick(Trick):
@@ -94,8 +94,8 @@ class _LayerwiseNorm(NormalizationTrick):
         elif not insert_norms(module, self.layer, self.position):
             raise InputError(
                 f"normalization {self.kind!r} found nothing to act on: looked for norm layers, and "
-                "for linear and convolutional layers other than the outputs; to keep the network as it "
-                "is, set normalization to 'own'"
+                "for linear and convolutional layers other than the outputs; to keep the network "
+                "unchanged, set normalization to 'own'"
             )
         move_norms(module, self.position)
         if self.position == "after" and stays_before(module):

@@ -31,7 +31,7 @@ def recipe_of(data: Any, name: str = "") -> Tricks:
         return data
     module, _, inside = name.partition(":")
     for kind in _subclasses(Tricks):
-        # A script's module is named `__main__` when it runs, and otherwise when it is imported.
+        # A script's module is `__main__` when it runs, and has its own name when it is imported.
         if not name or (kind.__qualname__ == inside and module in (kind.__module__, "__main__")):
             return kind.parse(data)
     return _common(data, inside, module)

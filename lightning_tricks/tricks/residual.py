@@ -71,8 +71,7 @@ class NoZeroGamma(_NoResidualTrick):
 class ZeroGamma(ResidualTrick):
     """γ ← 0 in the norm that ends a residual branch: blocks begin as the identity (Goyal et al., 2017).
 
-    Other norms stay unchanged: with γ = 0, a plain layer or an activation after it would pass nothing
-    on.
+    Other norms stay unchanged: with γ = 0, a plain layer or an activation after it passes nothing on.
 
     When it helps: in deep residual networks with norms, at large learning rates. A network with only a
     few branches starts learning later.

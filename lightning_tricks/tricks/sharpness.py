@@ -56,7 +56,7 @@ class SharpnessAware(SharpnessTrick):
     """g ← ∇L(w + ρ·∇L(w)/‖∇L(w)‖) as SAM (Foret et al., 2021). A step costs two passes.
 
     Both passes see the same augmentation, mixing and dropout. The batch-norm statistics come from the
-    first pass. Your own `training_step` logs twice.
+    first pass. Your own `training_step` logs everything twice.
 
     When it helps: in long runs that overfit, if you can afford a second pass.
     """

@@ -1,7 +1,7 @@
 """Fine-tuning: which layers of a pretrained network learn, and how fast.
 
 Layers are modules with weights, in the order in which they run. A module between two layers, such as a
-norm, counts to the layer before it.
+norm, belongs to the layer before it.
 """
 
 from abc import abstractmethod

@@ -23,5 +23,5 @@ class OwnOptimizer(OptimizerTrick):
 
     def build(self, groups: list[dict[str, Any]], module: nn.Module) -> Optimizer:
         raise InputError(
-            f"optimizer 'own' is what a LightningModule configures (got {type(module).__name__})"
+            f"optimizer 'own' needs a LightningModule that configures it (got {type(module).__name__})"
         )
