@@ -20,6 +20,7 @@ from digits import task  # noqa: E402
 from server import Server  # noqa: E402
 
 from lightning_tricks import create_study, optimize  # noqa: E402
+from lightning_tricks.verdict.conclusion import report_of  # noqa: E402
 
 TRIALS = 30
 CHROMIUM = "/usr/bin/chromium"
@@ -40,6 +41,9 @@ def main() -> None:
             summary = optimize(study, task(), n_trials=TRIALS, finalists=6, **where)
             (PICTURES / "summary.svg").write_text(drawn(summary.text(width=100)))
             photograph(summary.look.split()[-1], PICTURES / "mlflow_table.png")
+            page = Path(folder) / "report.html"
+            page.write_text(report_of(study, task(), summary.verdict).html(), encoding="utf-8")
+            photograph_report(page.as_uri(), PICTURES / "report.png")
         finally:
             server.kill()
             os.chdir(ROOT)
@@ -83,6 +87,16 @@ def photograph(link: str, path: Path) -> None:
                 button.click()
                 break
         page.wait_for_timeout(3000)  # the table resizes
+        page.screenshot(path=path)
+        browser.close()
+
+
+def photograph_report(link: str, path: Path) -> None:
+    """Photograph the first screen of a report."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 860, "height": 760})
+        page.goto(link)
         page.screenshot(path=path)
         browser.close()
 

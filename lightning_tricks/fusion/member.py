@@ -21,9 +21,9 @@ from lightning_tricks.trial.checkpoints import read
 from lightning_tricks.trial.fit import result_of
 from lightning_tricks.trial.result import Result
 from lightning_tricks.trial.training import Training
+from lightning_tricks.tricks.acting import batch_stages
 from lightning_tricks.tricks.optimizers.formula import FormulaTrick
 from lightning_tricks.tricks.optimizers.kernels import DECAYS
-from lightning_tricks.tricks.recipe import batch_stages
 from lightning_tricks.tricks.schedules import FactorSchedule
 
 

@@ -25,7 +25,8 @@ from lightning_tricks.scores import Mode
 from lightning_tricks.surgery.anatomy import Anatomy, describe, forget
 from lightning_tricks.surgery.torch_internals import names_in
 from lightning_tricks.surgery.unfit import check_fit
-from lightning_tricks.tricks.recipe import ModuleTricks, Tricks, forward_stages
+from lightning_tricks.tricks.acting import forward_stages
+from lightning_tricks.tricks.recipe import ModuleTricks, Tricks
 
 _OURS = (
     "tricks",

@@ -118,6 +118,8 @@ def main(
         own = [parser.add_argument(flag, help=meaning).dest for flag, meaning in flags.items()]
         given = parser.read(sys.argv[1:] if arguments is None else arguments)
 
+        if sys.stderr.isatty():
+            sys.stderr.write("loading torch, Lightning and MLflow …\n")
         with _waiting_passively():
             from lightning_tricks.run.program import run
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import optuna
+from optuna.trial import BaseTrial
 
 from lightning_tricks.errors import InputError, shown
 
@@ -15,7 +15,7 @@ class Domain(ABC):
     """The values that a search may propose for one field."""
 
     @abstractmethod
-    def draw(self, trial: optuna.Trial, path: str) -> Any:
+    def draw(self, trial: BaseTrial, path: str) -> Any:
         """Ask a trial for a value."""
 
     @abstractmethod
@@ -106,7 +106,7 @@ class Float(Domain):
     def __post_init__(self) -> None:
         _check_bounds(self.low, self.high, self.log)
 
-    def draw(self, trial: optuna.Trial, path: str) -> float:
+    def draw(self, trial: BaseTrial, path: str) -> float:
         return trial.suggest_float(path, self.low, self.high, log=self.log)
 
     def nearest(self, value: Any) -> float:
@@ -133,7 +133,7 @@ class Int(Domain):
     def __post_init__(self) -> None:
         _check_bounds(self.low, self.high, self.log)
 
-    def draw(self, trial: optuna.Trial, path: str) -> int:
+    def draw(self, trial: BaseTrial, path: str) -> int:
         return trial.suggest_int(path, self.low, self.high, log=self.log)
 
     def nearest(self, value: Any) -> int:
@@ -165,7 +165,7 @@ class Choice(Domain):
             raise ValueError(f"options must differ from each other (got {list(options)})")
         self.options = options
 
-    def draw(self, trial: optuna.Trial, path: str) -> Any:
+    def draw(self, trial: BaseTrial, path: str) -> Any:
         return trial.suggest_categorical(path, self.options)
 
     def nearest(self, value: Any) -> Any:
@@ -209,7 +209,7 @@ class OneMinus(Domain):
             )
         return cls(1.0 - most, 1.0 - least)
 
-    def draw(self, trial: optuna.Trial, path: str) -> float:
+    def draw(self, trial: BaseTrial, path: str) -> float:
         return 1.0 - trial.suggest_float(self._name(path), self.low, self.high, log=True)
 
     def nearest(self, value: Any) -> float:
@@ -239,7 +239,7 @@ class Fixed(Domain):
 
     value: Any
 
-    def draw(self, trial: optuna.Trial, path: str) -> Any:
+    def draw(self, trial: BaseTrial, path: str) -> Any:
         del trial, path
         return self.value
 

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import optuna
+from optuna.trial import BaseTrial
 from pydantic.fields import FieldInfo
 
 from lightning_tricks.errors import InputError, shown
@@ -32,7 +32,7 @@ from lightning_tricks.space.trick import (
 T = TypeVar("T", bound=Trick)
 
 
-def suggest(trial: optuna.Trial, model: "type[T] | Space[T]") -> T:
+def suggest(trial: BaseTrial, model: "type[T] | Space[T]") -> T:
     """Draw a recipe from an Optuna trial, for use in your own objective.
 
     Optuna's parameter names are paths, such as `optimizer` and `optimizer.adam.lr`. A parameter is
@@ -137,7 +137,7 @@ class Space(Generic[T]):
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
 
-    def suggest(self, trial: optuna.Trial) -> T:
+    def suggest(self, trial: BaseTrial) -> T:
         """Draw a recipe from an Optuna trial."""
         domains = self.domains
         return self.model.parse(draw(self.model, "", lambda path: domains[path].draw(trial, path)))

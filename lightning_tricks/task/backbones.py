@@ -2,7 +2,7 @@
 
 Example:
     class MyTricks(Tricks):
-        network: MLP | ConvNet | Torchvision = Field(MLP(), discriminator="kind")
+        network: MLP | ConvNet | Torchvision = Field(default=MLP(), discriminator="kind")
 
 Depths and widths have upper limits: a typo could otherwise fill the memory.
 """
@@ -57,8 +57,8 @@ class MLP(Backbone):
     """
 
     kind: Literal["mlp"] = "mlp"
-    depth: Annotated[int, Int(1, 8)] = Field(2, ge=1, le=1000)
-    width: Annotated[int, Int(32, 512, log=True)] = Field(128, ge=1, le=2**14)
+    depth: Annotated[int, Int(1, 8)] = Field(default=2, ge=1, le=1000)
+    width: Annotated[int, Int(32, 512, log=True)] = Field(default=128, ge=1, le=2**14)
     residual: Annotated[bool, Choice(False, True)] = False
 
     def build(self, inputs: Sequence[int], outputs: int) -> nn.Module:
@@ -81,8 +81,8 @@ class ConvNet(Backbone):
     """
 
     kind: Literal["convnet"] = "convnet"
-    depth: Annotated[int, Int(1, 3)] = Field(2, ge=1, le=16)
-    width: Annotated[int, Int(8, 64, log=True)] = Field(16, ge=1, le=2**10)
+    depth: Annotated[int, Int(1, 3)] = Field(default=2, ge=1, le=16)
+    width: Annotated[int, Int(8, 64, log=True)] = Field(default=16, ge=1, le=2**10)
     residual: Annotated[bool, Choice(False, True)] = False
 
     def build(self, inputs: Sequence[int], outputs: int) -> nn.Module:

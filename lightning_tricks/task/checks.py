@@ -29,14 +29,11 @@ from lightning_tricks.task import data_facts
 from lightning_tricks.task.rehearsal import build, overrides, rehearse_module, rehearse_network, step
 from lightning_tricks.task.task import SAMPLES, Task
 from lightning_tricks.task.watching import Watched
+from lightning_tricks.tricks.acting import batch_stages, forward_stages, layer_stages, weight_stages
 from lightning_tricks.tricks.batch import SIZES
 from lightning_tricks.tricks.recipe import (
     ModuleTricks,
     Tricks,
-    batch_stages,
-    forward_stages,
-    layer_stages,
-    weight_stages,
 )
 
 SIZE = "batch.size.size"

@@ -74,7 +74,7 @@ class FlipCrop(AugmentationTrick):
 
     searched: ClassVar[bool] = False
     kind: Literal["flip_crop"] = "flip_crop"
-    shift: Annotated[int, Int(1, 6)] = Field(4, ge=1, le=1024)
+    shift: Annotated[int, Int(1, 6)] = Field(default=4, ge=1, le=1024)
     flip: bool = True
 
     def change(self, images: Tensor) -> Tensor:
@@ -142,8 +142,8 @@ class RandAugment(_InGroups):
 
     searched: ClassVar[bool] = False
     kind: Literal["rand"] = "rand"
-    count: Annotated[int, Int(1, 3)] = Field(2, ge=1, le=100)
-    strength: Annotated[int, Int(3, 15)] = Field(9, ge=0, le=30)
+    count: Annotated[int, Int(1, 3)] = Field(default=2, ge=1, le=100)
+    strength: Annotated[int, Int(3, 15)] = Field(default=9, ge=0, le=30)
 
     def transform(self) -> Callable[[Any], Any]:
         transform: Callable[[Any], Any] = v2.RandAugment(self.count, self.strength)
@@ -167,7 +167,7 @@ class RandomErasing(AugmentationTrick):
 
     searched: ClassVar[bool] = False
     kind: Literal["erasing"] = "erasing"
-    p: Annotated[float, Float(0.05, 0.5)] = Field(0.25, gt=0, le=1)
+    p: Annotated[float, Float(0.05, 0.5)] = Field(default=0.25, gt=0, le=1)
 
     def change(self, images: Tensor) -> Tensor:
         count, _, height, width = images.shape

@@ -72,7 +72,7 @@ class ExponentialAveraging(AveragingTrick):
 
     needs_steps: ClassVar[bool] = True
     kind: Literal["ema"] = "ema"
-    horizon: Annotated[float, Float(0.01, 0.2, log=True)] = Field(0.05, gt=0, le=1)
+    horizon: Annotated[float, Float(0.01, 0.2, log=True)] = Field(default=0.05, gt=0, le=1)
 
     def weight(self, updates: int, epoch: float, epochs: int, steps: int) -> float:
         del epoch, epochs
@@ -89,7 +89,7 @@ class StochasticWeightAveraging(AveragingTrick):
     """
 
     kind: Literal["swa"] = "swa"
-    start: Annotated[float, Float(0.5, 0.9)] = Field(0.75, ge=0, lt=1)
+    start: Annotated[float, Float(0.5, 0.9)] = Field(default=0.75, ge=0, lt=1)
 
     def weight(self, updates: int, epoch: float, epochs: int, steps: int) -> float:
         del steps

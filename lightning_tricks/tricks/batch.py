@@ -52,7 +52,7 @@ class SizedBatches(BatchTrick):
 
     searched: ClassVar[bool] = False
     kind: Literal["size"] = "size"
-    size: Annotated[int, Choice(*SIZES)] = Field(64, ge=1)
+    size: Annotated[int, Choice(*SIZES)] = Field(default=64, ge=1)
     rule: Literal["none", "linear", "square_root"] = "none"
 
     def size_of(self, own: int | None) -> int | None:

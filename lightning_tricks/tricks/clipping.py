@@ -52,7 +52,7 @@ class NormClipping(ClippingTrick):
     """
 
     kind: Literal["norm"] = "norm"
-    theta: Annotated[float, Float(0.1, 10.0, log=True)] = Field(1.0, gt=0)
+    theta: Annotated[float, Float(0.1, 10.0, log=True)] = Field(default=1.0, gt=0)
 
     def clip(self, module: nn.Module, gradients: Sequence[Tensor], norm: Tensor) -> Tensor:
         del module
@@ -68,7 +68,7 @@ class UnitClipping(ClippingTrick):
     """
 
     kind: Literal["unit"] = "unit"
-    theta: Annotated[float, Float(0.1, 10.0, log=True)] = Field(1.0, gt=0)
+    theta: Annotated[float, Float(0.1, 10.0, log=True)] = Field(default=1.0, gt=0)
 
     def clip(self, module: nn.Module, gradients: Sequence[Tensor], norm: Tensor) -> Tensor:
         del module
@@ -84,7 +84,7 @@ class ValueClipping(ClippingTrick):
     """
 
     kind: Literal["value"] = "value"
-    theta: Annotated[float, Float(1e-3, 1.0, log=True)] = Field(0.1, gt=0)
+    theta: Annotated[float, Float(1e-3, 1.0, log=True)] = Field(default=0.1, gt=0)
 
     def clip(self, module: nn.Module, gradients: Sequence[Tensor], norm: Tensor) -> Tensor:
         del module, norm
@@ -107,7 +107,7 @@ class AdaptiveClipping(ClippingTrick):
 
     layerwise: ClassVar[bool] = True
     kind: Literal["adaptive"] = "adaptive"
-    ratio: Annotated[float, Float(5e-3, 0.2, log=True)] = Field(0.01, gt=0)
+    ratio: Annotated[float, Float(5e-3, 0.2, log=True)] = Field(default=0.01, gt=0)
 
     def clip(self, module: nn.Module, gradients: Sequence[Tensor], norm: Tensor) -> Tensor:
         del gradients

@@ -69,7 +69,7 @@ class Dropout(DropoutTrick):
     """
 
     kind: Literal["dropout"] = "dropout"
-    p: Annotated[float, Float(0.05, 0.5)] = Field(0.1, gt=0, lt=1)
+    p: Annotated[float, Float(0.05, 0.5)] = Field(default=0.1, gt=0, lt=1)
 
     def apply(self, module: nn.Module) -> None:
         _check_switchable(self.kind, module)

@@ -104,7 +104,7 @@ class UniformInitialization(InitializationTrick):
     """
 
     kind: Literal["uniform"] = "uniform"
-    bound: Annotated[float, Float(0.5, 3.0, log=True)] = Field(1.0, gt=0)
+    bound: Annotated[float, Float(0.5, 3.0, log=True)] = Field(default=1.0, gt=0)
 
     def draw(self, weight: Tensor, fans: Fans, head: bool) -> None:
         del head
@@ -229,7 +229,7 @@ class Orthogonal(InitializationTrick):
     """
 
     kind: Literal["orthogonal"] = "orthogonal"
-    gain: float = Field(math.sqrt(2), gt=0)
+    gain: float = Field(default=math.sqrt(2), gt=0)
 
     def draw(self, weight: Tensor, fans: Fans, head: bool) -> None:
         del fans

@@ -154,7 +154,7 @@ class GroupNorm(_LayerwiseNorm):
     """
 
     kind: Literal["group"] = "group"
-    groups: Annotated[int, Int(2, 32, log=True)] = Field(8, ge=1, le=2**16)
+    groups: Annotated[int, Int(2, 32, log=True)] = Field(default=8, ge=1, le=2**16)
 
     def layer(self, place: Place) -> nn.Module:
         width = place.width

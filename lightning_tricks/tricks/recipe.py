@@ -1,20 +1,20 @@
 """Recipes, which have one field for each training stage."""
 
-from collections.abc import Callable
-from functools import cache
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field
 
+from lightning_tricks.errors import InputError
 from lightning_tricks.notebook import html_table
 from lightning_tricks.space.domains import Choice, Domain
-from lightning_tricks.space.trick import Trick, stages
+from lightning_tricks.space.trick import Trick, no_such_field, stages
 from lightning_tricks.tricks.augmentation import Augmentation, Erasing, NoAugmentation, NoErasing
 from lightning_tricks.tricks.averaging import Averaging, NoAveraging
 from lightning_tricks.tricks.batch import Batches, OwnBatches
 from lightning_tricks.tricks.clipping import Clipping, NormClipping
 from lightning_tricks.tricks.dropout import AnyDropout, NoDropout, OwnDropout
 from lightning_tricks.tricks.initialization import HeNormal, Initialization, KeepInitialization
+from lightning_tricks.tricks.kinds import Kinds, kinds_of
 from lightning_tricks.tricks.normalization import BatchNorm, Normalization, OwnNormalization
 from lightning_tricks.tricks.optimizers.adam import Adam
 from lightning_tricks.tricks.optimizers.any import AnyOptimizer
@@ -43,25 +43,29 @@ class Tricks(Trick):
     not fit every task. A search leaves them off unless a subclass or a space asks for their kinds.
     """
 
-    batch: Batches = Field(OwnBatches(), discriminator="kind")
-    augmentation: Augmentation = Field(NoAugmentation(), discriminator="kind")
-    erasing: Erasing = Field(NoErasing(), discriminator="kind")
-    mixing: Mixing = Field(NoMixing(), discriminator="kind")
-    smoothing: Smoothing = Field(NoSmoothing(), discriminator="kind")
-    scaling: Scaling = Field(Standardize(), discriminator="kind")
-    initialization: Initialization = Field(HeNormal(), discriminator="kind")
-    normalization: Normalization = Field(BatchNorm(), discriminator="kind")
-    dropout: AnyDropout = Field(NoDropout(), discriminator="kind")
-    zero_gamma: AnyZeroGamma = Field(NoZeroGamma(), discriminator="kind")
-    stochastic_depth: AnyStochasticDepth = Field(NoStochasticDepth(), discriminator="kind")
-    transfer: Transfer = Field(WholeNetwork(), discriminator="kind")
-    weight_decay: WeightDecay = Field(DecoupledWeightDecay(), discriminator="kind")
-    optimizer: AnyOptimizer = Field(Adam(), discriminator="kind")
-    sharpness: Sharpness = Field(NoSharpness(), discriminator="kind")
-    clipping: Clipping = Field(NormClipping(), discriminator="kind")
-    schedule: Schedule = Field(CosineSchedule(), discriminator="kind")
-    averaging: Averaging = Field(NoAveraging(), discriminator="kind")
-    stopping: Stopping = Field(NoStopping(), discriminator="kind")
+    if TYPE_CHECKING:  # a stage takes the name of a kind, or a dict, too; editors know only its type
+
+        def __init__(self, **stages: Any) -> None: ...
+
+    batch: Batches = Field(default=OwnBatches(), discriminator="kind")
+    augmentation: Augmentation = Field(default=NoAugmentation(), discriminator="kind")
+    erasing: Erasing = Field(default=NoErasing(), discriminator="kind")
+    mixing: Mixing = Field(default=NoMixing(), discriminator="kind")
+    smoothing: Smoothing = Field(default=NoSmoothing(), discriminator="kind")
+    scaling: Scaling = Field(default=Standardize(), discriminator="kind")
+    initialization: Initialization = Field(default=HeNormal(), discriminator="kind")
+    normalization: Normalization = Field(default=BatchNorm(), discriminator="kind")
+    dropout: AnyDropout = Field(default=NoDropout(), discriminator="kind")
+    zero_gamma: AnyZeroGamma = Field(default=NoZeroGamma(), discriminator="kind")
+    stochastic_depth: AnyStochasticDepth = Field(default=NoStochasticDepth(), discriminator="kind")
+    transfer: Transfer = Field(default=WholeNetwork(), discriminator="kind")
+    weight_decay: WeightDecay = Field(default=DecoupledWeightDecay(), discriminator="kind")
+    optimizer: AnyOptimizer = Field(default=Adam(), discriminator="kind")
+    sharpness: Sharpness = Field(default=NoSharpness(), discriminator="kind")
+    clipping: Clipping = Field(default=NormClipping(), discriminator="kind")
+    schedule: Schedule = Field(default=CosineSchedule(), discriminator="kind")
+    averaging: Averaging = Field(default=NoAveraging(), discriminator="kind")
+    stopping: Stopping = Field(default=NoStopping(), discriminator="kind")
 
     @classmethod
     def plain(cls) -> Self:
@@ -96,6 +100,24 @@ class Tricks(Trick):
         }
         return cls(**{**kept, **stages})
 
+    @classmethod
+    def kinds(cls, stage: str) -> Kinds:
+        """Return a table of the kinds of a stage: what each does, its paper, what a search varies.
+
+        Args:
+            stage: such as `optimizer`.
+
+        Raises:
+            InputError: if there is no such stage; names one that is like it.
+
+        Example:
+            print(Tricks.kinds("optimizer"))
+        """
+        known = stages(cls)
+        if stage not in known:
+            raise InputError(no_such_field(stage, cls, stage, known))
+        return kinds_of(known[stage])
+
     def differences(self, other: "Tricks") -> dict[str, tuple[str, str]]:
         """Return the stages in which two recipes differ: both variants in words, this recipe's first."""
         names = type(self).model_fields
@@ -115,34 +137,6 @@ class Tricks(Trick):
         return html_table(("stage", type(self).__name__, "by default"), rows)
 
 
-@cache
-def layer_stages(of: type[Tricks]) -> tuple[str, ...]:
-    """Return the stages that change the layers of a network."""
-    return _stages_where(of, lambda trick: trick.changes_layers)
-
-
-@cache
-def weight_stages(of: type[Tricks]) -> tuple[str, ...]:
-    """Return the stages that draw weights or freeze them."""
-    return _stages_where(of, lambda trick: trick.changes_weights)
-
-
-@cache
-def batch_stages(of: type[Tricks]) -> tuple[str, ...]:
-    """Return the stages that change the contents of a batch."""
-    return _stages_where(of, lambda trick: trick.changes_batch)
-
-
-@cache
-def forward_stages(of: type[Tricks]) -> tuple[str, ...]:
-    """Return the stages that act in the forward of this package's modules."""
-    return _stages_where(of, lambda trick: trick.needs_forward)
-
-
-def _stages_where(of: type[Tricks], holds: Callable[[type[Trick]], bool]) -> tuple[str, ...]:
-    return tuple(stage for stage, kinds in stages(of).items() if any(map(holds, kinds.values())))
-
-
 class ModuleTricks(Tricks):
     """A recipe for your own LightningModule, which handles inputs and targets itself.
 
@@ -150,7 +144,11 @@ class ModuleTricks(Tricks):
     optimizer leaves out are not trained.
     """
 
-    scaling: Annotated[Scaling, Choice("none")] = Field(NoScaling(), discriminator="kind")
+    if TYPE_CHECKING:
+
+        def __init__(self, **stages: Any) -> None: ...
+
+    scaling: Annotated[Scaling, Choice("none")] = Field(default=NoScaling(), discriminator="kind")
     initialization: Annotated[
         Initialization,
         Choice(
@@ -164,22 +162,22 @@ class ModuleTricks(Tricks):
             "he_uniform",
             "orthogonal",
         ),
-    ] = Field(KeepInitialization(), discriminator="kind")
+    ] = Field(default=KeepInitialization(), discriminator="kind")
     normalization: Annotated[
         Normalization, Choice("own", "none", "batch", "layer", "group", "weight")
-    ] = Field(OwnNormalization(), discriminator="kind")
+    ] = Field(default=OwnNormalization(), discriminator="kind")
     dropout: Annotated[AnyDropout, Choice("own", "none", "dropout")] = Field(
-        OwnDropout(), discriminator="kind"
+        default=OwnDropout(), discriminator="kind"
     )
-    stochastic_depth: AnyStochasticDepth = Field(OwnStochasticDepth(), discriminator="kind")
+    stochastic_depth: AnyStochasticDepth = Field(default=OwnStochasticDepth(), discriminator="kind")
     transfer: Transfer | OwnParameters = Field(  # type: ignore[assignment]  # wider
-        OwnParameters(), discriminator="kind"
+        default=OwnParameters(), discriminator="kind"
     )
     optimizer: AnyOptimizer | OwnOptimizer = Field(  # type: ignore[assignment]  # wider
-        Adam(), discriminator="kind"
+        default=Adam(), discriminator="kind"
     )
     schedule: Schedule | OwnSchedule = Field(  # type: ignore[assignment]  # wider
-        CosineSchedule(), discriminator="kind"
+        default=CosineSchedule(), discriminator="kind"
     )
 
     @classmethod
@@ -206,15 +204,21 @@ class ModuleTricks(Tricks):
 class ImageTricks(Tricks):
     """A recipe for an image classifier; a search also tries augmentation, erasing, mixing, smoothing."""
 
+    if TYPE_CHECKING:
+
+        def __init__(self, **stages: Any) -> None: ...
+
     augmentation: Annotated[Augmentation, Choice("none", "flip_crop", "trivial", "rand")] = Field(
-        NoAugmentation(), discriminator="kind"
+        default=NoAugmentation(), discriminator="kind"
     )
-    erasing: Annotated[Erasing, Choice("none", "erasing")] = Field(NoErasing(), discriminator="kind")
+    erasing: Annotated[Erasing, Choice("none", "erasing")] = Field(
+        default=NoErasing(), discriminator="kind"
+    )
     mixing: Annotated[Mixing, Choice("none", "mixup", "cutmix")] = Field(
-        NoMixing(), discriminator="kind"
+        default=NoMixing(), discriminator="kind"
     )
     smoothing: Annotated[Smoothing, Choice("none", "label_smoothing")] = Field(
-        NoSmoothing(), discriminator="kind"
+        default=NoSmoothing(), discriminator="kind"
     )
 
 

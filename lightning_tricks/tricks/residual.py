@@ -124,7 +124,7 @@ class LinearStochasticDepth(ResidualTrick):
 
     searched: ClassVar[bool] = False
     kind: Literal["linear"] = "linear"
-    p: Annotated[float, Float(0.02, 0.3)] = Field(0.1, gt=0, lt=1)
+    p: Annotated[float, Float(0.02, 0.3)] = Field(default=0.1, gt=0, lt=1)
 
     def change(self, module: nn.Module, found: list[Branch]) -> int:
         _switch_off(module)

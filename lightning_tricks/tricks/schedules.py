@@ -81,7 +81,7 @@ class ExponentialSchedule(FactorSchedule):
     """
 
     kind: Literal["exponential"] = "exponential"
-    gamma: Annotated[float, OneMinus(2e-3, 0.3)] = Field(0.98, gt=0, le=1)
+    gamma: Annotated[float, OneMinus(2e-3, 0.3)] = Field(default=0.98, gt=0, le=1)
 
     def factor(self, epoch: float, epochs: int) -> float:
         del epochs
@@ -96,8 +96,8 @@ class StepSchedule(FactorSchedule):
     """
 
     kind: Literal["step"] = "step"
-    every: Annotated[float, Float(0.2, 0.5)] = Field(1 / 3, gt=0, le=1)
-    gamma: Annotated[float, Float(0.1, 0.5, log=True)] = Field(0.1, gt=0, le=1)
+    every: Annotated[float, Float(0.2, 0.5)] = Field(default=1 / 3, gt=0, le=1)
+    gamma: Annotated[float, Float(0.1, 0.5, log=True)] = Field(default=0.1, gt=0, le=1)
 
     def factor(self, epoch: float, epochs: int) -> float:
         return self.gamma ** (math.floor(epoch) // max(round(self.every * epochs), 1))
@@ -109,8 +109,8 @@ class _WarmUp(FactorSchedule):
     needs_steps: ClassVar[bool] = True
     interval: ClassVar[Literal["epoch", "step"]] = "step"
     kind: str
-    warmup: Annotated[float, Float(0.0, 0.1)] = Field(0.05, ge=0, lt=1)
-    final: float = Field(0.0, ge=0, le=1)
+    warmup: Annotated[float, Float(0.0, 0.1)] = Field(default=0.05, ge=0, lt=1)
+    final: float = Field(default=0.0, ge=0, le=1)
 
     def factor(self, epoch: float, epochs: int) -> float:
         progress = min(epoch / epochs, 1.0)
@@ -161,9 +161,9 @@ class OneCycleSchedule(FactorSchedule):
     needs_steps: ClassVar[bool] = True
     interval: ClassVar[Literal["epoch", "step"]] = "step"
     kind: Literal["one_cycle"] = "one_cycle"
-    peak: Annotated[float, Float(0.1, 0.4)] = Field(0.25, gt=0, lt=1)
-    start: float = Field(1 / 25, gt=0, le=1)
-    final: float = Field(1e-4, ge=0, le=1)
+    peak: Annotated[float, Float(0.1, 0.4)] = Field(default=0.25, gt=0, lt=1)
+    start: float = Field(default=1 / 25, gt=0, le=1)
+    final: float = Field(default=1e-4, ge=0, le=1)
 
     def factor(self, epoch: float, epochs: int) -> float:
         progress = min(epoch / epochs, 1.0)
@@ -180,8 +180,8 @@ class PlateauSchedule(ScheduleTrick):
     """
 
     kind: Literal["plateau"] = "plateau"
-    patience: Annotated[float, Float(0.1, 0.3)] = Field(0.15, gt=0, le=1)
-    gamma: Annotated[float, Float(0.1, 0.5, log=True)] = Field(0.3, gt=0, lt=1)
+    patience: Annotated[float, Float(0.1, 0.3)] = Field(default=0.15, gt=0, le=1)
+    gamma: Annotated[float, Float(0.1, 0.5, log=True)] = Field(default=0.3, gt=0, lt=1)
 
     def build(self, optimizer: Optimizer, steps: int, epochs: int) -> dict[str, Any]:
         del steps

@@ -63,7 +63,7 @@ class SharpnessAware(SharpnessTrick):
 
     searched: ClassVar[bool] = False
     kind: Literal["sam"] = "sam"
-    rho: Annotated[float, Float(0.01, 0.2, log=True)] = Field(0.05, gt=0)
+    rho: Annotated[float, Float(0.01, 0.2, log=True)] = Field(default=0.05, gt=0)
 
     def climb(self, gradient: Tensor) -> Tensor:
         return gradient * self._share(torch.linalg.vector_norm(gradient))

@@ -55,7 +55,7 @@ class Patience(StoppingTrick):
 
     searched: ClassVar[bool] = False
     kind: Literal["patience"] = "patience"
-    patience: Annotated[float, Float(0.2, 0.4)] = Field(0.3, gt=0, le=1)
+    patience: Annotated[float, Float(0.2, 0.4)] = Field(default=0.3, gt=0, le=1)
 
     def callback(self, monitor: str, mode: Mode) -> "BestWeights":
         return BestWeights(self.patience, monitor, mode)

@@ -71,7 +71,7 @@ class LabelSmoothing(SmoothingTrick):
 
     searched: ClassVar[bool] = False
     kind: Literal["label_smoothing"] = "label_smoothing"
-    epsilon: Annotated[float, Float(0.02, 0.2)] = Field(0.1, gt=0, lt=1)
+    epsilon: Annotated[float, Float(0.02, 0.2)] = Field(default=0.1, gt=0, lt=1)
 
     def smooth(self, targets: Tensor, classes: int) -> Tensor:
         certain = probabilities(targets, classes)
@@ -116,7 +116,7 @@ class MixUp(MixingTrick):
 
     searched: ClassVar[bool] = False
     kind: Literal["mixup"] = "mixup"
-    alpha: Annotated[float, Float(0.1, 1.0, log=True)] = Field(0.2, gt=0)
+    alpha: Annotated[float, Float(0.1, 1.0, log=True)] = Field(default=0.2, gt=0)
 
     def mix(self, inputs: Tensor, targets: Tensor, classes: int) -> tuple[Tensor, Tensor]:
         images = inputs.reshape(len(inputs), -1, 1, 1)  # torchvision's MixUp takes images only
@@ -135,7 +135,7 @@ class CutMix(MixingTrick):
 
     searched: ClassVar[bool] = False
     kind: Literal["cutmix"] = "cutmix"
-    alpha: Annotated[float, Float(0.2, 1.0, log=True)] = Field(1.0, gt=0)
+    alpha: Annotated[float, Float(0.2, 1.0, log=True)] = Field(default=1.0, gt=0)
 
     def mix(self, inputs: Tensor, targets: Tensor, classes: int) -> tuple[Tensor, Tensor]:
         return _mixed(v2.CutMix(alpha=self.alpha), inputs, targets, classes)

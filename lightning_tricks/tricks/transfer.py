@@ -108,7 +108,7 @@ class DiscriminativeRates(TransferTrick):
 
     searched: ClassVar[bool] = False
     kind: Literal["discriminative"] = "discriminative"
-    first: Annotated[float, Float(1e-3, 1.0, log=True)] = Field(0.1, gt=0, le=1)
+    first: Annotated[float, Float(1e-3, 1.0, log=True)] = Field(default=0.1, gt=0, le=1)
 
     def freeze(self, module: nn.Module) -> list[nn.Module]:
         if not anatomy_of(module).hidden:
@@ -131,7 +131,7 @@ class FrozenLayers(TransferTrick):
 
     searched: ClassVar[bool] = False
     kind: Literal["frozen"] = "frozen"
-    share: Annotated[float, Float(0.3, 0.9)] = Field(0.5, gt=0, le=1)
+    share: Annotated[float, Float(0.3, 0.9)] = Field(default=0.5, gt=0, le=1)
 
     def freeze(self, module: nn.Module) -> list[nn.Module]:
         hidden = len(anatomy_of(module).hidden)

@@ -71,7 +71,7 @@ class L2(_Penalty):
     """
 
     kind: Literal["l2"] = "l2"
-    strength: Annotated[float, Float(1e-6, 1e-2, log=True)] = Field(5e-4, ge=0)
+    strength: Annotated[float, Float(1e-6, 1e-2, log=True)] = Field(default=5e-4, ge=0)
 
     def coefficients(self) -> dict[str, float]:
         return {"l2": self.strength}
@@ -85,7 +85,7 @@ class L1(_Penalty):
     """
 
     kind: Literal["l1"] = "l1"
-    strength: Annotated[float, Float(1e-7, 1e-3, log=True)] = Field(1e-5, ge=0)
+    strength: Annotated[float, Float(1e-7, 1e-3, log=True)] = Field(default=1e-5, ge=0)
 
     def coefficients(self) -> dict[str, float]:
         return {"l1": self.strength}
@@ -99,7 +99,7 @@ class DecoupledWeightDecay(_Penalty):
     """
 
     kind: Literal["decoupled"] = "decoupled"
-    strength: Annotated[float, Float(1e-3, 1.0, log=True)] = Field(2e-2, ge=0)
+    strength: Annotated[float, Float(1e-3, 1.0, log=True)] = Field(default=2e-2, ge=0)
 
     def coefficients(self) -> dict[str, float]:
         return {"decoupled": self.strength}

@@ -23,8 +23,8 @@ class Adagrad(FormulaTrick):
     """
 
     kind: Literal["adagrad"] = "adagrad"
-    lr: Annotated[float, Float(3e-3, 0.3, log=True)] = Field(0.03, gt=0)
-    epsilon: float = Field(1e-10, gt=0)
+    lr: Annotated[float, Float(3e-3, 0.3, log=True)] = Field(default=0.03, gt=0)
+    epsilon: float = Field(default=1e-10, gt=0)
 
     def torch_optimizer(self, groups: list[dict[str, Any]]) -> Optimizer:
         return TorchAdagrad(groups, lr=self.lr, eps=self.epsilon, foreach=True)

@@ -28,10 +28,10 @@ class Adam(FormulaTrick):
 
     elsewhere: ClassVar[Mapping[str, str]] = {"adamw": "adam with weight_decay decoupled"}
     kind: Literal["adam"] = "adam"
-    lr: Annotated[float, Float(1e-4, 3e-2, log=True)] = Field(2e-3, gt=0)
-    beta1: Annotated[float, OneMinus(0.02, 0.5)] = Field(0.9, ge=0, lt=1)
-    beta2: float = Field(0.999, ge=0, lt=1)
-    epsilon: float = Field(1e-8, gt=0)
+    lr: Annotated[float, Float(1e-4, 3e-2, log=True)] = Field(default=2e-3, gt=0)
+    beta1: Annotated[float, OneMinus(0.02, 0.5)] = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.999, ge=0, lt=1)
+    epsilon: float = Field(default=1e-8, gt=0)
 
     def torch_optimizer(self, groups: list[dict[str, Any]]) -> Optimizer:
         return TorchAdam(

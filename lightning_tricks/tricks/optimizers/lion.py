@@ -24,9 +24,9 @@ class Lion(FormulaTrick):
     """
 
     kind: Literal["lion"] = "lion"
-    lr: Annotated[float, Float(3e-5, 3e-3, log=True)] = Field(3e-4, gt=0)
-    beta1: Annotated[float, OneMinus(0.02, 0.5)] = Field(0.9, ge=0, lt=1)
-    beta2: float = Field(0.99, ge=0, lt=1)
+    lr: Annotated[float, Float(3e-5, 3e-3, log=True)] = Field(default=3e-4, gt=0)
+    beta1: Annotated[float, OneMinus(0.02, 0.5)] = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.99, ge=0, lt=1)
 
     def update(self, gradient: Tensor, state: State, lr: Number) -> Tensor:
         mean = start(state, "mean", gradient)

@@ -25,8 +25,8 @@ class Momentum(FormulaTrick):
     """
 
     kind: Literal["momentum"] = "momentum"
-    lr: Annotated[float, Float(1e-3, 0.5, log=True)] = Field(0.05, gt=0)
-    gamma: Annotated[float, OneMinus(5e-3, 0.3)] = Field(0.9, ge=0, lt=1)
+    lr: Annotated[float, Float(1e-3, 0.5, log=True)] = Field(default=0.05, gt=0)
+    gamma: Annotated[float, OneMinus(5e-3, 0.3)] = Field(default=0.9, ge=0, lt=1)
 
     def update(self, gradient: Tensor, state: State, lr: Number) -> Tensor:
         velocity = start(state, "velocity", gradient).mul_(self.gamma).sub_(lr * gradient)
@@ -43,8 +43,8 @@ class TorchMomentum(FormulaTrick):
     """
 
     kind: Literal["torch_momentum"] = "torch_momentum"
-    lr: Annotated[float, Float(1e-3, 0.5, log=True)] = Field(0.05, gt=0)
-    gamma: Annotated[float, OneMinus(5e-3, 0.3)] = Field(0.9, ge=0, lt=1)
+    lr: Annotated[float, Float(1e-3, 0.5, log=True)] = Field(default=0.05, gt=0)
+    gamma: Annotated[float, OneMinus(5e-3, 0.3)] = Field(default=0.9, ge=0, lt=1)
 
     def torch_optimizer(self, groups: list[dict[str, Any]]) -> Optimizer:
         return TorchSGD(groups, lr=self.lr, momentum=self.gamma, fused=True)
@@ -62,8 +62,8 @@ class Nesterov(FormulaTrick):
     """
 
     kind: Literal["nesterov"] = "nesterov"
-    lr: Annotated[float, Float(1e-3, 0.5, log=True)] = Field(0.05, gt=0)
-    gamma: Annotated[float, OneMinus(5e-3, 0.3)] = Field(0.9, ge=0, lt=1)
+    lr: Annotated[float, Float(1e-3, 0.5, log=True)] = Field(default=0.05, gt=0)
+    gamma: Annotated[float, OneMinus(5e-3, 0.3)] = Field(default=0.9, ge=0, lt=1)
 
     def torch_optimizer(self, groups: list[dict[str, Any]]) -> Optimizer:
         return TorchSGD(groups, lr=self.lr, momentum=self.gamma, nesterov=self.gamma > 0, fused=True)

@@ -35,10 +35,10 @@ class Muon(OptimizerTrick):
 
     elementwise: ClassVar[bool] = False
     kind: Literal["muon"] = "muon"
-    lr: Annotated[float, Float(1e-4, 3e-2, log=True)] = Field(2e-3, gt=0)
-    momentum: Annotated[float, OneMinus(0.02, 0.2)] = Field(0.95, ge=0, lt=1)
-    beta1: float = Field(0.9, ge=0, lt=1)
-    beta2: float = Field(0.999, ge=0, lt=1)
+    lr: Annotated[float, Float(1e-4, 3e-2, log=True)] = Field(default=2e-3, gt=0)
+    momentum: Annotated[float, OneMinus(0.02, 0.2)] = Field(default=0.95, ge=0, lt=1)
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.999, ge=0, lt=1)
 
     def build(self, groups: list[dict[str, Any]], module: nn.Module) -> Optimizer:
         hidden = {

@@ -28,9 +28,9 @@ class NormalizedSGD(FormulaTrick):
 
     elementwise: ClassVar[bool] = False
     kind: Literal["normalized_sgd"] = "normalized_sgd"
-    lr: Annotated[float, Float(1e-2, 1.0, log=True)] = Field(0.1, gt=0)
+    lr: Annotated[float, Float(1e-2, 1.0, log=True)] = Field(default=0.1, gt=0)
     scope: Annotated[Literal["layer", "global"], Choice("layer", "global")] = "layer"
-    epsilon: float = Field(1e-12, gt=0)
+    epsilon: float = Field(default=1e-12, gt=0)
 
     def direct(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
         norms = list(foreach_norm(list(gradients)))

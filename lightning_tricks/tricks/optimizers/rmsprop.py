@@ -23,9 +23,9 @@ class RMSProp(FormulaTrick):
     """
 
     kind: Literal["rmsprop"] = "rmsprop"
-    lr: Annotated[float, Float(1e-4, 1e-2, log=True)] = Field(1e-3, gt=0)
-    rho: Annotated[float, OneMinus(1e-3, 0.3)] = Field(0.99, ge=0, lt=1)
-    epsilon: float = Field(1e-8, gt=0)
+    lr: Annotated[float, Float(1e-4, 1e-2, log=True)] = Field(default=1e-3, gt=0)
+    rho: Annotated[float, OneMinus(1e-3, 0.3)] = Field(default=0.99, ge=0, lt=1)
+    epsilon: float = Field(default=1e-8, gt=0)
 
     def torch_optimizer(self, groups: list[dict[str, Any]]) -> Optimizer:
         return TorchRMSprop(groups, lr=self.lr, alpha=self.rho, eps=self.epsilon, foreach=True)

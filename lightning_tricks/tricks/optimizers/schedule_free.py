@@ -29,10 +29,10 @@ class ScheduleFree(OptimizerTrick):
     """
 
     kind: Literal["schedule_free"] = "schedule_free"
-    lr: Annotated[float, Float(3e-4, 1e-1, log=True)] = Field(5e-3, gt=0)
-    beta1: Annotated[float, OneMinus(0.02, 0.2)] = Field(0.9, gt=0, lt=1)
-    beta2: float = Field(0.999, ge=0, lt=1)
-    warmup_steps: int = Field(20, ge=0, le=10**9)
+    lr: Annotated[float, Float(3e-4, 1e-1, log=True)] = Field(default=5e-3, gt=0)
+    beta1: Annotated[float, OneMinus(0.02, 0.2)] = Field(default=0.9, gt=0, lt=1)
+    beta2: float = Field(default=0.999, ge=0, lt=1)
+    warmup_steps: int = Field(default=20, ge=0, le=10**9)
 
     def build(self, groups: list[dict[str, Any]], module: nn.Module) -> Optimizer:
         del module

@@ -23,7 +23,7 @@ class SGD(FormulaTrick):
 
     neutral: ClassVar[bool] = True
     kind: Literal["sgd"] = "sgd"
-    lr: Annotated[float, Float(1e-2, 1.0, log=True)] = Field(0.1, gt=0)
+    lr: Annotated[float, Float(1e-2, 1.0, log=True)] = Field(default=0.1, gt=0)
 
     def torch_optimizer(self, groups: list[dict[str, Any]]) -> Optimizer:
         return TorchSGD(groups, lr=self.lr, fused=True)
