@@ -29,11 +29,17 @@ html_show_search_summary = False
 myst_heading_anchors = 3
 # Single quotes of backticks in docstrings are code, as in Markdown.
 default_role = "code"
-autodoc_typehints = "none"
+autodoc_typehints = "description"
+autodoc_typehints_format = "short"
+autodoc_typehints_description_target = "documented_params"
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 # What other packages document is on their sites, which a build does not ask for.
-nitpick_ignore_regex = [("py:.*", r"(?!lightning_tricks).*")]
+# Nor has the API a page for every type that a signature names.
+nitpick_ignore_regex = [
+    ("py:.*", r"(?!lightning_tricks).*"),
+    ("py:class", r"lightning_tricks\..*\.(T|Ablation|Anatomy|Class|Domain|StudyMaker|TricksHooks)"),
+]
 
 
 def as_markdown(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
@@ -44,6 +50,21 @@ def as_markdown(app: Sphinx, what: str, name: str, thing: Any, options: Any, lin
     lines[:] = text.split("\n")
 
 
+def without_factories(
+    app: Sphinx,
+    what: str,
+    name: str,
+    thing: Any,
+    options: Any,
+    signature: str | None,
+    result: str | None,
+) -> tuple[str | None, str | None]:
+    """Show a default that is made at each call as `...`."""
+    del app, what, name, thing, options
+    return signature and signature.replace("<factory>", "..."), result
+
+
 def setup(app: Sphinx) -> None:
     """Read docstrings as they are written here."""
+    app.connect("autodoc-process-signature", without_factories)
     app.connect("autodoc-process-docstring", as_markdown, priority=100)
