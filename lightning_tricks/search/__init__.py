@@ -1,1 +1,1 @@
-"""What Optuna is asked, told and trusted with."""
+"""Everything that talks to Optuna: studies, samplers, pruners, storages."""

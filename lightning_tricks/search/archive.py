@@ -1,4 +1,4 @@
-"""Where people find what a study found."""
+"""The interface to a study's results: MLflow or the study's folder."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,61 +15,61 @@ from lightning_tricks.search.study_state import StudyState
 from lightning_tricks.task.task import Task
 
 CHAMPION, BEST = "champion", "best"
-"""Aliases of registered models: the recipe to use by a verdict, and the best score of a search that has
-none; the champion's models of several seeds as one have the alias `ENSEMBLE`."""
+"""Aliases of registered models: the verdict's champion; without a verdict, the best trial of the search.
+The ensemble of the champion's models over several seeds has the alias `ENSEMBLE`."""
 REPORT = "report.html"
-"""Name of the report's page."""
+"""File name of the report."""
 
 
 @dataclass(frozen=True)
 class Models:
-    """Models of one recipe that are to be registered together."""
+    """Models of one recipe, to register together."""
 
     alias: str
-    """Of their version."""
+    """Alias of their version."""
     home: int
-    """Number of the trial with which they are kept."""
+    """Number of the trial that they are stored with."""
     trials: tuple[int, ...]
-    """Numbers of those whose models these are."""
+    """Numbers of the trials that trained them."""
     files: Sequence[Path]
-    """What `load_with_tricks` reads."""
+    """Files that `load_with_tricks` reads."""
     answering: Answering | None
-    """The network that answers by itself; None if there is none."""
+    """Network that predicts without the training code; None if there is none."""
 
 
 class Archive(Observer, ABC):
-    """Where people find a study: MLflow, or files in the study's own folder.
+    """A study's results for people: in MLflow, or as files in the study's folder.
 
-    What cannot be written ends no study: a warning says so, and Optuna holds the truth.
+    A failed write does not end the study: the user gets a warning, and Optuna still has the data.
     """
 
     whole = True
-    """Whether it holds all that it was told; certain once it is closed."""
+    """Whether all writes so far succeeded; final once it is closed."""
 
     @property
     @abstractmethod
     def look(self) -> str:
-        """How to look at it, for a terminal."""
+        """Terminal line that says how to open it."""
 
     @property
     def missing(self) -> str:
-        """What it lacks of the study, and what to do; empty if it holds all."""
+        """Message on what is missing and what to do; empty if complete."""
         return ""
 
     @abstractmethod
     def beside(self, part: str, study: optuna.Study, task: Task) -> AbstractContextManager["Archive"]:
-        """Open one for a part of the study, such as its verdict."""
+        """Open the archive of a part of the study, such as its verdict."""
 
     def place(self, trials: Iterable[FrozenTrial]) -> None:
-        """Show where finished trials stand by now: as what, and with which test scores."""
+        """Update the roles and test scores shown for finished trials."""
 
     def links(self, study_state: StudyState) -> str:
-        """Lead from the study to its report, its model and its parts, in Markdown."""
+        """Return Markdown links from the study to its report, its model and its parts."""
         del study_state
         return ""
 
     def flush(self, seconds: float) -> bool:
-        """Wait until all that was told is written; return whether it is."""
+        """Wait until all writes are done; return whether they are."""
         del seconds
         return True
 
@@ -81,36 +81,36 @@ class Archive(Observer, ABC):
         scores: Mapping[str, float] | None = None,
         label: str = "",
     ) -> None:
-        """Write what is said of the study.
+        """Write the study's description.
 
         Args:
-            text: in Markdown.
-            values: numbers by names of ours.
-            scores: numbers by the names of the user's metrics.
-            label: of the verdict.
+            text: the description, in Markdown.
+            values: numbers under this package's names.
+            scores: numbers under the names of the user's metrics.
+            label: the verdict's label.
         """
 
     @abstractmethod
     def keep_report(self, files: Mapping[str, str]) -> None:
-        """Write the files of a report, by their names."""
+        """Write the files of a report: their texts by name."""
 
     @abstractmethod
     def register(self, models: Models) -> tuple[str, bool]:
-        """Register models; return their version, and whether the network was exported."""
+        """Register models; return their version and whether the network was exported."""
 
     @abstractmethod
     def describe_model(self, alias: str, version: str, text: str, page: str = "") -> None:
-        """Write the page of a version; and with `page` that of the registered model, too."""
+        """Write the description of a version; with `page`, also that of the registered model."""
 
     @abstractmethod
     def holds(self, versions: Mapping[str, str]) -> bool:
-        """Tell whether registered versions, by alias, are there with all their files."""
+        """Return whether the registered versions (by alias) exist with all their files."""
 
     @abstractmethod
     def address(self, alias: str, version: str = "") -> str:
-        """Return what `load_with_tricks` takes for the model of an alias, or for this very version."""
+        """Return the address that `load_with_tricks` takes for an alias or, if given, a version."""
 
     def run_of(self, number: int) -> str | None:
-        """Return the id of a trial's run; None where there are no runs."""
+        """Return the id of a trial's MLflow run; None without MLflow."""
         del number
         return None

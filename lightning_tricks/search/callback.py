@@ -1,4 +1,4 @@
-"""Pruning in anyone's own Optuna objective with anyone's own Lightning Trainer."""
+"""Pruning for your own Optuna objective with your own Lightning Trainer."""
 
 from typing import Any
 
@@ -9,18 +9,18 @@ from lightning_tricks.scores import monitored
 
 
 class PruningCallback(pl.Callback):
-    """Report a metric to an Optuna trial at each validation; end the fit when it is to be pruned.
+    """Report a metric to an Optuna trial at each validation; end the fit if Optuna prunes the trial.
 
-    Training ends in order: checkpoints are written and `on_train_end` runs, and only then does
-    `Trainer.fit` raise `optuna.TrialPruned`, which is what an objective should let pass. Several
-    validations in an epoch are reported each under its own step.
+    Training ends properly: the Trainer writes checkpoints and runs `on_train_end`. Then `Trainer.fit`
+    raises `optuna.TrialPruned`; an objective should not catch it. If an epoch has several validations,
+    each is reported as its own step.
 
     Args:
         trial: the trial of the objective.
         monitor: the name of a logged metric, such as `val/accuracy`.
 
     Raises:
-        InputError: out of `fit`, if no metric of this name is logged.
+        InputError: from `fit`, if no metric of this name is logged.
     """
 
     def __init__(self, trial: optuna.Trial, monitor: str) -> None:
@@ -29,11 +29,11 @@ class PruningCallback(pl.Callback):
         self.pruned = False
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps: a fit that goes on from it goes on counting."""
+        """Return the state for a checkpoint: a resumed fit continues the step count."""
         return {"validations": self.validations}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from what a checkpoint kept."""
+        """Restore the state from a checkpoint."""
         self.validations = state_dict["validations"]
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -45,7 +45,7 @@ class PruningCallback(pl.Callback):
         if trainer.is_global_zero:
             self.trial.report(monitored(trainer, self.monitor), step)
             prune = self.trial.should_prune()
-        if trainer.strategy.broadcast(prune):  # all processes stop together, or none
+        if trainer.strategy.broadcast(prune):  # all processes stop together
             self.pruned = trainer.should_stop = True
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

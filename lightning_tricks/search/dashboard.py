@@ -1,6 +1,6 @@
-"""What optuna-dashboard shows of a study beside its parameters: the score's name, notes, the report.
+"""Extras that optuna-dashboard shows for a study: the score's name, notes, the report.
 
-Notes are written if `optuna-dashboard` is installed beside the study.
+Notes are written only if `optuna-dashboard` is installed.
 """
 
 import importlib
@@ -16,13 +16,13 @@ from optuna.exceptions import ExperimentalWarning
 from lightning_tricks.search.keys import kept
 
 REPORT = kept("report")
-"""What a study keeps of its report: the id of the artifact."""
+"""Study attribute: the artifact id of the report."""
 ARTIFACTS = "artifacts"
-"""The folder beside a study's checkpoints that the dashboard is given as its `--artifact-dir`."""
+"""Subfolder of a study's checkpoint folder; pass it to the dashboard as `--artifact-dir`."""
 
 
 def name_score(study: optuna.Study, monitor: str) -> None:
-    """Have a study's value shown under the name of the metric that it is."""
+    """Show a study's value under the name of its metric."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         if study.metric_names != [monitor]:
@@ -30,17 +30,17 @@ def name_score(study: optuna.Study, monitor: str) -> None:
 
 
 def note(subject: optuna.Study | optuna.Trial, text: str) -> None:
-    """Write the note of a study or of a trial, in Markdown."""
+    """Write the Markdown note of a study or a trial."""
     if importlib.util.find_spec("optuna_dashboard") is not None:
         importlib.import_module("optuna_dashboard").save_note(subject, text)
 
 
 def keep_report(study: optuna.Study, folder: Path, html: str) -> None:
-    """Keep a report as an artifact of a study, in the place of the one before.
+    """Save a report as an artifact of a study; replace the previous one.
 
     Args:
-        study: of the report.
-        folder: of the study's checkpoints.
+        study: the study.
+        folder: folder of the study's checkpoints.
         html: the report.
     """
     place = folder / ARTIFACTS

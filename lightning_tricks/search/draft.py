@@ -1,7 +1,7 @@
-"""A trial that is drawn before the storage knows of it, which is told of the whole of it in one write.
+"""A trial that is drawn in memory and then stored with one write.
 
-So a program that dies while a trial is drawn leaves nothing of it behind, and a database is written
-to once for a trial, not once for each of its parameters.
+A program that dies while it draws a trial leaves nothing behind in the storage. A database gets one
+write per trial, not one per parameter.
 """
 
 import copy
@@ -16,18 +16,18 @@ from optuna.trial import FrozenTrial, TrialState
 from lightning_tricks.search.passing_on import passing_on
 
 DRAFT = -1
-"""The id of the trial that is drawn; those of storages begin at 0."""
+"""Id of the trial that is being drawn; ids in storages start at 0."""
 
 _PassingOn: Any = passing_on(sorted(BaseStorage.__abstractmethods__))
 
 
 class DraftStorage(_PassingOn):  # type: ignore[misc]  # made at run time
-    """A storage with one trial more, which it holds itself.
+    """A storage with one additional trial, which it holds in memory.
 
     Args:
-        storage: that has the others.
-        study_id: of the study that it is drawn for.
-        number: that it will have.
+        storage: the storage of all other trials.
+        study_id: id of the study that the trial is drawn for.
+        number: the number that the trial will get.
     """
 
     def __init__(self, storage: BaseStorage, study_id: int, number: int) -> None:

@@ -1,4 +1,4 @@
-"""A study's identity: what must be the same for two trials to be comparable."""
+"""A study's identity: the settings that must be equal for its trials to be comparable."""
 
 import json
 import warnings
@@ -19,17 +19,17 @@ FINGERPRINT = "fingerprint"
 def claim(
     study: optuna.Study, task: Task, space: Space[Any], seed: int, same_task: bool = False
 ) -> None:
-    """Give a new study its identity, or check that an old one has the same.
+    """Give a new study its identity, or check that an existing one has the same.
 
     Args:
-        study: to be trained.
-        task: of the study.
-        space: of the study.
-        seed: of the study.
-        same_task: whether the fingerprint of the task may be another, which is taken over.
+        study: the study to run.
+        task: its task.
+        space: its search space.
+        seed: its seed.
+        same_task: whether to accept, and store, a different fingerprint of the task.
 
     Raises:
-        InputError: if the study was made for other trials than these; names what differs.
+        InputError: if the study has another identity; names the difference.
     """
     mine = check(study, task, space, seed, same_task)
     if study.user_attrs.get(IDENTITY) != mine:
@@ -40,16 +40,16 @@ def claim(
 def check(
     study: optuna.Study, task: Task, space: Space[Any], seed: int, same_task: bool = False
 ) -> dict[str, Any]:
-    """Return the identity that a study is to have; see `claim`.
+    """Return the identity that a study should have; see `claim`.
 
     Raises:
         InputError: if it has another.
     """
     if study.direction.name.lower() != task.direction:
         raise InputError(
-            f"study {study.study_name!r} is to {study.direction.name.lower()}, but "
-            f"{task.monitor} is to {task.direction}; make it with direction={task.direction!r}, under "
-            "another --study-name"
+            f"study {study.study_name!r} was made to {study.direction.name.lower()}, but the task must "
+            f"{task.direction} {task.monitor}; make another study, with direction={task.direction!r} "
+            "and a new name"
         )
     identity = {
         "task": task.name,
@@ -58,7 +58,7 @@ def check(
         "seed": seed,
         "space": space.describe(),
     }
-    if task.repeats > 1:  # studies of old do not say
+    if task.repeats > 1:  # absent from older studies
         identity["repeats"] = task.repeats
     mine: dict[str, Any] = json.loads(json.dumps({**identity, FINGERPRINT: task.fingerprint}))
     theirs = study.user_attrs.get(IDENTITY)
@@ -70,9 +70,9 @@ def check(
 
 
 def _check_others(study: optuna.Study, space: Space[Any]) -> None:
-    """Check that what a study holds before its first trial is here to stay: trials of the same space.
+    """Check that trials added to a study before its first run fit the space.
 
-    Those that wait are trained; those that are finished tell the sampler what they scored.
+    Waiting trials will be trained. Finished trials give the sampler their scores.
     """
     trials = study.get_trials(deepcopy=False)
     others = [t for t in trials if t.state != TrialState.WAITING and not _fits(t, space)]
@@ -84,7 +84,7 @@ def _check_others(study: optuna.Study, space: Space[Any]) -> None:
 
 
 def _fits(trial: FrozenTrial, space: Space[Any]) -> bool:
-    """Tell whether the parameters of a finished trial are those of a recipe of a space."""
+    """Return whether a finished trial's parameters are a recipe of the space."""
     if not trial.state.is_finished():
         return False
     drawn: Any = optuna.trial.FixedTrial(trial.params)
@@ -92,7 +92,7 @@ def _fits(trial: FrozenTrial, space: Space[Any]) -> bool:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # about values out of range
             space.suggest(drawn)
-    except Exception:  # a name that is missing, or a value that is none of the space
+    except Exception:  # a missing name, or a value outside the space
         return False
     return set(drawn.params) == set(trial.params)
 
@@ -101,20 +101,20 @@ def _compare(name: str, theirs: dict[str, Any], mine: dict[str, Any], same_task:
     """Raise an error if two identities differ."""
     theirs, mine = dict(theirs), dict(mine)
     now = mine.pop(FINGERPRINT)
-    before = theirs.pop(FINGERPRINT, now)  # studies of old have none
+    before = theirs.pop(FINGERPRINT, now)  # absent from older studies
     if difference := _difference(theirs, mine):
         raise InputError(
-            f"study {name!r} was made with another value of {difference}; choose another --study-name"
+            f"study {name!r} was made with a different {difference}; choose another --study-name"
         )
     if (difference := _difference(before, now)) and not same_task:
         raise InputError(
-            f"study {name!r} was made with another {difference}; choose another --study-name or, if "
-            "scores can be compared all the same, go on with --same-task"
+            f"study {name!r} was made with a different {difference}; choose another --study-name, or "
+            "add --same-task if the scores are still comparable"
         )
 
 
 def _difference(theirs: dict[str, Any], mine: dict[str, Any]) -> str:
-    """Say in words what first differs between two identities; empty if nothing does."""
+    """Return the first difference between two identities, in words; empty if there is none."""
     for name in {**theirs, **mine}:
         before, now = theirs.get(name), mine.get(name)
         if before == now:

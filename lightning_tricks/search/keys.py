@@ -1,11 +1,11 @@
-"""The names under which things are kept with a study and its trials in Optuna's storage."""
+"""Names of the attributes of studies and trials in Optuna's storage."""
 
 from lightning_tricks import scores
 from lightning_tricks.scores import PREFIX
 
 
 def kept(name: str) -> str:
-    """Return the name under which something is kept with a study or a trial."""
+    """Return the name of an attribute of a study or a trial."""
     return f"{PREFIX}{name}"
 
 
@@ -13,23 +13,23 @@ OUTCOME = scores.OUTCOME
 IDENTITY, ROLE = kept("identity"), kept("role")
 LOSSES, STOP_AT = kept("losses"), kept("stop_at")
 GROUP = kept("group")
-"""What a trial that was drawn for a group holds: the number of its first, and how many there are."""
+"""Trial attribute: the number of the first trial of its group, and the group's size."""
 BASELINE, TESTS = kept("baseline"), kept("tests")
 REFERENCES = ("yours", "baseline", "plain")
-"""Roles of the trials that come first: the user's LightningModule as it is, and two recipes."""
+"""Roles of the first trials: the user's unchanged LightningModule, and two recipes."""
 CHAMPION, MLFLOW_RUN = kept("champion"), kept("mlflow_run")
 ENSEMBLE = "ensemble"
-"""Alias of the champion's models of several seeds, together."""
+"""Alias of the ensemble of the champion's models over several seeds."""
 SEED, ENTRY, PHASE, SEED_INDEX = kept("seed"), kept("entry"), kept("phase"), kept("seed_index")
-"""What a trial of a part holds: its seed, of which recipe it is, what for, the index of its seed."""
+"""Attributes of a part's trials: the seed, the recipe's name, the phase, and the seed index."""
 SELECTION, REPORT = "selection", "report"
-"""What a verdict's trials are for: to choose, and to say how good what was chosen is."""
+"""Phases of a verdict's trials: choose a recipe, then measure how good it is."""
 RATES, COMPARISON = "rates", "comparison"
-"""What an ablation's trials are for: to find an arm's learning rate, and to compare arms."""
+"""Phases of an ablation's trials: find each arm's learning rate, then compare the arms."""
 VERDICT, ABLATION = "verdict", "ablation"
 PARTS = (VERDICT, ABLATION)
-"""What follows a search: each is a study beside it, and what it found is kept with the search."""
+"""Stages after a search. Each is a study of its own; its result is stored with the search."""
 PART_OF, PART_RUNS = kept("part_of"), kept("part_runs")
-"""What a part holds: whose it is; and a search, of its parts: their runs in MLflow."""
+"""The search that a part belongs to; and, stored with a search, the MLflow runs of its parts."""
 COMMANDS, FUSE = kept("commands"), kept("group_size")
-"""That made the study, in their order, and how many trainings it does as one, if that was measured."""
+"""Commands that ran the study, in order; and its group size, if measured."""

@@ -1,4 +1,4 @@
-"""Who hears of a study while it runs."""
+"""Observers: objects that are notified while a study runs."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,9 +13,9 @@ from lightning_tricks.tricks.recipe import Tricks
 
 
 class Observer:
-    """Hears what happens in a study, in the process that runs it; each method may be left out.
+    """Base class for objects that a running study notifies; override the methods you need.
 
-    What it does takes the study's time: something slow belongs into a thread of its own.
+    The methods run in the study's process and hold it up: put slow work into a thread.
 
     Example:
         class Loud(Observer):
@@ -26,27 +26,27 @@ class Observer:
     """
 
     def began(self, number: int, tricks: Tricks, seed: int) -> None:
-        """Hear that a trial begins, or goes on in a new run of the study."""
+        """Called when a trial begins, or resumes in a new run of the study."""
 
     def epoch(self, number: int, epoch: Epoch) -> None:
-        """Hear of an epoch of a trial, of each once."""
+        """Called once for each epoch of a trial."""
 
     def ended(self, trial: FrozenTrial, outcome: Outcome) -> None:
-        """Hear how a trial ended, once Optuna holds it."""
+        """Called when a trial ended, after Optuna has stored its outcome."""
 
     def put_back(self, number: int) -> None:
-        """Hear that a trial waits for a later run of the study."""
+        """Called when a trial goes back into the queue, for a later run of the study."""
 
     def concluded(self, study: optuna.Study) -> None:
-        """Hear that a run of the study is over, its verdict included; the study holds what was found."""
+        """Called at the end of a run, after the verdict; the study holds the results."""
 
 
 class Observers(Observer):
-    """Several as one.
+    """Several observers as one.
 
     Args:
-        own: ours.
-        users: the user's, whose errors are told in one line.
+        own: the package's observers.
+        users: the user's observers; their errors are shown in one line.
     """
 
     def __init__(self, own: Sequence[Observer], users: Sequence[Observer] = ()) -> None:

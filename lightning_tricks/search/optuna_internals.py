@@ -1,6 +1,7 @@
-"""What Optuna has no public call for: the only file that uses names that it may change.
+"""Helpers that need Optuna's private names; no other file uses them.
 
-Each is there since Optuna 3 at least; `tests/test_internals.py` says which one an upgrade took away.
+Optuna has had each name since version 3 at least. If an upgrade removes one, `tests/test_internals.py`
+says which.
 """
 
 import copy
@@ -25,19 +26,19 @@ def storage_of(study: optuna.Study) -> BaseStorage:
 
 
 def user_attrs_of(study: optuna.Study) -> Mapping[str, Any]:
-    """Return what a study holds, without the copy that `user_attrs` makes of all of it."""
+    """Return a study's attributes without the deep copy that `user_attrs` makes."""
     return study._storage.get_study_user_attrs(study._study_id)
 
 
 def trials_of(study: optuna.Study) -> list[FrozenTrial]:
-    """Return all trials, also where a pruner shows those of one bracket only."""
+    """Return all trials, even if the pruner shows only those of one bracket."""
     return study._get_trials(deepcopy=False)
 
 
 def requeue(study: optuna.Study, trial: FrozenTrial | optuna.Trial) -> None:
     """Put a running trial back in the queue, with its number and its parameters.
 
-    Optuna's storages take the state, and hand the trial out again at the next `ask`.
+    Optuna's storages accept this state change. The next `ask` returns the trial again.
     """
     study._storage.set_trial_state_values(trial._trial_id, state=TrialState.WAITING)
 
@@ -48,20 +49,20 @@ def ask(
     suggest: Callable[[optuna.Trial], T],
     user_attrs: Mapping[str, Any],
 ) -> tuple[optuna.Trial, T]:
-    """Ask for a trial: one that waits, or a new one, of which nobody knows until all of it is drawn.
+    """Return a waiting trial or a new one; a new one is stored only once it is fully drawn.
 
     Args:
-        study: that the trial is of.
-        sampler: instead of the study's.
-        suggest: draws what is wanted from a trial.
-        user_attrs: of a new one.
+        study: the trial's study.
+        sampler: sampler to use instead of the study's.
+        suggest: draws the values from a trial.
+        user_attrs: attributes of a new trial.
 
     Returns:
-        The trial, and what was drawn from it.
+        The trial, and what `suggest` returned.
     """
     shown = copy.copy(study)
     shown.sampler = sampler
-    shown.stop = study.stop  # type: ignore[method-assign]  # samplers call it, of the study they are shown
+    shown.stop = study.stop  # type: ignore[method-assign]  # samplers call it on the study they get
     trials = study.get_trials(deepcopy=False)
     if any(trial.state == TrialState.WAITING for trial in trials):
         trial = shown.ask()
@@ -79,44 +80,44 @@ def ask(
 
 
 def _of(study: optuna.Study, trial: optuna.Trial, trial_id: int) -> optuna.Trial:
-    """Return a trial of what a study was shown as one of the study itself."""
+    """Move a trial from the temporary copy of a study to the study itself."""
     trial.study, trial.storage, trial._trial_id = study, study._storage, trial_id
     trial._cached_frozen_trial = study._storage.get_trial(trial_id)
     return trial
 
 
 def id_of(trial: FrozenTrial) -> int:
-    """Return the id by which a storage knows a trial."""
+    """Return a trial's id in its storage."""
     return trial._trial_id
 
 
 def live(study: optuna.Study, trial: FrozenTrial) -> optuna.Trial:
-    """Return a trial of a study as one that can be written to."""
+    """Return a writable version of a study's trial."""
     return optuna.Trial(study, trial._trial_id)
 
 
 def last_reported(study: optuna.Study, trial: optuna.Trial) -> int:
-    """Return the last step that was reported to a running trial; -1 if none was."""
+    """Return the last step reported to a running trial; -1 if there is none."""
     return max(study._storage.get_trial(trial._trial_id).intermediate_values, default=-1)
 
 
 def contains(distribution: BaseDistribution, value: Any) -> bool:
-    """Tell whether a distribution has a value."""
+    """Return whether a distribution contains a value."""
     return distribution._contains(distribution.to_internal_repr(value))
 
 
 def view(study: optuna.Study, trials: Callable[[], Sequence[FrozenTrial]]) -> optuna.Study:
-    """Return a study that shows some of the trials only: to look at each takes time.
+    """Return a study that shows only some trials, which saves time.
 
     Args:
-        study: the whole, or what a pruner shows of it: Hyperband's brackets cannot be copied.
-        trials: returns those to show, when they are first asked for.
+        study: the whole study, or a pruner's view of it: Hyperband's brackets cannot be copied.
+        trials: returns the trials to show; called on first use.
     """
     return cast(optuna.Study, _View(study, trials))
 
 
 class _View:
-    """A study that shows some of the trials only; all else it asks the whole one for."""
+    """A study that shows only some trials; everything else comes from the whole study."""
 
     def __init__(self, study: optuna.Study, trials: Callable[[], Sequence[FrozenTrial]]) -> None:
         self._whole, self._trials = study, trials

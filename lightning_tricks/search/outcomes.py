@@ -1,7 +1,8 @@
-"""What a study remembers in Optuna's storage beside parameters and values: the one truth.
+"""The data that a study keeps in Optuna's storage in addition to parameters and values.
 
-The study holds its *identity*: what must be the same for two trials to be comparable. Each finished
-trial holds its *outcome*: the recipe, the curves, the reason. MLflow can be written anew from these.
+The study holds its *identity*: the settings that must be equal for trials to be comparable. Each
+finished trial holds its *outcome*: the recipe, the curves, the reason. MLflow can be rewritten from
+these.
 """
 
 import json
@@ -45,7 +46,7 @@ STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed"
 
 
 class EpochData(TypedDict):
-    """An epoch, as it is kept with its trial."""
+    """An epoch, as stored with its trial."""
 
     number: int
     score: float
@@ -54,7 +55,7 @@ class EpochData(TypedDict):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial ended, as it is kept with the trial."""
+    """How a trial ended, as stored with the trial."""
 
     recipe: Mapping[str, Any]
     state: Literal["complete", "pruned", "failed"]
@@ -68,7 +69,7 @@ class Outcome:
 
     @classmethod
     def of(cls, tricks: Tricks, seed: int, result: Result) -> Self:
-        """Take what is to be kept of a result."""
+        """Make the outcome of a training's result."""
         return cls(
             recipe=tricks.model_dump(),
             state=result.state,
@@ -85,14 +86,14 @@ class Outcome:
 
     @classmethod
     def read(cls, trial: FrozenTrial) -> Self | None:
-        """Read the outcome of a finished trial; None where there is none."""
+        """Read the outcome of a finished trial; None if there is none."""
         data = trial.user_attrs.get(OUTCOME)
         known = cls.__dataclass_fields__  # a later version may keep more
         return None if data is None else cls(**{k: v for k, v in data.items() if k in known})
 
     @property
     def history(self) -> list[Epoch]:
-        """The epochs as they were reported."""
+        """The reported epochs."""
         return [Epoch(**epoch) for epoch in self.epochs]
 
     @property
@@ -101,7 +102,7 @@ class Outcome:
         return self.epochs[-1]["score"] if self.epochs else None
 
     def curve(self, monitor: str) -> list[float]:
-        """Return the values of the metric that trials are compared by, epoch by epoch."""
+        """Return the monitored metric, epoch by epoch."""
         return [epoch["metrics"].get(monitor, epoch["score"]) for epoch in self.epochs]
 
     @property
@@ -111,18 +112,18 @@ class Outcome:
 
 
 class Champion(TypedDict, total=False):
-    """What a study keeps of its registered model: the champion's, or the best of a search alone."""
+    """A study's registered model: the champion's or, without a verdict, the best trial's."""
 
     alias: Required[str]
     trial: Required[int]
     run_id: Required[str | None]
     version: Required[str]
     ensemble: str | None
-    """Version of the champion's ensemble; None if there is none, and absent if it was not made yet."""
+    """Version of the champion's ensemble; None if there is none, absent if not made yet."""
 
 
 def aliases_of(champion: Champion) -> dict[str, str]:
-    """Return the versions that a study registered, by alias."""
+    """Return the registered versions of a study, by alias."""
     ensemble = champion.get("ensemble")
     return {champion["alias"]: champion["version"], **({ENSEMBLE: ensemble} if ensemble else {})}
 
@@ -144,10 +145,10 @@ _OUTCOME: TypeAdapter[Outcome] = TypeAdapter(Outcome)
 
 
 def inspect(study: optuna.Study) -> None:
-    """Check what the storage holds beside parameters and values: it is input, as any file is.
+    """Check the attributes in the storage: like any file, they may be damaged.
 
     Raises:
-        InputError: if something is not what was written there; names it.
+        InputError: if an attribute is damaged; names it.
     """
     for name, kind in _KEPT.items():
         if name in study.user_attrs:
@@ -177,13 +178,13 @@ def key(recipe: Mapping[str, Any]) -> str:
 
 
 def best_of(trials: Iterable[FrozenTrial], mode: Mode) -> FrozenTrial | None:
-    """Return the best of the trials that used their whole budget."""
+    """Return the best of the trials that used their full budget."""
     complete = [t for t in trials if t.state == TrialState.COMPLETE]
     return min(complete, key=lambda trial: scores.rank_of(trial, mode), default=None)
 
 
 def trial_of(trials: Iterable[FrozenTrial], role: str) -> FrozenTrial | None:
-    """Return the finished trial that is the baseline, plain, or the user's module as it is."""
+    """Return the trial with a role: the baseline, plain, or the user's unchanged module."""
     return next((t for t in trials if t.user_attrs.get(ROLE) == role), None)
 
 
@@ -193,23 +194,23 @@ def name_of(trial: FrozenTrial) -> str:
 
 
 def trial_named(trials: Iterable[FrozenTrial], name: str) -> FrozenTrial | None:
-    """Return the trial of a search that has a name."""
+    """Return the trial of a search that has this name; None if there is none."""
     return next((trial for trial in trials if name_of(trial) == name), None)
 
 
 def is_repeat(trial: FrozenTrial) -> bool:
-    """Tell whether a trial repeats an earlier one of its recipe, so that nothing was trained."""
+    """Return whether a trial was not trained because an earlier one has the same recipe."""
     outcome = trial.user_attrs.get(OUTCOME)
     return outcome is not None and outcome.get("duplicate_of") is not None
 
 
 def counted(trials: Iterable[FrozenTrial]) -> int:
-    """Return how many finished trials there are but for such repeats."""
+    """Return the number of finished trials without repeats of earlier recipes."""
     return sum(not is_repeat(trial) for trial in trials)
 
 
 def compared(trials: Sequence[FrozenTrial], best: FrozenTrial | None) -> list[FrozenTrial]:
-    """Return those of the best trial and the references that used their whole budget."""
+    """Return the best trial and the references, if they used their full budget."""
     found = [best, *(trial_of(trials, role) for role in REFERENCES)]
     complete = [
         t for t in found if t is not None and t.state == TrialState.COMPLETE and OUTCOME in t.user_attrs
@@ -218,18 +219,18 @@ def compared(trials: Sequence[FrozenTrial], best: FrozenTrial | None) -> list[Fr
 
 
 def part_name(study: str, part: str) -> str:
-    """Return the name of the study that holds the verdict, or the ablation, of another."""
+    """Return the name of the study that holds another study's verdict or ablation."""
     return f"{study}.{part}"
 
 
 def keeps_weights(trial: FrozenTrial | optuna.Trial) -> bool:
-    """Tell whether a trial's weights are kept however it ends: the references', and a verdict's."""
+    """Return whether a trial's weights are always kept: true for references and verdict trials."""
     held = trial.user_attrs
     return held.get(ROLE) in REFERENCES or held.get(PHASE) == REPORT
 
 
 def with_weights(trials: Iterable[FrozenTrial]) -> tuple[dict[int, Outcome], list[int]]:
-    """Return what decides whose weights are kept: the complete trials' outcomes, the references."""
+    """Return the complete trials' outcomes, and the numbers of those that always keep their weights."""
     complete = [t for t in trials if t.state == TrialState.COMPLETE]
     outcomes = {t.number: outcome for t in complete if (outcome := Outcome.read(t)) is not None}
     return outcomes, [t.number for t in complete if keeps_weights(t)]

@@ -1,4 +1,4 @@
-"""Optuna storages that stand before another."""
+"""Optuna storages that wrap another storage."""
 
 from collections.abc import Callable, Iterable
 from types import new_class
@@ -8,10 +8,10 @@ from optuna.storages import BaseStorage
 
 
 def passing_on(names: Iterable[str]) -> Any:
-    """Make a storage that hands calls to its method `_pass_on`, with their name and arguments.
+    """Return a storage class whose named methods call `_pass_on` with their name and arguments.
 
     Args:
-        names: of the calls; others do what they do in `BaseStorage`, by calling these.
+        names: the methods to pass on; all others stay those of `BaseStorage`, which call these.
     """
     methods = {name: _passed_on(name) for name in names}
     return new_class("PassingOn", (BaseStorage,), exec_body=lambda body: body.update(methods))

@@ -1,4 +1,4 @@
-"""What prunes trials."""
+"""Pruners: they stop unpromising trials early."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -13,21 +13,21 @@ from lightning_tricks.search.sampling.samplers import LATEST
 
 
 def warmup_epochs(epochs: int) -> int:
-    """Return how many epochs no trial is pruned in: a third of the budget.
+    """Return the number of first epochs without pruning: a third of the budget.
 
-    Warm-up, cosine decay and dropout start slowly and catch up; a pruner that compares early
-    would prune just the good tricks.
+    Warm-up, cosine decay and dropout start slowly and catch up. A pruner that compares early would
+    stop exactly the good tricks.
     """
     return math.ceil(epochs / 3)
 
 
 def prunes(study: optuna.Study) -> bool:
-    """Tell whether a study's pruner ever stops a trial."""
+    """Return whether a study's pruner ever stops a trial."""
     return not isinstance(study.pruner, NopPruner)
 
 
 class _LatestPruner(BasePruner):
-    """Compare with the latest trials, so that a report costs the same however many there are."""
+    """Compare only with the latest trials, so that the cost of a report stays constant."""
 
     def __init__(self, pruner: BasePruner, warmup_epochs: int) -> None:
         self._pruner, self._spared = pruner, warmup_epochs
@@ -53,9 +53,9 @@ def _halving(epochs: int) -> BasePruner:
 
 
 class _FreshPruner(BasePruner):
-    """Make a pruner anew for each question: Hyperband's makes its brackets when it is first asked.
+    """Make a new pruner for each call, so that several threads may call it at the same time.
 
-    Several threads may do so at the same time. All that it has to remember is in the storage.
+    Hyperband makes its brackets on the first call. Its state is all in the storage.
     """
 
     def __init__(self, make: Callable[[], BasePruner]) -> None:

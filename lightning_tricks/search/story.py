@@ -1,4 +1,4 @@
-"""A trial in a line: what it is, how it ended, how it differs from the baseline."""
+"""A one-line description of a trial: its role, how it ended, how it differs from the baseline."""
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -12,14 +12,14 @@ from lightning_tricks.training.repeats import SPREAD
 def story(
     task: Task, trial: FrozenTrial, outcome: Outcome, study_state: StudyState, links: str = ""
 ) -> str:
-    """Tell a trial in a line of Markdown.
+    """Return a description of a trial in one line of Markdown.
 
     Args:
-        task: of the study.
-        trial: that ended.
-        outcome: of the trial.
-        study_state: of the study.
-        links: to what else there is to see of it.
+        task: the study's task.
+        trial: the finished trial.
+        outcome: the trial's outcome.
+        study_state: the study's state.
+        links: Markdown links to include.
     """
     role = study_state.role(trial)
     changed = task.tricks.parse(outcome.recipe).differences(study_state.baseline)
@@ -37,7 +37,7 @@ def story(
 
 
 def _over_seeds(trial: FrozenTrial, study_state: StudyState) -> str:
-    """Say at a verdict's champion what was found, and its scores over fresh seeds."""
+    """Return the headline and fresh scores for the trial that the verdict is about; else empty."""
     verdict = study_state.verdict if study_state.is_of_verdict(trial) else None
     if verdict is None:
         return ""

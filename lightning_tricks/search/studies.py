@@ -1,4 +1,4 @@
-"""Make or load the Optuna study to search with."""
+"""Make or load Optuna studies."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ from lightning_tricks.search.storage.opening import opened, place_of, storage_fi
 
 @dataclass(frozen=True)
 class StudyMaker:
-    """A study that is made, or loaded, once all else is known to be right."""
+    """A study to make or load later, once all other input is checked."""
 
     study_name: str
     make: Callable[[], optuna.Study]
@@ -36,16 +36,16 @@ def create_study(
     pruner: str = "median",
     seed: int = 0,
 ) -> optuna.Study:
-    """Create an Optuna study, or load the one that is there.
+    """Create an Optuna study, or load it if it exists.
 
     Args:
-        name: of the study.
+        name: the study's name.
         direction: `maximize` or `minimize`.
-        epochs: the full budget of a trial, to which the pruner is fitted.
+        epochs: the full budget of a trial, which the pruner needs.
         storage: the path of a journal file, an Optuna URL, a storage, or None for memory.
         sampler: `tricks`, this package's own; `tpe`, `gp` or `random`, Optuna's; or any sampler object.
         pruner: one of `PRUNERS`.
-        seed: of the sampler.
+        seed: the sampler's seed.
 
     Raises:
         InputError: if the storage cannot be opened or a name is not known.
@@ -70,10 +70,10 @@ def create_study(
 
 
 def load_study(name: str, storage: str | Path | BaseStorage) -> optuna.Study:
-    """Load the Optuna study that is there, and make none.
+    """Load an existing Optuna study.
 
     Raises:
-        UnknownStudy: if there is none of this name.
+        UnknownStudy: if there is no study of this name.
         InputError: if the storage cannot be opened.
     """
     file = None if isinstance(storage, BaseStorage) else storage_file(storage)
@@ -92,7 +92,7 @@ def load_study(name: str, storage: str | Path | BaseStorage) -> optuna.Study:
 
 @contextmanager
 def unannounced() -> Iterator[None]:
-    """Let Optuna say nothing of studies that the user did not ask for."""
+    """Silence Optuna's messages about studies that the user did not ask for."""
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(max(level, optuna.logging.WARNING))
     try:
@@ -102,5 +102,5 @@ def unannounced() -> Iterator[None]:
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
-    """Return the trials that were trained and ended, in whatever state, by number."""
+    """Return the study's finished trials that this package trained, by number."""
     return [t for t in study.get_trials(deepcopy=False) if t.state.is_finished() and is_own(t)]

@@ -1,4 +1,4 @@
-"""Where a study stands: its baseline, its champion, its test scores."""
+"""A study's state: its baseline, its champion, its test scores."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,28 +29,28 @@ from lightning_tricks.tricks.recipe import Tricks
 
 @dataclass(frozen=True)
 class StudyState:
-    """What a study holds beside its trials, and tells each of them apart by."""
+    """What a study holds in addition to its trials, and what gives them their roles."""
 
     baseline: Tricks
-    """The recipe of the first trial, which the others are compared with."""
+    """The recipe that all others are compared with."""
     champion: int | None = None
-    """Number of the trial whose recipe is registered as the one to use."""
+    """Number of the trial whose model is registered."""
     alias: str = ""
-    """Alias of the registered model: `champion` by a verdict, `best` of a search alone."""
+    """Alias of the registered model: `champion` after a verdict, else `best`."""
     tests: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
-    """The metrics on the test split, by trial number; it is looked at once for each."""
+    """Metrics on the test split, by trial number; each trial is tested once."""
     verdict: Verdict | None = None
-    """What was found over fresh seeds."""
+    """The verdict over fresh seeds; None if there is none yet."""
     study: str = ""
-    """Its name, which is that of the registered model."""
+    """Name of the study, and of the registered model."""
     version: str | None = None
-    """Of the registered model, the one that is the champion's."""
+    """Version of the registered model."""
     ranked: bool = True
-    """Whether its trials stand in the table of the search: those of a verdict or an ablation do not."""
+    """Whether its trials are ranked in a table: true for a search, false for its parts."""
 
     @classmethod
     def read(cls, study: optuna.Study, task: Task) -> Self:
-        """Read where a study stands."""
+        """Read a study's state."""
         held = study.user_attrs
         recipe, champion = held.get(BASELINE), held.get(CHAMPION, {})
         return cls(
@@ -65,11 +65,11 @@ class StudyState:
         )
 
     def is_of_verdict(self, trial: FrozenTrial) -> bool:
-        """Tell whether a trial has the recipe that the verdict named."""
+        """Return whether the verdict names this trial."""
         return self.verdict is not None and trial.number == self.verdict.trial
 
     def role(self, trial: FrozenTrial) -> str:
-        """Say what a trial is to the study; empty for most."""
+        """Return a trial's roles in the study, in words; empty for most."""
         outcome = Outcome.read(trial)
         repeated = None if outcome is None else outcome.duplicate_of
         roles = [
@@ -82,19 +82,19 @@ class StudyState:
 
 
 def verdict_of(study: optuna.Study) -> Verdict | None:
-    """Return the verdict that a study holds; None if it has none."""
+    """Return a study's verdict; None if it has none."""
     data = study.user_attrs.get(kept(VERDICT))
     return None if data is None else Verdict.read(data)
 
 
 def ablation_of(study: optuna.Study) -> Ablation | None:
-    """Return the ablation that a study holds; None if it has none."""
+    """Return a study's ablation; None if it has none."""
     data = study.user_attrs.get(kept(ABLATION))
     return None if data is None else Ablation.read(data)
 
 
 def known_runs(study: optuna.Study) -> set[str]:
-    """Return the ids of the runs in MLflow that are a study's: of its search, and of what follows that.
+    """Return the ids of a study's MLflow runs: those of its search and its parts.
 
     Args:
         study: the search, or a part of it such as its verdict.
@@ -106,10 +106,10 @@ def known_runs(study: optuna.Study) -> set[str]:
 
 
 def remember_test(study: optuna.Study, number: int, metrics: Mapping[str, float]) -> None:
-    """Keep a trial's metrics on the test split."""
+    """Store a trial's metrics on the test split."""
     study.set_user_attr(TESTS, {**study.user_attrs.get(TESTS, {}), str(number): dict(metrics)})
 
 
 def remember_champion(study: optuna.Study, champion: Champion) -> None:
-    """Keep what is registered of a study."""
+    """Store which model is registered for a study."""
     study.set_user_attr(CHAMPION, champion)

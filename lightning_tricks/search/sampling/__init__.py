@@ -1,1 +1,1 @@
-"""What recipe a trial gets: drawn by a sampler, of a given shape, or given whole."""
+"""How a trial gets its recipe: drawn by a sampler, partly fixed, or given."""

@@ -1,4 +1,4 @@
-"""Which options are good: what each adds to the score, and how much that is in doubt."""
+"""Estimates of each option's effect on the score, with their uncertainty."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,13 +11,13 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy import stats
 
 EFFECT, NOISE, LEVEL = 0.15, 0.3, 1.0
-"""Variances, where that of the scores is one: of an option's effect, of a training, of the mean."""
+"""Prior variances, for scores of variance 1: of an option's effect, of training noise, of the mean."""
 SHRINK = 0.5
-"""The share of the doubt that is drawn. With less of it fewer trials go to options that hardly can win
-(Chapelle & Li, 2011)."""
+"""Factor on the posterior's standard deviation when effects are drawn. Below 1, fewer trials go to
+options that can hardly win (Chapelle & Li, 2011)."""
 
 Option = tuple[str, Any]
-"""A parameter, and one of its choices."""
+"""A parameter's name and one of its choices."""
 
 
 def draw_effects(
@@ -27,18 +27,18 @@ def draw_effects(
     seed: int,
     doubt: float = SHRINK,
 ) -> Mapping[Option, float]:
-    """Draw what each option adds to the score, from what may be believed after some trials.
+    """Draw each option's effect on the score from its posterior after some trials.
 
-    That is the posterior of a Bayesian linear regression of the scores on the options that were
-    chosen, with a share of its deviation. To take the best of what was drawn is Thompson sampling
-    (Thompson, 1933): an option is tried as often as it is likely to be the best.
+    The posterior is that of a Bayesian linear regression of the scores on the chosen options; its
+    standard deviation is scaled by `doubt`. Taking the option with the best draw is Thompson sampling
+    (Thompson, 1933): each option is tried as often as it is likely to be the best.
 
     Args:
-        ended: complete or pruned trials, one at least.
-        running: trials without a score. What they will tell of is less in doubt.
-        direction: in which scores are better.
-        seed: of what is drawn.
-        doubt: the share of the deviation that is drawn.
+        ended: complete or pruned trials, at least one.
+        running: trials without a score. They lower the uncertainty about their options.
+        direction: direction of better scores.
+        seed: seed of the draw.
+        doubt: factor on the posterior's standard deviation.
     """
     options = _options([*ended, *running])
     told, untold = _chosen(ended, options), _chosen(running, options)
@@ -48,7 +48,7 @@ def draw_effects(
     factor = np.linalg.cholesky(known + untold.T @ untold / NOISE)
     noise = np.random.default_rng(seed).normal(size=len(mean))
     drawn = mean + doubt * np.linalg.solve(factor.T, noise)
-    return dict(zip(options, drawn.tolist(), strict=False))  # the last is the mean of all
+    return dict(zip(options, drawn.tolist(), strict=False))  # without the last entry, the mean score
 
 
 def _options(trials: Sequence[FrozenTrial]) -> list[Option]:
@@ -62,7 +62,7 @@ def _options(trials: Sequence[FrozenTrial]) -> list[Option]:
 
 
 def _chosen(trials: Sequence[FrozenTrial], options: Sequence[Option]) -> NDArray[np.float64]:
-    """Return a row for each trial: 1 at the options that it has, and at its end, else 0."""
+    """Return a row for each trial: 1 for each option that it has, else 0; the last column is 1."""
     rows = [[*(o in trial.params.items() for o in options), True] for trial in trials]
     return np.array(rows, dtype=float).reshape(len(trials), len(options) + 1)
 
@@ -70,7 +70,7 @@ def _chosen(trials: Sequence[FrozenTrial], options: Sequence[Option]) -> NDArray
 def _quantiles(trials: Sequence[FrozenTrial], direction: StudyDirection) -> NDArray[np.float64]:
     """Return the normal quantile of each trial's rank (Salinas et al., 2020).
 
-    So neither the unit of scores matters, nor one that is far off. Pruned trials share the last ranks.
+    This removes the unit of the scores, and outliers. All pruned trials share the last rank.
     """
     sign = 1 if direction == StudyDirection.MAXIMIZE else -1
     complete = [trial.state == TrialState.COMPLETE and trial.value is not None for trial in trials]

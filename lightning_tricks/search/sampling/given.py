@@ -1,4 +1,4 @@
-"""Trials whose recipe is given, and not drawn: that of a LightningModule as it is."""
+"""Trials with a given recipe instead of a drawn one, such as the user's unchanged LightningModule."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,17 +11,17 @@ from lightning_tricks.space.space import Space
 from lightning_tricks.tricks.recipe import Tricks
 
 RECIPE = f"{PREFIX}recipe"
-"""Name under which such a trial holds its recipe."""
+"""Attribute of such a trial: its recipe."""
 
 
 def given_recipe(trial: FrozenTrial | optuna.Trial) -> Mapping[str, Any] | None:
-    """Return the recipe that a trial was given; None if it is to be drawn."""
+    """Return a trial's given recipe; None if its recipe must be drawn."""
     held: Mapping[str, Any] | None = trial.user_attrs.get(RECIPE)
     return held
 
 
 def enqueue(study: optuna.Study, space: Space[Any], recipe: Tricks, attrs: Mapping[str, Any]) -> None:
-    """Put a trial of a recipe into the queue of a study, as parameters where the space has it."""
+    """Put a recipe into a study's queue: as parameters if the space contains it, else as given."""
     if space.nearest(recipe) == recipe:
         study.enqueue_trial(space.params(recipe), user_attrs=dict(attrs))
     else:

@@ -1,4 +1,4 @@
-"""What proposes recipes: Optuna's samplers, made to suit a study that is killed, resumed or long."""
+"""Samplers, which propose recipes: this package's own, and Optuna's, made safe for resumed studies."""
 
 import copy
 import heapq
@@ -20,24 +20,24 @@ from lightning_tricks.search.sampling.given import given_recipe
 from lightning_tricks.seeds import derive
 
 BEST, LATEST = 25, 175
-"""How many of the best and of the latest finished trials a proposal is made from. TPE takes at most
-25 as the good ones; the time it needs grows with the others."""
+"""Number of best and of latest finished trials that a proposal uses. TPE counts at most 25 trials as
+good; its time grows with the number of the others."""
 CHANGED = 3
-"""In so many choices at most a proposal differs from the best trial so far."""
+"""Maximum number of choices in which a proposal differs from the best trial so far."""
 KEPT = 2 / 3
-"""The share of the stages whose numbers stay, where their choices do."""
+"""Share of the stages with unchanged choices that keep their numbers, too."""
 MOST_DOUBLINGS = 8
-"""Each proposal in a row that was made before doubles the doubt, so many times at most."""
+"""Maximum number of doublings of the doubt. Each repeated proposal in a row doubles it."""
 RUNNING = 64
-"""How many of the running trials are kept away from."""
+"""Maximum number of running trials that a proposal takes into account."""
 
 
 class SeededSampler(BaseSampler):
-    """Make a fresh sampler for each question, seeded by the study's seed and the trial's number.
+    """Make a new sampler for each call, seeded by the study's seed and the trial's number.
 
-    What is proposed then depends on the trials before alone, not on how often the program was
-    started since: a study that was killed and resumed proposes what it would have without. Nor is
-    anything kept from one question to the next, so several threads may ask at the same time.
+    A proposal then depends only on the earlier trials. A study that was killed and resumed gets the
+    same proposals as one that was not. No state is kept between calls, so several threads may ask at
+    the same time.
     """
 
     def __init__(self, make: Callable[[int], BaseSampler], seed: int) -> None:
@@ -66,33 +66,33 @@ class SeededSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        # A sampler of its own for each parameter: a trial that was killed while it was drawn has
-        # some of its parameters, and the others must not depend on which.
+        # Each parameter gets its own sampler: a trial that was killed while it was drawn already has
+        # some parameters, and the others must not depend on which.
         sampler = self._fresh(trial, param_name)
         return sampler.sample_independent(study, trial, param_name, param_distribution)
 
 
 class TrickSampler(BaseSampler):
-    """Change what is likely wrong with the best trial: linear Thompson sampling beside TPE.
+    """Improve the best trial: linear Thompson sampling for the choices, TPE for the numbers.
 
-    Of the many stages, a good trial needs a good variant in nearly all, which no few dozen trials tell
-    apart. But a linear regression learns something of all stages from every trial. So a proposal has the
-    choices of the best trial so far, at first the baseline, but for three at most: those that promise
-    most, by effects that are drawn from what may be believed of them (`effects.py`).
+    A good trial needs a good variant in nearly every stage. A few dozen trials are too few to find
+    those by trial and error, but a linear regression learns about all stages from every trial. So a
+    proposal copies the best trial so far (at first the baseline) and changes at most three choices:
+    those with the largest gain, by effects drawn from their posterior (`effects.py`).
 
-    Where a choice stays its numbers do too, in two stages of three; else they are drawn by the
-    tree-structured Parzen estimator (Bergstra et al., 2011), one joint density a trick:
-    `optimizer.adam.lr` and `optimizer.adam.beta1` are drawn together and with those of no other. There
-    trials under way count as bad ones, so that several workers do not try the same.
+    Where a choice stays, its numbers also stay in two of three stages. Otherwise the tree-structured
+    Parzen estimator (Bergstra et al., 2011) draws them, with one joint density per trick:
+    `optimizer.adam.lr` and `optimizer.adam.beta1` are drawn together, independently of other tricks.
+    Running trials count as bad there, so that several workers do not try the same.
     """
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self._proposals: dict[tuple[str, int], _Proposal] = {}
-        """Of the trials under way, by study and number: several may be drawn at the same time."""
+        """Proposals of the running trials, by study and number; several may be drawn at a time."""
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        self._proposals.pop((study.study_name, trial.number), None)  # it was put back, and begins anew
+        self._proposals.pop((study.study_name, trial.number), None)  # of a trial that was put back
 
     def after_trial(
         self,
@@ -108,7 +108,7 @@ class TrickSampler(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         del study, trial
-        return {}  # which are needed is known only once the kinds are drawn
+        return {}  # the needed parameters are known only after the kinds are drawn
 
     def sample_relative(
         self,
@@ -132,42 +132,42 @@ class TrickSampler(BaseSampler):
 
 
 class _Proposal:
-    """What the sampler proposes for one trial, parameter by parameter.
+    """The sampler's proposal for one trial, parameter by parameter.
 
     Args:
-        seed: of the study.
-        study: as it is when the first parameter is drawn.
-        trial: the one to propose for.
+        seed: the study's seed.
+        study: the study at the time of the first parameter.
+        trial: the trial to propose for.
     """
 
     def __init__(self, seed: int, study: optuna.Study, trial: FrozenTrial) -> None:
         self._seed, self._study, self._trial = seed, study, trial
         self._drawn: dict[str, Any] = {}
-        """What was drawn together with an earlier parameter."""
+        """Values that were drawn together with an earlier parameter."""
 
     @cached_property
     def _trials(self) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
-        """What ended, and what runs, at one moment.
+        """The ended and the running trials, read once.
 
-        Under Hyperband `get_trials` shows those of one bracket, and of which depends on whether the
-        pruner has seen a report since the program began.
+        `get_trials` would not do: under Hyperband it shows one bracket only, and which one depends on
+        whether the pruner has seen a report since the program began.
         """
         trials = [t for t in trials_of(self._study) if given_recipe(t) is None]
         return _ended(trials, self._study.direction), _running(trials, self._trial.number)
 
     @cached_property
     def _telling(self) -> list[FrozenTrial]:
-        """The trials that TPE is shown."""
+        """The trials that TPE sees."""
         return [trial for trials in self._trials for trial in trials]
 
     @cached_property
     def _known(self) -> dict[str, BaseDistribution]:
-        """The distribution of each parameter of those trials."""
+        """The distributions of those trials' parameters, by name."""
         return {name: known for t in self._telling for name, known in t.distributions.items()}
 
     @cached_property
     def _best(self) -> Mapping[str, tuple[BaseDistribution, Any]]:
-        """The parameters of the trial to change; none where no trial is complete."""
+        """The best trial's distributions and values, by name; empty if no trial is complete."""
         best = _best_of(self._telling, self._study.direction)
         return {n: (known, best.params[n]) for n, known in best.distributions.items()} if best else {}
 
@@ -179,7 +179,7 @@ class _Proposal:
 
     @cached_property
     def _changed(self) -> list[str]:
-        """The choices of the best trial in which another option promises most."""
+        """The best trial's choices for which another option has the largest gain."""
         gains = {
             name: self._effect(name, self._favorite(name, known)) - self._effect(name, option)
             for name, (known, option) in sorted(self._best.items())
@@ -189,7 +189,7 @@ class _Proposal:
 
     @cached_property
     def _redrawn(self) -> set[str]:
-        """The stages whose numbers are drawn anew: one at least, or nothing new might be proposed."""
+        """The stages with newly drawn numbers: at least one, or the proposal might repeat a trial."""
         numbers = [
             n for n, (known, _) in self._best.items() if not (_is_choice(known) or known.single())
         ]
@@ -199,7 +199,7 @@ class _Proposal:
         return {stage for stage in stages if luck[stage] >= bound}
 
     def draw(self, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> Any:
-        """Return the value of a parameter, of the trial as it is by now."""
+        """Return a parameter's value; `trial` has the parameters drawn so far."""
         known, value = self._best.get(name, (None, None))
         if known == distribution and not self._changes(name, known):
             return value
@@ -210,18 +210,18 @@ class _Proposal:
         return self._drawn.pop(name)
 
     def _changes(self, name: str, known: BaseDistribution) -> bool:
-        """Tell whether a parameter of the best trial is to be another."""
+        """Return whether the proposal changes this parameter of the best trial."""
         return name in self._changed if _is_choice(known) else _stage(name) in self._redrawn
 
     def _favorite(self, name: str, choice: CategoricalDistribution) -> Any:
-        """Return the option that adds most, by the effects that were drawn."""
+        """Return the option with the largest drawn effect."""
         return max(choice.choices, key=lambda option: self._effect(name, option))
 
     def _effect(self, name: str, option: Any) -> float:
         return self._effects.get((name, option), 0.0)
 
     def _draw(self, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> None:
-        """Draw a parameter, and those that are active whenever it is."""
+        """Draw a parameter together with the other parameters of its trick."""
         trick = name.rpartition(".")[0]
         together = {
             other: known
@@ -240,10 +240,9 @@ class _Proposal:
 
 
 def _ended(trials: Sequence[FrozenTrial], direction: StudyDirection) -> list[FrozenTrial]:
-    """Return the finished trials that a proposal is made from; below 200 that is all.
+    """Return the finished trials that a proposal uses: all of them up to 200.
 
-    Scores compare across Hyperband's brackets, so those of all of them count, as they do for Optuna's
-    samplers.
+    The trials of all Hyperband brackets count, as in Optuna's samplers: their scores are comparable.
     """
     ended = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     if len(ended) <= BEST + LATEST:
@@ -256,7 +255,7 @@ def _ended(trials: Sequence[FrozenTrial], direction: StudyDirection) -> list[Fro
 def _repeats(ended: Sequence[FrozenTrial]) -> int:
     """Return how many of the latest trials in a row had the parameters of an earlier one.
 
-    In a space of few recipes the same is proposed again once the effects are known well.
+    In a small space, the sampler repeats proposals once it knows the effects well.
     """
     count = 0
     for at in range(len(ended) - 1, 0, -1):
@@ -267,7 +266,7 @@ def _repeats(ended: Sequence[FrozenTrial]) -> int:
 
 
 def _running(trials: Sequence[FrozenTrial], but: int) -> list[FrozenTrial]:
-    """Return the latest of the trials under way, but for the one of a number, each as a bad one."""
+    """Return the latest running trials as bad ones, except the trial with number `but`."""
     running = [t for t in trials if t.state == TrialState.RUNNING and t.number != but]
     return [_bad(t) for t in running[-RUNNING:]]
 
@@ -286,14 +285,14 @@ def _best_of(trials: Sequence[FrozenTrial], direction: StudyDirection) -> Frozen
 
 
 def _rank(direction: StudyDirection) -> Callable[[FrozenTrial], Rank]:
-    """Return what puts the best complete trial first."""
+    """Return a sort key that puts the best complete trial first."""
     return partial(rank_of, mode="max" if direction == StudyDirection.MAXIMIZE else "min")
 
 
 def _bad(trial: FrozenTrial) -> FrozenTrial:
-    """Return a running trial as one that was pruned before its first report: the worst there is.
+    """Return a running trial as one that was pruned before its first report: the worst possible.
 
-    It has the parameters that it has now: whoever draws it adds further ones to the same mappings.
+    Its parameters are copied, because another thread may still add some to the original.
     """
     bad = copy.copy(trial)
     bad.state, bad.intermediate_values = TrialState.PRUNED, {}

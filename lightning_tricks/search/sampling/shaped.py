@@ -1,4 +1,4 @@
-"""Draws trials some of whose parameters are given."""
+"""A sampler that draws trials with some parameters fixed."""
 
 import warnings
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from optuna.samplers import BaseSampler, PartialFixedSampler
 
 
 class PartialFixed(PartialFixedSampler):
-    """Optuna's, without the warning that its arguments may change one day."""
+    """Optuna's sampler, without the warning that its arguments may change."""
 
     def __init__(self, fixed: Mapping[str, Any], sampler: BaseSampler) -> None:
         with warnings.catch_warnings():

@@ -1,1 +1,1 @@
-"""Where studies are stored: files, databases that are waited for, and a lock."""
+"""Where studies are stored: files, databases that may be away for a while, and a lock."""

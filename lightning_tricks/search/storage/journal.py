@@ -1,7 +1,7 @@
-"""Journal files that survive being cut off, and in which a changed byte is found.
+"""Journal files that survive a cut-off line and detect a changed byte.
 
-Each line carries a checksum of its content, under a name that Optuna does not read. A line without one,
-which another program wrote, is taken as it is.
+Each line carries a checksum of its content, under a name that Optuna ignores. A line without one comes
+from another program, and is read unchecked.
 """
 
 import json
@@ -18,7 +18,7 @@ from optuna.storages.journal import BaseJournalBackend, JournalFileBackend, Jour
 from lightning_tricks.errors import InputError
 
 LOCK_SECONDS = 5
-"""After so long, the lock of a journal file is taken for one that a dead program left behind."""
+"""Seconds after which a journal's lock counts as left behind by a dead program."""
 
 
 CHECKSUM = "crc32"
@@ -26,16 +26,16 @@ CHECKSUM = "crc32"
 
 
 class Journal(JournalFileBackend):
-    """A journal file in which a line that could not be written whole is not written at all."""
+    """A journal file that removes a line it could not write completely."""
 
     def __init__(self, path: Path, lock: JournalFileSymlinkLock) -> None:
         super().__init__(str(path), lock_obj=lock)
         self._place, self._own_lock = path, lock
         self._offsets = [0]
-        """Where each line begins, as far as they were read."""
+        """Byte offset of each line read so far."""
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
-        """Read what was written from a line on.
+        """Yield the entries from a line number on.
 
         Raises:
             InputError: if a line is damaged; names it.
@@ -61,13 +61,13 @@ class Journal(JournalFileBackend):
         marked = [{**log, CHECKSUM: _checksum(log)} for log in logs]
         try:
             super().append_logs(marked)
-        except OSError:  # the disk is full, say: what comes next must begin on a line of its own
+        except OSError:  # such as a full disk: the next entry must begin on a new line
             drop_cut_off_line(self._place, self._own_lock)
             raise
 
 
 def drop_cut_off_line(path: Path, lock: JournalFileSymlinkLock) -> None:
-    """Drop a last line that was cut off when the disk was full or the machine went down."""
+    """Drop an incomplete last line, left by a full disk or a crash of the machine."""
     if not path.exists():
         return
     lock.acquire()
@@ -86,10 +86,10 @@ def _checksum(log: dict[str, Any]) -> int:
 
 
 def _checked(line: bytes) -> dict[str, Any]:
-    """Return the entry of a line, once its checksum is found to be right.
+    """Return the entry of a line.
 
     Raises:
-        ValueError: if it is not, or the line is no entry.
+        ValueError: if its checksum is wrong, or the line is no entry.
     """
     log = json.loads(line)
     if not isinstance(log, dict):
@@ -101,7 +101,7 @@ def _checked(line: bytes) -> dict[str, Any]:
 
 
 def damaged_line(path: Path) -> int:
-    """Return the number, from 1 on, of the first line that is not what a study wrote; 0 if all are."""
+    """Return the number, from 1 on, of the first damaged line; 0 if there is none."""
     logs = []
     with path.open("rb") as journal:
         for number, line in enumerate(journal, 1):
@@ -113,7 +113,7 @@ def damaged_line(path: Path) -> int:
 
 
 def _first_refused(logs: list[dict[str, Any]]) -> int:
-    """Return the number of the first entry that Optuna cannot take; 0 if it takes all."""
+    """Return the number of the first entry that Optuna rejects; 0 if it accepts all."""
     if not _refuses(logs):
         return 0
     taken, refused = 0, len(logs)
@@ -124,7 +124,7 @@ def _first_refused(logs: list[dict[str, Any]]) -> int:
 
 
 class _Replayed(BaseJournalBackend):
-    """Some entries, to be read alone."""
+    """A read-only journal of given entries."""
 
     def __init__(self, logs: list[dict[str, Any]]) -> None:
         self.logs = logs
@@ -145,9 +145,9 @@ def _refuses(logs: list[dict[str, Any]]) -> bool:
 
 
 def damaged_journal(path: Path, line: int) -> InputError:
-    """Return the error of a journal with a damaged line, and what can be done."""
+    """Return the error for a damaged line, which says how to recover."""
     return InputError(
-        f"the storage cannot be opened: line {line} of the journal {str(path)!r} is damaged; put a "
-        f"backup in its place, or go on from what stands before it: `head -n {line - 1} "
+        f"the storage cannot be opened: line {line} of the journal {str(path)!r} is damaged; "
+        f"restore a backup, or keep only the lines before it: `head -n {line - 1} "
         f"{shlex.quote(str(path))} > mended.journal` and --storage mended.journal"
     )

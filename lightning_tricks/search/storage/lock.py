@@ -1,9 +1,9 @@
-"""One coordinator a study: a second one is refused, on the same machine or on another.
+"""A lock that allows one coordinator per study, on one machine or on several.
 
-On one file system a lock says it at once, and is gone with the process that held it. Machines that
-share only Optuna's storage see there who holds the study, with a *beat*, a number that the holder
-counts up. A holder that stood still is taken over; should it come back, it finds another one there
-before it writes anything, and ends.
+On one file system this is a file lock, which ends with the process that holds it. Machines that share
+only Optuna's storage find the holder there, with a *beat*: a number that the holder increases. If the
+beat stops, another program takes the study over. If the old holder wakes up, it sees this before its
+next write, and ends.
 """
 
 import os
@@ -24,9 +24,9 @@ from lightning_tricks.scores import PREFIX
 from lightning_tricks.search.optuna_internals import user_attrs_of
 
 BEAT_SECONDS = 10.0
-"""How often the holder counts on."""
+"""Seconds between two beats."""
 WATCH_SECONDS = 30.0
-"""A beat of another machine that stands still for so long is that of a program that died."""
+"""Seconds without a beat after which a holder on another machine counts as dead."""
 LOCK = f"{PREFIX}lock"
 
 
@@ -37,17 +37,17 @@ def study_lock(
     print_line: Callable[[str], None],
     lost: Callable[[], None] = lambda: None,
 ) -> Iterator["StudyLock"]:
-    """Keep a second program from putting back the trials that this one is training.
+    """Keep other programs from working on a study.
 
     Args:
-        study: which nobody else is to work on meanwhile.
-        folder: of the study's checkpoints.
-        print_line: is told when there is something to wait for.
-        lost: is called, from whichever thread notices, when another program has taken over.
+        study: the study to lock.
+        folder: folder of the study's checkpoints.
+        print_line: prints a line when the lock has to wait.
+        lost: called, from any thread, when another program has taken the study over.
 
     Raises:
         InputError: if another program works on the study.
-        TakenOver: if one took it over meanwhile, since this one stood still.
+        TakenOver: if another program took it over because this one stood still.
     """
     file_lock = FileLock(folder / "lock")
     try:
@@ -64,7 +64,7 @@ def study_lock(
 
 
 class StudyLock:
-    """What Optuna's storage says about who works on the study."""
+    """The part of the lock that is in Optuna's storage."""
 
     def __init__(
         self, study: optuna.Study, print_line: Callable[[str], None], lost: Callable[[], None]
@@ -84,7 +84,7 @@ class StudyLock:
             raise _refusal(held)
         self._write()
         if (now := _held(self.study)) and now.get("holder") != self.holder:
-            raise _refusal(now)  # it began in the same moment
+            raise _refusal(now)  # it began at the same moment
         self.thread.start()
         return self
 
@@ -95,14 +95,14 @@ class StudyLock:
         try:
             self.verify()
             self.study.set_user_attr(LOCK, None)
-        except Exception as error:  # the database is away; the lock is seen to be dead
-            self.print_line(f"the study could not be signed off: {type(error).__name__}")
+        except Exception as error:  # the database is away; others will see that the beat stopped
+            self.print_line(f"the study's lock could not be released: {type(error).__name__}")
 
     def verify(self) -> None:
-        """Make sure that the study is still this program's: to be called before each write.
+        """Check that this program still holds the study; call it before each write.
 
         Raises:
-            TakenOver: if it is not.
+            TakenOver: if it does not.
         """
         held = _held(self.study)
         if held is not None and held.get("holder") == self.holder:
@@ -110,12 +110,12 @@ class StudyLock:
         self.lost()
         by = "" if held is None else f" by process {held['process']} of {_host(held)}"
         raise TakenOver(
-            f"this program stood still for a while, and its study was taken over{by}: it leaves the "
-            "study to that one, and writes nothing more"
+            f"this program stood still for a while, and its study was taken over{by}: this program "
+            "ends and writes nothing more"
         )
 
     def _watch(self, held: dict[str, Any]) -> None:
-        """Look whether the holder, on another machine, is alive."""
+        """Wait to see whether the holder, on another machine, is alive."""
         self.print_line(
             f"{_host(held)} worked on this study: looking whether it still does ({WATCH_SECONDS:g} s)"
         )
@@ -130,10 +130,10 @@ class StudyLock:
 
     def _beat_forever(self) -> None:
         while not self.ended.wait(BEAT_SECONDS):
-            with suppress(Exception):  # the coordinator meets the same outage, and tells of it
+            with suppress(Exception):  # the coordinator meets the same outage, and reports it
                 try:
                     self.verify()
-                except TakenOver:  # the coordinator is told, and meets the same
+                except TakenOver:  # `verify` has told the coordinator
                     return
                 self.count += 1
                 self._write()
@@ -158,8 +158,8 @@ def _held(study: optuna.Study) -> dict[str, Any] | None:
     known = isinstance(held, dict) and {"host", "process", "started"} <= held.keys()
     if held is not None and not known:
         raise InputError(
-            f"the storage is damaged: who works on the study is {shown(held, 60)} there; put a backup "
-            "in its place, or choose another --study-name"
+            f"the storage is damaged: the study's lock reads {shown(held, 60)}; restore a backup, or "
+            "choose another --study-name"
         )
     return held
 
@@ -169,7 +169,7 @@ def _host(held: dict[str, Any]) -> str:
 
 
 def held(study: optuna.Study) -> bool:
-    """Return whether some program says that it works on the study."""
+    """Return whether a program is registered as working on the study."""
     return _held(study) is not None
 
 
@@ -181,7 +181,7 @@ def _refusal(held: dict[str, Any]) -> InputError:
 
 
 def _boot() -> str:
-    """Tell machines, and containers of one name, apart."""
+    """Return a string that tells apart machines, and containers of the same name."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}:{Path('/proc/self/ns/pid').readlink()}"
@@ -190,7 +190,7 @@ def _boot() -> str:
 
 
 def _started(process: int) -> str:
-    """Return when a process began, by which it is told from a later one of the same number."""
+    """Return a process's start time: a later process of the same number has another."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:

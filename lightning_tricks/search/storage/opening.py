@@ -1,4 +1,4 @@
-"""Open the storage of a study: a journal file, or a database."""
+"""Open a study's storage: a journal file, or a database."""
 
 import os
 import re
@@ -22,11 +22,11 @@ from lightning_tricks.search.storage.journal import (
 from lightning_tricks.search.storage.waiting import CONNECT_SECONDS
 
 MOST_ATTEMPTS = 10
-"""To open a new database whose tables another program makes."""
+"""Maximum attempts to open a new database while another program makes its tables."""
 
 
 def opened(storage: str | Path | BaseStorage) -> BaseStorage:
-    """Open a storage; another program may make the tables of a new database in the same moment."""
+    """Open a storage; try again if another program makes a new database's tables at the same moment."""
     named = _named(storage)
     for attempt in Retrying(
         retry=retry_if_exception(_made_by_another),
@@ -40,7 +40,7 @@ def opened(storage: str | Path | BaseStorage) -> BaseStorage:
 
 
 def _made_by_another(error: BaseException) -> bool:
-    """Tell whether a table, or a row of one, was there before it could be made."""
+    """Return whether an error says that another program already made a table or a row."""
     if isinstance(error, StorageInternalError) and error.__cause__ is not None:
         error = error.__cause__
     text = str(error).lower()
@@ -59,10 +59,10 @@ def _named(storage: str | Path | BaseStorage) -> BaseStorage | str:
     if not path.parent.is_dir() or (path.exists() and not path.is_file()) or not str(storage):
         raise InputError(
             f"the storage {str(storage)!r} cannot be opened: it must be the path of a journal file "
-            "in a folder that is there, or a URL such as sqlite:///optuna.db"
+            "in an existing folder, or a URL such as sqlite:///optuna.db"
         )
     # A program that is killed while it writes leaves its lock behind. A write takes milliseconds, so
-    # a lock that old is nobody's.
+    # an old lock has no owner.
     lock = JournalFileSymlinkLock(str(path), grace_period=LOCK_SECONDS)
     drop_cut_off_line(path, lock)
     return JournalStorage(Journal(path, lock))
@@ -72,7 +72,7 @@ def storage_file(storage: str | Path) -> Path | None:
     """Return the file of a storage; None if it is a server's.
 
     Raises:
-        InputError: if it is a SQLite database in memory: each thread would have its own.
+        InputError: if it is an in-memory SQLite database: each thread would have its own.
     """
     if not re.match(r"\w+(\+\w+)?://", str(storage)):
         return Path(storage).expanduser().absolute()
@@ -89,11 +89,11 @@ def storage_file(storage: str | Path) -> Path | None:
 
 
 def unopened(storage: object, error: Exception) -> InputError:
-    """Say why a storage cannot be opened, and what to do."""
+    """Return the error for a storage that cannot be opened; says why, and what to do."""
     if locked(error):
         return InputError(
             f"the storage {place_of(storage)} is locked by another program that writes to it: wait for "
-            "it, or end it"
+            "that program, or stop it"
         )
     if not isinstance(storage, BaseStorage) and "://" not in str(storage):
         path = Path(str(storage))

@@ -1,6 +1,6 @@
 """An Optuna storage that waits for its database: an outage costs time, not the study.
 
-It is also where every write passes a guard, which keeps a program from a study that it has lost.
+It also calls a guard before each write, so that a program cannot write to a study that it has lost.
 """
 
 import threading
@@ -18,32 +18,32 @@ from lightning_tricks.search.optuna_internals import id_of
 from lightning_tricks.search.passing_on import passing_on
 
 OUTAGES = (OperationalError, InterfaceError, OSError)
-"""What is raised when a database or a disk is away, and not when it is misused."""
+"""Errors raised when a database or a disk is away, but not when it is misused."""
 CONNECT_SECONDS = "5"
-"""A PostgreSQL server that takes a call and says nothing is given up; libpq would wait for ever."""
+"""Timeout in seconds for connecting to PostgreSQL; libpq alone would wait forever."""
 PAUSE_SECONDS = 1.0
 PATIENCE_SECONDS = 3600.0
 
 
 def _is_outage(error: BaseException) -> bool:
-    if isinstance(error, StorageInternalError):  # any error of SQLAlchemy
+    if isinstance(error, StorageInternalError):  # wraps any error of SQLAlchemy
         return isinstance(error.__cause__, OUTAGES)
     return isinstance(error, OUTAGES)
 
 
 _PassingOn: Any = passing_on(name for name in dir(BaseStorage) if not name.startswith("_"))
-"""A storage with all methods that Optuna's storages have, whichever these are."""
+"""A storage class that passes on all public methods of Optuna's storages."""
 
 
 class RetryingStorage(_PassingOn):  # type: ignore[misc]  # made at run time
-    """Pass every call on to another storage; while that is away, try again."""
+    """Pass every call on to another storage; retry while that is away."""
 
     def __init__(
         self, storage: BaseStorage, warn: Callable[[str], None], leaving: Callable[[], bool]
     ) -> None:
         self._storage, self._warn, self._leaving = storage, warn, leaving
         self.guard: Callable[[], None] = lambda: None
-        """Called before each attempt to write; raises if nothing may be written any more."""
+        """Called before each write attempt; raises if the program may no longer write."""
         self._away = False
         self._lock = threading.Lock()
 
@@ -59,7 +59,7 @@ class RetryingStorage(_PassingOn):  # type: ignore[misc]  # made at run time
         return self._retry(call)
 
     def _retry(self, call: Callable[[bool], Any]) -> Any:
-        """Call until it succeeds; the argument tells whether it was tried before."""
+        """Call until it succeeds; the argument says whether this is a retry."""
         for attempt in Retrying(
             retry=retry_if_exception(lambda error: _is_outage(error) and not self._leaving()),
             stop=stop_after_delay(PATIENCE_SECONDS),
@@ -70,7 +70,7 @@ class RetryingStorage(_PassingOn):  # type: ignore[misc]  # made at run time
             with attempt:
                 tried = attempt.retry_state.attempt_number > 1
                 result = call(tried)
-        if tried:  # reading may go well all along while a full disk takes no writing
+        if tried:  # not after each success: on a full disk, reads succeed and writes fail
             self._turn(False, "the Optuna storage is back")
         return result
 
@@ -81,19 +81,19 @@ class RetryingStorage(_PassingOn):  # type: ignore[misc]  # made at run time
         self._turn(True, f"the Optuna storage does not answer ({why}): waiting for it")
 
     def _turn(self, away: bool, line: str) -> None:
-        """Tell once, whichever thread notices first."""
+        """Print the line once, even if several threads notice."""
         with self._lock:
             turned, self._away = self._away != away, away
         if turned:
             self._warn(line)
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
-        known = -1 if template_trial is None else template_trial.number  # a draft has one already
+        known = -1 if template_trial is None else template_trial.number  # a draft has a number
         before = self.get_n_trials(study_id) if known < 0 else known
 
         def create(again: bool) -> int:
             self.guard()
-            # The answer to an attempt may have been lost after the trial was made.
+            # An earlier attempt may have made the trial although its answer was lost.
             if again and len(trials := self._storage.get_all_trials(study_id, deepcopy=False)) > before:
                 return id_of(trials[-1])
             return self._storage.create_new_trial(study_id, template_trial)
@@ -117,11 +117,11 @@ class RetryingStorage(_PassingOn):  # type: ignore[misc]  # made at run time
 def retrying(
     storage: BaseStorage, warn: Callable[[str], None], leaving: Callable[[], bool]
 ) -> RetryingStorage:
-    """Return a storage that passes every call on, and tries again for an hour while it is away.
+    """Return a storage that passes every call on, and retries for an hour while the storage is away.
 
     Args:
-        storage: any storage of Optuna. Its errors are raised once patience is at an end.
-        warn: is told, in a line, when the storage is lost and when it is back.
-        leaving: whether not to wait, since the user wants to leave.
+        storage: any Optuna storage. After an hour its errors are raised.
+        warn: prints a line when the storage is lost and when it is back.
+        leaving: returns whether to stop waiting, because the user wants to leave.
     """
     return RetryingStorage(storage, warn, leaving)
