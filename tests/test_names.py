@@ -83,7 +83,7 @@ def test_what_mlflow_refuses_for_good_is_left_out_and_holds_nothing_up(monkeypat
     monkeypatch.setattr(MlflowClient, "log_batch", refusing)
     assert tiny_study.main(tiny_study.task, ["--n-trials", "3", "--workers", "inline"]) == 3
     told = capsys.readouterr().err
-    assert "MLflow refuses what is written about trial 1" in told
+    assert "MLflow refuses an update of trial 1" in told
     assert "does not answer" not in told
     runs = children()[1]
     assert {number: run.info.status for number, run in runs.items()} == dict.fromkeys(

@@ -337,7 +337,7 @@ def test_what_differs_between_optuna_and_mlflow_is_told():
     for number, words in ((0, "no run of it"), (1, "tag trial.state"), (1, "metric objective")):
         assert any(line.startswith(f"trial {number}") and words in line for line in found), found
     for words in (
-        "run status is FINISHED by Optuna, FAILED in MLflow",
+        "run status is FINISHED in Optuna, FAILED in MLflow",
         "param odd is 1 in MLflow",
         "whose run is not one of the study's: 1",  # that of trial 0
     ):
@@ -372,9 +372,9 @@ def test_what_an_earlier_write_left_behind_is_told_and_mended(capsys):
     code, said = check(capsys)
     assert code == 1
     for words in (
-        "the study's own run is not there",
-        "trial 2: tag trial.state is COMPLETE by Optuna, FAIL in MLflow",
-        "the best is version 2 by Optuna, none in MLflow",
+        "the study's own run is missing in MLflow",
+        "trial 2: tag trial.state is COMPLETE in Optuna, FAIL in MLflow",
+        "the best is version 2 in Optuna, none in MLflow",
     ):
         assert words in said
     code, said = check(capsys, "--repair")

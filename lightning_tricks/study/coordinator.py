@@ -1,6 +1,6 @@
-"""The coordinator: the only one that asks and tells Optuna.
+"""The coordinator: the only object that calls Optuna's ask and tell.
 
-Jobs go out to workers, events come back; a stop is an answer to one. Who else is to know, observes.
+It sends jobs to workers, handles their events, and notifies observers. Its answer may stop a trial.
 """
 
 import statistics
@@ -22,18 +22,18 @@ from lightning_tricks.trial.result import Epoch, Interrupted
 from lightning_tricks.workers.base import Ended, Event, Lost, Measured, Reported, Workers
 
 FIRST_FAILURES = 5
-"""When the first trials all failed, and they are so many, the mistake is not in the tricks."""
+"""Number of failed first trials after which a study gives up: the cause is then not the tricks."""
 MOST_REPEATS = 20
-"""A search ends when the sampler proposed so many tried recipes in a row: little else is left to try."""
+"""Number of repeated recipes in a row that ends a search: little else is left to try."""
 WAIT_SECONDS = 0.5
-"""How often it is looked whether the user wants to leave or time is up."""
+"""Polling interval, in seconds, for Ctrl-C and the time limit."""
 
 
 class Coordinator:
     """Trains the trials of a study, or of a part of one, until there are enough.
 
     Args:
-        session: what it holds; it stays open meanwhile.
+        session: the open session of the study.
     """
 
     def __init__(self, session: Session) -> None:
@@ -46,7 +46,7 @@ class Coordinator:
         )
         self.workers: Workers | None = None
         self.trained: list[float] = []
-        """The seconds of each trial that was trained in this run."""
+        """Seconds of each trial trained in this run."""
         self.grouping = Grouping(
             self.study,
             self.task,
@@ -64,7 +64,7 @@ class Coordinator:
         self.close()
 
     def close(self) -> None:
-        """Let the workers go, and put what they were at back in the queue."""
+        """Close the workers, and put their trials back in the queue."""
         workers, self.workers, self.progress.workers = self.workers, None, 1
         try:
             if workers is not None:
@@ -77,14 +77,14 @@ class Coordinator:
         """Finish trials until there are enough, time is up or the user wants to leave.
 
         Args:
-            n_trials: finished trials in the study at the end; those that repeat an earlier recipe do
-                not count, for the sampler is asked again.
-            keep_workers: whether the workers stay, for a further call.
+            n_trials: number of finished trials in the study at the end. Repeats of an earlier recipe
+                do not count.
+            keep_workers: whether to keep the workers for another call.
 
         Raises:
             InputError: if the first trials all failed.
-            Unfinished: if Ray died, and cannot be had again.
-            KeyboardInterrupt: if the user asked for it.
+            Unfinished: if Ray died and cannot be started again.
+            KeyboardInterrupt: if the user interrupts.
         """
 
         def interrupted() -> bool:
@@ -106,12 +106,12 @@ class Coordinator:
             if self.history.counted < n_trials and self._exhausted:
                 tried = self.history.repeats_in_a_row >= MOST_REPEATS
                 self.progress.print(
-                    "the sampler has no more to propose that was not tried"
+                    "the sampler has no more to propose that was not tried before"
                     if tried
                     else "the search was ended by its sampler, or by a callback"
                 )
             elif self.history.counted < n_trials and self.signals.late and self.session.searches:
-                self.progress.print("time is up: the same command goes on")
+                self.progress.print("time is up: run the same command to go on")
 
     @property
     def _exhausted(self) -> bool:
@@ -120,13 +120,13 @@ class Coordinator:
         return bool(getattr(self.study, "exhausted", False))
 
     def _advance(self, wanted: int) -> bool:
-        """Submit what can be, and handle what happened; return whether there was anything to do.
+        """Submit trials to free workers and handle events; return whether there was anything to do.
 
         Args:
-            wanted: finished trials, beside those there are.
+            wanted: number of trials still to finish.
         """
         proposals, workers = self.proposals, self.workers
-        if not wanted:  # nothing is begun any more
+        if not wanted:  # begin no further trial
             for running in [running for running in proposals.queue if not running.submitted]:
                 self._put_back(running)
         if workers is None or not (wanted or proposals.open):
@@ -135,7 +135,7 @@ class Coordinator:
             if not proposals.queue and len(proposals.open) >= wanted:
                 break
             if not proposals.queue and not proposals.ask():
-                return True  # it took over an earlier outcome: look around before the next
+                return True  # a repeat took over an earlier outcome: check the limits before the next
             self._submit(proposals.group(wanted, workers.count))
         if not proposals.queue and len(proposals.open) < wanted and workers.count > 1:
             proposals.ask()  # the next one, so that no worker waits for it
@@ -148,9 +148,9 @@ class Coordinator:
         return True
 
     def _repeat(self, running: OpenTrial, number: int, earlier: Outcome) -> None:
-        """Let a trial end as an earlier one of its recipe did."""
+        """Finish a trial with the outcome of an earlier trial of the same recipe."""
         outcome = replace(earlier, duplicate_of=number)
-        running.job = replace(running.job, seed=outcome.seed)  # the one that the scores are of
+        running.job = replace(running.job, seed=outcome.seed)  # the seed of these scores
         self._began(running)
         for epoch in outcome.history:
             self._on_report(running, epoch)
@@ -169,7 +169,7 @@ class Coordinator:
         self.observers.began(job.number, job.tricks, job.seed)
 
     def _on_event(self, event: Event) -> bool:
-        """Handle an event; return whether the trial that it is of is to stop."""
+        """Handle an event; return whether its trial must stop."""
         if isinstance(event, Measured):
             self.grouping.learn(event.group_size)
             return False
@@ -206,15 +206,15 @@ class Coordinator:
         number, folder = event.number, self.session.folder
         try:
             folder.save_weights(number, outcome, event.weights, reference=running.keeps_weights)
-        except Exception as error:  # no space, or a worker that died after its last word
+        except Exception as error:  # no space, or the worker died after its last message
             self.progress.warn(f"the weights of trial {number} were not kept: {one_line(error)}")
 
     def _on_lost(self, running: OpenTrial, lost: Lost) -> None:
-        """Train a trial again that lost its worker, or let it end."""
+        """Queue a trial again that lost its worker, or end it."""
         job, result = running.job, running.lose_worker(lost.reason, counts=lost.by_itself)
         if result is None:
             self.progress.warn(
-                f"the worker of trial {job.number} is lost ({lost.reason}): the trial goes on elsewhere"
+                f"trial {job.number} lost its worker ({lost.reason}): the trial goes on elsewhere"
             )
             self.proposals.queue.appendleft(running)
             return
@@ -223,7 +223,7 @@ class Coordinator:
         self._finish(running, Outcome.of(job.tricks, job.seed, result))
 
     def _finish(self, running: OpenTrial, outcome: Outcome) -> None:
-        """Tell Optuna how a trial ended, and then all others."""
+        """Report a trial's outcome to Optuna, then to the observers."""
         trial = running.trial
         trial.set_user_attr(keys.OUTCOME, outcome.__dict__)
         state = outcomes.STATES[outcome.state]
@@ -237,19 +237,19 @@ class Coordinator:
         self.observers.put_back(number)
         try:
             self.proposals.put_back(running)
-        except Exception as error:  # it stays RUNNING, and is taken up all the same
+        except Exception as error:  # it stays RUNNING; the next run requeues it
             self.progress.warn(f"trial {number} was not put back in the queue: {one_line(error)}")
 
     def _add_workers(self, wanted: int) -> None:
-        """Move from this process to several, once the work that is left is worth their start."""
+        """Move from this process to several workers once the remaining work is worth their start."""
         left = wanted - 1
         if len(self.trained) < 2 or self.proposals.open or left < 2 or self.signals.stopping:
-            return  # the first trial is no measure: it pays for what is loaded and compiled once
+            return  # the first trial is too slow to measure by: it loads and compiles
         seconds = left * statistics.median_low(self.trained)
         count = self.placement.worthwhile(self.task, left, seconds)
         if count == 1:
             return
-        self.progress.print(f"about {seconds:.0f} s of work are left: going on with {count} workers")
+        self.progress.print(f"about {seconds:.0f} s of work left: going on with {count} workers")
         try:
             several = self.placement.create_several(self.task, count, self.progress.warn)
         except InputError as error:

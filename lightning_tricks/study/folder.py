@@ -1,4 +1,4 @@
-"""The study's folder: checkpoints of the trials under way, weights of the best few."""
+"""The study's folder: checkpoints of running trials, weights of the best few."""
 
 import contextlib
 import os
@@ -18,13 +18,12 @@ from lightning_tricks.search.outcomes import Outcome
 
 
 class StudyFolder(Observer):
-    """What is kept of trials, so that the disk a study uses does not grow with them.
+    """Checkpoints and weights of a study's trials; their disk use does not grow with the trials.
 
     Args:
-        path: of the folder, which is the study's own.
-        keep: of how many of the best trials the weights are kept, beside those of the baseline and
-            of plain.
-        mode: whether less or more is better.
+        path: the folder, used by this study only.
+        keep: number of best trials that keep their weights, in addition to the references.
+        mode: whether lower or higher scores are better.
     """
 
     def __init__(self, path: Path, keep: int, mode: Mode) -> None:
@@ -32,11 +31,11 @@ class StudyFolder(Observer):
         self._running = path / "running"
         self._mode = mode
         self._ranks: dict[int, Rank] = {}
-        """Of the best."""
+        """Ranks of the best trials, by number."""
         self._references: set[int] = set()
 
     def check(self) -> None:
-        """Look whether the folder is there, or can be made; make nothing.
+        """Check that the folder exists or can be made, without making it.
 
         Raises:
             InputError: if it cannot be made or written to.
@@ -61,29 +60,29 @@ class StudyFolder(Observer):
             raise InputError(f"checkpoints cannot be kept in {self.path}: {error}") from None
 
     def rank(self, outcomes: Mapping[int, Outcome], references: Iterable[int]) -> None:
-        """Learn how the trials so far ended; of the best, those whose weights are here count.
+        """Rank the finished trials; only those with weights in the folder count.
 
         Args:
-            outcomes: of the trials that used their whole budget.
-            references: the baseline and plain, whose weights are kept however they end.
+            outcomes: outcomes of the trials that used their full budget, by number.
+            references: numbers of the trials that always keep their weights.
         """
         self._references = set(references)
         known = {n: outcome for n, outcome in outcomes.items() if self._path(n).exists()}
         self._ranks = self._best({n: self._rank(n, outcome) for n, outcome in known.items()})
 
     def remove_checkpoints(self, *, except_of: Iterable[int]) -> None:
-        """Drop the checkpoints of all trials but those that are to go on."""
+        """Remove all checkpoints except those of the given trials."""
         names = {self.checkpoint(number).stem for number in except_of}
         for path in self._running.iterdir():
             if path.name.split(".")[0] not in names:
                 _remove(path)
 
     def checkpoint(self, number: int) -> Path:
-        """Return where the checkpoints of a trial go."""
+        """Return the path of a trial's checkpoint."""
         return self._running / f"trial-{number:05d}.ckpt"
 
     def ended(self, trial: FrozenTrial, outcome: Outcome) -> None:
-        """Drop the checkpoints of a trial that ended."""
+        """Remove the checkpoints of a trial that ended."""
         del outcome
         for path in self._running.glob(f"{self.checkpoint(trial.number).stem}.*"):
             _remove(path)
@@ -96,16 +95,16 @@ class StudyFolder(Observer):
         *,
         reference: bool = False,
     ) -> None:
-        """Keep the weights of a trial if it is one of the best, or the baseline or plain.
+        """Save a trial's weights if it is a reference or one of the best; remove those of worse trials.
 
         Args:
-            number: of the trial.
-            outcome: of the trial.
-            weights: fetches them, if they are wanted.
-            reference: whether it is the baseline or plain.
+            number: the trial's number.
+            outcome: the trial's outcome.
+            weights: fetches the weights; called only if they are needed.
+            reference: whether the trial always keeps its weights.
 
         Raises:
-            OSError, RuntimeError: if they cannot be written.
+            OSError, RuntimeError: if the weights cannot be written.
         """
         if reference:
             self._references.add(number)
@@ -113,7 +112,7 @@ class StudyFolder(Observer):
         if number not in {*ranks, *self._references}:
             return
         path = self._path(number)
-        # Under a name that nobody knows before: a link of that name would be followed.
+        # An unpredictable name: torch.save would follow a link planted under a known one.
         part = path.with_suffix(f".{secrets.token_hex(8)}.part")
         torch.save(dict(weights()), part)
         part.replace(path)
@@ -124,10 +123,10 @@ class StudyFolder(Observer):
                 other.unlink()
 
     def load_weights(self, number: int) -> dict[str, Tensor] | None:
-        """Return the weights of a trial; None if they are not here, or damaged."""
+        """Return a trial's weights; None if they are missing or damaged."""
         path = self._path(number)
         weights: dict[str, Tensor] | None = None
-        with contextlib.suppress(Exception):  # torch raises many for a file that is damaged
+        with contextlib.suppress(Exception):  # torch raises various errors for a damaged file
             if path.exists():
                 weights = torch.load(path, map_location="cpu", weights_only=True)
         return weights
@@ -143,7 +142,7 @@ class StudyFolder(Observer):
 
 
 def _remove(path: Path) -> None:
-    """Remove what stands where a checkpoint should, whatever it is."""
+    """Remove a path, whether it is a file, a link or a folder."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

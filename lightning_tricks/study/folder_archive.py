@@ -1,4 +1,4 @@
-"""A study without MLflow: its report, its models and what is said of it, as files in its folder."""
+"""A study's results without MLflow: report, models and description as files in its folder."""
 
 import secrets
 import shutil
@@ -15,18 +15,18 @@ from lightning_tricks.search.archive import REPORT, Archive, Models
 from lightning_tricks.task.task import Task
 
 PAGE = "README.md"
-"""Name of the file that says what lies beside it."""
+"""Name of the file that describes the folder."""
 _VERSION = "1"
-"""Of each model: the one before is replaced."""
+"""Version of every model: a new one replaces the old."""
 
 
 class FolderArchive(Archive):
-    """Files in a folder.
+    """An archive of files in a folder.
 
     Args:
-        path: of the folder, which is there.
-        warn: prints a line about what cannot be written.
-        models: of the folder that models are put into; by default the same.
+        path: the folder; it must exist.
+        warn: prints a line if a file cannot be written.
+        models: the folder for models; by default `path`.
     """
 
     def __init__(self, path: Path, warn: Callable[[str], None], models: Path | None = None) -> None:
@@ -47,15 +47,13 @@ class FolderArchive(Archive):
 
     @property
     def missing(self) -> str:
-        return (
-            "" if self.whole else f"{self.path} lacks some of what was found: run the same command again"
-        )
+        return "" if self.whole else f"{self.path} lacks some of the results: run the same command again"
 
     def _write(self, path: Path, text: str) -> None:
         try:
             path.parent.mkdir(exist_ok=True)
             path.write_text(redacted(f"{text.rstrip()}\n"), encoding="utf-8")
-        except OSError as error:  # no space, say
+        except OSError as error:  # such as a full disk
             self.whole = False
             self.warn(f"{path} cannot be written: {one_line(error)}")
 
@@ -66,7 +64,7 @@ class FolderArchive(Archive):
         scores: Mapping[str, float] | None = None,
         label: str = "",
     ) -> None:
-        del values, scores, label  # which the text holds
+        del values, scores, label  # the text holds them
         self._write(self.path / PAGE, text)
 
     def keep_report(self, files: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""How many trials of a study are trained as one."""
+"""The group size of a study: how many trials are trained as one program."""
 
 from dataclasses import asdict
 
@@ -12,23 +12,23 @@ from lightning_tricks.training.group_size import MOST, GroupSize
 from lightning_tricks.training.refusals import of_task
 
 LEARNED_A_MEMBER = 8
-"""For each so many finished trials a group of a search has a member more: all of them are drawn before
-the outcome of any is known."""
+"""Finished trials per group member: a search's group may grow by one for each of these. All members are
+drawn before any outcome is known, so a search that has learned little should draw few."""
 
 
 class Grouping:
-    """How many trials a group has.
+    """Decides the group size.
 
     Args:
-        study: which keeps what was measured, for the search would take another way with other groups.
-        task: what is trained.
-        group_size: what the user says of how many trainings are done at a time.
-        progress: is told of what was measured.
-        devices: number of devices that train a trial together.
-        planned: whether a sampler draws the trials, and learns from each: the size of a group is then
-            decided with its first trial and kept there, so that a study that died goes on alike. It
-            does not follow from what was measured, but for whether anything is gained, so that a study
-            is the same when it is run again.
+        study: the study, which stores the measured group size: other groups would change the search.
+        task: the study's task.
+        group_size: the group size that the user asked for.
+        progress: prints what was measured.
+        devices: number of devices that train one trial together.
+        planned: whether a sampler draws the trials and learns from them. The group size is then fixed
+            and stored with the group's first trial, so a resumed study continues in the same way. It
+            ignores measured times, except for whether groups help at all, so a second run of the
+            study gives the same trials.
     """
 
     def __init__(
@@ -43,19 +43,19 @@ class Grouping:
     ) -> None:
         self.study, self.task, self.progress, self.planned = study, task, progress, planned
         self.most = max((group_size.best if group_size.final else MOST) // task.repeats, 1)
-        """So many trials are planned at a time, at most: not as many as measured, which is luck."""
+        """Maximum number of trials in a planned group; not the fastest size measured, which varies."""
         held = None if group_size.final else study.user_attrs.get(keys.FUSE)
         self.group_size = group_size if held is None else GroupSize(**held)
-        """What is known of how many trainings are worth being done as one."""
+        """The group size known so far."""
         self._refusal = of_task(task, devices)
 
     def drawn(self, first: OpenTrial, left: int, learned: int) -> int:
-        """Return how many trials are drawn for a group; they may be trained in several parts.
+        """Return how many trials to draw for a group; they may be trained in several parts.
 
         Args:
-            first: its first trial, which takes note of it.
-            left: how many a worker has to train yet; others would have none.
-            learned: how many trials are finished.
+            first: the group's first trial, which stores the size.
+            left: a worker's share of the remaining trials, and the upper limit.
+            learned: number of finished trials.
         """
         if not self.planned:
             self._look(left)
@@ -67,15 +67,15 @@ class Grouping:
         return first.group_size
 
     def _look(self, size: int) -> None:
-        """Before a first group, find out what the task says: who trains would, but at any time."""
+        """Before the first group, check whether the task allows groups; a worker would say so later."""
         if size > 1 and self._refusal and not self.group_size.alone:
             self._take(self.group_size.refused(self._refusal))
 
     @property
     def together(self) -> int:
-        """How many trials a worker is given at a time; what is more than it can do as one, waits.
+        """Number of trials that a worker gets at a time; it trains them in several parts if needed.
 
-        As long as nothing was measured, few are enough to find out whether anything is gained.
+        Before the first measurement, two trainings are enough to find out whether groups help.
         """
         if not self.group_size.final and self.group_size.seconds is not None:
             return self.most
@@ -83,7 +83,7 @@ class Grouping:
         return max(trainings // self.task.repeats, 1)
 
     def learn(self, group_size: GroupSize) -> None:
-        """Take in what a worker found; what was found to be the most holds."""
+        """Store a worker's measured group size, unless the known one is final or at least as large."""
         known = self.group_size
         if known.final or not (group_size.final or group_size.best > known.best):
             return
@@ -95,4 +95,4 @@ class Grouping:
         if group_size.alone:
             self.progress.print(f"trainings are done one by one: {group_size.why}")
         elif known.best == 1:
-            self.progress.print("trainings are done several at a time, as one")
+            self.progress.print("several trainings are done at a time, as one program")

@@ -1,4 +1,4 @@
-"""The trials of a study that ended, and the best of them."""
+"""A study's finished trials, and the best of them."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,24 +13,24 @@ from lightning_tricks.tricks.recipe import Tricks
 
 
 class History(Observer):
-    """The finished trials by number: a storage takes long to list them.
+    """The finished trials by number, in memory: a storage takes long to list them.
 
     Args:
-        mode: whether less or more is better.
+        mode: whether lower or higher scores are better.
     """
 
     def __init__(self, mode: Mode) -> None:
         self.best: FrozenTrial | None = None
         self.counted = 0
-        """How many of them count: those that do not repeat an earlier recipe."""
+        """Number of finished trials, without repeats of an earlier recipe."""
         self.repeats_in_a_row = 0
-        """How many of the last ones did nothing but that."""
+        """Number of latest trials in a row that repeat an earlier recipe."""
         self._mode = mode
         self._trials: dict[int, FrozenTrial] = {}
         self._scored = False
         """Whether any trial has a score."""
         self._first: dict[str, int] = {}
-        """The number of the first trial that did not fail, by the key of its recipe."""
+        """For each recipe's key, the number of its first trial that did not fail."""
 
     def __len__(self) -> int:
         return len(self._trials)
@@ -59,7 +59,7 @@ class History(Observer):
         self.best = best_of(rivals, self._mode)
 
     def outcome_of(self, tricks: Tricks) -> tuple[int, Outcome] | None:
-        """Return the first trial of a recipe, with its outcome; None if it was not tried yet."""
+        """Return a recipe's first trial that did not fail, and its outcome; None if there is none."""
         number = self._first.get(key(tricks.model_dump()))
         if number is None:
             return None
@@ -75,13 +75,13 @@ class History(Observer):
         return outcome.recipe
 
     def check(self, least: int) -> None:
-        """Give up where every trial failed, or none has a score: the mistake is not in the tricks.
+        """Give up if all trials failed or none has a score: the cause is then not the tricks.
 
         Args:
-            least: the number of trials from which on that is said.
+            least: minimum number of trials before it gives up.
 
         Raises:
-            InputError: if that is so.
+            InputError: if all trials failed or none has a score.
         """
         if len(self) < least or (self._first and self._scored):
             return
@@ -90,4 +90,4 @@ class History(Observer):
         if all(trial.state == TrialState.FAIL for trial in self):
             raise InputError(f"the first {len(self)} trials all failed, the last one with: {why}")
         if not self._scored:
-            raise InputError(f"none of the first {len(self)} trials has a score, the last since {why}")
+            raise InputError(f"none of the first {len(self)} trials has a score; the last one: {why}")

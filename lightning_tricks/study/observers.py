@@ -1,4 +1,4 @@
-"""Those who hear of every study: the progress line, the dashboard's notes, the callbacks."""
+"""The observers of every study: the progress line, the dashboard's notes, the callbacks."""
 
 from collections.abc import Callable, Sequence
 
@@ -19,15 +19,15 @@ from lightning_tricks.study.progress import Progress
 from lightning_tricks.task.task import Task
 
 Callback = Callable[[optuna.Study, FrozenTrial], None]
-"""Takes a study and a trial that ended, as those of `optuna.Study.optimize`."""
+"""Takes a study and a finished trial, as in `optuna.Study.optimize`."""
 
 
 class Telling(Observer):
-    """Tell of each trial of a search that ended, on the progress line.
+    """Show each finished trial of a search on the progress line.
 
     Args:
-        progress: which tells it.
-        history: of the study, which heard of the trial before.
+        progress: shows the line.
+        history: the study's history; it must be notified of a trial first.
     """
 
     def __init__(self, progress: Progress, history: History) -> None:
@@ -53,7 +53,7 @@ class Telling(Observer):
 
 
 class TellingOfReruns(Telling):
-    """Tell of each trial of a verdict or an ablation; of many seeds the best is the luckiest."""
+    """Show each trial of a verdict or an ablation, without a best: the best of many seeds is luck."""
 
     def _name(self, trial: FrozenTrial) -> str:
         return str(trial.user_attrs[ROLE])
@@ -63,11 +63,11 @@ class TellingOfReruns(Telling):
 
 
 class Noting(Observer):
-    """Write a note to each trial that optuna-dashboard shows.
+    """Write a note for each trial, for optuna-dashboard.
 
     Args:
-        study: that the trials are of.
-        task: of the study.
+        study: the study.
+        task: its task.
     """
 
     def __init__(self, study: optuna.Study, task: Task) -> None:
@@ -78,11 +78,11 @@ class Noting(Observer):
 
 
 class CallingBack(Observer):
-    """Call what the user gave to be called after each trial.
+    """Call the user's callbacks after each trial.
 
     Args:
-        study: that the callbacks are called with.
-        callbacks: of the user.
+        study: the study to pass to the callbacks.
+        callbacks: the user's callbacks.
     """
 
     def __init__(self, study: optuna.Study, callbacks: Sequence[Callback]) -> None:

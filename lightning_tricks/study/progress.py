@@ -15,19 +15,19 @@ from lightning_tricks.redaction import redacted
 from lightning_tricks.search.outcomes import counted
 
 TELLING = 3
-"""How many trials must have been trained before it is told how long the others will take: the first
-one pays for what is loaded and compiled once."""
+"""Trained trials before the remaining time is shown: the first one is slow, because it loads and
+compiles."""
 BAR_WIDTH = 12
-"""So that all fits on a terminal of 80 columns."""
+"""Width of the bar, in columns; the line then fits on a terminal of 80 columns."""
 
 
 class Progress:
-    """Tell how far a study is.
+    """Show how far a study is.
 
     Args:
-        total: the number of trials to be finished.
-        quiet: whether to tell nothing but warnings.
-        stream: where to tell it; by default the standard error.
+        total: number of trials to finish.
+        quiet: whether to show warnings only.
+        stream: the output stream; by default standard error.
     """
 
     def __init__(
@@ -40,14 +40,14 @@ class Progress:
         self.stream = stream or sys.stderr
         self.quiet = quiet
         self.total, self.workers = total, 1
-        """Of trials to be finished; and how many are trained at the same time."""
+        """Number of trials to finish; number of workers."""
         self.done = self.pruned = self.failed = 0
         self._trained: list[float] = []
-        """The seconds of each trial that was trained in this run."""
+        """Seconds of each trial trained in this run."""
         self._live: LiveLine | None = None
 
     def start(self, trials: Sequence[FrozenTrial]) -> None:
-        """Count the trials that are finished already, and show the live line."""
+        """Count the finished trials, and show the live line."""
         self.done = counted(trials)
         self.pruned = sum(trial.state == TrialState.PRUNED for trial in trials)
         self.failed = sum(trial.state == TrialState.FAIL for trial in trials)
@@ -65,18 +65,18 @@ class Progress:
             self._live.start()
 
     def start_stage(self, name: str, total: int, trials: Sequence[FrozenTrial]) -> None:
-        """Begin to count anew, for what follows the search.
+        """Restart the count for a stage after the search.
 
         Args:
-            name: of the stage.
-            total: trainings that it has at most.
-            trials: that are finished already.
+            name: the stage's name.
+            total: its maximum number of trainings.
+            trials: its finished trials.
         """
         if self._live is not None:
             self._live.stop()
         self.total = total
         self._trained = []
-        self.print(f"{name}: at most {total} trainings, of which {len(trials)} are there already")
+        self.print(f"{name}: at most {total} trainings, {len(trials)} of them already done")
         self.start(trials)
 
     def __enter__(self) -> Self:
@@ -87,7 +87,7 @@ class Progress:
             self._live.stop()
 
     def print(self, line: str, style: str = "") -> None:
-        """Print a line, without passwords, above the live line where there is one."""
+        """Print a line without passwords, above the live line if there is one."""
         line = redacted(line)
         if self._live is not None:
             self._live.console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
@@ -96,7 +96,7 @@ class Progress:
             self.stream.flush()
 
     def warn(self, line: str) -> None:
-        """Print a warning, also where the rest is quiet."""
+        """Print a warning, even if quiet."""
         quiet, self.quiet = self.quiet, False
         self.print(f"warning: {line}", "yellow")
         self.quiet = quiet
@@ -105,10 +105,10 @@ class Progress:
         """Count a trial that ended.
 
         Args:
-            line: what is told about it where there is no live line.
-            state: Optuna's name of its state.
-            best: the best score so far, in words; empty where it means nothing.
-            seconds: that it was trained for; None if it was not trained, and does not count.
+            line: its description, printed if there is no live line.
+            state: its state's name in Optuna.
+            best: the best score so far, in words; empty if not meaningful.
+            seconds: its training time; None if it was not trained and does not count.
         """
         if seconds is not None:
             self._trained.append(seconds)
@@ -132,7 +132,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """Write a duration in the unit that suits it."""
+    """Return a duration in words, in seconds, minutes or hours."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

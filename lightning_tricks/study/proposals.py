@@ -1,4 +1,4 @@
-"""What is trained next: the trials that a sampler draws, alone or in groups, and those left over."""
+"""The next trials to train: drawn by a sampler, alone or in groups, or left over from before."""
 
 from collections import deque
 from collections.abc import Callable
@@ -22,16 +22,16 @@ from lightning_tricks.trial.job import Job
 from lightning_tricks.tricks.recipe import Tricks
 
 Repeats = Callable[[OpenTrial, int, Outcome], None]
-"""Is told of a trial whose recipe was tried before, with the number and the outcome of that one."""
+"""Called with a repeated trial, and the number and the outcome of the earlier trial of its recipe."""
 
 
 class Proposals:
-    """The trials of a study that were asked for and did not end.
+    """A study's trials that were asked for and have not ended.
 
     Args:
-        session: whose study's sampler draws them.
-        grouping: how many are drawn together.
-        repeats: is to let those end that repeat a recipe.
+        session: the session of the study.
+        grouping: decides how many trials are drawn together.
+        repeats: finishes a trial that repeats an earlier recipe.
     """
 
     def __init__(self, session: Session, grouping: Grouping, repeats: Repeats) -> None:
@@ -39,21 +39,21 @@ class Proposals:
         self.folder, self.history = session.folder, session.history
         self.grouping, self.repeats = grouping, repeats
         self.open: dict[int, OpenTrial] = {}
-        """All of them, by number."""
+        """All these trials, by number."""
         self.queue: deque[OpenTrial] = deque()
-        """Those that wait for a worker."""
+        """Trials that wait for a worker."""
         trials = self.study.get_trials(deepcopy=False)
         self._latest = len(trials) - 1
-        """The number of the latest trial."""
+        """Number of the latest trial."""
         self._left_over = {t.number for t in trials if t.state == TrialState.WAITING}
-        """The numbers of the trials that waited when the study was taken up, and come first."""
+        """Numbers of the trials that were waiting when this run began; they come first."""
 
     def ask(self, first: OpenTrial | None = None, sampler: BaseSampler | None = None) -> bool:
-        """Ask for one trial; return whether there is anything to train about it.
+        """Ask for one trial; return whether it must be trained.
 
         Args:
-            first: of the group that it is for, if it is for one.
-            sampler: instead of the study's.
+            first: the first trial of its group, if it is for one.
+            sampler: sampler to use instead of the study's.
         """
         group = None if first is None else first.group
         noted = {} if group is None else {keys.GROUP: list(group)}
@@ -76,23 +76,23 @@ class Proposals:
         return False
 
     def _suggest(self, trial: optuna.Trial) -> Tricks:
-        """Return the recipe of a trial, as it was given or as the space draws it."""
+        """Return a trial's recipe: the given one, or one drawn from the space."""
         given = given_recipe(trial)
         found: Tricks = self.space.suggest(trial) if given is None else self.space.model.parse(given)
         return found
 
     def group(self, wanted: int, workers: int) -> list[OpenTrial]:
-        """Take the next trial out of the queue, and those that can be trained with it.
+        """Take the next trial from the queue, with those that can be trained together with it.
 
         Args:
-            wanted: finished trials, beside those there are.
-            workers: how many share in them.
+            wanted: number of trials still to finish.
+            workers: number of workers that share them.
         """
         first = self.queue.popleft()
-        if first.losses:  # it may be the cause: others are not to be lost with it
+        if first.losses:  # it may have killed its worker: train it alone
             return [first]
         left = wanted - len(self.open) + len(self.queue) + 1
-        share = -(-left // workers)  # or other workers would have none
+        share = -(-left // workers)  # leave work for the other workers
         drawn = self.grouping.drawn(first, share, self.history.counted)
         if drawn == 1:
             return [first]
@@ -107,21 +107,22 @@ class Proposals:
         return [first, *others]
 
     def put_back(self, one: OpenTrial) -> None:
-        """Let a trial wait in the storage, for a later run."""
+        """Put a trial back into the storage's queue, for a later run."""
         del self.open[one.job.number]
         if one in self.queue:
             self.queue.remove(one)
         requeue(self.study, one.trial)
 
     def _alike(self, first: OpenTrial) -> list[OpenTrial]:
-        """Return those of the queue that can be trained with a trial."""
+        """Return the queued trials that can be trained together with `first`."""
         shape = shape_of(first.job.tricks)
         return [one for one in self.queue if shape_of(one.job.tricks) == shape and not one.losses]
 
     def _may_ask(self, first: OpenTrial) -> bool:
-        """Tell whether further trials may be drawn for a group.
+        """Return whether more trials may be drawn for a group.
 
-        A number of a search's is planned; what is left over of it was drawn before the study died.
+        A search fixes the group size in advance. Left-over trials of a group were drawn before the
+        study died.
         """
         next_one = min(self._left_over, default=self._latest + 1)
         return not self.grouping.planned or next_one <= first.group_end

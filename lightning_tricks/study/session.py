@@ -1,4 +1,4 @@
-"""What one run of a study holds."""
+"""A session: the objects of one run of a study."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -29,7 +29,7 @@ from lightning_tricks.workers.placement import Placement
 
 @dataclass(frozen=True)
 class Session:
-    """What one run of a study, or of a part of one, holds from its start to its end."""
+    """The objects that one run of a study, or of a part of one, uses from start to end."""
 
     study: optuna.Study
     task: Task
@@ -42,13 +42,13 @@ class Session:
     signals: Signals
     archive: Archive
     observers: Observer
-    """All who hear of it, as one."""
+    """All observers, as one."""
     part: str = ""
     """One of `PARTS`; empty for the search."""
 
     @property
     def searches(self) -> bool:
-        """Whether a sampler draws the trials: those of a verdict and an ablation are given."""
+        """Whether a sampler draws the trials; a verdict's and an ablation's trials are given."""
         return not self.part
 
 
@@ -65,18 +65,18 @@ def session(
     opening: AbstractContextManager[Archive],
     users: Sequence[Observer] = (),
 ) -> Iterator[Session]:
-    """Take a study up: what was under way goes back in the queue, and the archive is set right.
+    """Open the session of a search: requeue its running trials, then open the archive.
 
     Args:
-        study: of the search.
-        task: of the study.
-        space: of the search.
-        seed: from which those of the trials follow.
-        placement: of the workers.
-        folder: of the study, which is there.
-        progress: tells how far it is.
-        signals: end it before its time.
-        opening: opens the archive, once what is above is done.
+        study: the search's study.
+        task: its task.
+        space: its search space.
+        seed: its seed, from which the trials' seeds follow.
+        placement: where its workers run.
+        folder: its folder, which must exist.
+        progress: shows how far it is.
+        signals: can end it early.
+        opening: opens the archive after the study is ready.
         users: the user's observers.
 
     Raises:
@@ -95,10 +95,10 @@ def session(
 
 @contextmanager
 def beside(search: Session, part: str) -> Iterator[Session]:
-    """Take up the study of a part, which stands beside that of the search.
+    """Open the session of a part, whose study is separate from the search's.
 
     Args:
-        search: whose session is still open.
+        search: the open session of the search.
         part: one of `PARTS`.
 
     Raises:
@@ -123,13 +123,13 @@ def beside(search: Session, part: str) -> Iterator[Session]:
 
 
 def _study_of(search: Session, part: str) -> optuna.Study:
-    """Return the part's study in Optuna, which knows whose it is."""
+    """Return the part's study in Optuna, linked to the search's study."""
     with unannounced():
         study = optuna.create_study(
             study_name=outcomes.part_name(search.study.study_name, part),
             storage=storage_of(search.study),
             direction=search.study.direction,
-            sampler=RandomSampler(seed=search.seed),  # asked for nothing: all is given
+            sampler=RandomSampler(seed=search.seed),  # never used: all recipes are given
             pruner=NopPruner(),
             load_if_exists=True,
         )
@@ -142,7 +142,7 @@ def _study_of(search: Session, part: str) -> optuna.Study:
 
 
 def _taken_up(study: optuna.Study, task: Task, folder: StudyFolder) -> History:
-    """Put what was under way back in the queue, and look at what is finished."""
+    """Requeue the running trials, and return the history of the finished ones."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         requeue(study, trial)
     waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
@@ -155,7 +155,7 @@ def _taken_up(study: optuna.Study, task: Task, folder: StudyFolder) -> History:
 
 
 def _begin(study: optuna.Study, task: Task, space: Space[Any]) -> None:
-    """Begin with the user's module as it is, the baseline and plain, as near as the space allows."""
+    """Enqueue the user's unchanged module, the baseline and plain, as near as the space allows."""
     baseline = space.nearest(task.reference())
     study.set_user_attr(keys.BASELINE, baseline.model_dump())
     yours, plain = task.yours(), space.nearest(task.tricks.plain())

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, noted when they come and acted on between two steps."""
+"""Ctrl-C and SIGTERM: noted when they arrive, handled between two steps."""
 
 import math
 import signal
@@ -10,21 +10,21 @@ from typing import Literal
 
 from lightning_tricks.errors import InputError
 
-FINISHING = "finishing the trials under way; Ctrl-C again puts them back and leaves at once"
+FINISHING = "finishing the running trials; press Ctrl-C again to put them back and leave at once"
 
 
 AtTimeout = Literal["finish", "requeue"]
 
 
 class Signals:
-    """What ends a study before it is complete: the user, while it runs, or the time that it was given.
+    """What ends a study early: the user's signals, or a time limit.
 
     Args:
-        timeout: seconds after which no further trial begins; None for as long as it takes.
-        at_timeout: what becomes of the trials that are under way then.
+        timeout: seconds after which no further trial begins; None for no limit.
+        at_timeout: what to do then with the running trials.
 
     Raises:
-        InputError: if one of them is not valid.
+        InputError: if an argument is not valid.
     """
 
     def __init__(self, timeout: float | None = None, at_timeout: AtTimeout = "finish") -> None:
@@ -39,37 +39,37 @@ class Signals:
 
     @property
     def late(self) -> bool:
-        """Whether time is up; it begins with the first trial."""
+        """Whether time is up; the time starts with the first trial."""
         return self._deadline is not None and time.monotonic() >= self._deadline
 
     @property
     def interrupting(self) -> bool:
-        """Whether the trials under way are to be put back at once."""
+        """Whether to put the running trials back at once."""
         return self.leaving or (self._requeues and self.late)
 
     @property
     def stopping(self) -> bool:
-        """Begin no further trial: Ctrl-C once."""
+        """Whether to begin no further trial: after the first Ctrl-C."""
         return self.count >= 1
 
     @property
     def leaving(self) -> bool:
-        """Put back the trials under way and leave at once: Ctrl-C twice, or SIGTERM."""
+        """Whether to put the running trials back and leave: after the second Ctrl-C, or SIGTERM."""
         return self.count >= 2
 
     def leave(self) -> None:
-        """Leave at once, as after Ctrl-C twice."""
+        """Leave at once, as after a second Ctrl-C."""
         self.count = max(self.count, 2)
 
     @contextmanager
     def handled(self, show: Callable[[str], None]) -> Iterator[None]:
-        """Note signals; a third Ctrl-C leaves wherever it strikes.
+        """Note signals meanwhile; a third Ctrl-C raises at once.
 
         Args:
-            show: is told what the first Ctrl-C does.
+            show: prints what the first Ctrl-C does.
 
         Raises:
-            KeyboardInterrupt: at the end, if there was one.
+            KeyboardInterrupt: at the end, if there was a signal.
         """
         if self._deadline is None:
             self._deadline = time.monotonic() + self._timeout
@@ -85,7 +85,7 @@ class Signals:
             if number == signal.SIGTERM:
                 self.count = 2
             elif self.count == 1:
-                # From another thread: this one may be in the middle of writing a line.
+                # In another thread: this one may be in the middle of writing a line.
                 threading.Thread(target=show, args=(FINISHING,)).start()
 
         before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -93,7 +93,7 @@ class Signals:
             try:
                 yield
             except Exception:
-                if not self.leaving:  # else it is what came of not waiting
+                if not self.leaving:  # else leaving without waiting may have caused it
                     raise
             if self.stopping:
                 raise KeyboardInterrupt

@@ -1,1 +1,1 @@
-"""What MLflow shows; the only folder that imports it."""
+"""Everything that talks to MLflow; no other folder imports it."""

@@ -1,4 +1,4 @@
-"""Tracking URIs, and the files behind them; nothing of MLflow is imported for it."""
+"""Tracking URIs and the files behind them; does not import MLflow."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ SQLITE = "sqlite:///"
 
 
 def uri_of(place: str | Path) -> str:
-    """Return a tracking URI; a path is that of a SQLite file, or of a folder if it has no suffix."""
+    """Return a tracking URI; a path means a SQLite file, or a folder if it has no suffix."""
     if not isinstance(place, Path):
         return place
     path = place.expanduser()
@@ -19,5 +19,5 @@ def file_of(uri: str) -> Path:
 
 
 def tracking_file(uri: str) -> Path | None:
-    """Return the file of a tracking URI; None if it is no SQLite database."""
+    """Return the file of a tracking URI; None if it is not a SQLite database."""
     return file_of(uri) if uri.startswith(SQLITE) else None

@@ -1,4 +1,4 @@
-"""Do Optuna and MLflow tell the same: the same trials, states, values and parameters?"""
+"""Check that Optuna and MLflow agree on trials, states, values and parameters."""
 
 import time
 from collections.abc import Iterator
@@ -22,15 +22,15 @@ from lightning_tricks.tracking.writer import FLUSH_SECONDS
 
 @unchanged()
 def differences(study: optuna.Study, task: Task, tracking_uri: str) -> list[str]:
-    """Say, in a line each, where MLflow differs from what Optuna holds; empty if they agree.
+    """Return the differences between MLflow and Optuna, one line each; empty if they agree.
 
-    Trials under way are left out. While a program works on the study MLflow is a little late, so a
-    difference counts only if it is still there a moment later.
+    Running trials are ignored. MLflow lags a little while a program works on the study, so a
+    difference then counts only if it is still there a moment later.
 
     Args:
-        study: to be looked at; it is not changed.
-        task: of the study.
-        tracking_uri: where MLflow was written to.
+        study: the study; it is not changed.
+        task: its task.
+        tracking_uri: the MLflow that the study was written to.
 
     Raises:
         InputError: if MLflow cannot be reached, or the study was never trained.
@@ -44,7 +44,7 @@ def differences(study: optuna.Study, task: Task, tracking_uri: str) -> list[str]
 
 
 def left_behind(name: str, tracking_uri: str) -> list[str]:
-    """Say, in a line each, what MLflow holds of a study that Optuna does not know.
+    """Return what MLflow holds of a study that Optuna does not know, one line each.
 
     Raises:
         InputError: if MLflow cannot be reached.
@@ -53,12 +53,12 @@ def left_behind(name: str, tracking_uri: str) -> list[str]:
 
 
 def removals(name: str, tracking_uri: str, study: optuna.Study | None = None) -> list[str]:
-    """Name what a repair would remove from MLflow, because Optuna does not know it.
+    """Return what a repair would remove from MLflow because Optuna does not know it.
 
     Args:
-        name: of the study.
-        tracking_uri: where MLflow was written to.
-        study: in Optuna; None if it holds none of this name.
+        name: the study's name.
+        tracking_uri: the MLflow that the study was written to.
+        study: the study in Optuna; None if there is none of this name.
 
     Raises:
         InputError: if MLflow cannot be reached.
@@ -74,7 +74,7 @@ def removals(name: str, tracking_uri: str, study: optuna.Study | None = None) ->
 
 
 def wrong(study: optuna.Study, task: Task, tracking_uri: str) -> set[int]:
-    """Return the numbers of the trials that MLflow shows otherwise than Optuna holds them.
+    """Return the numbers of the trials that differ between MLflow and Optuna.
 
     Raises:
         InputError: if MLflow cannot be reached.
@@ -85,9 +85,9 @@ def wrong(study: optuna.Study, task: Task, tracking_uri: str) -> set[int]:
 def _differences(study: optuna.Study, task: Task, tracking_uri: str) -> Iterator[str]:
     held = _held(study, tracking_uri)
     if keys.MLFLOW_RUN not in study.user_attrs and not held.strays:
-        raise InputError(f"study {study.study_name!r} was never trained: there is nothing to compare")
+        raise InputError(f"study {study.study_name!r} was never trained: train it before you compare")
     if not held.whole:
-        yield "the study's own run is not there in MLflow, or was deleted"
+        yield "the study's own run is missing in MLflow, or was deleted"
     yield from (f"trial {number}: {what}" for number, what in _trials(study, task, held))
     yield from _strays(held)
     yield from _models(study, held)
@@ -96,7 +96,7 @@ def _differences(study: optuna.Study, task: Task, tracking_uri: str) -> Iterator
 
 
 def _models(study: optuna.Study, held: Holdings) -> Iterator[str]:
-    """Say what is wrong with the registered models."""
+    """Yield what is wrong with the registered models."""
     champion = study.user_attrs.get(keys.CHAMPION)
     if not champion:
         return
@@ -104,13 +104,13 @@ def _models(study: optuna.Study, held: Holdings) -> Iterator[str]:
         found = held.aliases.get(alias)
         if mine != found:
             theirs = "none" if found is None else f"version {found}"
-            yield f"the {alias} is version {mine} by Optuna, {theirs} in MLflow"
+            yield f"the {alias} is version {mine} in Optuna, {theirs} in MLflow"
         elif mine in held.broken():
-            yield f"the files of version {mine} of the registered model, the {alias}, are not there"
+            yield f"files are missing for version {mine} of the registered model, the {alias}"
 
 
 def _held(study: optuna.Study, tracking_uri: str) -> Holdings:
-    """Return what MLflow holds of a study, or of a part of one, which stands beside its search there."""
+    """Return what MLflow holds of a study or a part; a part is under the name of its search there."""
     name = study.user_attrs.get(keys.PART_OF, study.study_name)
     run_id = study.user_attrs.get(keys.MLFLOW_RUN)
     return holdings(tracking_uri, name, run_id, known_runs(study))
@@ -119,8 +119,8 @@ def _held(study: optuna.Study, tracking_uri: str) -> Holdings:
 def _strays(held: Holdings) -> Iterator[str]:
     if held.strays:
         yield (
-            f"{len(held.strays)} runs in MLflow are of an earlier write, and Optuna does not know "
-            f"them: {', '.join(held.strays[:3])}{', …' if held.strays[3:] else ''}"
+            f"{len(held.strays)} runs in MLflow are of an earlier write, unknown to Optuna: "
+            f"{', '.join(held.strays[:3])}{', …' if held.strays[3:] else ''}"
         )
     if held.stray_versions:
         yield (
@@ -128,11 +128,11 @@ def _strays(held: Holdings) -> Iterator[str]:
             f"{', '.join(held.stray_versions)}"
         )
     if held.stray_models:
-        yield f"{len(held.stray_models)} exported networks are of no version of the registered model"
+        yield f"{len(held.stray_models)} exported networks belong to no version of the registered model"
 
 
 def _trials(study: optuna.Study, task: Task, held: Holdings) -> Iterator[tuple[int, str]]:
-    """Say, trial by trial, what MLflow shows otherwise than Optuna holds it."""
+    """Yield the differences between MLflow and Optuna, with the trial's number."""
     runs: dict[int, list[Recorded]] = {}
     for run in held.trials:
         runs.setdefault(run.number, []).append(run)
@@ -145,11 +145,11 @@ def _trials(study: optuna.Study, task: Task, held: Holdings) -> Iterator[tuple[i
         elif state.is_finished() and is_own(trial) and found:
             yield from ((number, line) for line in _compare(task, trial, study_state, found[0]))
         elif state.is_finished() and is_own(trial):
-            yield number, f"{state.name} in Optuna, MLflow has no run of it"
+            yield number, f"{state.name} in Optuna, but MLflow has no run of it"
         elif found and (state == TrialState.WAITING or found[0].status != "RUNNING"):
             yield number, f"{state.name} in Optuna, {found[0].status} in MLflow"
     for number in sorted(runs):
-        yield number, "MLflow has a run of it, Optuna does not know it"
+        yield number, "MLflow has a run of it, but Optuna does not know it"
 
 
 def _compare(task: Task, trial: FrozenTrial, study_state: StudyState, run: Recorded) -> Iterator[str]:
@@ -164,8 +164,8 @@ def _compare(task: Task, trial: FrozenTrial, study_state: StudyState, run: Recor
     for kind, name, mine, theirs in pairs:
         if mine != theirs:
             shown = "nothing" if theirs is None else theirs
-            yield f"{kind} {name} is {mine} by Optuna, {shown} in MLflow"
+            yield f"{kind} {name} is {mine} in Optuna, {shown} in MLflow"
     for name in sorted(set(expected.artifacts) - run.files()):
-        yield f"artifact {name} is not there in MLflow"
+        yield f"artifact {name} is missing in MLflow"
     for name in sorted(set(run.params) - set(expected.params)):
         yield f"param {name} is {run.params[name]} in MLflow, not in Optuna"

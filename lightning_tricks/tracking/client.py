@@ -1,4 +1,4 @@
-"""A client of MLflow, once it is known that somebody answers."""
+"""An MLflow client, opened only if the server or file can be reached."""
 
 import contextlib
 import logging
@@ -25,7 +25,7 @@ from lightning_tricks.tracking.addresses import SQLITE, file_of
 
 Item = TypeVar("Item")
 ANSWER_SECONDS = 5.0
-"""A server that does not answer by then, when a study begins, is taken for none."""
+"""Timeout in seconds for a server's answer when a study begins."""
 _FOR_GOOD = {
     "BAD_REQUEST",
     "INVALID_PARAMETER_VALUE",
@@ -34,15 +34,15 @@ _FOR_GOOD = {
     "RESOURCE_ALREADY_EXISTS",
     "RESOURCE_DOES_NOT_EXIST",
 }
-"""Errors of MLflow about what it is asked to write."""
+"""MLflow's error codes for requests that it will never accept."""
 _DATABASES = ("postgresql", "mysql", "mssql")
 
 
 def check_tracking(uri: str, experiment: str) -> None:
-    """Look whether MLflow can be opened and would take an experiment; make nothing.
+    """Check that MLflow can be opened and the experiment used, without making anything.
 
     Raises:
-        InputError: if it cannot, or the experiment was deleted.
+        InputError: if MLflow cannot be opened, or the experiment was deleted.
     """
     with one_line_errors(uri):
         _check_uri(uri)
@@ -51,7 +51,7 @@ def check_tracking(uri: str, experiment: str) -> None:
 
 
 def experiment_id(client: MlflowClient, name: str, uri: str) -> str | None:
-    """Return the id of an experiment, None if there is none of this name."""
+    """Return an experiment's id; None if there is none of this name."""
     found = client.get_experiment_by_name(name)
     if found is not None and found.lifecycle_stage != "active":
         where = shlex.quote(redacted(uri, whole=True))
@@ -65,7 +65,7 @@ def experiment_id(client: MlflowClient, name: str, uri: str) -> str | None:
 
 @contextlib.contextmanager
 def one_line_errors(uri: str) -> Iterator[None]:
-    """Tell whatever MLflow, SQLAlchemy and requests raise in one line."""
+    """Turn any error of MLflow, SQLAlchemy or requests into an InputError of one line."""
     try:
         yield
     except InputError:
@@ -75,17 +75,18 @@ def one_line_errors(uri: str) -> Iterator[None]:
 
 
 def connect(uri: str) -> MlflowClient:
-    """Return a client; a server may still turn out to be away.
+    """Return a client; the server may still go away later.
 
     Raises:
-        InputError: if the URI cannot be one, or no server answers soon.
+        InputError: if the URI is not valid.
+        OSError, SQLAlchemyError: if no server answers soon.
     """
-    # MLflow's own retries block a call for minutes; the tracker tries again by itself.
+    # MLflow's own retries block a call for minutes; the tracker retries by itself.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # what goes wrong is told in a line of ours
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # we print our own line for each error
     _check_uri(uri)
     return MlflowClient(tracking_uri=_absolute(uri))
 
@@ -97,13 +98,13 @@ def _check_uri(uri: str) -> None:
     file = file_of(uri)
     if uri.startswith(SQLITE) and not (file.parent.is_dir() and not file.is_dir()):
         raise InputError(
-            f"MLflow cannot be opened at {uri}: must be the path of a file in a folder that is there"
+            f"MLflow cannot be opened at {uri}: it must be the path of a file in an existing folder"
         )
     _probe(uri)
 
 
 def make_database(uri: str) -> None:
-    """Make a SQLite database for MLflow in one piece: one that was half made is refused for ever."""
+    """Make a SQLite database for MLflow in one step: MLflow never accepts a half-made one."""
     if not uri.startswith(SQLITE) or uri.endswith(":memory:") or file_of(uri).exists():
         return
     file = file_of(uri)
@@ -111,17 +112,17 @@ def make_database(uri: str) -> None:
     part = file.with_name(f"{file.name}.{secrets.token_hex(8)}.part")
     try:
         connect(f"{SQLITE}{part}").search_experiments(max_results=1)
-        if not file.exists():  # another study may have made it meanwhile
+        if not file.exists():  # another study may have made it in the meantime
             part.replace(file)
     finally:
         part.unlink(missing_ok=True)
 
 
 def _probe(uri: str) -> None:
-    """Refuse a server that is down, or does not answer: MLflow would try again for minutes.
+    """Check that a server answers; MLflow itself would retry for minutes.
 
     Raises:
-        OSError, SQLAlchemyError: if none answers soon; of MLflow's own servers any answer will do.
+        OSError, SQLAlchemyError: if it does not answer soon; from an MLflow server, any answer counts.
     """
     parts = urlsplit(uri)
     if parts.scheme.partition("+")[0] in _DATABASES:
@@ -139,18 +140,18 @@ def _probe(uri: str) -> None:
     except HTTPError:
         return
     except URLError as error:
-        if isinstance(error.reason, ssl.SSLError):  # MLflow may be told to trust it
+        if isinstance(error.reason, ssl.SSLError):  # MLflow may be configured to trust it
             return
         raise OSError(str(error.reason)) from None
 
 
 def unreachable(uri: str, error: Exception) -> InputError:
-    """Say that MLflow cannot be opened, and what to do."""
+    """Return the error for an MLflow that cannot be opened; says why, and what to do."""
     shown = redacted(uri, whole=True)
     if locked(error):
         return InputError(
             f"the MLflow database {shown} is locked by another program that writes to it: wait for that "
-            "to end, or end it"
+            "program, or stop it"
         )
     return InputError(
         f"MLflow cannot be opened: {one_line(error)} (got {shown}); start the server, or give "
@@ -159,18 +160,18 @@ def unreachable(uri: str, error: Exception) -> InputError:
 
 
 def refused_for_good(error: Exception) -> bool:
-    """Tell whether MLflow answered, and will not take the same another time either."""
+    """Return whether MLflow refused a request that it would refuse again."""
     return isinstance(error, MlflowException) and error.error_code in _FOR_GOOD
 
 
 def search_runs(client: MlflowClient, experiment_id: str, condition: str) -> Iterable[Run]:
-    """Walk the runs of an experiment that meet a condition, page by page."""
+    """Yield the runs of an experiment that meet a condition."""
     ask = partial(client.search_runs, [experiment_id], filter_string=condition, max_results=1000)
     return pages(ask)
 
 
 def pages(ask: Callable[..., PagedList[Item]]) -> Iterator[Item]:
-    """Walk all that MLflow answers to a question, which it does in pages."""
+    """Yield the items of all pages of an answer of MLflow."""
     token: str | None = None
     while True:
         page = ask(page_token=token)
@@ -180,7 +181,7 @@ def pages(ask: Callable[..., PagedList[Item]]) -> Iterator[Item]:
 
 
 def _absolute(uri: str) -> str:
-    """Name a SQLite file by its whole path: MLflow keeps stores by name, wherever that led to."""
+    """Return a SQLite URI with an absolute path: MLflow caches stores by URI, whatever the folder."""
     if not uri.startswith(SQLITE) or uri.endswith(":memory:"):
         return uri
     return SQLITE + str(file_of(uri))

@@ -1,4 +1,4 @@
-"""Numbers, times and names as MLflow's tables show them."""
+"""Numbers, times and names in the format of MLflow's tables."""
 
 import time
 from collections.abc import Mapping
@@ -13,13 +13,13 @@ NAME, DESCRIPTION = "mlflow.runName", "mlflow.note.content"
 """The tags that the UI shows as a run's name and description."""
 RANKING = "ranking"
 OUT_OF_REACH = 1e9
-"""By so much the champion is ranked above others."""
+"""Amount added to the champion's ranking so that it comes first."""
 RECIPE_TYPE = "recipe.type"
-"""The tag that names the type of a trial's recipe."""
+"""Tag: the type of a trial's recipe."""
 
 
 def milliseconds(seconds: float | None = None) -> int:
-    """Return a time, by default now, in milliseconds since the epoch."""
+    """Return a time, by default now, in milliseconds since 1970."""
     return int(1000 * (time.time() if seconds is None else seconds))
 
 
@@ -29,32 +29,32 @@ def significant(value: float) -> float:
 
 
 def metrics_at(step: int, values: Mapping[str, float], when: int) -> list[Metric]:
-    """Return the metrics of one epoch, under the names that MLflow takes.
+    """Return the metrics of one epoch, under names that MLflow accepts.
 
     Args:
-        step: the number of the epoch.
-        values: by the names that the user gave them.
-        when: milliseconds since the epoch.
+        step: the epoch's number.
+        values: values by the user's metric names.
+        when: time in milliseconds since 1970.
     """
     return [Metric(key_of(name), significant(value), when, step) for name, value in values.items()]
 
 
 def own_metrics(step: int, values: Mapping[str, float], when: int) -> list[Metric]:
-    """Return metrics of the study's own, under names that no user's metric has in MLflow."""
+    """Return the package's own metrics, under names that no user's metric has in MLflow."""
     return [Metric(name, significant(value), when, step) for name, value in values.items()]
 
 
 def ranking(score: float, *, first: bool, maximize: bool, when: int) -> Metric:
-    """Return the metric by which the table of trials is sorted.
+    """Return the metric that sorts the table of trials.
 
-    It is the score as shown. MLflow sorts by one column, and the champion comes first, whose score in
-    the search need not be the best: its number is out of reach for others.
+    It is the rounded score. MLflow sorts by one column, and the champion must come first even if its
+    score in the search is not the best. So its value is moved out of reach of the others.
 
     Args:
-        score: of a trial that used its whole budget; the others come behind.
+        score: the score of a trial that used its full budget.
         first: whether the trial is the champion.
-        maximize: whether more is better.
-        when: milliseconds since the epoch.
+        maximize: whether higher scores are better.
+        when: time in milliseconds since 1970.
     """
     value = significant(score)
     lead = abs(value) + OUT_OF_REACH if first else 0.0
@@ -62,12 +62,12 @@ def ranking(score: float, *, first: bool, maximize: bool, when: int) -> Metric:
 
 
 def run_name(number: int, role: str = "", *, search: bool = True) -> str:
-    """Name the run of a trial; those of a verdict have numbers of their own, with a v."""
+    """Return the name of a trial's run; runs of a verdict or an ablation start with a v."""
     if not search:
         return f"v{number:03d} · {role}"
     return f"{number:03d} · {role}" if role else f"{number:03d}"
 
 
 def shown(value: Any) -> str:
-    """Write a hyperparameter as a param of a run."""
+    """Return a hyperparameter as text, for a param of a run."""
     return f"{value:.5g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""What MLflow holds of a study, and what of it is of an earlier write."""
+"""What MLflow holds of a study, and which of it comes from an earlier write."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -34,9 +34,9 @@ class Recorded:
     params: Mapping[str, str]
     tags: Mapping[str, str]
     metrics: Mapping[str, float]
-    """The last value of each."""
+    """Last value of each metric."""
     files: Callable[[], frozenset[str]]
-    """Asks for the names of its artifacts."""
+    """Fetches the names of its artifacts."""
 
 
 @dataclass(frozen=True)
@@ -44,21 +44,21 @@ class Holdings:
     """What MLflow holds under the name of a study."""
 
     whole: bool
-    """Whether the study's run is there."""
+    """Whether the study's run exists."""
     trials: list[Recorded]
-    """Those of the study's run."""
+    """Trials of the study's run."""
     strays: list[str]
-    """The ids of runs of an earlier write: of another run of the study, or that one itself."""
+    """Ids of runs from an earlier write: other study runs of this name, and their trials."""
     stray_versions: list[str]
-    """The versions of the registered model whose run is not one of the study's."""
+    """Versions of the registered model whose run is not one of the study's."""
     stray_models: list[str]
-    """The ids of exported networks of the study that are of no version."""
+    """Ids of the study's exported networks that belong to no version."""
     aliases: Mapping[str, str]
     """Versions of the registered model, by alias."""
     broken: Callable[[], frozenset[str]]
-    """Asks for the versions with an alias whose files are not all there."""
+    """Fetches the versions with an alias that lack files."""
     files: Callable[[], frozenset[str]]
-    """Asks for the names of the artifacts of the study's run."""
+    """Fetches the names of the artifacts of the study's run."""
 
 
 def holdings(uri: str, name: str, run_id: str | None, beside: Collection[str] = ()) -> Holdings:
@@ -66,9 +66,9 @@ def holdings(uri: str, name: str, run_id: str | None, beside: Collection[str] = 
 
     Args:
         uri: anything MLflow takes as a tracking URI.
-        name: of the study.
-        run_id: of the run whose trials are asked for; None if Optuna knows of none.
-        beside: the ids of further runs that are the study's: its search, verdict, ablation.
+        name: the study's name.
+        run_id: id of the run whose trials to read; None if Optuna knows of none.
+        beside: ids of the study's other runs: its search, verdict, ablation.
 
     Raises:
         InputError: if MLflow cannot be reached.
@@ -80,7 +80,7 @@ def holdings(uri: str, name: str, run_id: str | None, beside: Collection[str] = 
 
 
 def sweep(uri: str, name: str, run_id: str | None, beside: Collection[str] = ()) -> None:
-    """Remove the runs and model versions of a study that are of an earlier write.
+    """Remove the runs and model versions of a study that come from an earlier write.
 
     Raises:
         InputError: if MLflow cannot be reached.
@@ -127,13 +127,13 @@ def _holdings(client: MlflowClient, name: str, run_id: str | None, beside: Colle
 
 
 def _files(client: MlflowClient, runs: Iterable[Run]) -> frozenset[str]:
-    """Return the names of the artifacts of runs."""
+    """Return the names of the runs' artifacts."""
     with one_line_errors(client.tracking_uri):
         return frozenset().union(*(files_of(client, run.info.artifact_uri) for run in runs))
 
 
 def _broken(client: MlflowClient, versions: Iterable[ModelVersion]) -> frozenset[str]:
-    """Return those of some versions whose files are not all there."""
+    """Return the versions that lack files."""
     with one_line_errors(client.tracking_uri):
         return frozenset(str(v.version) for v in versions if not is_whole(client, v))
 
@@ -150,5 +150,5 @@ def _recorded(client: MlflowClient, run: Run) -> Recorded:
 
 
 def children(client: MlflowClient, experiment_id: str, run_id: str) -> Iterable[Run]:
-    """Walk the runs of a study's trials."""
+    """Yield the runs of a study's trials."""
     return search_runs(client, experiment_id, f"tags.`{PARENT}` = '{run_id}'")

@@ -1,4 +1,4 @@
-"""`load_with_tricks`: a trained module brought back, from a checkpoint or from MLflow."""
+"""`load_with_tricks`: load a trained module from a checkpoint, a folder or MLflow."""
 
 import contextlib
 import io
@@ -30,25 +30,25 @@ def load_with_tricks(
     trusted: bool = False,
     tracking_uri: str | None = None,
 ) -> Any:
-    """Load a module with the tricks that it was trained with, and its weights.
+    """Load a trained module: its weights, with the layers that its tricks changed.
 
-    The layers are changed as the recipe says; `YourModule.load_from_checkpoint` does not know them.
-    `without_tricks` makes one of the user's class of what is returned.
+    `YourModule.load_from_checkpoint` does not know these layers. `without_tricks` turns the returned
+    module back into one of your class.
 
     Args:
-        source: `models:/NAME@champion`, a model that a study registered; or the folder that a study
-            without MLflow put it into, such as `checkpoints/NAME/champion`; or the path of a checkpoint
+        source: one of three: `models:/NAME@champion`, a model that a study registered; the folder where
+            a study without MLflow put it, such as `checkpoints/NAME/champion`; the path of a checkpoint
             that a Trainer wrote for a module of `with_tricks`.
-        module: a new one, made as the one that was trained. For a registered model that was no
-            LightningModule, its backbone. Or a function of the recipe that makes it, as `Task` takes.
-        member: number of the model, where several are registered, as under the alias `ensemble`.
-        trusted: whether a checkpoint may hold more than tensors and plain data, such as
-            hyperparameters that are objects. To read those can run any code that it holds.
-        tracking_uri: of MLflow; by default its own.
+        module: a new module, made like the trained one. If the registered model was no LightningModule,
+            its backbone. Or a function that makes it from the recipe, as for `Task`.
+        member: index of the model if several are registered together, as under the alias `ensemble`.
+        trusted: whether the checkpoint may hold more than tensors and plain data, such as
+            hyperparameters that are objects. Loading those can run any code in the checkpoint.
+        tracking_uri: MLflow's tracking URI; by default MLflow's own setting.
 
     Raises:
-        InputError: if there is no such model or checkpoint, or the module is another.
-        Exception: whatever a function that makes the module raises.
+        InputError: if there is no such model or checkpoint, or it does not fit the module.
+        Exception: whatever the function that makes the module raises.
 
     Example:
         model = load_with_tricks("models:/mine@champion", Mine())
@@ -60,7 +60,7 @@ def load_with_tricks(
     if found is None:
         if isinstance(module, nn.Module) and not is_lightning_module(module):
             raise InputError(
-                f"a checkpoint is of a LightningModule (got {type(module).__name__}); for a backbone, "
+                f"a checkpoint needs a LightningModule (got {type(module).__name__}); for a backbone, "
                 "use TricksModule.load_from_checkpoint(path, backbone=...)"
             )
         return load_checkpoint(source, module, trusted=trusted)
@@ -71,7 +71,7 @@ def load_with_tricks(
         else:
             version = client.get_model_version(found["name"], found["version"])
         folder = version.tags["files"]
-        # MLflow shows a bar for each file.
+        # MLflow would show a progress bar for each file.
         with tempfile.TemporaryDirectory() as place, contextlib.redirect_stderr(io.StringIO()):
             path = fetch(client, str(version.run_id), folder, place)
             return bring_back(path, module, member)

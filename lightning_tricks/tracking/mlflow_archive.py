@@ -1,4 +1,4 @@
-"""A study in MLflow, as its run tells it."""
+"""The archive of a study in MLflow."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,15 +26,15 @@ from lightning_tricks.tricks.recipe import Tricks
 
 
 class MLflowArchive(Archive):
-    """A study, or a part of one, in MLflow; what is missing or wrong there is written when it is opened.
+    """The archive of a study, or of a part, in MLflow. Opening it writes the trials missing there.
 
     Args:
-        tracker: of the study.
-        study: whose finished trials are to be there.
-        task: of the study.
-        space: of the search, whose columns the table of trials shows; None for a part.
-        repair: whether what differs from Optuna is written again, and what is of an earlier write goes.
-        search_run: id of the search's run, to which that of a part links; empty for a search.
+        tracker: writes the study to MLflow.
+        study: the study.
+        task: its task.
+        space: the search's space, for the columns of the table of trials; None for a part.
+        repair: whether to rewrite what differs from Optuna, and remove what an earlier write left.
+        search_run: id of the search's run, to which a part's run links; empty for a search.
 
     Raises:
         InputError: if MLflow cannot be written to.
@@ -53,7 +53,7 @@ class MLflowArchive(Archive):
         self.search_run = search_run
         self.tracker, self.study, self.task, self.repair = tracker, study, task, repair
         self.study_state = StudyState.read(study, task)
-        """As it was told last: what changes it comes after the last trial."""
+        """The state last written; it changes only after the last trial."""
         wrong = agreement.wrong(study, task, tracker.store) if repair else ()
         self._open()
         if space is not None:
@@ -61,7 +61,7 @@ class MLflowArchive(Archive):
             tracker.attempt(lambda: tracker.save_view(columns, ascending))
         whole, trials = partial(trial_updates.whole, task, study_state=self.study_state), finished(study)
         held = tracker.reconcile({t.number: partial(whole, t) for t in trials}, wrong)
-        for trial in trials:  # a program that died may have told it of some only
+        for trial in trials:  # a program that died may have updated only some
             run = held.get(trial.number)
             if run is not None and not (stands := self._stands(trial)).is_held_by(run):
                 tracker.update(trial.number, stands)
@@ -69,7 +69,7 @@ class MLflowArchive(Archive):
             tracker.sweep(known_runs(study))
 
     def _open(self) -> None:
-        """Open the study's run, and remember it."""
+        """Open the study's run, and store its id with the study."""
         known, kind, made_by = self.study.user_attrs.get(MLFLOW_RUN), self.tracker.kind, command()
         tags = {"study": self.tracker.name, "command": made_by, "tricks": kind, "role": kind}
         if (run_id := self.tracker.open(known, tags)) != known:
@@ -85,11 +85,11 @@ class MLflowArchive(Archive):
             return ""
         writer, uri = self.tracker.writer, self.tracker.uri
         if why := next(iter(writer.refused.values()), ""):
-            return f"MLflow at {uri} refuses some of what Optuna holds of the study: {why}"
-        left = f" ({writer.unwritten} trials are not written, or not whole)" if writer.unwritten else ""
+            return f"MLflow at {uri} refuses some of the study's data, which Optuna still holds: {why}"
+        left = f" ({writer.unwritten} trials are missing or partial)" if writer.unwritten else ""
         return (
-            f"MLflow at {uri} is incomplete{left}: Optuna holds all; once MLflow is up, run the same "
-            "command again to write what is missing"
+            f"MLflow at {uri} is incomplete{left}, but Optuna holds everything: once MLflow is up, run "
+            "the same command again"
         )
 
     @contextmanager
@@ -137,7 +137,7 @@ class MLflowArchive(Archive):
     def place(self, trials: Iterable[FrozenTrial]) -> None:
         state = StudyState.read(self.study, self.task)
         if state == self.study_state:
-            return  # which all that was told of them follows from
+            return  # the trials' roles and scores follow from the state
         before = [(trial, self._stands(trial)) for trial in trials]
         self.study_state = state
         for trial, update in before:
@@ -145,7 +145,7 @@ class MLflowArchive(Archive):
                 self.tracker.update(trial.number, now)
 
     def _stands(self, trial: FrozenTrial) -> Update:
-        """Tell where a finished trial stands."""
+        """Return the update with a finished trial's role and test scores."""
         outcome = Outcome.read(trial)
         if outcome is None:
             return Update()

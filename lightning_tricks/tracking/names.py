@@ -1,7 +1,7 @@
-"""Names of metrics as MLflow takes them: `acc@1` is `acc_x40_1` there.
+"""Metric names that MLflow accepts: `acc@1` becomes `acc_x40_1`.
 
-A character that MLflow refuses is written as `_x`, its number in hexadecimal, and `_`. So is one that
-would make two names one, and the first of a name that the table of trials has a column of its own for.
+A character that MLflow refuses is written as `_x`, its code in hexadecimal, and `_`. So is a character
+that would make two names equal, and the first character of a name in `OWN`.
 """
 
 import re
@@ -21,7 +21,7 @@ OWN = frozenset(
         "gain",
     }
 )
-"""Metrics that studies write beside those of the user's."""
+"""Metrics that studies write in addition to the user's."""
 MOST_CHARACTERS = 250
 _ESCAPED = re.compile(r"_x([0-9a-f]+)_")
 _LOOKS_ESCAPED = re.compile(r"_(?=x[0-9a-f]+_)")
@@ -32,19 +32,19 @@ _DOTS = re.compile(r"(?:^|(?<=/))\.{1,2}(?=/|$)")
 
 
 def key_of(name: str) -> str:
-    """Return the name of a user's metric as MLflow takes it; another one for each name."""
+    """Return a unique name that MLflow accepts for a user's metric."""
     key = _LOOKS_ESCAPED.sub(_escape, name)
     for pattern in (_REFUSED, _SPACES, _SLASHES, _DOTS):
         key = pattern.sub(_escape, key)
     if key in OWN:
         key = f"{_escaped(key[0])}{key[1:]}"
-    if len(key) > MOST_CHARACTERS:  # the one case in which the way back is lost
+    if len(key) > MOST_CHARACTERS:  # `name_of` cannot undo this
         key = f"{key[: MOST_CHARACTERS - 9]}-{zlib.crc32(name.encode()):08x}"
     return key
 
 
 def name_of(key: str) -> str:
-    """Return the name that a metric has, from that in MLflow."""
+    """Return a metric's name from its name in MLflow."""
     return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), key)
 
 
@@ -57,7 +57,7 @@ def _escaped(text: str) -> str:
 
 
 class Renamed:
-    """Says once of each metric that MLflow has another name for it.
+    """Reports, once per metric, that it has another name in MLflow.
 
     Args:
         show: prints a line.
@@ -68,9 +68,9 @@ class Renamed:
         self._known: set[str] = set()
 
     def note(self, names: Iterable[str]) -> None:
-        """Look at the names that metrics have."""
+        """Report those of the metric names that are new and changed."""
         new = [name for name in names if name not in self._known]
         self._known.update(new)
         changed = [f"{name!r} is {key!r}" for name in new if (key := key_of(name)) != name]
         if changed:
-            self._show(f"in MLflow, which does not take every name, the metric {', '.join(changed)}")
+            self._show(f"MLflow does not accept every metric name; there {', '.join(changed)}")

@@ -1,4 +1,4 @@
-"""Recipes read back from MLflow, for projects that know nothing of studies."""
+"""Read recipes from MLflow, for projects that do not run studies."""
 
 import json
 import tempfile
@@ -16,32 +16,32 @@ from lightning_tricks.tricks.recipe import Tricks
 from lightning_tricks.tricks.recipe_types import recipe_of
 
 RECIPE = "tricks.json"
-"""The artifact of a trial's run that holds its recipe."""
+"""Artifact of a trial's run: its recipe."""
 
 
 @unchanged()
 def recipe_of_run(run_id: str, tracking_uri: str | None = None) -> Tricks:
-    """Return the recipe of a trial, of the type that the study's task gave it.
+    """Return a trial's recipe, with the type that the study's task gave it.
 
     Args:
-        run_id: of the trial's run in MLflow.
-        tracking_uri: anything MLflow takes; by default its own.
+        run_id: id of the trial's run in MLflow.
+        tracking_uri: anything MLflow takes; by default MLflow's own setting.
 
     Raises:
-        InputError: if there is no such run, or it holds no recipe, or the recipe's type is one of the
-            study's own that is not imported here.
+        InputError: if there is no such run, it holds no recipe, or the recipe's type is a class of
+            yours that is not imported.
     """
     return _read(connect(tracking_uri or mlflow.get_tracking_uri()), run_id)
 
 
 @unchanged()
 def recipe_of_champion(study: str, tracking_uri: str | None = None, alias: str = CHAMPION) -> Tricks:
-    """Return the recipe of the champion of a study: the baseline's, unless a gain was confirmed.
+    """Return the recipe of a study's champion: the baseline, unless a gain was confirmed.
 
     Args:
-        study: its name, which is that of the registered model.
-        tracking_uri: anything MLflow takes; by default its own.
-        alias: of the version; `best` for the best score of a search without a verdict.
+        study: the study's name, which is also the registered model's.
+        tracking_uri: anything MLflow takes; by default MLflow's own setting.
+        alias: alias of the version; `best` for the best trial of a search without a verdict.
 
     Raises:
         InputError: as `recipe_of_run`, or if no such model is registered.

@@ -1,4 +1,4 @@
-"""Registered models: the champion of a study, or the best of a search."""
+"""Registered models in MLflow: a study's champion, or a search's best trial."""
 
 import contextlib
 import io
@@ -22,54 +22,54 @@ from lightning_tricks.tracking.artifacts import files_of
 from lightning_tricks.tracking.client import pages
 
 FILES, CONTENTS, TRIALS = "files", "contents", "trials"
-"""Tags of a version: the folder of its run with the files, their names, and which trials it is of."""
+"""Tags of a version: the folder of its run with the files, their names, and its trials."""
 STUDY = "study"
-"""Tag of an exported network: the study that it is of."""
+"""Tag of an exported network: its study."""
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
-"""MLflow's words for what is not there."""
+"""MLflow's error codes for something that does not exist."""
 NETWORK = "network"
 """Tag of a version: the id of its exported network."""
 
 
 @dataclass(frozen=True)
 class Registration:
-    """What is to be registered.
+    """A model to register.
 
-    Versions are known by their trials: to register the same trials twice makes one version.
+    Its trials identify a version: registering the same trials twice makes one version.
     """
 
     name: str
-    """Of the registered model, which is that of the study."""
+    """Name of the registered model, and of the study."""
     alias: str
-    """Of the version."""
+    """Alias of the version."""
     run_id: str
-    """Of the run that holds the files."""
+    """Id of the run that holds the files."""
     trials: tuple[int, ...]
-    """Numbers of the trials whose models it is."""
+    """Numbers of the trials that trained the models."""
 
     def is_of(self, found: ModelVersion) -> bool:
-        """Tell whether a version is of these trials."""
+        """Return whether a version belongs to these trials."""
         tags = (found.tags.get(FILES), found.tags.get(TRIALS))
         return found.run_id == self.run_id and tags == (self.alias, self.label)
 
     @property
     def label(self) -> str:
-        """The trials as the value of a tag."""
+        """Trial numbers, as the value of a tag."""
         return ",".join(map(str, self.trials))
 
 
 def register(
     client: MlflowClient, wanted: Registration, files: Sequence[Path], answering: Answering | None
 ) -> tuple[str, bool]:
-    """Register a model with an alias: its files and, where that can be, a network that answers.
+    """Register a model with an alias: its files and, if possible, an exported network.
 
     The network is saved as an exported program, which loads without unpickling code and takes batches
-    of any size. A version of the same trials that is there gets back what it lost.
+    of any size. An existing version of the same trials gets its missing files back.
 
     Args:
-        client: of MLflow.
-        wanted: what it is.
-        files: what `load_with_tricks` reads, and whatever else is to lie beside it.
+        client: the MLflow client.
+        wanted: the model to register.
+        files: the files that `load_with_tricks` reads, and further files to store with them.
         answering: the network; None if there is none.
 
     Returns:
@@ -92,12 +92,12 @@ def register(
 
 
 def _may_hold(client: MlflowClient, found: ModelVersion, exported: bool) -> bool:
-    """Tell whether a version may get its files again, with an exported network or without one."""
+    """Return whether a version can get its files again: both have an exported network, or neither."""
     return (network_of(found) is not None) == exported and not _lost(client, found)
 
 
 def _export(answering: Answering, run_id: str, path: Path) -> bool:
-    """Save a network as an exported program; return whether that can be done."""
+    """Save a network as an exported program; return whether it could be exported."""
     network, example = answering
     try:
         with _quietly():
@@ -110,10 +110,10 @@ def _export(answering: Answering, run_id: str, path: Path) -> bool:
                 serialization_format="pt2",
                 signature=infer_signature(example, outputs),
                 input_example=example,
-                # Without these MLflow spends seconds on finding out.
+                # Otherwise MLflow spends seconds on finding them out.
                 pip_requirements=[f"{p}=={version(p)}" for p in ("mlflow", "numpy", "torch")],
             )
-    except Exception:  # the user's code may do anything that cannot be exported
+    except Exception:  # the user's code may not be exportable
         return False
     return True
 
@@ -121,8 +121,8 @@ def _export(answering: Answering, run_id: str, path: Path) -> bool:
 def _make_version(
     client: MlflowClient, wanted: Registration, files: Sequence[Path], network: Path | None
 ) -> str:
-    """Make a version of what was logged; return its number."""
-    with contextlib.suppress(mlflow.MlflowException):  # it is there already
+    """Make a version of the logged files; return its number."""
+    with contextlib.suppress(mlflow.MlflowException):  # it exists already
         client.create_registered_model(wanted.name)
     run = client.get_run(wanted.run_id).info
     source, model_id = f"{run.artifact_uri}/{wanted.alias}", None
@@ -130,7 +130,7 @@ def _make_version(
         logged = client.create_logged_model(
             run.experiment_id, wanted.alias, wanted.run_id, tags={STUDY: wanted.name}
         )
-        # Its place: `models:/…` would be looked up where MLflow's own tracking URI leads to.
+        # Its location: MLflow would resolve `models:/…` at its own tracking URI.
         source, model_id = str(logged.artifact_location), str(logged.model_id)
         client.log_model_artifacts(model_id, str(network))
         client.finalize_logged_model(model_id, "READY")
@@ -146,7 +146,7 @@ def _make_version(
 
 
 def versions_of(client: MlflowClient, name: str) -> list[ModelVersion]:
-    """Return the versions of a registered model; none if it is not there."""
+    """Return the versions of a registered model; empty if it does not exist."""
     return list(pages(partial(client.search_model_versions, f"name='{name}'")))
 
 
@@ -156,7 +156,7 @@ def network_of(found: ModelVersion) -> str | None:
 
 
 def remove_versions(client: MlflowClient, name: str, runs: Collection[str]) -> None:
-    """Remove the versions of a registered model that are of some runs."""
+    """Remove the versions of a registered model that belong to the given runs."""
     for found in versions_of(client, name) if runs else ():
         if found.run_id in runs:
             client.delete_model_version(name, found.version)
@@ -175,7 +175,7 @@ def version_of(client: MlflowClient, name: str, alias: str) -> str | None:
 
 
 def holds(client: MlflowClient, name: str, versions: Mapping[str, str]) -> bool:
-    """Tell whether versions of a registered model, by alias, are there with all their files."""
+    """Return whether the versions of a registered model (by alias) exist with all their files."""
     numbered = {str(found.version): found for found in versions_of(client, name)}
     return all(
         version_of(client, name, alias) == version
@@ -186,7 +186,7 @@ def holds(client: MlflowClient, name: str, versions: Mapping[str, str]) -> bool:
 
 
 def is_whole(client: MlflowClient, found: ModelVersion) -> bool:
-    """Tell whether all that a version is of can be loaded."""
+    """Return whether a version has all its files and its exported network."""
     folder = found.tags.get(FILES, "")
     run = client.get_run(str(found.run_id)).info
     there = files_of(client, run.artifact_uri, folder)
@@ -198,7 +198,7 @@ def is_whole(client: MlflowClient, found: ModelVersion) -> bool:
 
 
 def _lost(client: MlflowClient, found: ModelVersion) -> bool:
-    """Tell whether the exported network of a version was deleted."""
+    """Return whether the exported network of a version was deleted."""
     try:
         if (model_id := network_of(found)) is not None:
             client.get_logged_model(model_id)
@@ -210,7 +210,7 @@ def _lost(client: MlflowClient, found: ModelVersion) -> bool:
 
 
 def stray_models(client: MlflowClient, experiment_id: str, name: str) -> list[str]:
-    """Return the ids of a study's exported networks that are of no version."""
+    """Return the ids of a study's exported networks that belong to no version."""
     known = {network_of(version) for version in versions_of(client, name)}
     found = pages(partial(client.search_logged_models, [experiment_id]))
     return [str(m.model_id) for m in found if m.tags.get(STUDY) == name and m.model_id not in known]
@@ -218,7 +218,7 @@ def stray_models(client: MlflowClient, experiment_id: str, name: str) -> list[st
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Keep MLflow from telling, on both streams, what the caller tells in its own words."""
+    """Silence MLflow's output and warnings: the caller reports in its own words."""
     with (
         contextlib.redirect_stderr(io.StringIO()),
         contextlib.redirect_stdout(io.StringIO()),

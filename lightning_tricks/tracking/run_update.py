@@ -1,4 +1,4 @@
-"""What is to be written about a trial."""
+"""Updates of trials' runs in MLflow."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -10,30 +10,30 @@ Status = Literal["RUNNING", "FINISHED", "KILLED", "FAILED"]
 
 @dataclass
 class Update:
-    """What is to be written about one trial; a later one is merged into an earlier one."""
+    """Data to write about one trial; a later update is merged into an earlier one."""
 
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     metrics: list[Metric] = field(default_factory=list)
     artifacts: dict[str, Any] = field(default_factory=dict)
-    """Text, or data to be written as JSON, by file name."""
+    """Text, or data to write as JSON, by file name."""
     start: int | None = None
-    """Milliseconds since the epoch."""
+    """Start time, in milliseconds since 1970."""
     end: int | None = None
     status: Status | None = None
     gone: bool = False
-    """The trial was put back in the queue: its run is removed."""
+    """Whether to remove the run, because the trial was put back in the queue."""
 
     def is_like(self, other: "Update") -> bool:
-        """Tell whether another one writes the same tags and numbers, whenever that was."""
+        """Return whether another update writes the same tags and numbers, at any time."""
         return self.tags == other.tags and _values(self) == _values(other)
 
     def is_held_by(self, run: RunData) -> bool:
-        """Tell whether a run has these tags and numbers already."""
+        """Return whether a run already has these tags and numbers."""
         return self.tags.items() <= run.tags.items() and _values(self).items() <= run.metrics.items()
 
     def merge(self, later: "Update") -> None:
-        """Add what came later."""
+        """Add a later update."""
         self.params |= later.params
         self.tags |= later.tags
         self.metrics += later.metrics

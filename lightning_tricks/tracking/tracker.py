@@ -1,8 +1,8 @@
-"""One study in MLflow, as a person thinks of it.
+"""Write one study to MLflow.
 
-An experiment per study name, a run per study, a nested run per trial. A `Tracker` is told what
-happened and returns at once, for its `Writer` has a thread of its own; Optuna holds the truth, from
-which `reconcile` writes whatever is still missing when the study is run again.
+MLflow gets an experiment per study name, a run per study, and a nested run per trial. The calls of a
+`Tracker` return at once, because its `Writer` has its own thread. Optuna holds the truth: when the
+study is run again, `reconcile` writes from it whatever is missing.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -31,21 +31,21 @@ from lightning_tricks.tracking.writer import SOURCE, Writer
 
 
 class Tracker:
-    """Write a study to MLflow, off the caller's path.
+    """Writes a study to MLflow without making the caller wait.
 
     Args:
         uri: anything MLflow takes as a tracking URI.
-        name: of the study, and of its experiment, which is made if it is not there.
-        warn: is told, in a line, when the server is lost and when it is back.
-        guard: is called before anything is written, and raises if nothing may be.
-        kind: what the trials are of: the search, `study`, or one of its parts.
+        name: name of the study and of its experiment, which is made if missing.
+        warn: prints a line when the server is lost and when it is back.
+        guard: called before each write; raises if the program may not write.
+        kind: `study` for a search, else the name of its part.
 
     Raises:
         InputError: if MLflow cannot be reached.
     """
 
     writer: Writer
-    """Once the study's run is open."""
+    """The writer; exists once the study's run is open."""
 
     def __init__(
         self,
@@ -64,19 +64,19 @@ class Tracker:
             self.experiment_id = found or self.client.create_experiment(name)
 
     def for_part(self, part: str) -> Self:
-        """Return one for a part of the same study, such as its verdict."""
+        """Return a tracker for a part of the study, such as its verdict."""
         own = type(self)(self.store, self.name, self._warn, self._guard, part)
-        own.renamed = self.renamed  # it is said once
+        own.renamed = self.renamed  # each name is reported once
         return own
 
     @property
     def store(self) -> str:
-        """The tracking URI with its password, for who connects."""
+        """The tracking URI with its password, to connect with."""
         return str(self.client.tracking_uri)
 
     @property
     def link(self) -> str:
-        """The page of the trials' table, below the address of a server."""
+        """The page of the trials' table, relative to the server's address."""
         return view.link(self.experiment_id)
 
     def page_of(self, artifact: str) -> str:
@@ -84,14 +84,14 @@ class Tracker:
         return view.artifact_page(self.experiment_id, self.writer.run_id, artifact)
 
     def open(self, run_id: str | None, tags: Mapping[str, str]) -> str:
-        """Open the study's run, again if it is there already, and start to write; return its id.
+        """Open or reopen the study's run and start the writer; return the run's id.
 
         Raises:
             InputError: if MLflow cannot be written to.
         """
         try:
             run_id = self._open(run_id, tags)
-        except Exception as error:  # a file that may not be written, a server that went away
+        except Exception as error:  # such as a read-only file, or a server that went away
             if locked(error):
                 raise unreachable(self.uri, error) from None
             raise InputError(
@@ -105,7 +105,7 @@ class Tracker:
         if run_id is not None and self._exists(run_id):
             self.client.update_run(run_id, status="RUNNING")
         else:
-            if run_id is not None:  # all is written anew, not beside what is left of it
+            if run_id is not None:  # the run was deleted: remove its trials and write all again
                 for child in list(children(self.client, self.experiment_id, run_id)):
                     self.client.delete_run(child.info.run_id)
             run_id = str(
@@ -125,24 +125,24 @@ class Tracker:
             return False
 
     def update(self, number: int, update: Update) -> None:
-        """Note what is to be written about a trial, and return at once."""
+        """Queue an update of a trial, and return at once."""
         self.writer.update(number, update)
 
     def flush(self, timeout: float) -> bool:
-        """Wait until all is written; return whether it is. See `Writer.flush`."""
+        """Wait until everything is written; return whether it is. See `Writer.flush`."""
         return self.writer.flush(timeout)
 
     def reconcile(
         self, finished: Mapping[int, Callable[[], Update]], wrong: Collection[int] = ()
     ) -> dict[int, RunData]:
-        """Bring MLflow to agree with the finished trials; return what is held of those that were there.
+        """Rewrite missing or wrong runs of finished trials; return the data of the runs that stay.
 
         Args:
-            finished: by trial number, what is to be written if the run is not as it should be.
-            wrong: the numbers of those whose runs are known not to be.
+            finished: for each finished trial's number, a function that returns its full update.
+            wrong: numbers of the trials whose runs are known to be wrong.
 
         Raises:
-            InputError: if MLflow went away meanwhile.
+            InputError: if MLflow went away.
         """
         runs, gone, held = self.writer.runs, [], {}
         try:
@@ -152,10 +152,10 @@ class Tracker:
                 if whole and number not in runs and number not in wrong:
                     runs[number], held[number] = run.info.run_id, run.data
                 else:
-                    self.client.delete_run(run.info.run_id)  # of a trial that did not end, or half
+                    self.client.delete_run(run.info.run_id)  # unfinished, doubled or wrong
                     gone.append(run.info.run_id)
             registry.remove_versions(self.client, self.name, gone)
-        except Exception as error:  # whatever a server that goes away makes of it
+        except Exception as error:  # a server that goes away may cause any error
             raise unreachable(self.uri, error) from None
         for number in finished:
             if number not in runs:
@@ -163,7 +163,7 @@ class Tracker:
         return held
 
     def attempt(self, write: Callable[[], Any]) -> bool:
-        """Write something that is nice to have; return whether it went well."""
+        """Write something optional; return whether it succeeded."""
         try:
             self._guard()
             write()
@@ -175,7 +175,7 @@ class Tracker:
     def describe(
         self, markdown: str, metrics: Sequence[Metric], tags: Mapping[str, str] | None = None
     ) -> None:
-        """Write the study run's description, also as a file, its metrics and further tags."""
+        """Write the description of the study's run (also as a file), its metrics and more tags."""
         markdown = redacted(markdown)
         for name, value in {**(tags or {}), DESCRIPTION: markdown}.items():
             self.client.set_tag(self.writer.run_id, name, value)
@@ -185,12 +185,12 @@ class Tracker:
         self.client.log_batch(self.writer.run_id, metrics=metrics)
 
     def log_report(self, files: Mapping[str, str]) -> None:
-        """Keep the files of a report beside the study's run, without passwords."""
+        """Store a report's files with the study's run, without passwords."""
         for name, text in files.items():
             self.client.log_text(self.writer.run_id, redacted(text), name)
 
     def save_view(self, columns: Sequence[str], ascending: bool) -> None:
-        """Give the runs table a view that shows the search's scores and tricks, best first."""
+        """Save a view of the runs table that shows the search's scores and tricks, best first."""
         view.save_view(self.client, self.experiment_id, self.writer.run_id, columns, ascending)
 
     def register(self, models: Models) -> tuple[str, bool]:
@@ -200,11 +200,11 @@ class Tracker:
         return registry.register(self.client, of, models.files, models.answering)
 
     def holds(self, versions: Mapping[str, str]) -> bool:
-        """Tell whether versions of the registered model, by alias, are whole; see `registry.holds`."""
+        """Return whether the registered versions (by alias) are complete; see `registry.holds`."""
         return registry.holds(self.client, self.name, versions)
 
     def describe_model(self, version: str, text: str, page: str = "") -> None:
-        """Write the page of a version in Markdown; with `page` that of the registered model, too."""
+        """Write a version's description in Markdown; with `page`, also the registered model's."""
         if page:
             self.client.update_registered_model(self.name, page)
         self.client.update_model_version(self.name, version, text)
@@ -214,13 +214,13 @@ class Tracker:
         return self.writer.runs.get(number)
 
     def sweep(self, known: Collection[str]) -> None:
-        """Remove what is of an earlier write of this study.
+        """Remove what an earlier write of this study left.
 
         Args:
-            known: the ids of the runs of its search and of what follows that.
+            known: ids of the runs of its search and its parts.
 
         Raises:
-            InputError: if MLflow went away meanwhile.
+            InputError: if MLflow went away.
         """
         self._guard()
         sweep(self.store, self.name, self.writer.run_id, known)
@@ -229,12 +229,12 @@ class Tracker:
         """Return whether MLflow can be reached."""
         try:
             self.client.get_run(self.writer.run_id)
-        except Exception:  # whatever a server that is away makes of it
+        except Exception:  # a server that is away may cause any error
             return False
         return True
 
     def close(self, status: Status) -> bool:
-        """End the study's run; return whether all is written, for the rest is left to the next time."""
+        """End the study's run; return whether everything is written. The next run writes the rest."""
         run_id, written = self.writer.run_id, self.writer.close()
         if self.writer.down:
             return False

@@ -1,4 +1,4 @@
-"""What MLflow is told about a trial, in the words of the study."""
+"""The updates that MLflow gets about a trial."""
 
 from datetime import datetime
 
@@ -29,13 +29,13 @@ STATUS: dict[str, Status] = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL":
 
 
 def began(task: Task, tricks: Tricks, seed: int, start: int) -> Update:
-    """Tell that a trial begins.
+    """Return the update for a trial that begins.
 
     Args:
-        task: of the study.
-        tricks: the recipe of the trial.
-        seed: of the trial.
-        start: milliseconds since the epoch.
+        task: the study's task.
+        tricks: the trial's recipe.
+        seed: the trial's seed.
+        start: start time in milliseconds since 1970.
     """
     changed = tricks.differences(task.tricks.plain())
     kinds = [str(getattr(getattr(tricks, stage), "kind", stage)) for stage in changed]
@@ -54,12 +54,12 @@ def began(task: Task, tricks: Tricks, seed: int, start: int) -> Update:
 
 
 def epoch(done: Epoch, when: int) -> Update:
-    """Tell the metrics of an epoch; `when` is in milliseconds since the epoch of the clock."""
+    """Return the update with an epoch's metrics; `when` is in milliseconds since 1970."""
     return Update(metrics=metrics_at(done.number, done.metrics, when))
 
 
 def ended(task: Task, trial: FrozenTrial, outcome: Outcome, study_state: StudyState) -> Update:
-    """Tell how a trial ended."""
+    """Return the update for a trial that ended."""
     end = _end(trial)
     tags = {
         "trial.state": trial.state.name,
@@ -88,14 +88,14 @@ def ended(task: Task, trial: FrozenTrial, outcome: Outcome, study_state: StudySt
 def placed(
     task: Task, trial: FrozenTrial, outcome: Outcome, study_state: StudyState, when: int
 ) -> Update:
-    """Tell where a trial stands among the others; it changes with the champion.
+    """Return the update with a trial's role, ranking and test scores; these change with the champion.
 
     Args:
-        task: of the study.
-        trial: that ended.
-        outcome: of the trial.
-        study_state: of the study.
-        when: milliseconds since the epoch.
+        task: the study's task.
+        trial: the finished trial.
+        outcome: the trial's outcome.
+        study_state: the study's state.
+        when: time in milliseconds since 1970.
     """
     role = study_state.role(trial)
     metrics = metrics_at(0, study_state.tests.get(trial.number, {}), _end(trial))
@@ -112,7 +112,7 @@ def placed(
 
 
 def _where_to_look(trial: FrozenTrial, study_state: StudyState) -> str:
-    """Lead from a verdict's champion to its model, which is of another run, and to the report."""
+    """Return links from the verdict's trial to its model, which is in another run, and the report."""
     if not study_state.is_of_verdict(trial) or study_state.version is None:
         return ""
     page = view.model_page(study_state.study, study_state.version)
@@ -124,7 +124,7 @@ def _end(trial: FrozenTrial) -> int:
 
 
 def whole(task: Task, trial: FrozenTrial, study_state: StudyState) -> Update:
-    """Tell all about a finished trial, from what Optuna holds."""
+    """Return the full update of a finished trial, made from Optuna's data."""
     outcome = Outcome.read(trial)
     start = milliseconds((trial.datetime_start or datetime.now()).timestamp())
     if outcome is None:

@@ -27,15 +27,15 @@ WIDTHS = {
     "metrics.`gradient/first_to_last`": 170,
     "tags.`reason`": 260,
 }
-"""In pixels, of columns by the names that the UI has for them."""
+"""Column widths in pixels, by the UI's column names."""
 _PORT = 5000
-"""At which `mlflow ui` listens unless told otherwise."""
+"""Default port of `mlflow ui`."""
 _WORKFLOW = "workflowType=machine_learning"
-"""Without it MLflow shows its pages for language models."""
+"""Query without which MLflow shows its pages for language models."""
 
 
 def columns(task: Task, space: Space[Any]) -> list[str]:
-    """Return the columns of the table of trials, in MLflow's names: what the trials may differ in."""
+    """Return the columns of the table of trials, by MLflow's names; only searched stages get one."""
     searched = {path.partition(".")[0] for path in space.searched()}
     first = ("optimizer", "normalization")
     stages = [name for name in task.tricks.model_fields if name not in first and name in searched]
@@ -55,17 +55,16 @@ def columns(task: Task, space: Space[Any]) -> list[str]:
 def save_view(
     client: MlflowClient, experiment_id: str, run_id: str, columns: Sequence[str], ascending: bool
 ) -> None:
-    """Give an experiment's runs table a view that shows the search's scores and tricks, best first.
+    """Save a view of an experiment's runs table that shows the search's scores and tricks, best first.
 
-    The UI's own table shows no metric and no param, and begins with the name and the date of a
-    run in any case. The tag is one that the UI writes itself when a view is shared; MLflow does
-    not document it.
+    The UI's default table shows no metrics and no params. Any table begins with the run's name and
+    date. The UI itself writes this tag when a user shares a view; MLflow does not document it.
 
     Args:
-        client: of MLflow.
-        experiment_id: of the experiment.
-        run_id: of the study: its trials are shown, those of its verdict are not.
-        columns: by the names that the UI has for them, in their order.
+        client: the MLflow client.
+        experiment_id: the experiment's id.
+        run_id: id of the search's run: only its trials are shown, not those of its verdict.
+        columns: the columns in order, by the UI's names.
         ascending: whether the lowest score comes first.
     """
     view = {
@@ -93,7 +92,7 @@ def save_view(
 
 
 def link(experiment_id: str) -> str:
-    """Return the page of that view, below the address of a server."""
+    """Return the page of the saved view, relative to the server's address."""
     return f"#/experiments/{experiment_id}/runs?{_WORKFLOW}&viewStateShareKey=trials"
 
 
@@ -113,11 +112,11 @@ def model_page(name: str, version: str) -> str:
 
 
 def how_to_look(uri: str, link: str) -> str:
-    """Say how to open the UI.
+    """Return a message that says how to open the UI.
 
     Args:
         uri: the tracking URI.
-        link: the path of the page, as `link` returns it.
+        link: the path of the page, from `link`.
     """
     uri = redacted(uri, whole=True)
     if urlsplit(uri).scheme in ("http", "https"):

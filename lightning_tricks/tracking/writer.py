@@ -1,4 +1,4 @@
-"""The thread that writes about trials, in few batches, and tries again while MLflow is away."""
+"""The thread that writes trials to MLflow in batches, and retries while MLflow is away."""
 
 import contextlib
 import itertools
@@ -22,27 +22,27 @@ from lightning_tricks.tracking.holdings import NUMBER, PARENT, children
 from lightning_tricks.tracking.run_update import Update
 
 FLUSH_SECONDS = 2.0
-"""How long events are gathered before they are written in one batch."""
+"""Seconds for which updates are collected before they are written in one batch."""
 REST = 4.0
-"""After writing about a trial the thread rests so many times as long: the coordinator shares the
+"""Ratio of rest to writing time: the thread pauses after each trial, because the coordinator shares the
 interpreter with it."""
 PAUSE_SECONDS = 2.0
-"""How long to wait for a server that is down before trying again."""
+"""Seconds between two attempts while the server is down."""
 _METRICS_AT_ONCE = 800  # MLflow takes 1000 entries in a batch, of which 100 may be params
 _PARAMS_AT_ONCE = 100
 SOURCE = {"mlflow.source.name": sys.argv[0], "mlflow.source.type": "LOCAL"}
 
 
 class Writer:
-    """Write what is known of trials under the run of their study, off the caller's path.
+    """Writes trials below their study's run without making the caller wait.
 
     Args:
-        client: of MLflow.
-        experiment_id: of the study's experiment.
-        run_id: of the study's run.
-        uri: as it is shown.
-        warn: is told, in a line, when the server is lost and when it is back.
-        guard: is called before anything is written, and raises if nothing may be.
+        client: the MLflow client.
+        experiment_id: id of the study's experiment.
+        run_id: id of the study's run.
+        uri: the tracking URI without password, for messages.
+        warn: prints a line when the server is lost and when it is back.
+        guard: called before each write; raises if the program may not write.
     """
 
     def __init__(
@@ -57,11 +57,11 @@ class Writer:
         self.client, self.experiment_id, self.run_id = client, experiment_id, run_id
         self.uri, self._warn, self._guard = uri, warn, guard
         self.runs: dict[int, str] = {}
-        """The ids of the trials' runs, by number."""
+        """Ids of the trials' runs, by trial number."""
         self.down = False
-        """Whether the last attempt to write failed."""
+        """Whether the last write attempt failed."""
         self.refused: dict[int, str] = {}
-        """Why MLflow does not take what was to be written about some trials, by number."""
+        """MLflow's reasons for refusing updates, by trial number."""
         self._pending: dict[int, Update] = {}
         self._places: dict[str, str] = {}
         self._lock = threading.Condition()
@@ -70,11 +70,11 @@ class Writer:
         self._thread = threading.Thread(target=self._write_forever, name="mlflow", daemon=True)
 
     def start(self) -> None:
-        """Begin to write."""
+        """Start the thread."""
         self._thread.start()
 
     def update(self, number: int, update: Update) -> None:
-        """Note what is to be written about a trial, and return at once."""
+        """Queue an update of a trial, and return at once."""
         with self._lock:
             if number in self._pending:
                 self._pending[number].merge(update)
@@ -83,10 +83,10 @@ class Writer:
             self._lock.notify()
 
     def flush(self, timeout: float) -> bool:
-        """Wait until all is written; return whether it is.
+        """Wait until everything is written; return whether it is.
 
         Args:
-            timeout: in seconds; when nothing was written for so long, it gives up.
+            timeout: seconds without progress after which it gives up.
         """
         written, deadline = self._written, time.monotonic() + timeout
         with self._lock:
@@ -102,7 +102,7 @@ class Writer:
             return not (self._pending or self._writing)
 
     def close(self) -> bool:
-        """Write what is left, unless the server is away; return whether all is written."""
+        """Write the rest, unless the server is away; return whether everything is written."""
         with self._lock:
             self._closing = True
             self._lock.notify_all()
@@ -111,11 +111,11 @@ class Writer:
 
     @property
     def unwritten(self) -> int:
-        """Of how many trials something is still to be written."""
+        """Number of trials with pending updates."""
         return len(self._pending)
 
     def _write_forever(self) -> None:
-        """Write what is pending, batch by batch, until closed."""
+        """Write pending updates, batch by batch, until closed."""
         while True:
             with self._lock:
                 while not self._pending and not self._closing:
@@ -125,7 +125,7 @@ class Writer:
                 self._rest(FLUSH_SECONDS)
                 batch, self._pending = self._pending, {}
                 self._writing = True
-            with contextlib.suppress(TakenOver):  # whoever waits meets the same
+            with contextlib.suppress(TakenOver):  # the coordinator meets the same error
                 self._write(batch)
             with self._lock:
                 self._writing = False
@@ -136,11 +136,11 @@ class Writer:
                     self._rest(PAUSE_SECONDS)
 
     def _rest(self, seconds: float) -> None:
-        """Wait, unless somebody waits for what is pending."""
+        """Pause, unless somebody waits for the pending updates."""
         self._lock.wait_for(lambda: self._urgent or self._closing, timeout=seconds)
 
     def _write(self, batch: dict[int, Update]) -> None:
-        """Write a batch; what fails goes back before what came meanwhile."""
+        """Write a batch; after a failure the rest goes back, ahead of newer updates."""
         while batch:
             number, start = min(batch), time.monotonic()
             try:
@@ -169,13 +169,13 @@ class Writer:
             self._warn(f"MLflow at {self.uri} is back")
 
     def _refuse(self, number: int, update: Update, error: Exception) -> None:
-        """Leave out what MLflow does not take; its run says so, and how the trial ended."""
+        """Skip an update that MLflow refuses; the run gets a tag with the reason, and its status."""
         why = one_line(error)
         if not self.refused:
-            self._warn(f"MLflow refuses what is written about trial {number} ({why}): it is left out")
+            self._warn(f"MLflow refuses an update of trial {number} ({why}): the update is skipped")
         self.refused.setdefault(number, why)
         run_id = self.runs.get(number)
-        with contextlib.suppress(Exception):  # it may be the run that it does not take
+        with contextlib.suppress(Exception):  # it may refuse the whole run
             if run_id is not None:
                 self.client.set_tag(run_id, "refused", why)
                 if update.status not in (None, "RUNNING"):
@@ -185,12 +185,12 @@ class Writer:
         if not self.down:
             self._warn(
                 f"MLflow at {self.uri} does not answer ({one_line(error)}); "
-                "training goes on, and what is missing is written when it is back"
+                "training goes on; missing updates are written when it is back"
             )
         self.down = True
 
     def _apply(self, number: int, update: Update) -> None:
-        """Write one trial's update; doing it twice does no harm."""
+        """Write one trial's update; repeating it is harmless."""
         if update.gone:
             if run_id := self.runs.get(number):
                 self.client.delete_run(run_id)
@@ -200,7 +200,7 @@ class Writer:
         run_id = self.runs.get(number)
         if run_id is None:
             run_id = self.runs[number] = self._create(number, update)
-            tags = []  # the run was made with them
+            tags = []  # the new run already has them
         params = _chunks([Param(k, v) for k, v in update.params.items()], _PARAMS_AT_ONCE)
         metrics = _chunks(update.metrics, _METRICS_AT_ONCE)
         nothing: list[Any] = []
@@ -212,7 +212,7 @@ class Writer:
             self.client.set_terminated(run_id, update.status, end_time=update.end)
 
     def _put(self, run_id: str, artifacts: Mapping[str, Any]) -> None:
-        """Write artifacts; where to, is known of a run of this experiment without asking again."""
+        """Write artifacts; the run's artifact URI is cached."""
         if not artifacts:
             return
         if run_id not in self._places:
@@ -226,7 +226,7 @@ class Writer:
                 place.log_artifact(str(path))  # type: ignore[no-untyped-call]
 
     def _create(self, number: int, update: Update) -> str:
-        if self.down:  # the answer to an earlier attempt may have been lost on the way
+        if self.down:  # an earlier attempt may have made the run although its answer was lost
             for run in children(self.client, self.experiment_id, self.run_id):
                 if run.data.tags.get(NUMBER) == str(number):
                     self.client.delete_run(run.info.run_id)
@@ -242,5 +242,5 @@ class Writer:
 
 
 def _chunks(items: list[Any], size: int) -> list[list[Any]]:
-    """Split a list into pieces; an empty one into one empty piece."""
+    """Split a list into pieces; an empty list gives one empty piece."""
     return [items[at : at + size] for at in range(0, len(items), size)] or [[]]
