@@ -178,9 +178,9 @@ def test_a_headline_tells_what_was_found_and_of_what_nothing_was():
     taken = effect("leave one out", "dropout", -0.1)
     alone = [effect("add one in", "dropout", 0.1), effect("add one in", "schedule", -0.1)]
     said = Ablation(3, 5, 6, 0.99, (), (taken, *alone)).headline()
-    assert "Taken out one by one, no effect was found of dropout." in said
-    found = "what makes a difference is dropout (0.2000 ± 0.1500)"
-    assert f"Added to plain, {found}; no effect was found of schedule." in said
+    assert "Taken out one by one, no effect was found for dropout." in said
+    found = "these make a difference: dropout (0.2000 ± 0.1500)"
+    assert f"Added to plain, {found}; no effect was found for schedule." in said
 
 
 # The study as a whole.

@@ -207,7 +207,7 @@ def test_what_memory_does_not_hold_is_taken_in_parts_with_the_same_steps():
     SEEN.clear()
     parts = train(task(most=4), sized(16), 0)
     assert parts.state == "complete"
-    assert "batches of 16 do not fit the memory: the gradients of 4 parts are added up" in parts.warning
+    assert "batches of 16 do not fit in memory: the gradients of 4 parts are added up" in parts.warning
     assert SEEN[4] >= 6
     for name, value in whole.weights.items():
         if name.startswith("backbone.layers.0"):  # the last step has fewer samples

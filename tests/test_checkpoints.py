@@ -52,7 +52,7 @@ def test_a_checkpoint_that_would_run_code_is_not_unpickled(half):
     assert not mark.exists()
     assert result.epochs == train(task(), Tricks(), 3).epochs
     assert "its checkpoint cannot be read" in result.warning
-    assert "it began anew" in result.warning
+    assert "it started over" in result.warning
 
 
 @pytest.mark.parametrize("change", ["pickle", "empty", "optimizer", "epochs", "missing", "shape"])
@@ -76,7 +76,7 @@ def test_a_damaged_checkpoint_is_told_and_the_trial_begins_anew(half, change):
     result = train(task(), Tricks(), 3, checkpoint=half)
     assert result.state == "complete"
     assert result.epochs == train(task(), Tricks(), 3).epochs
-    assert "it began anew" in result.warning
+    assert "it started over" in result.warning
 
 
 class Own(pl.LightningModule):

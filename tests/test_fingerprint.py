@@ -53,17 +53,20 @@ def changed_data():
 CHANGES = {
     "data": (
         {"data": changed_data()},
-        r"another data \(train: float32 \(24, 6\), int64 \(24,\) \w+ th",
+        r"other settings: data \(train: float32 \(24, 6\), int64 \(24,\) \w+ th",
     ),
-    "batch size": ({"data": small_data(batch_size=4)}, r"another data \(batch_size: 8 there, 4 now\)"),
-    "loss": ({"loss": other_loss}, r"another loss \(loss \w+ there, other_loss \w+ now\)"),
-    "backbone": ({"backbone": wider}, r"another backbone \(network"),
+    "batch size": (
+        {"data": small_data(batch_size=4)},
+        r"other settings: data \(batch_size: 8 there, 4 now\)",
+    ),
+    "loss": ({"loss": other_loss}, r"other settings: loss \(loss \w+ there, other_loss \w+ now\)"),
+    "backbone": ({"backbone": wider}, r"other settings: backbone \(network"),
     "metrics": ({"metrics": {"accuracy": lambda y, t: (y.argmax(1) == t).sum() / len(t)}}, "metrics"),
     "precision": (
         {"trainer": {"precision": "64-true"}},
         r"trainer \(precision: nothing there, '64",
     ),
-    "accumulation": ({"trainer": {"accumulate_grad_batches": 2}}, "another trainer"),
+    "accumulation": ({"trainer": {"accumulate_grad_batches": 2}}, "other settings: trainer"),
 }
 
 
@@ -83,7 +86,7 @@ def test_a_changed_task_is_refused_until_it_is_said_to_be_the_same(change):
 def test_a_study_says_what_changed_and_goes_on_if_asked_to():
     study = create_study("tiny", storage=None, epochs=2)
     optimize(study, task(), n_trials=1, progress=False)
-    with pytest.raises(InputError, match=r"another data \(batch_size: 8 there, 4 now\)"):
+    with pytest.raises(InputError, match=r"other settings: data \(batch_size: 8 there, 4 now\)"):
         optimize(study, task(data=small_data(batch_size=4)), n_trials=2, progress=False)
     changed = task(data=small_data(batch_size=4))
     optimize(study, changed, n_trials=2, same_task=True, progress=False)

@@ -102,7 +102,7 @@ def test_what_answers_and_is_no_ray_is_told(capsys):
         thread.start()
         line = refuse(capsys, "--ray-address", f"127.0.0.1:{server.getsockname()[1]}")
         thread.join()
-    assert "what answers there is no Ray" in line
+    assert "the server there is not Ray" in line
 
 
 @pytest.mark.slow

@@ -47,9 +47,9 @@ def check(
     """
     if study.direction.name.lower() != task.direction:
         raise InputError(
-            f"study {study.study_name!r} was made to {study.direction.name.lower()}, but the task must "
-            f"{task.direction} {task.monitor}; make another study, with direction={task.direction!r} "
-            "and a new name"
+            f"study {study.study_name!r} was made to {study.direction.name.lower()}, but the task needs "
+            f"to {task.direction} {task.monitor}; make another study, with "
+            f"direction={task.direction!r} and a new name"
         )
     identity = {
         "task": task.name,
@@ -104,12 +104,12 @@ def _compare(name: str, theirs: dict[str, Any], mine: dict[str, Any], same_task:
     before = theirs.pop(FINGERPRINT, now)  # absent from older studies
     if difference := _difference(theirs, mine):
         raise InputError(
-            f"study {name!r} was made with a different {difference}; choose another --study-name"
+            f"study {name!r} was made with other settings: {difference}; choose another --study-name"
         )
     if (difference := _difference(before, now)) and not same_task:
         raise InputError(
-            f"study {name!r} was made with a different {difference}; choose another --study-name, or "
-            "add --same-task if the scores are still comparable"
+            f"study {name!r} was made with other settings: {difference}; choose another --study-name, "
+            "or add --same-task if the scores are still comparable"
         )
 
 

@@ -1,1 +1,1 @@
-"""Which recipe is best, and by how much: what is concluded from scores over several seeds."""
+"""Which recipe is best, and by how much: conclusions from scores over several seeds."""

@@ -1,4 +1,4 @@
-"""What an ablation says, and how it is kept: what each trick of a champion is worth."""
+"""The result of an ablation: what each trick of a champion is worth."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,17 +8,17 @@ from lightning_tricks.selection.intervals import LEVEL, Interval, difference
 from lightning_tricks.selection.kept import Kept
 
 Scores = Mapping[int, float]
-"""Of one recipe, by the number of the seed."""
+"""Scores of one recipe, by seed index."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """How soon the trainings of a recipe reach a score."""
+    """How fast the trainings of a recipe reach a score."""
 
     epochs: float | None
-    """The mean number of epochs, of those that reach it; None if none does."""
+    """Mean number of epochs of the trainings that reach it; None if none does."""
     reached: int
-    """How many trainings reach it."""
+    """Number of trainings that reach it."""
     trainings: int
 
     def __str__(self) -> str:
@@ -30,23 +30,23 @@ class Speed:
 
 @dataclass(frozen=True)
 class Effect:
-    """What a trick is worth; or, of two, by how much they are worth more together than apart."""
+    """What a trick is worth; for a pair, how much the combined worth exceeds the sum of the two."""
 
     family: Family
     stages: tuple[str, ...]
     trick: str
     rate: float | None
-    """The learning rate of the arm, the best of those tried."""
+    """Best learning rate tried for the arm."""
     score: Interval | None
-    """Of the arm, over seeds; None if it was never trained to its end."""
+    """Score of the arm, over seeds; None without a complete trial."""
     worth: Interval | None
-    """In units of the score, more is better; None if it cannot be told."""
+    """Worth in units of the score, higher is better; None if unknown."""
     speed: Speed
-    """To the score that the recipe it is compared with has after half of its epochs."""
+    """How fast the arm reaches the score of its reference recipe at half of the epochs."""
 
     @property
     def found(self) -> bool:
-        """Whether there is an effect."""
+        """Whether an effect was found: the interval excludes 0."""
         return self.worth is not None and self.worth.excludes_zero
 
 
@@ -62,55 +62,55 @@ class Reference:
 
 @dataclass(frozen=True)
 class Ablation(Kept):
-    """What each trick of a champion is worth, taken out of it and added to plain."""
+    """What each trick of a champion is worth, when taken out of it and when added to plain."""
 
     WHAT = "ablation"
     trial: int
-    """The number of the champion's trial in the search."""
+    """Number of the champion's trial in the search."""
     seeds: int
     rates: int
-    """How many learning rates were tried for each arm."""
+    """Number of learning rates tried for each arm."""
     level: float
-    """Of the intervals: so that all of them together are right in 95 of 100 ablations."""
+    """Level of each interval: all of them together are right in 95% of ablations."""
     references: tuple[Reference, ...]
     effects: tuple[Effect, ...]
 
     def headline(self) -> str:
-        """Say in a sentence which tricks matter."""
+        """Return a few sentences that say which tricks matter."""
         own = [effect for effect in self.effects if effect.family == "leave one out"]
         if not own:
             return "Ablation: the champion is plain, and has no trick to take out."
         added = [effect for effect in self.effects if effect.family == "add one in"]
         of = f"of the champion's {len(own)} tricks, each at its own best learning rate"
         out, alone = _sentence("Taken out one by one", own), _sentence("Added to plain", added)
-        return f"Ablation {of}. {out} {alone} A worth above 0 is for the better."
+        return f"Ablation {of}. {out} {alone} A worth above 0 means that the trick helps."
 
 
 def _sentence(doing: str, effects: Sequence[Effect]) -> str:
-    """Say of which tricks an effect was found."""
+    """Return a sentence that says which tricks have an effect."""
     found = [f"{effect.stages[0]} ({effect.worth})" for effect in effects if effect.found]
     rest = [effect.stages[0] for effect in effects if not effect.found]
-    told = [f"what makes a difference is {', '.join(found)}"] if found else []
-    told += [f"no effect was found of {', '.join(rest)}"] if rest else []
+    told = [f"these make a difference: {', '.join(found)}"] if found else []
+    told += [f"no effect was found for {', '.join(rest)}"] if rest else []
     return f"{doing}, {'; '.join(told)}."
 
 
 def level_for(comparisons: int) -> float:
-    """Return the level of each of several intervals that are right together in 95 of 100 cases.
+    """Return the level at which several intervals are all right in 95% of cases.
 
-    Bonferroni's correction (Dunn, 1961).
+    This is Bonferroni's correction (Dunn, 1961).
     """
     return 1 - (1 - LEVEL) / max(comparisons, 1)
 
 
 def worth(better: Scores, worse: Scores, level: float, sign: int) -> Interval | None:
-    """Return by how much one recipe's score is better than another's, seed by seed.
+    """Return how much better one recipe's score is than another's, paired by seed.
 
     Args:
-        better: the scores of the recipe with the trick.
-        worse: of the one without.
-        level: of the interval.
-        sign: -1 where a lower score is better.
+        better: scores of the recipe with the trick.
+        worse: scores of the recipe without it.
+        level: level of the interval.
+        sign: -1 if lower scores are better, else 1.
     """
     both = sorted(better.keys() & worse.keys())
     if len(both) < 2:
@@ -121,15 +121,15 @@ def worth(better: Scores, worse: Scores, level: float, sign: int) -> Interval | 
 def together(
     whole: Scores, one: Scores, other: Scores, neither: Scores, level: float, sign: int
 ) -> Interval | None:
-    """Return by how much two tricks are worth more together than each alone beside the rest.
+    """Return how much the combined worth of two tricks exceeds the sum of the two.
 
     Args:
-        whole: the scores of the recipe with both tricks.
-        one: without the one.
-        other: without the other.
-        neither: without both.
-        level: of the interval.
-        sign: -1 where a lower score is better.
+        whole: scores of the recipe with both tricks.
+        one: scores without the first.
+        other: scores without the second.
+        neither: scores without both.
+        level: level of the interval.
+        sign: -1 if lower scores are better, else 1.
     """
     both = sorted(whole.keys() & one.keys() & other.keys() & neither.keys())
     with_other = {seed: whole[seed] - one[seed] for seed in both}
@@ -138,18 +138,18 @@ def together(
 
 
 def target(curves: Sequence[Sequence[float]]) -> float | None:
-    """Return the mean score that some trainings have after half of their epochs; None of none."""
+    """Return the trainings' mean score after half of their epochs; None without trainings."""
     halves = [curve[(len(curve) - 1) // 2] for curve in curves if curve]
     return sum(halves) / len(halves) if halves else None
 
 
 def speed(curves: Sequence[Sequence[float]], score: float | None, sign: int) -> Speed:
-    """Return how many epochs some trainings take to a score.
+    """Return how many epochs the trainings take to reach a score.
 
     Args:
-        curves: the score of each, epoch by epoch.
-        score: to be reached.
-        sign: -1 where a lower score is better.
+        curves: scores of each training, epoch by epoch.
+        score: the score to reach.
+        sign: -1 if lower scores are better, else 1.
     """
     taken = []
     for curve in curves:

@@ -1,4 +1,4 @@
-"""The arms of an ablation: recipes that differ by one trick, and the learning rates to try each at."""
+"""The arms of an ablation: recipes that differ by a trick, and the learning rates to try for each."""
 
 import itertools
 import statistics
@@ -13,11 +13,11 @@ from lightning_tricks.space.space import Space
 from lightning_tricks.tricks.recipe import Tricks, describe
 
 RATES = 6
-"""So many learning rates are tried for every arm, once each."""
+"""Number of learning rates tried for each arm, once each."""
 AGAIN = 2
-"""So many of them, the best, are tried once more: at the edge of what diverges a rate is lucky once."""
+"""Number of best rates tried again: close to divergence, a rate can be lucky once."""
 STRONGEST = 3
-"""Of so many tricks, the pairs are tried."""
+"""Number of strongest tricks whose pairs are tried."""
 
 Rate = TypeVar("Rate")
 Family = Literal["leave one out", "add one in", "pair"]
@@ -25,18 +25,18 @@ Family = Literal["leave one out", "add one in", "pair"]
 
 @dataclass(frozen=True)
 class Arm:
-    """A recipe to compare with the one that it differs from."""
+    """A recipe to compare with its reference recipe."""
 
     family: Family
     stages: tuple[str, ...]
-    """In which it differs: one, or two of a pair."""
+    """Stages in which the two differ: one, or two for a pair."""
     trick: str
-    """Which trick is there in one of the two recipes, and not in the other."""
+    """Description of the trick that only one of the two has."""
     recipe: Tricks
 
     @property
     def name(self) -> str:
-        """Unique among the arms of a champion."""
+        """Name, unique among the arms of a champion."""
         return (
             f"{'plain with' if self.family == 'add one in' else 'without'} {' and '.join(self.stages)}"
         )
@@ -45,11 +45,11 @@ class Arm:
 def arms(space: Space[Any], champion: Tricks, plain: Tricks) -> list[Arm]:
     """Return the champion without each of its tricks, and plain with each of them.
 
-    Two recipes that differ in the learning rate alone are no arms, since each is to have its own.
+    A recipe that equals one of the two except for the learning rate is no arm: each arm has its own.
 
     Args:
-        space: of the search, which holds both.
-        champion: the recipe whose tricks are asked about.
+        space: the search space, which holds both.
+        champion: the champion's recipe.
         plain: the recipe without tricks.
     """
     found = []
@@ -66,10 +66,10 @@ def pairs(space: Space[Any], champion: Tricks, plain: Tricks, worth: Mapping[str
     """Return the champion without two of its strongest tricks at once.
 
     Args:
-        space: of the search.
-        champion: the recipe whose tricks are asked about.
+        space: the search space.
+        champion: the champion's recipe.
         plain: the recipe without tricks.
-        worth: of each of the champion's tricks, by stage.
+        worth: a rough worth of each of the champion's tricks, by stage.
     """
     strongest = sorted(worth, key=lambda stage: -abs(worth[stage]))[:STRONGEST]
     return [
@@ -79,16 +79,17 @@ def pairs(space: Space[Any], champion: Tricks, plain: Tricks, worth: Mapping[str
 
 
 def _with(space: Space[Any], recipe: Tricks, other: Tricks, stages: Sequence[str]) -> Tricks:
-    """Return a recipe with some stages of another."""
+    """Return a recipe with some stages taken from another."""
     taken = {stage: other.model_dump()[stage] for stage in stages}
     changed: Tricks = space.nearest(type(recipe).parse({**recipe.model_dump(), **taken}))
     return changed
 
 
 def rates(space: Space[Any], recipe: Tricks, count: int = RATES) -> list[Tricks]:
-    """Return a recipe at several learning rates, evenly on a log scale over the range of the search.
+    """Return a recipe at several learning rates, spread evenly over the search range.
 
-    Where the rate is pinned, or is one of a few, these are all.
+    The spread is even on a log scale if the search's is. If the rate is pinned, or one of a few choices,
+    these are returned.
     """
     path = f"optimizer.{getattr(recipe.optimizer, 'kind', '')}.lr"
     if path not in space.domains:
@@ -102,11 +103,11 @@ def rates(space: Space[Any], recipe: Tricks, count: int = RATES) -> list[Tricks]
 
 
 def steadiest(shortlist: Sequence[Rate], *draws: Mapping[Rate, float]) -> Rate:
-    """Return which of some rates has the best mean; of equals the one that is named first.
+    """Return the rate with the best mean score; the first one on a tie.
 
     Args:
-        shortlist: the rates, the best first, as each draw calls them.
-        draws: their scores in each, where more is better; who has none in one of them diverged there.
+        shortlist: the rates, best first, by the keys of `draws`.
+        draws: their scores in each round, higher is better; a rate without a score diverged there.
     """
     steady = [name for name in shortlist if all(name in scores for scores in draws)]
     known = steady or shortlist[:1]
@@ -118,4 +119,4 @@ def _values(domain: Domain, count: int) -> Sequence[float]:
         return list(domain.extremes())
     spread = np.geomspace if domain.log else np.linspace
     between = spread(domain.low, domain.high, count).tolist()
-    return [domain.low, *between[1:-1], domain.high]  # the ends exactly, which rounding may miss
+    return [domain.low, *between[1:-1], domain.high]  # exact ends, without rounding

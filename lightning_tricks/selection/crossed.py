@@ -1,4 +1,4 @@
-"""Intervals over seeds and samples at once: several models, each scored on the same samples."""
+"""Intervals over both seeds and samples, for several models scored on the same samples."""
 
 from typing import Any
 
@@ -9,24 +9,24 @@ from scipy import stats
 from lightning_tricks.selection.intervals import LEVEL, Interval
 
 Matrix = NDArray[np.floating[Any]]
-"""Scores of shape (seeds, blocks): of each model on each block of samples."""
+"""Scores of each model on each block of samples, of shape (seeds, blocks)."""
 
 
 def crossed_interval(values: Matrix, level: float = LEVEL) -> Interval:
-    """Return the mean score of models with an interval for other seeds and other samples.
+    """Return the models' mean score, with an interval that allows for other seeds and samples.
 
-    A score is a mean, plus an effect of the seed, plus an effect of the samples that all seeds share,
-    plus noise. The variance of the mean follows in closed form from the two-way random-effects analysis
-    of variance: that of the seeds' means, plus what the blocks differ by beyond noise (Owen, 2007). The
-    degrees of freedom are those of Satterthwaite (1946).
+    The model: a score is a mean, plus a seed effect, plus an effect of the samples that all seeds share,
+    plus noise. The variance of the mean has a closed form, by two-way random-effects analysis of
+    variance: the variance of the seeds' means, plus the variance between blocks beyond noise (Owen,
+    2007). The degrees of freedom follow Satterthwaite (1946).
 
     Args:
-        values: of shape (seeds, blocks). The difference of two such matrices compares two recipes,
-            paired by seed and by sample.
+        values: scores of shape (seeds, blocks). The difference of two such matrices compares two
+            recipes, paired by seed and by sample.
         level: probability that the interval contains the true mean.
 
     Returns:
-        The interval; without bounds where nothing varies, or there is one value alone.
+        The interval; without bounds if nothing varies, or there is only one value.
 
     Example:
         gain = crossed_interval(scores_of_candidate - scores_of_incumbent)
@@ -35,7 +35,7 @@ def crossed_interval(values: Matrix, level: float = LEVEL) -> Interval:
     mean = float(values.mean())
     of_seeds, of_samples = _variances(values)
     total = of_seeds + of_samples
-    if total <= 1e-18:  # every model scored alike on every block: nothing was seen of others
+    if total <= 1e-18:  # all scores are equal: they say nothing about the variance
         return Interval(mean, None, None)
     parts = [(of_seeds, seeds - 1), (of_samples, blocks - 1)]
     freedom = total**2 / sum(part**2 / degrees for part, degrees in parts if degrees)
@@ -44,7 +44,7 @@ def crossed_interval(values: Matrix, level: float = LEVEL) -> Interval:
 
 
 def _variances(values: Matrix) -> tuple[float, float]:
-    """Return the variance that the mean has from its seeds, and from its samples."""
+    """Return the variance of the mean due to seeds, and due to samples."""
     seeds, blocks = values.shape
     by_seed, by_block = values.mean(1), values.mean(0)
     of_seeds = float(by_seed.var(ddof=1)) / seeds if seeds > 1 else 0.0
@@ -58,16 +58,16 @@ def _variances(values: Matrix) -> tuple[float, float]:
 
 
 def seeds_to_tell(values: Matrix, level: float, power: float = 0.8) -> int | None:
-    """Return how many seeds would confirm a gain as large as the one that was seen.
+    """Return how many seeds would confirm a gain of the observed size.
 
     Args:
-        values: the differences, of shape (seeds, blocks); more is better.
-        level: of the interval that is to leave out zero.
-        power: probability that it does, if the true gain is the one that was seen.
+        values: the differences, of shape (seeds, blocks); higher is better.
+        level: level of the interval that must exclude zero.
+        power: probability that it does, if the true gain equals the observed one.
 
     Returns:
-        The number of seeds in all; None if no number of seeds is enough, because there are too few
-        samples or there is no gain.
+        The total number of seeds; None if no number is enough, because there are too few samples or
+        there is no gain.
     """
     of_seeds, of_samples = _variances(values)
     needed = float(stats.norm.ppf((1 + level) / 2) + stats.norm.ppf(power))

@@ -1,4 +1,4 @@
-"""How good the recipes of a search are by all evidence: what similar recipes scored counts, too."""
+"""Estimates of how good a search's recipes are, which also use the scores of similar recipes."""
 
 import itertools
 from collections.abc import Sequence
@@ -22,13 +22,13 @@ SHARES = [
     for own in (0.0, 0.1, 0.3)
     if additive + near + own < 0.95
 ]
-"""Shares of the variance of scores that are tried: what stages add one by one, what recipes near each
-other have in common, and what a recipe has alone. The rest is the noise of a training."""
+"""Candidate shares of the variance of scores: the additive effects of stages, the effects shared by
+near recipes, and each recipe's own effect. The rest is training noise."""
 NEAR = 0.25
-"""Share of the stages in which two recipes may differ and still be near each other."""
+"""Length scale of nearness: the share of stages in which near recipes may differ."""
 FACTORS, PASSES, LEAST_GAIN = (0.2, 5.0), 2, 0.25
-"""By what the weight of a stage is changed, how often all stages are tried, and by how much the
-logarithm of the likelihood must rise for a change to stay."""
+"""Factors tried on a stage's weight, number of passes over all stages, and the minimum rise of the
+log-likelihood for a change to stay."""
 
 
 def shrunk(
@@ -37,18 +37,18 @@ def shrunk(
     """Return how good each recipe probably is, from its own score and those of similar recipes.
 
     The best score of many is partly luck. A Gaussian process over recipes (Rasmussen and Williams, 2006)
-    shrinks each score toward what recipes with the same tricks scored. The shares of its variance, and
-    how much each stage counts, are those under which the scores are most likely. Scores enter as normal
-    quantiles of their ranks (Salinas et al., 2020), so a recipe that diverged does not decide for all.
+    shrinks each score toward the scores of recipes with the same tricks. Its variance shares and the
+    stages' weights maximize the likelihood of the scores. Scores enter as normal quantiles of their
+    ranks (Salinas et al., 2020), so one very bad score does not dominate.
 
     Args:
-        recipes: the recipes of the complete trials.
-        scores: of these; a mean over repeats where a trial has several.
-        space: that they are from.
-        mode: whether less or more is better.
+        recipes: recipes of the complete trials.
+        scores: their scores; the mean over repeats if there are several.
+        space: the recipes' search space.
+        mode: whether lower or higher scores are better.
 
     Returns:
-        A number for each recipe; more is better. Only their order has a meaning.
+        A number for each recipe; higher is better. Only their order is meaningful.
     """
     better = [float(score if mode == "max" else -score) for score in scores]
     stages = [_alike_in(stage, recipes, space) for stage in type(recipes[0]).model_fields]
@@ -64,15 +64,15 @@ class _Fit(NamedTuple):
     likelihood: float
     shares: tuple[float, float, float]
     posterior: Matrix
-    """What the scores probably are without noise."""
+    """Posterior mean of the scores without noise."""
 
 
 def _best_fit(stages: Matrix, targets: Matrix) -> _Fit:
-    """Return the most likely Gaussian process of those that are tried.
+    """Return the most likely Gaussian process among those tried.
 
     Args:
-        stages: how alike each pair of recipes is in each stage.
-        targets: scores with a variance of one.
+        stages: similarity of each pair of recipes in each stage.
+        targets: scores with variance 1.
     """
     weights = np.ones(len(stages))
 
@@ -94,7 +94,7 @@ def _best_fit(stages: Matrix, targets: Matrix) -> _Fit:
 
 
 def _fit(alike: Matrix, shares: tuple[float, float, float], targets: Matrix) -> _Fit:
-    """Return how likely scores are where some shares of their variance have these origins."""
+    """Return the Gaussian process with given variance shares, and the likelihood of the scores."""
     additive, near, own = shares
     unit = np.eye(len(targets))
     kernel = additive * alike + near * np.exp(-(1 - alike) / NEAR) + own * unit
@@ -107,7 +107,7 @@ def _fit(alike: Matrix, shares: tuple[float, float, float], targets: Matrix) -> 
 
 
 def _alike_in(stage: str, recipes: Sequence[Tricks], space: Space[Any]) -> Matrix:
-    """Return how alike each pair of recipes is in one stage, from 0 to 1."""
+    """Return the similarity of each pair of recipes in one stage, from 0 to 1."""
     groups: dict[Any, list[int]] = {}
     for at, recipe in enumerate(recipes):
         trick = getattr(recipe, stage)
@@ -121,7 +121,7 @@ def _alike_in(stage: str, recipes: Sequence[Tricks], space: Space[Any]) -> Matri
 
 
 def _place(trick: object, stage: str, space: Space[Any]) -> list[float]:
-    """Return where the numbers of a trick lie in their ranges, from 0 to 1."""
+    """Return the relative positions of a trick's numbers in their ranges, from 0 to 1."""
     path = f"{stage}.{getattr(trick, 'kind', '')}"
     found = []
     for name in getattr(type(trick), "model_fields", ()):
@@ -132,7 +132,7 @@ def _place(trick: object, stage: str, space: Space[Any]) -> list[float]:
 
 
 def _share(domain: Float | Int | OneMinus, value: float) -> float:
-    """Return where a number lies in its range."""
+    """Return the relative position of a number in its range."""
     low, high = map(float, domain.extremes())
     if isinstance(domain, OneMinus):
         low, high, value = 1 - high, 1 - low, 1 - value

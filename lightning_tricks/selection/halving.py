@@ -1,4 +1,4 @@
-"""Which of a few recipes is best: every round trains those that are left, and keeps the better half."""
+"""Sequential halving: each round trains the remaining recipes, and keeps the better half."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 class Halving:
     """Sequential halving over seeds (Karnin, Koren and Somekh, 2013).
 
-    The budget is shared out evenly over the rounds, so the recipes that are hard to tell apart get the
-    most seeds. It only chooses: whoever is left is compared with the incumbent over seeds of its own.
+    Each round gets the same share of the budget, so recipes that are hard to tell apart get the most
+    seeds. It only chooses a recipe, which is then compared with the incumbent over other seeds.
 
     Args:
-        names: of the recipes.
+        names: names of the recipes.
         budget: number of trainings; each round takes at least one seed, whatever the budget.
-        maximize: whether more is better.
+        maximize: whether higher scores are better.
 
     Example:
         halving = Halving(["trial 3", "trial 7", "trial 12"], budget=12)
@@ -30,7 +30,7 @@ class Halving:
     budget: int
     maximize: bool = True
     scores: dict[str, list[float]] = field(init=False)
-    """Scores of each recipe, seed by seed. A recipe that was dropped has no further ones."""
+    """Scores of each recipe, seed by seed, until it was dropped."""
     running: list[str] = field(init=False)
     """Recipes that were not dropped."""
 
@@ -40,7 +40,7 @@ class Halving:
 
     @property
     def best(self) -> str | None:
-        """The recipe with the best mean of those that are left; None if all failed."""
+        """The remaining recipe with the best mean; None if all failed."""
         return min(self.running, key=self.rank, default=None)
 
     @property
@@ -49,12 +49,12 @@ class Halving:
         return sum(map(len, self.scores.values()))
 
     def seeds(self) -> int:
-        """Return how many seeds the next round has; 0 once one recipe is left."""
+        """Return the number of seeds of the next round; 0 once only one recipe is left."""
         return self._seeds_of(len(self.running))
 
     @property
     def most(self) -> int:
-        """Number of trainings in all, if no recipe fails."""
+        """Total number of trainings if no recipe fails."""
         total, running = 0, len(self.names)
         while seeds := self._seeds_of(running):
             total += seeds * running
@@ -68,7 +68,7 @@ class Halving:
         return max(self.budget // rounds // running, 1)
 
     def add(self, scores: Mapping[str, float]) -> list[str]:
-        """Take the scores of one more seed; drop and return the recipes that have none."""
+        """Add the scores of one more seed; drop and return the recipes without a score."""
         failed = [name for name in self.running if name not in scores]
         self.running = [name for name in self.running if name in scores]
         for name in self.running:
@@ -76,19 +76,19 @@ class Halving:
         return failed
 
     def drop(self) -> list[str]:
-        """End a round: drop the worse half, and return it."""
+        """End a round: drop and return the worse half."""
         ranked = sorted(self.running, key=self.rank)
         kept = ranked[: _half(len(ranked))]
         self.running = [name for name in self.running if name in kept]
         return [name for name in ranked if name not in kept]
 
     def rank(self, name: str) -> tuple[float, int]:
-        """Return what sorts the best mean first; of equals the one that was named first."""
+        """Return a sort key: the best mean first, ties by the order of `names`."""
         scores = self.scores[name]
         mean = sum(scores) / len(scores) if scores else 0.0
         return (-mean if self.maximize else mean, list(self.names).index(name))
 
 
 def _half(count: int) -> int:
-    """Return how many recipes are the better half."""
+    """Return the size of the better half, rounded up."""
     return -(-count // 2)

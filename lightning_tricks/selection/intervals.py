@@ -1,4 +1,4 @@
-"""Means with intervals, and differences, from a few scores."""
+"""Means and differences of a few scores, with intervals."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean, and the bounds between which the true one lies in 95 of 100 cases; None if unknown."""
+    """A mean, with the bounds of its confidence interval (None if unknown)."""
 
     mean: float
     low: float | None
@@ -33,16 +33,16 @@ class Interval:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether a difference is surely there."""
+        """Whether both bounds are on the same side of 0; false if they are unknown."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
 def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
-    """Return the mean of independent values with the interval of Student's t (Student, 1908).
+    """Return the mean of independent values, with the interval of Student's t (Student, 1908).
 
     Args:
-        values: one or more; of one alone the interval has no bounds.
-        level: in how many of all cases the true mean is to lie inside.
+        values: one or more values; the interval of a single one has no bounds.
+        level: probability that the interval contains the true mean.
     """
     mean = float(np.mean(values))
     if len(values) < 2:
@@ -52,5 +52,5 @@ def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
 
 
 def difference(scores: Sequence[float], others: Sequence[float], level: float = LEVEL) -> Interval:
-    """Return the mean difference of scores with the same seeds, pair by pair."""
+    """Return the mean difference of scores, paired by seed."""
     return mean_interval(np.subtract(scores, others).tolist(), level)

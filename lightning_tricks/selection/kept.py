@@ -1,4 +1,4 @@
-"""What is found after a search, as it is kept with the study."""
+"""Results that are stored with a study after its search."""
 
 from dataclasses import asdict
 from typing import Any, ClassVar, Self, cast
@@ -9,17 +9,17 @@ from lightning_tricks.errors import damaged, one_line
 
 
 class Kept:
-    """The base of a dataclass that a storage keeps as plain data."""
+    """Base of a dataclass that is stored as plain data."""
 
     WHAT: ClassVar[str]
-    """What it is, for the message of an error."""
+    """Name of the result, for error messages."""
 
     @classmethod
     def read(cls, data: Any) -> Self:
-        """Read it as it is kept.
+        """Read it from stored plain data.
 
         Raises:
-            InputError: if it is something else.
+            InputError: if the data are damaged.
         """
         try:
             found: Self = TypeAdapter(cls).validate_python(data)

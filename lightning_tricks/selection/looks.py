@@ -1,4 +1,4 @@
-"""How often an interval may be looked at while seeds are added, and how wide it must be for that."""
+"""When to look at an interval while seeds are added, and the level that makes repeated looks valid."""
 
 from collections.abc import Sequence
 
@@ -9,16 +9,16 @@ from scipy import stats
 ERROR = 0.05
 """Probability that any interval of any verdict of a study misses the truth."""
 FIRST_SHARE = 0.75
-"""Share of that error which the first verdict of a study spends. Each further verdict spends this share
-of what is left, so all of them together keep to `ERROR`."""
+"""Share of `ERROR` that a study's first verdict spends. Each further verdict spends this share of the
+rest, so all verdicts together keep to `ERROR`."""
 SIMULATIONS = 100_000
 
 
 def error_of(verdict: int) -> float:
-    """Return the probability of an error that one verdict of a study may spend.
+    """Return the error probability that one verdict of a study may spend.
 
     Args:
-        verdict: number of verdicts that the study had before.
+        verdict: number of earlier verdicts of the study.
     """
     return ERROR * FIRST_SHARE * (1 - FIRST_SHARE) ** verdict
 
@@ -33,17 +33,17 @@ def looks_up_to(first: int, most: int) -> list[int]:
     while 2 * looks[-1] <= most:
         looks.append(2 * looks[-1])
     if 2 * most < 3 * looks[-1] and len(looks) > 1:
-        looks.pop()  # right before the last look, it would cost more than it tells
+        looks.pop()  # a look right before the last one costs more than it tells
     return [*looks, most] if most > looks[-1] else looks
 
 
 def levels(looks: Sequence[int], error: float) -> list[float]:
-    """Return the level of the interval at each look, so that all of them hold together.
+    """Return the level of the interval at each look, such that all intervals hold together.
 
-    The error that a look may have grows with the square of its share of the seeds. The factor is found
-    by simulation of t-tests of pure noise, looked at again and again, so the error over all looks is
-    exact for normal differences (repeated confidence intervals, Jennison and Turnbull, 1989). Noise that
-    all seeds share, as that of a finite test split, makes it smaller.
+    The error allowed at a look grows with the square of its share of the seeds. Its factor comes from
+    simulated t-tests of pure noise with repeated looks, so the error over all looks is exact for normal
+    differences (repeated confidence intervals, Jennison and Turnbull, 1989). Noise that all seeds share,
+    such as that of a finite test split, makes the error smaller.
 
     Args:
         looks: numbers of seeds, rising.
@@ -53,7 +53,7 @@ def levels(looks: Sequence[int], error: float) -> list[float]:
         The level of each look, such as 0.997 and 0.96.
     """
     shares = (np.array(looks) / looks[-1]) ** 2
-    if error * SIMULATIONS < 100:  # so few would decide: Bonferroni's bound holds without any
+    if error * SIMULATIONS < 100:  # too few simulations for this error: use Bonferroni's bound
         factor = error / float(shares.sum())
     else:
         factor = float(np.quantile(_ratios(looks, shares), error))
@@ -61,7 +61,7 @@ def levels(looks: Sequence[int], error: float) -> list[float]:
 
 
 def _ratios(looks: Sequence[int], shares: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the least probability value, by the share of its look, of simulated t-tests of noise."""
+    """Return the smallest p-value, divided by its look's share, of each simulated test of noise."""
     generator = np.random.default_rng(0)
     first = np.zeros(SIMULATIONS)
     second, before, ratios = np.zeros(SIMULATIONS), 0, []

@@ -1,4 +1,4 @@
-"""What a user asks of a verdict."""
+"""The terms of a verdict, which the user sets."""
 
 import math
 from dataclasses import dataclass
@@ -6,24 +6,24 @@ from dataclasses import dataclass
 from lightning_tricks.errors import InputError, whole_number
 
 FEWEST = 3
-"""Fewest seeds that say anything of a spread."""
+"""Minimum number of seeds to estimate a spread."""
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What a user asks of a verdict.
+    """The terms of a verdict, which the user sets.
 
     Raises:
         InputError: if a value is out of its range.
     """
 
     finalists: int = 6
-    """Number of the best recipes that run again, besides the baseline; 0 for no verdict."""
+    """Number of best recipes that run again, in addition to the baseline; 0 for no verdict."""
     seeds: int = 5
-    """Fewest fresh seeds that compare the candidate with the baseline."""
+    """Minimum number of fresh seeds that compare the candidate with the baseline."""
     budget: int = 0
-    """Most trainings that the verdict takes; 0 for as many as the search took. Without a margin all of
-    them are spent."""
+    """Maximum number of trainings in the verdict; 0 for as many as the search took. Without a margin, a
+    budget is spent completely."""
     margin: float | None = None
     """Smallest difference that matters, in the unit of the score; None for half the spread of seeds."""
     prefer_simple: bool = False
@@ -31,7 +31,7 @@ class Terms:
 
     @property
     def stops_by_width(self) -> bool:
-        """Whether an interval that is narrower than the margin is enough, with trainings left."""
+        """Whether the verdict ends early once the interval is narrower than the margin."""
         return self.margin is not None or not self.budget
 
     def __post_init__(self) -> None:
@@ -39,7 +39,7 @@ class Terms:
             shown = "verdict_budget" if name == "budget" else name
             object.__setattr__(self, name, whole_number(shown, getattr(self, name), least))
         if self.budget and not self.finalists:
-            raise InputError("a verdict's budget wants a verdict: leave finalists above 0")
+            raise InputError("a verdict's budget needs a verdict: set finalists above 0")
         margin = self.margin
         if margin is not None and not (
             isinstance(margin, (int, float)) and math.isfinite(margin) and margin > 0

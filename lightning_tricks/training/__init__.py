@@ -1,1 +1,1 @@
-"""Who trains: alone, repeated, over several processes, or as a group; and how many at once."""
+"""How trials are trained: alone, repeated, over several processes, or as a group."""

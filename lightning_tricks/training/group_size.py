@@ -1,4 +1,4 @@
-"""How many trainings are worth being done as one: what is measured, or what the user says."""
+"""The group size: how many trainings run as one program, measured or set by the user."""
 
 import copy
 from collections.abc import Callable
@@ -14,40 +14,40 @@ from lightning_tricks.errors import InputError
 from lightning_tricks.task.task import Task
 
 MOST = 64
-"""So many at the most are tried: by then little is left to gain."""
+"""Largest group size tried: more would gain little."""
 ALL = 10**9
-"""More than anybody has."""
+"""More trainings than any study has."""
 BATCHES = 8
-"""Of how many batches an epoch of the measurement is."""
+"""Batches per epoch in a measurement."""
 
 Fuse = int | Literal["auto", "off"]
 Measure = Callable[[int], tuple[float, str]]
-"""Trains so many at a time; returns the seconds that each took, and why they were not done as one."""
+"""Trains groups of a size; returns the seconds per training, and why they could not be grouped."""
 
 
 @dataclass(frozen=True)
 class GroupSize:
-    """What is known of how many trainings a worker does best at a time.
+    """The best group size known so far.
 
-    Whoever trains finds out more as more are wanted, so that a short study spends little on it.
+    The worker tries larger groups only when enough trials wait, so a short study spends little on it.
     """
 
     best: PositiveInt = 1
-    """So many, of those that were tried."""
+    """Fastest group size tried."""
     final: bool = False
-    """Whether more are not to be tried."""
+    """Whether larger groups need not be tried."""
     why: str = "more at a time are not faster"
-    """Why there are no more."""
+    """Why it is not larger."""
     seconds: float | None = None
-    """What each took; None if nothing was measured."""
+    """Seconds per training; None if not measured."""
     unfit: bool = False
-    """Whether they could not be done as one at all."""
+    """Whether grouping failed."""
     automatic: bool = True
-    """Whether it is to be measured what is best, and with how many threads; else the user said it."""
+    """Whether to measure the best group size and number of threads; false if the user set the size."""
 
     @classmethod
     def of(cls, fuse: Fuse) -> Self:
-        """Return what the user says: a number, `off` for one, or `auto` for what is to be measured.
+        """Return the group size that the user asked for: a number, `off` for 1, or `auto` to measure it.
 
         Raises:
             InputError: if it is none of these.
@@ -61,19 +61,19 @@ class GroupSize:
 
     @property
     def alone(self) -> bool:
-        """Whether it is known that trainings are best done one by one."""
+        """Whether trainings should run one by one."""
         return self.final and self.best == 1
 
     def refused(self, why: str) -> Self:
-        """Return that they cannot be done as one."""
+        """Return a final group size of 1, with the reason."""
         return replace(self, best=1, final=True, why=why)
 
     def grown(self, wanted: int, measure: Measure) -> Self:
-        """Return what is known once so many were tried, or as many as the time for each falls with.
+        """Return the group size after doubling it while each training gets faster.
 
         Args:
-            wanted: how many there are to train.
-            measure: trains some.
+            wanted: number of trainings to do.
+            measure: trains groups of a size.
         """
         found = self
         while not found.final and found.best < min(wanted, MOST):
@@ -81,7 +81,7 @@ class GroupSize:
         return found
 
     def _doubled(self, measure: Measure) -> Self:
-        """Try twice as many; what is slow at first may have been disturbed, and is tried again."""
+        """Try twice the size; repeat a slow measurement, which other programs may have disturbed."""
         seconds = self.seconds or min(measure(self.best)[0] for _ in range(2))
         each, why = measure(2 * self.best)
         if not why and each > seconds:
@@ -92,11 +92,11 @@ class GroupSize:
 
 
 EVERYTHING = GroupSize(ALL, final=True, automatic=False)
-"""All that there are."""
+"""One group of all trainings."""
 
 
 def short(task: Task) -> Task:
-    """Return a task with a few batches, to measure with."""
+    """Return the task with only a few batches, for measurements."""
     data = task.data
     assert isinstance(data, InMemoryData)
     some = copy.copy(data)

@@ -1,4 +1,4 @@
-"""What a trial has to do with its trainings in a group: one, or one for each repeat."""
+"""A trial's trainings in a group: one, or one for each repeat."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,7 +11,7 @@ from lightning_tricks.trial.result import Epoch, Result
 from lightning_tricks.trial.training import Training
 
 OnEpoch = Callable[[Job, Epoch], bool]
-"""Takes a trial and an epoch of it; returns whether the trial is to stop."""
+"""Takes a trial and one of its epochs; returns whether the trial must stop."""
 
 
 class Part:
@@ -19,9 +19,9 @@ class Part:
 
     Args:
         job: the trial.
-        tasks: one for each repeat of its recipe.
-        on_epoch: takes each epoch, the mean of the repeats.
-        interrupted: tells whether all is to be dropped.
+        tasks: the task of each repeat.
+        on_epoch: takes each epoch, as the mean of the repeats.
+        interrupted: returns whether to drop everything.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Part:
         ]
 
     def _beside(self, number: int, training: Training) -> Training:
-        """Return a training that stops when all have reported, if there are several."""
+        """Return a training that stops only once all repeats have reported the epoch."""
         task = training.task.of_recipe(training.tricks)
         if len(self._means) == 1:
             return replace(training, task=task)
@@ -47,7 +47,7 @@ class Part:
 
     def _reported(self, number: int, epoch: Epoch) -> bool:
         self._means.hear(number, epoch)
-        return False  # the others have yet to say what they have
+        return False  # the other repeats have not reported yet
 
     @property
     def ended(self) -> bool:
@@ -55,11 +55,11 @@ class Part:
         return self._means.ended
 
     def anew(self) -> "Part":
-        """Return the same part with nothing of it trained."""
+        """Return the same part, untrained."""
         return self._again()
 
     def take(self, training: Training, result: Result) -> Result | None:
-        """Take what became of a training; return what became of the trial, once that is known."""
+        """Take a training's result; return the trial's result once all its trainings ended."""
         self._means.end(self.trainings.index(training), result)
         if not self.ended:
             return None

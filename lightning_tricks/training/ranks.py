@@ -1,7 +1,7 @@
-"""A trial over several devices of one machine: a process for each, joined by Lightning's DDP.
+"""A trial over several devices of one machine: one process per device, joined by Lightning's DDP.
 
-The processes are started here, rather than by Lightning, so that they serve one trial after another,
-are told when to stop, do not outlive the one that started them, and do not run the study's script again.
+This package starts the processes instead of Lightning. They then serve one trial after another, can be
+told to stop, do not outlive their parent, and do not run the study's script again.
 """
 
 import contextlib
@@ -29,27 +29,27 @@ from lightning_tricks.trial.result import Epoch, Interrupted, Report, Result
 from lightning_tricks.trial.training import Training
 
 BEAT_SECONDS = 1.0
-"""How often the first process tells that it trains, between epochs."""
+"""Seconds between the first process's signs of life during an epoch."""
 STOP = b"stop"
 _PROGRAM = "import sys; from lightning_tricks.training.ranks import serve; serve(int(sys.argv[1]))"
 
 
 class RankDied(RuntimeError):
-    """A process of the trial ended without a word: it was killed, or crashed."""
+    """A process of the trial was killed, or crashed."""
 
 
 def pickled(thing: Any) -> bytes:
-    """Pickle what is to travel to another process; what cannot be imported there, by value.
+    """Return an object pickled for another process; what that cannot import is pickled by value.
 
     Raises:
-        InputError: if that is not possible.
+        InputError: if it cannot be pickled.
     """
     try:
         work: bytes = cloudpickle.dumps(thing)
     except Exception as error:  # whatever `__reduce__` of the user's classes raises
         raise InputError(
-            f"the task cannot be pickled, so it cannot travel to another process: {error}; make what "
-            "it holds picklable, or train in this process, on one device, with --workers inline"
+            f"the task cannot be pickled for another process: {error}; make everything in it "
+            "picklable, or train in this process, on one device, with --workers inline"
         ) from None
     return work
 
@@ -62,7 +62,7 @@ class Ranks:
         devices: the number of devices that train a trial together.
 
     Raises:
-        InputError: if the task cannot be pickled, for it has to travel.
+        InputError: if the task cannot be pickled.
     """
 
     def __init__(self, task: Task, devices: int) -> None:
@@ -72,13 +72,13 @@ class Ranks:
         self._connections: list[Connection[Any, Any]] = []
 
     def train(self, training: Training) -> Result:
-        """Do one training of the task; see `fit`.
+        """Return the result of one training; see `fit`.
 
-        None of the processes waits for the answer to a report, so a stop takes effect an epoch late.
+        The processes do not wait for the answer to a report, so a stop takes effect an epoch late.
 
         Raises:
             RankDied: if a process died.
-            Interrupted: soon after it is to be dropped.
+            Interrupted: soon after `training.interrupted()` becomes true.
         """
         job = cloudpickle.dumps(
             (training.tricks.model_dump(), training.seed, training.checkpoint, _free_port())
@@ -94,7 +94,7 @@ class Ranks:
         except (OSError, EOFError):
             raise RankDied("a process of the trial died") from None
         finally:
-            if not sound:  # what the others wait for will never come
+            if not sound:  # the others would wait forever
                 self.close()
         first = self._connections[0] if sound else next(iter(results))
         return results.get(first) or next(iter(results.values()))
@@ -123,7 +123,7 @@ class Ranks:
                     [sys.executable, "-c", _PROGRAM, str(there.fileno())],
                     env={**shared, "LOCAL_RANK": str(rank)},
                     pass_fds=[there.fileno()],
-                    start_new_session=True,  # Ctrl-C is for the program, which tells them
+                    start_new_session=True,  # Ctrl-C goes to the program only
                 )
             self._processes.append(process)
             self._connections.append(here)
@@ -132,9 +132,9 @@ class Ranks:
     def _follow(
         self, report: Report, interrupted: Callable[[], bool]
     ) -> "dict[Connection[Any, Any], Result]":
-        """Pass reports and stops on until all have their result, or one fails.
+        """Pass on reports and stops until all processes have a result, or one fails.
 
-        The first to fail tells why: the others fail because it did.
+        Only the first failure is returned: it causes the others.
         """
         first = self._connections[0]
         epochs: list[Epoch] = []
@@ -164,7 +164,7 @@ def _free_port() -> int:
 
 
 class _Rank:
-    """What runs in each of the processes."""
+    """The code that runs in each process."""
 
     def __init__(self, connection: "Connection[Any, Any]") -> None:
         self.connection = connection
@@ -203,7 +203,7 @@ class _Rank:
         self.connection.send_bytes(cloudpickle.dumps(message))
 
     def _listen(self) -> None:
-        """Take jobs and stops; leave when the process that started this one is gone."""
+        """Receive jobs and stops; end when the parent process is gone."""
         with contextlib.suppress(EOFError, OSError):
             while True:
                 message = self.connection.recv_bytes()
@@ -215,5 +215,5 @@ class _Rank:
 
 
 def serve(descriptor: int) -> None:
-    """Be one of the processes; the descriptor is that of its connection."""
+    """Run one of the processes; `descriptor` is the file descriptor of its connection."""
     _Rank(Connection(descriptor)).serve()

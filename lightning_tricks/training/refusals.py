@@ -1,4 +1,4 @@
-"""Why trials of a task are trained one by one: all of them, or those of some shapes."""
+"""Reasons why trials are trained one by one: all of a task, or those of some shapes."""
 
 from collections.abc import Hashable, Iterator
 
@@ -13,7 +13,7 @@ from lightning_tricks.trial.fit import trainer_of
 from lightning_tricks.tricks.recipe import ModuleTricks, Tricks
 
 MOST_SHAPES = 3
-"""After this number of shapes that could not be trained as one, and none that could, none is tried."""
+"""Number of failed shapes, without a successful one, after which groups are no longer tried."""
 _OF_DATA = (
     "train_dataloader",
     "val_dataloader",
@@ -21,37 +21,37 @@ _OF_DATA = (
     "transfer_batch_to_device",
     "on_after_batch_transfer",
 )
-"""What of InMemoryData a group does for it."""
+"""Methods of InMemoryData that a group replaces."""
 
 
 class Refusals:
-    """What is known of trials that cannot be trained as one.
+    """Known reasons why trials cannot be trained as a group.
 
     Args:
-        task: of the trials.
+        task: the trials' task.
         devices: the number of devices that train a trial together.
     """
 
     def __init__(self, task: Task, devices: int) -> None:
         self.of_all = of_task(task, devices) or _of_device(task)
-        """Why no trials can be; empty as long as some may."""
+        """Why no trials can be grouped; empty if some may be."""
         self.fused = False
-        """Whether some were."""
+        """Whether some trials were trained as a group."""
         self._of_shapes: dict[Hashable, str] = {}
 
     def of(self, recipe: Tricks) -> str:
-        """Say why trials of a recipe's shape are trained one by one; empty if they need not be."""
+        """Return why trials of a recipe's shape are trained one by one; empty if they can be grouped."""
         return self.of_all or self._of_shapes.get(shape_of(recipe), "")
 
     def add(self, recipe: Tricks, why: str) -> None:
-        """Note that trials of a recipe's shape cannot be trained as one."""
+        """Note that trials of a recipe's shape cannot be grouped."""
         self._of_shapes[shape_of(recipe)] = why
         if len(self._of_shapes) >= MOST_SHAPES and not self.fused:
             self.of_all = why
 
 
 def of_task(task: Task, devices: int) -> str:
-    """Say why no trials of a task can be trained as one, whatever trains them; empty if they may be."""
+    """Return why no trials of a task can be grouped, on any device; empty if they may be."""
     return next(_of_task(task, devices), "")
 
 
@@ -76,10 +76,10 @@ def _of_task(task: Task, devices: int) -> Iterator[str]:
 
 
 def _of_device(task: Task) -> str:
-    """Say why nothing can be trained as one on the device of a task; empty if it may be."""
+    """Return why the task's device cannot train groups; empty if it can."""
     try:
         device = device_of(task)
-    except Exception as error:  # it is not there: a trial that is trained alone says so
+    except Exception as error:  # no such device: a trial that is trained alone reports it
         return one_line(error)
     return "" if device.type in ("cpu", "cuda") else f"the device is {device}"
 
@@ -88,7 +88,7 @@ def device_of(task: Task) -> torch.device:
     """Return the device that Lightning trains a trial of a task on.
 
     Raises:
-        MisconfigurationException: if it is not there.
+        MisconfigurationException: if there is no such device.
     """
     with quiet():
         return trainer_of(task).strategy.root_device

@@ -1,8 +1,7 @@
-"""A trial that trains its recipe several times at once, epoch by epoch, and is scored by the mean.
+"""A trial that trains its recipe several times at once, epoch by epoch; its score is the mean.
 
-Each training has a thread, and all but one of them wait: what is random in torch, NumPy and Python is
-one state for all, so each finds it as it left it. Side by side, and not one after the other, they let a
-pruner look at the mean.
+Each training has its own thread, and only one runs at a time, because torch, NumPy and Python share one
+random state; each training finds it as it left it. Taking turns each epoch lets a pruner see the mean.
 """
 
 import copy
@@ -24,13 +23,13 @@ from lightning_tricks.trial.result import Epoch, Report, Result, stopped_after
 from lightning_tricks.trial.training import Training
 
 SPREAD = "repeats/spread"
-"""The standard deviation of the scores of an epoch, as it is logged."""
+"""Name of the logged standard deviation of an epoch's scores."""
 
 
 def tasks_of(task: Task) -> list[Task]:
-    """Return the task of each repeat: the first as it is, the others with their data split anew.
+    """Return the task of each repeat: all but the first get a new split of the data.
 
-    Data that come as a training and a validation split stay as they are.
+    Data that come already split into training and validation stay unchanged.
     """
     found = []
     for number in range(task.repeats):
@@ -41,9 +40,9 @@ def tasks_of(task: Task) -> list[Task]:
 
 
 def repeats_of(training: Training, tasks: Sequence[Task]) -> list[Training]:
-    """Return the trainings of a trial that has one for each of some tasks.
+    """Return a trial's trainings, one per task.
 
-    The first has the trial's own seed and checkpoint, and its weights are the trial's.
+    The first has the trial's own seed and checkpoint, and its weights become the trial's.
     """
     return [
         replace(
@@ -59,14 +58,14 @@ def repeats_of(training: Training, tasks: Sequence[Task]) -> list[Training]:
 def train_together(training: Training, tasks: Sequence[Task]) -> Result:
     """Train a recipe once for each task, and report the means; see `fit`.
 
-    If one training diverges or fails, that is the end of all.
+    If one training diverges or fails, all end.
 
     Raises:
-        Interrupted: soon after it is to be dropped.
+        Interrupted: soon after `training.interrupted()` becomes true.
     """
     means = Means(len(tasks), training.report)
     members = [_Member(own) for own in repeats_of(training, tasks)]
-    with quiet():  # whose end puts right what the members' own ends mix up
+    with quiet():  # restores the state that the members' interleaved `quiet` blocks mix up
         try:
             _in_turn(members, means)
         finally:
@@ -76,7 +75,7 @@ def train_together(training: Training, tasks: Sequence[Task]) -> Result:
 
 
 def _in_turn(members: "Sequence[_Member]", means: "Means") -> None:
-    """Train all to their end, epoch by epoch, or until one is at its end before its time."""
+    """Train all members, epoch by epoch, until all end, or one fails or diverges."""
     while not all(member.ended for member in members):
         for number, member in enumerate(members):
             if (news := member.advance()) is not None:
@@ -90,20 +89,20 @@ def _in_turn(members: "Sequence[_Member]", means: "Means") -> None:
 
 
 def _path_of(checkpoint: Path | None, number: int) -> Path | None:
-    """Return where the checkpoint of a repeat goes: that of the first is the trial's."""
+    """Return the path of a repeat's checkpoint; the first repeat uses the trial's."""
     if checkpoint is None or not number:
         return checkpoint
     return checkpoint.with_name(f"{checkpoint.stem}.{number}{checkpoint.suffix}")
 
 
 class _Member:
-    """One of the trainings: it goes on when it is its turn, until it has an epoch to report."""
+    """One of the trainings; in its turn it trains until it can report an epoch."""
 
     def __init__(self, training: Training) -> None:
         self.training = replace(training, report=self._report, interrupted=self._interrupted)
         self._asked = training.interrupted
         self._epoch: Epoch | None = None
-        """That it has to report."""
+        """Epoch to report."""
         self.stop = self.leaving = False
         self.result: Result | None = None
         self.error: BaseException | None = None
@@ -113,11 +112,11 @@ class _Member:
 
     @property
     def ended(self) -> bool:
-        """Whether there is nothing left of it to train."""
+        """Whether the training is over."""
         return self.result is not None or self.error is not None
 
     def advance(self) -> Epoch | None:
-        """Train until the end of an epoch, which is returned, or of the training.
+        """Train to the end of an epoch and return it; None if the training ends instead.
 
         Raises:
             BaseException: what the training raised.
@@ -142,16 +141,16 @@ class _Member:
 
     def _run(self) -> None:
         self._turn.acquire()
-        torch.set_num_threads(self._threads)  # it holds for the thread that sets it
+        torch.set_num_threads(self._threads)  # applies to the calling thread only
         try:
             self.result = fit(self.training)
-        except BaseException as error:  # told by whoever waits for it
+        except BaseException as error:  # `advance` raises it
             self.error = error
         finally:
             self._back.release()
 
     def _report(self, epoch: Epoch) -> bool:
-        with isolate_rng():  # the others draw meanwhile
+        with isolate_rng():  # the other trainings draw in between
             self._epoch = epoch
             self._back.release()
             self._turn.acquire()
@@ -162,17 +161,17 @@ class _Member:
 
 
 class Means:
-    """The epochs of several trainings of one recipe, reported by their mean once all have one.
+    """Reports the mean of each epoch once all trainings of a recipe have reached it.
 
     Args:
-        count: of the trainings.
-        report: takes the mean of an epoch; returns whether all are to stop.
+        count: number of trainings.
+        report: takes the mean of an epoch; returns whether all must stop.
     """
 
     def __init__(self, count: int, report: Report) -> None:
         self.report, self.epochs = report, list[Epoch]()
         self.results: dict[int, Result] = {}
-        """Of those that have ended."""
+        """Results of the trainings that ended, by index."""
         self._heard: list[list[Epoch]] = [[] for _ in range(count)]
         self._stop = False
 
@@ -181,12 +180,12 @@ class Means:
 
     @property
     def ended(self) -> bool:
-        """Whether all have ended."""
+        """Whether all trainings ended."""
         return len(self.results) == len(self._heard)
 
     @property
     def spoiled(self) -> bool:
-        """Whether one came to an end that leaves no score."""
+        """Whether a training failed or diverged."""
         return any(spoils(result) for result in self.results.values())
 
     def hear(self, number: int, epoch: Epoch) -> None:
@@ -194,28 +193,28 @@ class Means:
         self._heard[number].append(epoch)
 
     def end(self, number: int, result: Result) -> None:
-        """Take the result of a training; the others may have waited for it."""
+        """Take the result of a training; the others may be waiting for it."""
         self.results[number] = result
         self.stops()
 
     def stops(self) -> bool:
-        """Report the means of the epochs that all have by now; tell whether all are to stop."""
+        """Report the epochs that all trainings have reached; return whether all must stop."""
         while not (self._stop or self.spoiled) and self._complete(at := len(self.epochs)):
-            # Who stopped before has the score of its last epoch.
+            # A training that stopped earlier counts with its last epoch.
             epochs = [heard[min(at, len(heard) - 1)] for heard in self._heard]
             self.epochs.append(_mean_of(epochs, at))
             self._stop = self.report(self.epochs[-1])
         return self._stop or self.spoiled
 
     def _complete(self, at: int) -> bool:
-        """Tell whether all have reported an epoch, or ended before it; not if all have ended."""
+        """Return whether each training reached an epoch or ended before it; false if none reached it."""
         reported = [len(heard) > at for heard in self._heard]
         return any(reported) and all(
             done or number in self.results for number, done in enumerate(reported)
         )
 
     def result(self, seconds: float) -> Result:
-        """Return what became of the trial, that took so long, by what became of its trainings."""
+        """Return the trial's result, from those of its trainings and the time it took."""
         results = [self.results[number] for number in sorted(self.results)]
         spoiled = [result for result in results if spoils(result)]
         ending = spoiled[0] if spoiled else results[0]
@@ -226,16 +225,16 @@ class Means:
 
 
 def spoils(result: Result) -> bool:
-    """Tell whether a training came to an end of its own that leaves no score."""
+    """Return whether a training failed or diverged, so that it has no score."""
     return result.state == "failed" or result.diverged
 
 
 def _mean_of(epochs: Sequence[Epoch], number: int) -> Epoch:
-    """Return the mean of an epoch over repeats, with the score of each and their spread.
+    """Return the mean of an epoch over repeats, with each score and their spread as metrics.
 
     Args:
-        epochs: of each repeat.
-        number: of the epoch.
+        epochs: the epoch of each repeat.
+        number: the epoch's number.
     """
     names = [name for name in epochs[0].metrics if all(name in epoch.metrics for epoch in epochs)]
     metrics = {name: statistics.fmean(epoch.metrics[name] for epoch in epochs) for name in names}

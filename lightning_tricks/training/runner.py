@@ -1,4 +1,4 @@
-"""Trains the trials of a task: as one where that can be done, else each by itself."""
+"""Train the trials of a task: as groups if possible, else one by one."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,9 +24,9 @@ from lightning_tricks.trial.training import Training
 from lightning_tricks.tricks.recipe import Tricks
 
 OnResult = Callable[[Job, Result | RankDied], None]
-"""Takes a trial, and what became of it; `RankDied` if a process that trained it did."""
+"""Takes a trial and its result, or `RankDied` if one of its processes died."""
 Learn = Callable[[GroupSize], Any]
-"""Takes what was found of how many trainings are worth being done as one."""
+"""Takes a measured group size."""
 
 
 class Runner:
@@ -35,10 +35,10 @@ class Runner:
     Args:
         task: what to train.
         devices: the number of devices that train a trial together.
-        interrupted: is asked before each step.
+        interrupted: called before each step; returns whether to drop everything.
 
     Raises:
-        InputError: if the task has to travel to other processes, and cannot be pickled.
+        InputError: if other processes need the task, and it cannot be pickled.
     """
 
     def __init__(
@@ -52,12 +52,12 @@ class Runner:
 
     @cached_property
     def tasks(self) -> list[Task]:
-        """One for each repeat of a trial."""
+        """The task of each repeat of a trial."""
         return tasks_of(self.task)
 
     @cached_property
     def device(self) -> torch.device:
-        """What trains a group."""
+        """The device that trains groups."""
         return device_of(self.task)
 
     def train(
@@ -68,16 +68,16 @@ class Runner:
         size: GroupSize = EVERYTHING,
         learn: Learn = lambda size: None,
     ) -> None:
-        """Train trials; tell of each as soon as it ends.
+        """Train trials, and pass on each result as soon as it is there.
 
-        What cannot be trained as one is trained one by one, and the first result says why.
+        Trials that cannot be grouped are trained one by one, and the first result says why.
 
         Args:
-            jobs: the trials, with networks of one structure as far as one knows.
+            jobs: trials whose networks probably have the same structure.
             on_epoch: takes each epoch of a trial.
-            on_result: takes what became of a trial.
-            size: what is known of how many trainings are worth being done as one.
-            learn: takes what was found of that.
+            on_result: takes each trial's result.
+            size: the group size known so far.
+            learn: takes a newly measured group size.
 
         Raises:
             Interrupted: soon after `interrupted()` becomes true.
@@ -94,7 +94,7 @@ class Runner:
             self._train(jobs[start : start + trials], on_epoch, on_result, size)
 
     def seconds(self, count: int, recipe: Tricks | None = None) -> tuple[float, str]:
-        """Return the seconds that each of some trainings takes, and why they were not done as one."""
+        """Measure a group of `count`; return the seconds per training, and why it cannot be grouped."""
         recipe = self.task.reference() if recipe is None else recipe
         runner = Runner(short(self.task), interrupted=self.interrupted)
         jobs = [Job(number, recipe, number) for number in range(count)]
@@ -103,7 +103,7 @@ class Runner:
         return (time.perf_counter() - start) / count, runner.refusals.of(recipe)
 
     def _grown(self, size: GroupSize, jobs: Sequence[Job]) -> GroupSize:
-        """Find out how many trainings of a shape are worth being done as one, if that is not known."""
+        """Measure larger groups of the jobs' shape if the best group size is not known yet."""
         wanted = len(jobs) * self.task.repeats
         if size.final or wanted == 1:
             return size
@@ -117,7 +117,7 @@ class Runner:
     def _train(
         self, jobs: Sequence[Job], on_epoch: OnEpoch, on_result: OnResult, size: GroupSize
     ) -> None:
-        """Train trials as one, or one by one if that is to be or cannot be otherwise."""
+        """Train trials as a group if possible, and the rest one by one."""
         left = {job.number: job for job in jobs}
 
         def ended(job: Job, result: Result | RankDied) -> None:
@@ -140,12 +140,12 @@ class Runner:
             ended(job, result)
 
     def close(self) -> None:
-        """End the processes that train."""
+        """End the training processes."""
         if self.ranks is not None:
             self.ranks.close()
 
     def _alone(self, job: Job, on_epoch: OnEpoch) -> Result | RankDied:
-        """Train a trial by itself: over several processes, several times by turns, or just so."""
+        """Train a trial by itself: over several processes, with repeats in turns, or plainly."""
         report = partial(on_epoch, job)
         training = Training(self.task, job.tricks, job.seed, report, self.interrupted, job.checkpoint)
         if self.task.repeats > 1:
@@ -158,7 +158,7 @@ class Runner:
             return death
 
     def _together(self, parts: Sequence[Part]) -> Iterator[tuple[Job, Result]]:
-        """Train trials as one, and yield each as it ends; note why not, if it cannot be done."""
+        """Train trials as a group and yield each when it ends; if this fails, note why."""
         of = {training: part for part in parts for training in part.trainings}
         try:
             trials = [part.trainings for part in parts]
@@ -168,7 +168,7 @@ class Runner:
                     yield of[training].job, whole
         except Interrupted:
             raise
-        except Exception as error:  # the networks are the user's, and vmap has limits
+        except Exception as error:  # the user's networks may raise anything, and vmap has limits
             if self.interrupted():
                 raise Interrupted from None
             if not isinstance(error, torch.OutOfMemoryError):
@@ -179,7 +179,7 @@ class Runner:
         yield from self._halves(parts)
 
     def _halves(self, parts: Sequence[Part]) -> Iterator[tuple[Job, Result]]:
-        """Train in two groups what does not fit the memory as one; what has ended is left out."""
+        """Train a group that does not fit in memory as two groups, without the trials that ended."""
         torch.cuda.empty_cache()
         left = [part.anew() for part in parts if not part.ended]
         half = len(left) // 2

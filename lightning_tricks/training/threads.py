@@ -1,4 +1,4 @@
-"""With how many threads a worker trains best: small networks wait for them more than they gain."""
+"""The best number of threads for a worker: for small networks, threads cost more than they gain."""
 
 import os
 import time
@@ -14,15 +14,16 @@ from lightning_tricks.trial.fit import fit
 from lightning_tricks.trial.training import Training
 
 STEPS = 8
-"""Of how many steps a measurement is."""
+"""Steps per measurement."""
 TIMES = 3
-"""How often each number of threads is tried: other programs come and go."""
+"""Measurements per number of threads, because other programs come and go."""
 WORTH_SECONDS, MOST_SECONDS = 0.1, 3.0
-"""A step that takes longer is worth all threads; a measurement that does, with its data, is not made."""
+"""Seconds per step above which all threads are used; seconds of the first measurement, with its data,
+above which no further ones are made."""
 
 
 class _Clock(pl.Callback):
-    """Notes when each step ends; the one that is given, and no copy of it."""
+    """Notes when each step ends; a deep copy is the object itself."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
@@ -35,32 +36,32 @@ class _Clock(pl.Callback):
         self.ends.append(time.perf_counter())
 
     def step(self) -> float:
-        """Return the seconds that a step took, in the mean; infinity if there were too few."""
+        """Return the mean seconds per step; infinity if there were too few steps."""
         steps = len(self.ends) - 1
         return (self.ends[-1] - self.ends[0]) / steps if steps > 0 else float("inf")
 
 
 def best_threads(task: Task) -> int:
-    """Return with how many threads a step takes least, one or all that torch has, by trying both.
+    """Return the faster number of threads: one, or all that torch has. Both are measured.
 
     On a busy machine torch's threads wait for each other: a step of a small network takes ten times as
-    long with two of them as with one.
+    long with two threads as with one.
     """
     count = torch.get_num_threads()
-    if count == 1 or "OMP_NUM_THREADS" in os.environ:  # which the user said
+    if count == 1 or "OMP_NUM_THREADS" in os.environ:  # the user has set it
         return count
     try:
         if device_of(task).type != "cpu":
             return count
         start = time.perf_counter()
-        first = _step(task)  # which loads and compiles what is needed once
+        first = _step(task)  # includes loading and compiling
         if first > WORTH_SECONDS or time.perf_counter() - start > MOST_SECONDS:
             return count
-        seconds = {count: 0.0, 1: 0.0}  # in the mean: on a busy machine the slow steps are what counts
+        seconds = {count: 0.0, 1: 0.0}  # sums, not minima: on a busy machine the slow steps matter
         for threads in TIMES * list(seconds):
             torch.set_num_threads(threads)
             seconds[threads] += _step(task)
-    except Exception:  # no data, or no such device: the trial tells
+    except Exception:  # no data, or no such device: the trial itself reports it
         return count
     finally:
         torch.set_num_threads(count)
@@ -68,7 +69,7 @@ def best_threads(task: Task) -> int:
 
 
 def _step(task: Task) -> float:
-    """Return the seconds that a step of a task takes."""
+    """Return the seconds per step of a task."""
     clock = _Clock()
     few = {"limit_train_batches": STEPS, "limit_val_batches": 1}
     short = replace(task, trainer={**task.trainer, **few}, epochs=1, repeats=1, callbacks=(clock,))

@@ -40,34 +40,34 @@ def train(
     *,
     seeds: Iterable[int] | None = None,
 ) -> Result | list[Result]:
-    """Train a recipe, with one seed or with several at once, as one program where that can be done.
+    """Train a recipe with one seed, or with several seeds at once (as one program if possible).
 
     The same task, tricks and seed give the same result on one machine. A loss, gradient or score that is
     not finite prunes the trial; an exception fails it.
 
     Args:
         task: what to train.
-        tricks: how.
-        seed: of everything that is random in it.
-        report: is told of each epoch, those before the checkpoint included; returns whether to stop.
-        interrupted: is asked before each batch.
-        checkpoint: the file to write checkpoints to. If it holds one of this very trial, training
-            goes on from there.
-        seeds: in place of one seed; the results are in their order.
+        tricks: the recipe.
+        seed: the seed of everything random.
+        report: called with each epoch, including those before the checkpoint; returns whether to stop.
+        interrupted: called before each batch; returns whether to drop the training.
+        checkpoint: the file to write checkpoints to. If it holds one of the same trial, training
+            resumes from it.
+        seeds: several seeds instead of one; the results have the same order.
 
     Raises:
         InputError: if neither `seed` nor `seeds` is given, or both are.
         Interrupted: soon after `interrupted()` becomes true.
     """
     if (seed is None) == (seeds is None):
-        raise InputError("train takes either seed, a whole number, or seeds, several of them")
+        raise InputError("train takes either seed (a whole number) or seeds (several): give one of them")
     if seed is not None:
         return fit(Training(task, tricks, seed, report, interrupted, checkpoint))
     jobs = [Job(number, tricks, each) for number, each in enumerate(seeds or ())]
     results: dict[int, Result] = {}
 
     def on_result(job: Job, result: Result | RankDied) -> None:
-        assert isinstance(result, Result)  # nothing of it is trained in other processes
+        assert isinstance(result, Result)  # no other processes are used here
         results[job.number] = result
 
     Runner(task.once()).train(jobs, lambda job, epoch: False, on_result)

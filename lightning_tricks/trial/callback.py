@@ -1,4 +1,4 @@
-"""The callback by which a trial reports, stops, and can go on after its death."""
+"""The callback that lets a trial report, stop, and resume after a crash."""
 
 import copy
 import functools
@@ -23,16 +23,16 @@ from lightning_tricks.trial.result import Epoch, Interrupted
 from lightning_tricks.trial.training import Training
 
 CHECKPOINT_SECONDS = 1.0
-"""At the end of an epoch a checkpoint is written if the last is so old."""
+"""Minimum seconds between two checkpoints, which are written at the end of an epoch."""
 WRITING_SHARE = 0.1
-"""Writing them takes no larger share of the time than this."""
+"""Maximum share of the time spent on writing checkpoints."""
 
 
 class TrialCallback(pl.Callback):
     """Report each epoch, stop when told to, and write the checkpoints.
 
     Args:
-        training: that it watches.
+        training: the training to watch.
     """
 
     def __init__(self, training: Training) -> None:
@@ -40,31 +40,31 @@ class TrialCallback(pl.Callback):
         self.report, self.interrupted = training.report, training.interrupted
         self.checkpoint = training.checkpoint
         self.identity = {} if self.checkpoint is None else identity_of(self.task, self.tricks, self.seed)
-        """What a checkpoint must be of, for this trial to go on from it."""
+        """Identity that a checkpoint must have for this trial to resume from it."""
         self.epochs: list[Epoch] = []
         self.values: list[float] = []
         self.stopped = self.resuming = False
         self.warning = ""
         self.progress: dict[str, Any] = {}
-        """Lightning's, at the end of the last epoch."""
+        """Lightning's fit loop state at the end of the last epoch."""
         self.spent = 0.0
         self.start = self.written = time.perf_counter()
         self.interval = CHECKPOINT_SECONDS
         self.seed_all: Callable[[int], Any] = functools.partial(pl.seed_everything, verbose=False)
-        """Seeds what is random in an epoch."""
+        """Seeds an epoch."""
 
     @property
     def reached(self) -> int:
-        """The number of the epoch after the last that was reported."""
+        """Number of the epoch after the last reported one."""
         return self.epochs[-1].number + 1 if self.epochs else 0
 
     @property
     def seconds(self) -> float:
-        """How long the trial has been trained, before its checkpoint too."""
+        """Training time so far in seconds, including the time before the checkpoint."""
         return self.spent + time.perf_counter() - self.start
 
     def saved(self) -> Path | None:
-        """Return the checkpoint to go on from; None if there is none, or one of another trial."""
+        """Return the checkpoint to resume from; None if there is none, or it is another trial's."""
         if self.checkpoint is None or not self.checkpoint.exists():
             return None
         try:
@@ -72,16 +72,16 @@ class TrialCallback(pl.Callback):
             if lacking := NEEDED - content.keys():
                 raise ValueError(f"it lacks {sorted(lacking)}")
             self.resuming = content["trial"]["identity"] == self.identity
-        except Exception as error:  # torch raises many for a file that is damaged
-            self.warning = f"its checkpoint cannot be read ({one_line(error)}): it began anew"
+        except Exception as error:  # torch raises various errors for a damaged file
+            self.warning = f"its checkpoint cannot be read ({one_line(error)}): it started over"
         return self.checkpoint if self.resuming else None
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         del trainer, pl_module
-        # Schedules of epochs take their step only after the end of an epoch, while Lightning can go
-        # on from its own progress as it was then.
+        # Epoch schedules step only after the end of an epoch, so the checkpoint is written later. But
+        # Lightning can resume only from its progress at the end of the epoch.
         checkpoint["loops"]["fit_loop"] = self.progress
         checkpoint["trial"] = {
             "identity": self.identity,
@@ -100,7 +100,7 @@ class TrialCallback(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         del pl_module
-        for epoch in self.epochs:  # whoever runs the trial may be new as well
+        for epoch in self.epochs:  # the caller may be new as well
             self._tell(trainer, epoch)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -110,7 +110,7 @@ class TrialCallback(pl.Callback):
         rank = f" on rank {trainer.global_rank}" if trainer.global_rank else ""
         self.seed_all(derive(self.seed, trainer.current_epoch, f"epoch{rank}"))
         if self.resuming:
-            # Lightning made the iterator of this epoch before, from another random state.
+            # Lightning has already made this epoch's iterator, from another random state.
             begin_batches_anew(trainer)
             self.resuming = False
 
@@ -141,32 +141,32 @@ class TrialCallback(pl.Callback):
             raise Diverged(f"{self.task.monitor} became {value}")
         self.values.append(value)
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        metrics.update(getattr(pl_module, "epoch_metrics", {}))  # those logged are an epoch old
+        metrics.update(getattr(pl_module, "epoch_metrics", {}))  # the logged ones are an epoch old
         if self.task.plateau != self.task.monitor and self.task.plateau in metrics:
-            metrics[LOSS] = metrics[self.task.plateau]  # by which equal scores are told apart
+            metrics[LOSS] = metrics[self.task.plateau]  # breaks ties between equal scores
         metrics["lr"] = max(group["lr"] for group in trainer.optimizers[0].param_groups)
         score = self.tricks.stopping.score(self.values, self.task.mode)
         self.epochs.append(Epoch(trainer.current_epoch, score, metrics))
         self._tell(trainer, self.epochs[-1])
 
     def _tell(self, trainer: pl.Trainer, epoch: Epoch) -> None:
-        """Report an epoch; all processes of the trial stop together, or none."""
+        """Report an epoch; if it must stop, all processes of the trial stop together."""
         stop = trainer.strategy.broadcast(trainer.is_global_zero and self.report(epoch))
         if stop and epoch.number + 1 < self.task.epochs:
             self.stopped = trainer.should_stop = True
 
     def _save(self, trainer: pl.Trainer) -> None:
-        """Write a checkpoint, in one piece or not at all, if it is time for it."""
+        """Write a checkpoint if it is due, atomically."""
         due = self.checkpoint is not None and time.perf_counter() - self.written >= self.interval
         if not trainer.strategy.broadcast(due) or self.checkpoint is None:
             return
         begin = time.perf_counter()
-        part = self.checkpoint.with_suffix(f".{secrets.token_hex(8)}.part")  # a link is not followed
+        part = self.checkpoint.with_suffix(f".{secrets.token_hex(8)}.part")  # safe from planted links
         try:
             trainer.save_checkpoint(part)
             if trainer.is_global_zero:
                 part.replace(self.checkpoint)
-        except (OSError, RuntimeError) as error:  # no space, say
+        except (OSError, RuntimeError) as error:  # such as a full disk
             if trainer.world_size > 1:
                 raise
             with suppress(OSError):

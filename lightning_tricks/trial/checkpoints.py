@@ -1,4 +1,4 @@
-"""Checkpoints of running trials: what they hold, and that none can run code when it is read."""
+"""Checkpoints of running trials; reading one never runs code."""
 
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,15 @@ from lightning_tricks.task.task import Task
 from lightning_tricks.tricks.recipe import Tricks
 
 _REBUILT = ("hyper_parameters", "datamodule_hyper_parameters", "hparams_name", "datamodule_hparams_name")
-"""What a Trainer puts into checkpoints beside: any objects of the user's. The task has them."""
+"""Entries that a Trainer adds: the user's hyperparameters, any objects. The task already has them."""
 
 
 NEEDED = {"trial", "state_dict", "loops", "callbacks", "optimizer_states", "lr_schedulers"}
-"""What a checkpoint holds. Lightning would go on without some of these, to another score."""
+"""Entries that a checkpoint needs. Without some, Lightning would resume to a different score."""
 
 
 class PlainCheckpoints(TorchCheckpointIO):
-    """Write what a trial goes on from, and read it without unpickling."""
+    """Writes the checkpoints that a trial resumes from, and reads them without unpickling code."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], *rest: Any, **options: Any) -> None:
         kept = {name: value for name, value in checkpoint.items() if name not in _REBUILT}
@@ -30,18 +30,18 @@ class PlainCheckpoints(TorchCheckpointIO):
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """Return the content of a checkpoint, on the CPU.
+    """Return a checkpoint's content, on the CPU.
 
     Raises:
-        pickle.UnpicklingError: if it holds anything but tensors and plain data.
-        Exception: many others, if the file is damaged.
+        pickle.UnpicklingError: if it holds more than tensors and plain data.
+        Exception: various others, if the file is damaged.
     """
     content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return content
 
 
 def identity_of(task: Task, tricks: Tricks, seed: int) -> dict[str, Any]:
-    """Return what a checkpoint must be of, for a trial to go on from it."""
+    """Return the identity that a checkpoint must have for a trial to resume from it."""
     return {
         "task": task.name,
         "epochs": task.epochs,

@@ -1,7 +1,7 @@
-"""One training through Lightning: a recipe of tricks in, a result out. Knows neither Optuna nor MLflow.
+"""One training through Lightning: a recipe in, a result out. Knows neither Optuna nor MLflow.
 
-What is random in an epoch follows from the trial's seed and the number of the epoch. A trial that
-goes on from the checkpoint of any epoch therefore ends with the score that it would have had.
+All randomness in an epoch follows from the trial's seed and the epoch's number. So a trial that resumes
+from a checkpoint ends with the same score as one that was never interrupted.
 """
 
 import copy
@@ -29,24 +29,24 @@ from lightning_tricks.tricks.recipe import Tricks
 
 
 def fit(training: Training, devices: int = 1) -> Result:
-    """Do one training, through Lightning's Trainer.
+    """Return the result of one training with Lightning's Trainer.
 
     A loss, gradient or score that is not finite prunes it; an exception fails it.
 
     Args:
-        training: what is to be done.
-        devices: the number of processes that do it together, of which this is one.
+        training: the training to do.
+        devices: the number of processes that do it together, including this one.
 
     Raises:
-        Interrupted: soon after it is to be dropped.
+        Interrupted: soon after `training.interrupted()` becomes true.
     """
     own = training.with_own_split()
     watcher = TrialCallback(own)
     result = _fit(watcher, devices)
     if result.state == "failed" and watcher.resuming and own.checkpoint is not None:
-        # It did not come to train: the checkpoint is not what it says.
+        # It failed before training began: the checkpoint does not fit.
         own.checkpoint.unlink(missing_ok=True)
-        warning = f"its checkpoint cannot be gone on from ({result.reason}): it began anew"
+        warning = f"it cannot resume from its checkpoint ({result.reason}): it started over"
         result = replace(_fit(TrialCallback(own), devices), warning=warning)
     result = _in_parts(result, own.tricks, lambda parts: _fit(TrialCallback(own), devices, parts))
     if result.state == "failed" and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
@@ -55,12 +55,12 @@ def fit(training: Training, devices: int = 1) -> Result:
 
 
 def _in_parts(result: Result, tricks: Tricks, again: Callable[[int], Result]) -> Result:
-    """Return the result of a trial; batches that the memory does not hold are taken in parts.
+    """Return a trial's result; if batches do not fit in memory, train again with batches in parts.
 
     Args:
-        result: of the trial with whole batches.
-        tricks: of the trial.
-        again: trains it, given the number of parts.
+        result: the result with whole batches.
+        tricks: the trial's recipe.
+        again: trains the trial with batches in this number of parts.
     """
     size, parts = getattr(tricks.batch, "size", 1), 1
     while result.reason.startswith(torch.OutOfMemoryError.__name__) and parts < size:
@@ -68,7 +68,7 @@ def _in_parts(result: Result, tricks: Tricks, again: Callable[[int], Result]) ->
             torch.cuda.empty_cache()
         parts *= 2
         result = again(parts)
-        said = f"batches of {size} do not fit the memory: the gradients of {parts} parts are added up"
+        said = f"batches of {size} do not fit in memory: the gradients of {parts} parts are added up"
         result = replace(result, warning="; ".join(filter(None, (result.warning, said))))
     return result
 
@@ -101,12 +101,12 @@ def _fit(watcher: TrialCallback, devices: int, parts: int = 1) -> Result:
 def result_of(
     watcher: TrialCallback, module: pl.LightningModule | None, error: BaseException | None = None
 ) -> Result:
-    """Return what became of a trial.
+    """Return a trial's result.
 
     Args:
-        watcher: the trial's.
-        module: that was trained; None if it did not come to be.
-        error: what was raised.
+        watcher: the trial's callback.
+        module: the trained module; None if it could not be made.
+        error: the error that ended the training, if any.
 
     Raises:
         InputError: if no epoch was validated.
@@ -122,7 +122,7 @@ def result_of(
 
 
 def _ending(watcher: TrialCallback, error: BaseException | None = None) -> Result:
-    """Say how training ended: by itself, or by what was raised."""
+    """Return how training ended: normally, or by an error."""
     if isinstance(error, Diverged):
         return Result("pruned", reason=f"{error} (epoch {watcher.reached + 1})", diverged=True)
     if error is not None:
@@ -145,19 +145,19 @@ def trainer_of(
     """Return the Trainer of a trial.
 
     Args:
-        task: of the trial.
+        task: the trial's task.
         devices: number of processes that train it together.
-        callbacks: beside those of the task.
-        module: to be trained, whose flavor is the Trainer's.
+        callbacks: callbacks in addition to the task's.
+        module: the module to train; the Trainer comes from the same Lightning package.
 
     Raises:
-        MisconfigurationException: if the task asks for a device that is not there.
+        MisconfigurationException: if the task asks for a device that does not exist.
     """
     flavor = STANDALONE if module is None else flavor_of(module)
     defaults: dict[str, Any] = {
         "devices": devices,
         "strategy": "auto" if devices == 1 else "ddp",
-        # On a GPU, the same seed gives the same bits only if torch is asked for it.
+        # On a GPU, results repeat exactly only with this setting.
         "deterministic": "warn" if torch.cuda.is_available() else None,
         "max_epochs": task.epochs,
     }
@@ -165,7 +165,7 @@ def trainer_of(
     for callback in own:
         check_one_flavor(flavor, callback=callback)
     if module is None or isinstance(module, TricksModule):
-        defaults["logger"] = False  # it asks for none
+        defaults["logger"] = False  # these modules need none
     if task.logger is not None:
         check_one_flavor(flavor, logger=task.logger)
         defaults["logger"] = copy.deepcopy(task.logger)

@@ -1,4 +1,4 @@
-"""One trial to be trained, as it travels to whoever trains it."""
+"""A job: one trial to train, as it is sent to a worker."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +8,10 @@ from lightning_tricks.tricks.recipe import Tricks
 
 @dataclass(frozen=True)
 class Job:
-    """One trial to be trained."""
+    """One trial to train."""
 
     number: int
     tricks: Tricks
     seed: int
     checkpoint: Path | None = None
-    """Where its checkpoints go, and from where it goes on."""
+    """Path of its checkpoint, to write and to resume from."""

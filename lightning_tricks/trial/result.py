@@ -1,4 +1,4 @@
-"""What a trial reports, and how it ends."""
+"""A trial's reports, and its result."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,14 +12,14 @@ class Epoch:
     """What a trial reports at the end of an epoch."""
 
     number: int
-    """From 0 on."""
+    """Number of the epoch, from 0 on."""
     score: float
-    """The score that the trial would have if it stopped now."""
+    """Score of the trial if it stopped now."""
     metrics: Mapping[str, float]
 
 
 Report = Callable[[Epoch], bool]
-"""Takes an epoch; returns whether to stop. The one seam between a trial and whoever runs it."""
+"""Takes an epoch; returns whether to stop. The only link between a trial and its caller."""
 State = Literal["complete", "pruned", "failed"]
 
 
@@ -30,17 +30,17 @@ class Result:
     state: State
     epochs: list[Epoch] = field(default_factory=list)
     reason: str = ""
-    """Why it was pruned or failed, in a line."""
+    """Why it was pruned or failed, in one line."""
     warning: str = ""
-    """What went wrong beside, in a line."""
+    """Other problems, in one line."""
     traceback: str = ""
     diverged: bool = False
-    """Whether it was pruned because something was not finite."""
+    """Whether it was pruned because a value was not finite."""
     parameters: int = 0
-    """The number of trainable parameters."""
+    """Number of trainable parameters."""
     seconds: float = 0.0
     weights: Mapping[str, Tensor] = field(default_factory=dict)
-    """The state of the module, as it is scored."""
+    """State dict of the module at the end."""
 
     @property
     def score(self) -> float | None:
@@ -53,5 +53,5 @@ class Interrupted(Exception):
 
 
 def stopped_after(epochs: Sequence[Epoch]) -> str:
-    """Say in words when the pruner stopped a trial."""
+    """Return when the pruner stopped a trial, in words."""
     return f"the pruner stopped it after epoch {epochs[-1].number + 1}"

@@ -1,4 +1,4 @@
-"""One training: all that has to be known to do it."""
+"""The inputs of one training."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,26 +12,26 @@ from lightning_tricks.tricks.recipe import Tricks
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """One training of a recipe, alone or beside others.
+    """The inputs of one training of a recipe, alone or in a group.
 
     The same task, tricks and seed give the same result on one machine.
     """
 
     task: Task
-    """What to train."""
+    """Task to train."""
     tricks: Tricks
-    """How."""
+    """Recipe to train it with."""
     seed: int
-    """Of everything that is random in it."""
+    """Seed of everything random."""
     report: Report = lambda epoch: False
-    """Is told of each epoch, those before the checkpoint included; returns whether to stop."""
+    """Called with each epoch, including those before the checkpoint; returns whether to stop."""
     interrupted: Callable[[], bool] = lambda: False
-    """Is asked before each batch whether all is to be dropped."""
+    """Called before each batch; returns whether to drop the training."""
     checkpoint: Path | None = None
-    """The file to write checkpoints to. If it holds one of this very training, it goes on from there."""
+    """File for checkpoints. If it holds one of the same training, training resumes from it."""
     stops: Callable[[], bool] = lambda: False
-    """Tells whether to stop, once all trainings beside it have reported an epoch."""
+    """Returns whether to stop; called once all trainings of the trial have reported an epoch."""
 
     def with_own_split(self) -> Self:
-        """Return the training with the data that its seed gives it."""
+        """Return the training with the data split of its seed."""
         return replace(self, task=self.task.of_seed(self.seed))

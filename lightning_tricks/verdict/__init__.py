@@ -1,1 +1,1 @@
-"""What follows a search: the verdict on its best recipes, the champion and its model."""
+"""The steps after a search: the verdict on its best recipes, the champion and its model."""

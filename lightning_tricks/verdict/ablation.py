@@ -1,7 +1,8 @@
-"""What each trick of the champion is worth: trainings without it, and of plain with it alone.
+"""The ablation: what each trick of the champion is worth.
 
-Each arm has its own learning rate, found with the same small budget and with a seed of its own: else
-the table would say who got lucky with the rate of another.
+It trains the champion without each trick, and plain with each trick alone. Each arm has its own learning
+rate, tuned with the same small budget and with separate seeds. Otherwise the table would measure the
+rate, not the trick.
 """
 
 import math
@@ -33,15 +34,15 @@ from lightning_tricks.verdict.reruns import Reruns, recipe_of
 
 
 def ablate(search: Session, trial: int, seeds: int) -> Ablation:
-    """Compare the champion with itself without each trick, and plain with plain and each trick.
+    """Compare the champion with and without each trick, and plain with and without each trick.
 
     Args:
-        search: whose session is still open.
-        trial: the number of the champion's trial.
-        seeds: to compare with, none of which found a learning rate.
+        search: the open session of the search.
+        trial: number of the champion's trial.
+        seeds: number of seeds for the comparison; they are separate from those that tune the rates.
 
     Raises:
-        KeyboardInterrupt: if the user asked for it; the same command goes on.
+        KeyboardInterrupt: if the user interrupts; the same command goes on.
     """
     before = ablation_of(search.study)
     if before is not None and (before.trial, before.seeds) == (trial, seeds):
@@ -54,7 +55,7 @@ def ablate(search: Session, trial: int, seeds: int) -> Ablation:
 
 
 class _Comparison:
-    """One ablation, from the learning rates to what is said."""
+    """One ablation, from the learning rates to the result."""
 
     def __init__(self, search: Session, reruns: Reruns, trial: int, seeds: int) -> None:
         self.reruns, self.own, self.trial, self.seeds = reruns, reruns.session, trial, seeds
@@ -63,12 +64,12 @@ class _Comparison:
         self.plain: Tricks = self.space.nearest(self.task.tricks.plain())
         self.sign = 1 if self.task.mode == "max" else -1
         self.tuned: dict[str, FrozenTrial] = {}
-        """The best of the trials at several learning rates, by the arm's name."""
+        """Trial at the best learning rate, by the arm's name."""
         self.trials: dict[str, dict[int, FrozenTrial]] = {}
-        """Those that are compared, by the arm's name and the number of the seed."""
+        """Compared trials, by the arm's name and the seed index."""
 
     def run(self) -> Ablation:
-        """Train everything, and say what was found."""
+        """Train everything, and return the result."""
         singles = arms(self.space, self.champion, self.plain)
         if not singles:
             return Ablation(self.trial, self.seeds, COUNT, level_for(1), (), ())
@@ -92,7 +93,7 @@ class _Comparison:
         return name if name == "plain" else f"{name} (trial {self.trial})"
 
     def _tune(self, recipes: Mapping[str, Tricks]) -> None:
-        """Train recipes at several learning rates, once each, the best few once more; note the best."""
+        """Train recipes once at several learning rates, and the best few rates again; note the best."""
         tried = {
             f"{self._entry(name)} · lr {_rate(at):g}": (name, at)
             for name, recipe in recipes.items()
@@ -107,7 +108,7 @@ class _Comparison:
                 self.tuned[name] = once[steadiest(own, self._signed(once), self._signed(twice))]
 
     def _trained(self, entries: Mapping[str, Tricks], seed_index: int) -> dict[str, FrozenTrial]:
-        """Train recipes with one of the seeds that find rates; return who came to the end."""
+        """Train recipes with one of the tuning seeds; return the complete trials."""
         (found,) = self.reruns.run(RATES, entries, [seed_index])
         return {entry: t for entry, t in found.items() if t.state == TrialState.COMPLETE}
 
@@ -119,7 +120,7 @@ class _Comparison:
         return {entry: self.sign * float(t.value or 0.0) for entry, t in trials.items()}
 
     def _first_worth(self, singles: list[Arm]) -> dict[str, float]:
-        """Return roughly what the champion's tricks are worth, by seeds that nothing else is said by."""
+        """Return a rough worth of the champion's tricks, from the tuning seeds only."""
         best = {name: float(trial.value or 0.0) for name, trial in self.tuned.items()}
         return {
             arm.stages[0]: best["champion"] - best[arm.name]
@@ -128,7 +129,7 @@ class _Comparison:
         }
 
     def _compare(self) -> None:
-        """Train all at their best learning rates, with the same seeds."""
+        """Train all recipes at their best learning rates, with the same seeds."""
         recipes = {name: recipe_of(self.own, trial) for name, trial in self.tuned.items()}
         entries = {self._entry(name): recipe for name, recipe in recipes.items()}
         seeds = range(self.seeds)

@@ -1,4 +1,4 @@
-"""What a LightningModule with steps of its own scores, batch by batch."""
+"""Scores of a user's LightningModule, batch by batch."""
 
 import contextlib
 from collections.abc import Iterator
@@ -18,21 +18,21 @@ from lightning_tricks.task.task import Task
 from lightning_tricks.verdict.evaluation import evaluator
 
 FEWEST = 8
-"""Fewest batches that say anything of how the score varies from batch to batch."""
+"""Minimum number of batches to estimate how much the score varies between batches."""
 
 
 class Scored(NamedTuple):
     """The scores of a module on the batches of a split."""
 
     scores: NDArray[np.float64]
-    """Of each batch; their mean is the score of the split."""
+    """Score of each batch; their mean is the score of the split."""
     samples: int
     marks: Tensor
-    """A few numbers of each batch, which are the same if the batches are."""
+    """Checksums of the batches: equal if the batches are equal."""
 
 
 class _Recorder(pl.Callback):
-    """Notes the value that a module logs under a name in each batch."""
+    """Records the value that a module logs under a name in each batch."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -65,7 +65,7 @@ class _Recorder(pl.Callback):
 
     @contextlib.contextmanager
     def listening(self, module: pl.LightningModule) -> Iterator[None]:
-        """Listen to what a module logs."""
+        """Record what a module logs meanwhile."""
         log = module.log
 
         def heard(name: str, value: Any, *rest: Any, **options: Any) -> None:
@@ -84,16 +84,16 @@ class _Recorder(pl.Callback):
 def batch_scores(
     task: Task, module: pl.LightningModule, split: Literal["test", "val"], name: str
 ) -> Scored | None:
-    """Return what a module scores on each batch of a split.
+    """Return a module's score on each batch of a split.
 
     Args:
-        task: with the data.
-        module: with steps of its own.
-        split: to be looked at.
-        name: of the score, as the module logs it.
+        task: the task, with the data.
+        module: the user's module.
+        split: the split to score.
+        name: name under which the module logs the score.
 
     Returns:
-        The scores; None if the module does not log a number in each batch, or there are few of these.
+        The scores; None if the module does not log a number in each batch, or there are few batches.
     """
     recorder = _Recorder(name)
     torch.manual_seed(0)  # a loader that shuffles gives every module the same order

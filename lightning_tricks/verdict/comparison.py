@@ -1,4 +1,4 @@
-"""The best of the finalists against what the user has, over fresh seeds."""
+"""The comparison of the best finalist with the incumbent, over fresh seeds."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,19 +16,19 @@ from lightning_tricks.verdict.model_scores import ModelScores, Values
 from lightning_tricks.verdict.reruns import Reruns
 
 ONE_SIDED = 0.90
-"""Level of an interval whose lower bound alone holds in 95 of 100 cases."""
+"""Level of a two-sided interval; its lower bound alone holds with 95% probability."""
 
 
 class Comparison:
-    """Chooses the candidate by seeds of its own, and compares it with what the user has by others.
+    """Chooses the candidate on some seeds, and compares it with the incumbent on other seeds.
 
     Args:
-        reruns: in the study of the verdict.
-        recipes: the recipes by name; those that may become the candidate first.
-        terms: what the user asks for.
-        budgets: number of trainings to choose the candidate with, and in all.
-        tried: number of recipes that the search trained to their end.
-        before: number of verdicts that the study had before.
+        reruns: the reruns of the verdict's study.
+        recipes: the recipes by name; first those that may become the candidate.
+        terms: the terms that the user set.
+        budgets: number of trainings for choosing the candidate, and in total.
+        tried: number of recipes with a complete trial in the search.
+        before: number of earlier verdicts of the study.
     """
 
     def __init__(
@@ -46,30 +46,30 @@ class Comparison:
         self.sign = 1 if self.own.task.mode == "max" else -1
         choosing, self.left = budgets
         self.incumbent = incumbent_of(recipes)
-        """Name of what the user has."""
+        """Name of the recipe that the user already has."""
         rivals = [name for name in list(recipes)[: terms.finalists] if name != self.incumbent]
         self.halving = Halving(rivals, choosing, self.own.task.mode == "max")
         self.reports: dict[str, dict[int, FrozenTrial]] = {}
-        """Complete trials of the comparison, by the name of their recipe and the number of the seed."""
+        """Complete trials of the comparison, by the recipe's name and the seed index."""
         self.compared_seeds = 0
-        """Number of seeds that were compared."""
+        """Number of compared seeds."""
 
     @property
     def most_trainings(self) -> int:
-        """Number of trainings in all, if all seeds are needed that may be."""
+        """Maximum number of trainings in total."""
         choosing = self.halving.most
         pairs = self._most_seeds(self.left - choosing)
         return choosing + self._compared_recipes * pairs + self._shown_only
 
     def choose(self) -> str | None:
-        """Train the finalists until one is left; return it, or None if none was trained to its end."""
+        """Train the finalists until one is left; return it, or None if no trial was complete."""
         done = 0
         while seeds := self.halving.seeds():
             running = {name: self.recipes[name] for name in self.halving.running}
             for found in self.reruns.run(SELECTION, running, range(done, done + seeds)):
                 complete = {n: t for n, t in found.items() if t.state == TrialState.COMPLETE}
                 gone = self.halving.add({n: float(t.value or 0.0) for n, t in complete.items()})
-                self._tell(gone, "was not trained to its end")
+                self._tell(gone, "did not finish training")
             self._tell(self.halving.drop(), "is behind")
             done += seeds
         self.left -= self.halving.spent
@@ -77,10 +77,10 @@ class Comparison:
 
     def _tell(self, names: Sequence[str], why: str) -> None:
         for name in names:
-            self.own.progress.print(f"verdict: {name} {why}, and runs no further")
+            self.own.progress.print(f"verdict: {name} {why} and is dropped")
 
     def train(self, names: Sequence[str], seeds: int) -> None:
-        """Train recipes over the first seeds of the comparison, except what was trained before."""
+        """Train recipes over the first seeds of the comparison; skip what is already trained."""
         wanted = {name: self.recipes[name] for name in names if name in self.recipes}
         for seed_index, found in enumerate(self.reruns.run(REPORT, wanted, range(seeds))):
             for name, trial in found.items():
@@ -91,8 +91,8 @@ class Comparison:
         """Return the complete trials of a recipe, seed by seed.
 
         Args:
-            name: of the recipe.
-            seeds: only those of the first seeds; None for all.
+            name: the recipe's name.
+            seeds: number of first seeds to return; None for all.
         """
         found = sorted(self.reports.get(name, {}).values(), key=lambda t: int(t.user_attrs[SEED_INDEX]))
         return [t for t in found if seeds is None or t.user_attrs[SEED_INDEX] < seeds]
@@ -100,10 +100,10 @@ class Comparison:
     def compare(self, candidate: str) -> tuple[Gain | None, float]:
         """Add seeds until the interval is narrower than the margin, or the budget is spent.
 
-        Only the width of the interval ends it, never where it lies: so the estimate has no bias.
+        Only the interval's width stops this, never its position, so the estimate has no bias.
 
         Returns:
-            The candidate's gain, None if the two cannot be compared; and the margin.
+            The candidate's gain (None if the two cannot be compared) and the margin.
         """
         looks = looks_up_to(self.terms.seeds, self._most_seeds(self.left))
         self._look(candidate, looks[0])
@@ -127,8 +127,8 @@ class Comparison:
             self.compared_seeds = seeds
 
     def _settle_samples(self, candidate: str) -> None:
-        """Find out which samples can compare the two recipes, by their first models."""
-        # What restores the best epoch has seen its validation samples.
+        """Decide, with the first models, which samples can compare the two recipes."""
+        # Restoring the best epoch uses the validation samples to choose it.
         ends = (
             self.recipes[name].stopping for name in (self.incumbent, candidate) if name in self.recipes
         )
@@ -136,7 +136,7 @@ class Comparison:
         self.scores.check_test_split([*self.trials(self.incumbent), *self.trials(candidate)])
 
     def _most_seeds(self, left: int) -> int:
-        """Return over how many seeds the comparison may go, with some trainings left."""
+        """Return the maximum number of compared seeds, with `left` trainings."""
         return max((left - self._shown_only) // self._compared_recipes, self.terms.seeds)
 
     @property
@@ -145,11 +145,11 @@ class Comparison:
 
     @property
     def _shown_only(self) -> int:
-        """Number of trainings of recipes that are shown beside, and not compared."""
+        """Number of trainings of recipes that are shown, but not compared."""
         return FEWEST * len(({"plain", BASELINE} - {self.incumbent}) & set(self.recipes))
 
     def _default_margin(self) -> float:
-        """Return half of what the incumbent's score varies by from seed to seed."""
+        """Return half the standard deviation of the incumbent's score over seeds."""
         trials = self.trials(self.incumbent)
         if len(trials) < 2:
             return 0.0
@@ -159,8 +159,8 @@ class Comparison:
         """Return how much better one recipe is than another, by seed and block of samples.
 
         Returns:
-            An array of shape (seeds, blocks), more is better; None if a seed of the first was not
-            trained to its end, or too few of the other.
+            An array of shape (seeds, blocks), higher is better; None if a trial of `name` is not
+            complete, or too few trials of `other` are.
         """
         mine, theirs = self.reports.get(name, {}), self.reports.get(other, {})
         both = sorted(mine.keys() & theirs.keys())
@@ -180,8 +180,8 @@ class Comparison:
     def simpler(self, name: str, margin: float) -> str | None:
         """Return a simpler recipe that is not worse than a given one by more than a margin.
 
-        The best of the finalists that have fewer tricks on is tried: over the same seeds, by the lower
-        bound of a one-sided interval of 95%.
+        It tests the best finalist with fewer tricks on, over the same seeds, by the lower bound of a
+        one-sided 95% interval.
         """
         least = simplicity(self.recipes[name])
         rivals = [n for n in self.halving.names if n != name and simplicity(self.recipes[n]) < least]
@@ -195,9 +195,10 @@ class Comparison:
         return best if low is not None and low > -margin else None
 
     def ensemble_gain(self, name: str) -> Interval | None:
-        """Return how much better the ensemble of a recipe is than the incumbent's, over samples.
+        """Return how much better a recipe's ensemble is than the incumbent's, over samples.
 
-        It is measured on the test split, or on a validation split that is the same for all seeds.
+        It is measured on the test split, or on a validation split that all seeds share. None if there
+        is neither.
         """
         if not self.scores.tests and self.own.task.splits_vary:
             return None
@@ -211,7 +212,7 @@ class Comparison:
         return crossed_interval(self.sign * (mine - theirs))
 
     def table(self, names: Sequence[str], together: Sequence[str]) -> dict[str, Row]:
-        """Return how good some recipes are, and below them the ensembles of some."""
+        """Return the rows of some recipes, followed by those of some ensembles."""
         rows = {name: self.scores.row(self.trials(name)) for name in names if self.trials(name)}
         for name in together:
             row = self.scores.ensemble_row(self.trials(name, self.terms.seeds))

@@ -1,4 +1,4 @@
-"""What models answer on a split, and how good that is, block of samples by block of samples."""
+"""Models' outputs on a split, and their scores by block of samples."""
 
 import copy
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from lightning_tricks.task.quiet import silent_trainer
 from lightning_tricks.task.task import Task
 
 BLOCKS = 100
-"""Number of blocks that the samples of a split are put into; fewer where there are fewer samples."""
+"""Maximum number of blocks that the samples of a split are divided into."""
 
 
 def evaluator(
@@ -34,7 +34,7 @@ def evaluator(
 
 
 def example_of(task: Task, module: pl.LightningModule) -> NDArray[Any] | None:
-    """Return a few raw inputs for a module; None if its batches do not say what its forward takes."""
+    """Return a few raw inputs for a module; None if they cannot be found in its batches."""
     if isinstance(module, TricksModule):
         return task.example()[0][:2].numpy()
     if not rehearsal.overrides(module, "forward"):
@@ -49,11 +49,11 @@ def example_of(task: Task, module: pl.LightningModule) -> NDArray[Any] | None:
 @isolate_rng()
 @torch.no_grad()
 def answers(network: nn.Module, batches: Any) -> tuple[Tensor, Tensor]:
-    """Return the outputs of a network for batches of raw inputs and targets, with the targets.
+    """Return a network's outputs for batches of raw inputs and targets, and the targets.
 
     Args:
-        network: in evaluation mode.
-        batches: of a validation or test split.
+        network: the network, in evaluation mode.
+        batches: the batches of a validation or test split.
     """
     outputs, targets = [], []
     torch.manual_seed(0)  # a loader that shuffles gives every network the same order
@@ -64,28 +64,28 @@ def answers(network: nn.Module, batches: Any) -> tuple[Tensor, Tensor]:
 
 
 def averages_probabilities(task: Task) -> bool:
-    """Tell whether the outputs of a task's networks are logits, one for each class."""
+    """Return whether the outputs of a task's networks are logits, one for each class."""
     return task.loss is F.cross_entropy
 
 
 def average(task: Task, outputs: Sequence[Tensor]) -> Tensor:
-    """Return what models answer together: the mean of their probabilities, or of their outputs."""
+    """Return an ensemble's outputs: the mean of the models' probabilities, or of their outputs."""
     return averaged(torch.stack(list(outputs)), probabilities=averages_probabilities(task))
 
 
 def measure_of(task: Task, name: str) -> Any:
-    """Return the function of outputs and targets that a task logs under a name; None if there is none.
+    """Return the metric function that a task logs under a name; None if there is none.
 
     Args:
-        task: with the metrics.
-        name: such as `val/accuracy`.
+        task: the task, with the metrics.
+        name: the name, such as `val/accuracy`.
     """
     name = without_split(name)
     return task.loss if name == "loss" else task.metrics.get(name)
 
 
 def score(measure: Any, outputs: Tensor, targets: Tensor) -> float:
-    """Return the value of a metric for a whole split."""
+    """Return a metric's value for a whole split."""
     if isinstance(measure, Metric):
         measure = copy.deepcopy(measure).cpu()
         measure.reset()
@@ -95,21 +95,21 @@ def score(measure: Any, outputs: Tensor, targets: Tensor) -> float:
 def blocks(
     measure: Any, outputs: Tensor, targets: Tensor, samples: Tensor | None = None
 ) -> NDArray[np.float64]:
-    """Return what each block of samples says of a metric; the mean of all is its value.
+    """Return a metric's values by block of samples; their mean is the metric's value.
 
-    These are the pseudo-values of the jackknife (Tukey, 1958): how the metric changes when a block is
-    left out. For a mean over samples they are the means of the blocks; metrics such as F1, which are no
-    mean, have an interval by them too. The same samples make the same blocks for every model.
+    These are jackknife pseudo-values (Tukey, 1958): they say how the metric changes when a block is left
+    out. If the metric is a mean over samples, they are the means of the blocks. They also give intervals
+    for metrics that are not means, such as F1. The same samples make the same blocks for every model.
 
     Args:
         measure: the metric.
-        outputs: of a model, of shape (N, …).
-        targets: of shape (N, …).
-        samples: numbers of the samples, of shape (N); by default their places.
+        outputs: a model's outputs, of shape (N, …).
+        targets: the targets, of shape (N, …).
+        samples: numbers of the samples, of shape (N); by default their positions.
 
     Returns:
-        An array with up to `BLOCKS` values. Where the metric cannot be taken of fewer samples, its value
-        for the whole split alone.
+        An array with up to `BLOCKS` values. Only the value for the whole split, if the metric cannot be
+        computed without a block.
     """
     whole = score(measure, outputs, targets)
     count = min(len(targets), BLOCKS)
@@ -120,5 +120,5 @@ def blocks(
     found = np.array([count * whole - (count - 1) * score(measure, *some) for some in left])
     if not len(found) or not np.isfinite(found).all():
         return np.array([whole])
-    shifted: NDArray[np.float64] = found - found.mean() + whole  # where blocks are not of one size
+    shifted: NDArray[np.float64] = found - found.mean() + whole  # for blocks of unequal size
     return shifted

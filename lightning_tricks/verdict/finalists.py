@@ -1,4 +1,4 @@
-"""Which recipes of a search run again, and what that may cost."""
+"""The recipes of a search that run again, and the search's cost in trainings."""
 
 import math
 
@@ -23,16 +23,16 @@ def by_name(search: Session) -> dict[str, FrozenTrial]:
 
 
 def finalists(search: Session, count: int) -> dict[str, FrozenTrial]:
-    """Return the best complete trials of a search by evidence, and the references after them.
+    """Return a search's best complete trials by evidence, followed by the references.
 
     Args:
-        search: which has been run.
-        count: number of recipes besides the incumbent.
+        search: the finished search.
+        count: number of recipes in addition to the incumbent.
     """
     known = by_name(search)
     complete = {name: t for name, t in known.items() if t.state == TrialState.COMPLETE}
     incumbent = incumbent_of(complete)
-    complete.pop(YOURS, None)  # no recipe of the space is like it
+    complete.pop(YOURS, None)  # it is not in the space
     recipes = [recipe_of(search, trial) for trial in complete.values()]
     scores = [float(trial.value or 0.0) for trial in complete.values()]
     evidence = shrunk(recipes, scores, search.space, search.task.mode) if complete else []
@@ -44,7 +44,7 @@ def finalists(search: Session, count: int) -> dict[str, FrozenTrial]:
 
 
 def full_trainings(search: Session) -> int:
-    """Return how many trainings of the full budget a search took, pruned trials by their share."""
+    """Return a search's cost in full trainings; pruned trials count by their share of epochs."""
     spent = [o for trial in search.history if (o := Outcome.read(trial)) is not None]
     epochs = sum(len(outcome.epochs) for outcome in spent if outcome.duplicate_of is None)
     return math.ceil(epochs * search.task.repeats / search.task.epochs)

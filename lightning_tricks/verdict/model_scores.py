@@ -1,4 +1,4 @@
-"""The rows of a verdict: how good the models of a recipe are, one by one and together."""
+"""The rows of a verdict: scores of a recipe's models, one by one and as an ensemble."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, TypeGuard
@@ -26,7 +26,7 @@ Values = NDArray[np.float64]
 
 
 class Answers(NamedTuple):
-    """What a model answers on samples."""
+    """A model's outputs on samples."""
 
     outputs: Tensor
     targets: Tensor
@@ -35,10 +35,10 @@ class Answers(NamedTuple):
 
 
 class ModelScores:
-    """Score the models of a verdict's trials; each is looked at once.
+    """Scores the models of a verdict's trials, each once.
 
-    Recipes are compared on samples that chose nothing: the test split, and the validation samples of
-    the comparison where each seed has its own. Where there is neither, on the validation split.
+    Recipes are compared on samples that took no part in choosing: the test split, and the validation
+    samples if each seed has its own split. Without these, on the validation split.
 
     Args:
         own: the session of the verdict.
@@ -57,39 +57,39 @@ class ModelScores:
         self._together: dict[tuple[str, tuple[int, ...]], Values | None] = {}
         self._seen: set[int] = set()
         self._marks: Tensor | None = None
-        """What tells whether samples are the same: their targets, or numbers of their batches."""
+        """Targets or batch checksums of the first model's samples, to check that others' are equal."""
 
     @property
     def fresh(self) -> bool:
-        """Whether the samples that compare took no part in choosing."""
+        """Whether the comparison's samples took no part in choosing."""
         return self.tests or self.validates
 
     @property
     def metric(self) -> str:
-        """Name of the score that recipes are compared by."""
+        """Name of the score for the comparison."""
         if self.validates:
             return without_split(self.task.monitor)
         return test_name(self.task.monitor) if self.tests else self.task.monitor
 
     @property
     def samples(self) -> int:
-        """Number of samples that models were compared on."""
+        """Number of samples in the comparison."""
         return len(self._seen)
 
     def compared(self, trials: Sequence[FrozenTrial]) -> Values:
-        """Return the scores that a recipe is compared by, of shape (seeds, blocks of samples)."""
+        """Return a recipe's scores for the comparison, of shape (seeds, blocks of samples)."""
         for trial in trials:
             if trial.number not in self._compared:
                 self._score(trial)
         return _stacked([self._compared[trial.number] for trial in trials])
 
     def _tests_of(self, trials: Sequence[FrozenTrial]) -> Interval | None:
-        """Return the test score of some models; None if there is no test split, or they fail on it."""
+        """Return the models' mean test score; None if there is no test split, or they fail on it."""
         if not self.tests:
             return None
         try:
             self.compared(trials)
-        except Exception as error:  # of the user's data or metric: the verdict stands without
+        except Exception as error:  # from the user's data or metric: go on without the test split
             self._leave_tests_out(error)
             return None
         return crossed_interval(_stacked([self._tested[trial.number] for trial in trials]))
@@ -100,7 +100,7 @@ class ModelScores:
         self.tests = False
 
     def _score(self, trial: FrozenTrial) -> None:
-        """Score a trial's model, on the test split and on all samples that it is compared on."""
+        """Score a trial's model on the test split, and on all samples of the comparison."""
         module, number = self.trained.restore(trial), trial.number
         score = np.array([float(trial.value or 0.0)])
         if self.tests:
@@ -117,7 +117,7 @@ class ModelScores:
         self._compared[number] = self._blocks(parts, score)
 
     def _by_batch(self, module: pl.LightningModule, score: Values) -> Values:
-        """Return the score of a module with steps of its own, batch by batch where it logs that."""
+        """Return the score of a user's module: by batch if it logs that, else the given score."""
         name = test_name(self.task.monitor) if self.tests else self.task.monitor
         found = batch_scores(self.task, module, "test" if self.tests else "val", name)
         if found is None or self._differs(found.marks):
@@ -126,7 +126,7 @@ class ModelScores:
         return found.scores
 
     def _blocks(self, parts: Sequence[Answers], score: Values) -> Values:
-        """Return the score of some answers block by block; a given score where there are no answers."""
+        """Return the score by block of samples; the given score if there are no blocks."""
         if not parts or (self._fixed and self._differs(parts[0].targets)):
             return score
         found = Answers(*(torch.cat(part) for part in zip(*parts, strict=True)))
@@ -135,21 +135,21 @@ class ModelScores:
 
     @property
     def _fixed(self) -> bool:
-        """Whether the first samples that are compared are the same for every model."""
+        """Whether the first samples of the comparison are the same for every model."""
         return self.tests or not self.task.splits_vary
 
     def _differs(self, marks: Tensor) -> bool:
-        """Tell whether a model saw other samples than those before: a loader may shuffle."""
+        """Return whether a model saw other samples than the first model: a loader may shuffle."""
         if self._marks is None:
             self._marks = marks
         return not torch.equal(self._marks, marks)
 
     def check_test_split(self, trials: Sequence[FrozenTrial]) -> None:
-        """Leave the test split out from now on, and say why, if models cannot be scored there."""
+        """If models cannot be scored on the test split, leave it out from now on, and say why."""
         try:
             for trial in trials:
                 self.compared([trial])
-        except Exception as error:  # of the user's data or metric: the verdict stands without
+        except Exception as error:  # from the user's data or metric: go on without the test split
             if not self.tests:
                 raise
             self._leave_tests_out(error)
@@ -157,17 +157,17 @@ class ModelScores:
             self._seen.clear()
 
     def row(self, trials: Sequence[FrozenTrial]) -> Row:
-        """Return how good the models of one recipe are, each of another seed."""
+        """Return the scores of a recipe's models, one per seed, as a row."""
         validation = mean_interval([float(trial.value or 0.0) for trial in trials])
         return Row(validation, self._tests_of(trials))
 
     def ensemble_row(self, trials: Sequence[FrozenTrial]) -> Row | None:
-        """Return how good models are together; None for one alone, or for modules of the user's."""
+        """Return an ensemble's scores as a row; None for a single model, or for the user's modules."""
         validation = None if self.task.splits_vary else self.together("val", trials)
         test = self.together("test", trials) if self.tests else None
         if validation is test is None:
             return None
-        # One ensemble has one validation score: the intervals of the others are over seeds.
+        # One ensemble has one validation score; the intervals of other rows are over seeds.
         score = None if validation is None else Interval(float(validation.mean()), None, None)
         return Row(score, None if test is None else crossed_interval(test))
 
@@ -179,7 +179,7 @@ class ModelScores:
                 self._together[key] = self._score_together(split, trials)
             except (
                 Exception
-            ) as error:  # of the user's data or metric, or the models do not fit the memory together
+            ) as error:  # from the user's data or metric, or the models do not fit in memory together
                 self.trained.session.progress.warn(f"the ensemble has no score: {error_words(error)}")
                 self._together[key] = None
         return self._together[key]
@@ -193,22 +193,22 @@ class ModelScores:
         return evaluation.blocks(self.measure, together, answers[0].targets)[None]
 
     def _answers(self, split: str, trial: FrozenTrial, module: TricksModule) -> Answers:
-        """Return what a trial's model answers on a split."""
+        """Return the outputs of a trial's model on a split."""
         data = self.task.of_seed(trial.user_attrs[SEED]).data
         outputs, targets = evaluation.answers(module.network(), getattr(data, f"{split}_dataloader")())
         samples = torch.arange(len(targets))
-        if split == "val" and self.task.splits_vary:  # numbers that no test sample has
+        if split == "val" and self.task.splits_vary:  # numbers different from the test samples'
             samples = data.validation_samples + len(data.splits["test"].targets)
         return Answers(outputs, targets, samples)
 
 
 def _ours(modules: Sequence[pl.LightningModule]) -> TypeGuard[Sequence[TricksModule]]:
-    """Tell whether modules have outputs: those with steps of the user's own have none to average."""
+    """Return whether all modules have outputs to average; the user's own modules have none."""
     return all(isinstance(module, TricksModule) for module in modules)
 
 
 def _stacked(rows: Sequence[Values]) -> Values:
-    """Return scores of several models, of shape (seeds, blocks); (seeds, 1) if one has no blocks."""
+    """Return several models' scores, of shape (seeds, blocks); (seeds, 1) if their blocks differ."""
     if len({len(row) for row in rows}) > 1:
         rows = [row.mean(keepdims=True) for row in rows]
     return np.stack(rows)

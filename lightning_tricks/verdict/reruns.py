@@ -1,4 +1,4 @@
-"""Trainings of given recipes with given seeds, as trials of a study beside the search."""
+"""Trainings of given recipes with given seeds, as trials of a separate study."""
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,14 +16,14 @@ from lightning_tricks.tricks.recipe import Tricks
 
 
 class TimeUp(Exception):
-    """Time was up before all of a verdict, or of an ablation, was trained."""
+    """Time was up before a verdict or an ablation was complete."""
 
 
 class Reruns:
-    """Train recipes over seeds; what was trained before is not trained again.
+    """Trains recipes over seeds; skips what is already trained.
 
     Args:
-        session: of a part of a study.
+        session: the session of a verdict or an ablation.
     """
 
     def __init__(self, session: Session) -> None:
@@ -38,20 +38,20 @@ class Reruns:
     def run(
         self, phase: str, recipes: Mapping[str, Tricks], seed_indices: Sequence[int]
     ) -> list[dict[str, FrozenTrial]]:
-        """Train each recipe with some seeds, the same for all; return the finished trials of each seed.
+        """Train all recipes with the same seeds; return the finished trials of each seed, by name.
 
         Args:
-            phase: what for, from which the seeds follow.
-            recipes: by the names of their entries.
-            seed_indices: numbers of the seeds of that phase, from 0 on.
+            phase: the purpose of the trainings; their seeds depend on it.
+            recipes: the recipes by name.
+            seed_indices: the seed indices, from 0 on.
 
         Raises:
-            KeyboardInterrupt: if the user asked for it.
-            TimeUp: if time is, before all are trained.
+            KeyboardInterrupt: if the user interrupts.
+            TimeUp: if time is up before all are trained.
         """
         own = self.session
         held = {seed_index: self._of(phase, seed_index, own.study.trials) for seed_index in seed_indices}
-        # Those of one recipe side by side, for they can be trained as one.
+        # A recipe's trials come in a row, because they can be trained as a group.
         for name, seed_index in itertools.product(recipes, seed_indices):
             if name not in held[seed_index]:
                 self._enqueue(phase, name, recipes[name], seed_index)
@@ -63,7 +63,7 @@ class Reruns:
         return [{name: of_draw[name] for name in recipes} for of_draw in found]
 
     def _waiting(self) -> int:
-        """Return how many trials wait to be trained."""
+        """Return the number of trials that wait to be trained."""
         return len(self.session.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
     def _enqueue(self, phase: str, name: str, recipe: Tricks, seed_index: int) -> None:
@@ -87,10 +87,10 @@ class Reruns:
 
 
 def _seed(seed: int, seed_index: int, phase: str) -> int:
-    """Return the seed of a rerun, from which its split follows.
+    """Return the seed of a rerun, which also determines its split.
 
-    It is odd for what compares the champion, so that validation samples are those that chose nothing;
-    see `InMemoryData.split_anew`.
+    It is odd for the comparison, so that the validation samples took no part in choosing; see
+    `InMemoryData.split_anew`.
     """
     return derive(seed, seed_index, phase) // 2 * 2 + (phase == keys.REPORT)
 

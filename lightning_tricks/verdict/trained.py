@@ -1,4 +1,4 @@
-"""The models of a study's finished trials: brought back, and tested once."""
+"""The models of a study's finished trials: restored, and tested once."""
 
 import pytorch_lightning as pl
 from optuna.trial import FrozenTrial
@@ -10,10 +10,10 @@ from lightning_tricks.verdict import models
 
 
 class Trained:
-    """What can be done with the trials of one study that used their whole budget.
+    """Restores and tests the models of a study's complete trials.
 
     Args:
-        session: of the study, or of a part of it.
+        session: the session of the study, or of a part of it.
     """
 
     def __init__(self, session: Session) -> None:
@@ -21,17 +21,17 @@ class Trained:
 
     @property
     def study_state(self) -> StudyState:
-        """Where the study stands now."""
+        """The study's current state."""
         return StudyState.read(self.session.study, self.session.task)
 
     def restore(self, trial: FrozenTrial) -> pl.LightningModule:
-        """Return the module of a trial, as it was scored."""
+        """Return a trial's module, with the weights that were scored."""
         own, outcome = self.session, Outcome.read(trial)
-        assert outcome is not None  # it used its whole budget
+        assert outcome is not None  # the trial is complete
         return models.restore(own.task, outcome, own.folder, trial.number, own.progress.print)
 
     def test(self, trial: FrozenTrial) -> None:
-        """Look at the test split with a trial's model, unless that was done before."""
+        """Test a trial's model, unless that was done before."""
         if trial.number not in self.study_state.tests:
             metrics = models.test(self.session.task, self.restore(trial))
             remember_test(self.session.study, trial.number, metrics)

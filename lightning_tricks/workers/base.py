@@ -1,6 +1,6 @@
-"""Where trials run: one interface, of which `inline` and `ray_workers` are implementations.
+"""The interface of workers, which train trials; `inline` and `ray_workers` implement it.
 
-Jobs go out, events come back. Workers know neither Optuna nor MLflow, and never wait for either.
+Workers take jobs and return events. They know neither Optuna nor MLflow, and never wait for them.
 """
 
 from abc import ABC, abstractmethod
@@ -28,59 +28,59 @@ class Ended:
 
     number: int
     result: Result
-    """Without weights."""
+    """The result, without weights."""
     weights: Callable[[], Mapping[str, Tensor]]
-    """Fetches the weights: most trials' are not wanted."""
+    """Fetches the weights; most trials' weights are not needed."""
 
 
 @dataclass(frozen=True)
 class Lost:
-    """A trial's worker died, or hangs and was killed."""
+    """A trial's worker died, or hung and was killed."""
 
     number: int
     reason: str
     by_itself: bool = True
-    """Whether the trial may be the cause; Ray's own death is no trial's fault."""
+    """Whether the trial may be the cause; it is not if Ray itself died."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A worker found out how many trainings are worth being done as one."""
+    """A worker measured the best group size."""
 
     group_size: GroupSize
 
 
 Event = Reported | Ended | Lost | Measured
 Callback = Callable[[Event], bool]
-"""Takes an event; returns whether its trial, if it is of one, is to stop."""
+"""Takes an event; returns whether its trial must stop."""
 
 
 class Workers(ABC):
-    """Some workers, each of which trains one trial at a time, or a group of them."""
+    """Several workers; each trains one trial, or one group of trials, at a time."""
 
     @property
     @abstractmethod
     def count(self) -> int:
-        """How many workers there are."""
+        """Number of workers."""
 
     @property
     @abstractmethod
     def free(self) -> int:
-        """How many workers wait for a job."""
+        """Number of workers that wait for a job."""
 
     @abstractmethod
     def submit(self, jobs: Sequence[Job], group_size: GroupSize) -> None:
-        """Give jobs to a free worker, which trains them in groups where it can.
+        """Give jobs to a free worker, which trains them in groups if possible.
 
         Args:
-            jobs: with networks of one structure as far as one knows.
-            group_size: what is known of how many trainings are worth being done as one.
+            jobs: trials whose networks probably have the same structure.
+            group_size: the group size known so far.
         """
 
     @abstractmethod
     def wait(self, callback: Callback, seconds: float) -> None:
-        """Pass on what happened; wait for it for some seconds if nothing did."""
+        """Pass events to the callback; wait up to `seconds` for the first."""
 
     @abstractmethod
     def close(self) -> None:
-        """Leave at once: what is under way is dropped."""
+        """End the workers at once, and drop running trials."""

@@ -17,7 +17,7 @@ class Inline(Workers):
     Args:
         task: what to train.
         devices: the number of devices that train a trial together.
-        interrupted: whether the trials under way are to be dropped.
+        interrupted: returns whether to drop the running trials.
     """
 
     def __init__(self, task: Task, devices: int, interrupted: Callable[[], bool]) -> None:

@@ -1,4 +1,4 @@
-"""How many workers a study has, and where."""
+"""How many workers a study has, and where they run."""
 
 import math
 from collections.abc import Callable
@@ -16,12 +16,12 @@ from lightning_tricks.workers.base import Workers
 from lightning_tricks.workers.inline import Inline
 
 WORTH_SECONDS = 60.0
-"""A worker must have so much work before it: to start it takes 10 to 30 seconds of a processor."""
+"""Minimum seconds of work per worker: starting one takes 10 to 30 processor seconds."""
 MOST_WORKERS = 1000
-"""So many were tried; Ray would hang over very many more."""
+"""Maximum number of workers. This many were tested; Ray hangs with very many more."""
 MOST_DEVICES = 1000
 Make = Callable[[Task], Workers]
-"""Makes workers for a task: of the search, and again of what follows it."""
+"""Makes workers for a task; called for the search, and again for each stage after it."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class Placement:
     """Where trials run.
 
     Args:
-        workers: `inline` for this process; a number; `auto` for one a device. Without a GPU, `auto`
-            begins in this process and moves to several once the work that is left is worth it. Or a
-            function that makes workers of one's own for a task.
-        devices: for each trial: a fraction shares one, and two or more train a trial together.
-        ray_address: of a Ray cluster that runs, `HOST:PORT` or `auto`; None for this machine.
-        stall_minutes: a worker that gives no sign of life for so long is killed.
-        group_size: what the user says of how many trainings a worker does at a time.
+        workers: `inline` for this process; a number; `auto` for one worker per device. Without a GPU,
+            `auto` starts in this process and moves to several workers if enough work is left. Or a
+            function that makes your own workers for a task.
+        devices: devices per trial: trials share one for a fraction, or use two or more together.
+        ray_address: address of a running Ray cluster, `HOST:PORT` or `auto`; None for this machine.
+        stall_minutes: silent minutes after which a worker is killed.
+        group_size: the group size that the user asked for.
 
     Raises:
         InputError: if a value breaks these rules.
@@ -56,7 +56,7 @@ class Placement:
             )
         if not (0 < self.devices <= 1 or (self.devices in range(2, MOST_DEVICES + 1))):
             raise InputError(
-                "devices_per_trial must be a whole number, or a fraction of one device, and at most "
+                "devices_per_trial must be a whole number, or a fraction of one device, up to "
                 f"{MOST_DEVICES} (got {self.devices:g})"
             )
         if self.workers == "inline" and self.ray_address is not None:
@@ -66,14 +66,14 @@ class Placement:
 
     @property
     def processes(self) -> int:
-        """How many train a trial together."""
+        """Number of processes that train a trial together."""
         return math.ceil(self.devices)
 
     def check(self) -> None:
-        """Look whether the Ray cluster answers, if one is to be used.
+        """Check that the Ray cluster answers, if there is an address.
 
         Raises:
-            InputError: if none does, soon.
+            InputError: if it does not answer soon.
         """
         if self.ray_address is not None:
             from lightning_tricks.workers.ray_address import check_cluster  # noqa: PLC0415 - as below
@@ -86,7 +86,7 @@ class Placement:
         interrupted: Callable[[], bool],
         warn: Callable[[str], None] = lambda line: None,
     ) -> Workers:
-        """Return the workers that a study begins with."""
+        """Return the workers that a study starts with."""
         if callable(self.workers):
             return self.workers(task)
         if self.workers == "inline" or self._grows(task):
@@ -94,12 +94,12 @@ class Placement:
         return self._on_ray(task, None if self.workers == "auto" else int(self.workers), warn)
 
     def worthwhile(self, task: Task, trials: int, seconds: float) -> int:
-        """Return how many workers `auto` would have now; 1 if it stays in this process.
+        """Return the number of workers worth starting under `auto`; 1 to stay in this process.
 
         Args:
-            task: what is trained.
-            trials: that are left.
-            seconds: that they take in this process.
+            task: the task.
+            trials: number of trials left.
+            seconds: their time in this process.
         """
         if not self._grows(task):
             return 1
@@ -109,7 +109,7 @@ class Placement:
     def create_several(
         self, task: Task, count: int, warn: Callable[[str], None] = lambda line: None
     ) -> Workers:
-        """Return several workers in place of this process."""
+        """Return several workers, to use instead of this process."""
         return self._on_ray(task, count, warn)
 
     def _grows(self, task: Task) -> bool:

@@ -1,4 +1,4 @@
-"""What trains in a Ray actor."""
+"""The code that trains inside a Ray actor."""
 
 import contextlib
 import os
@@ -22,17 +22,17 @@ from lightning_tricks.trial.job import Job
 from lightning_tricks.trial.result import Epoch, Result
 
 BEAT_SECONDS = 2.0
-"""How often a worker tells that its trial advances, between epochs."""
+"""Seconds between signs of life during an epoch."""
 
 
 class TrialRunner:
-    """What an actor trains with.
+    """Trains the jobs of an actor.
 
     Args:
         work: the pickled task.
         devices: the number of devices that train a trial together.
-        neighbours: the workers that share the cores of this machine.
-        threads: for each worker, if the user says so; by default its share of the cores.
+        neighbours: number of workers that share this machine's cores.
+        threads: threads per worker, if set by the user; by default its share of the cores.
     """
 
     def __init__(self, work: bytes, devices: int, neighbours: int, threads: str | None) -> None:
@@ -53,9 +53,9 @@ class TrialRunner:
         return False
 
     def train(self, pickled_jobs: bytes) -> Iterator[Any]:
-        """Train trials; tell of each its epochs and its result, and then the weights of each result.
+        """Train trials; yield lists of their epochs and results, then the weights of each result.
 
-        What comes at a time is told at a time: a word of its own to Ray takes a millisecond or more.
+        News that arrive together are sent together: each message to Ray takes a millisecond or more.
         """
         jobs, group_size = cloudpickle.loads(pickled_jobs)
         inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -78,7 +78,7 @@ class TrialRunner:
     def _train(
         self, jobs: Sequence[Job], group_size: GroupSize, put: Callable[[tuple[int, Any]], None]
     ) -> None:
-        torch.set_num_threads(self.threads)  # it holds for the thread that sets it
+        torch.set_num_threads(self.threads)  # applies to the calling thread only
         left = {job.number for job in jobs}
 
         def on_epoch(job: Job, epoch: Epoch) -> bool:
@@ -93,13 +93,13 @@ class TrialRunner:
             self.runner.train(
                 jobs, on_epoch, on_result, group_size, lambda found: put((jobs[0].number, found))
             )
-        except BaseException as error:  # else the actor would wait for ever
+        except BaseException as error:  # else the actor would wait forever
             for number in left:
                 put((number, f"{type(error).__name__}: {one_line(error)}"))
 
 
 def _what_came(inbox: "queue.SimpleQueue[Any]") -> Iterator[Any]:
-    """Take what there is; wait for it if there is nothing, but not for long."""
+    """Yield all queued items; wait up to `BEAT_SECONDS` for the first."""
     with contextlib.suppress(queue.Empty):
         yield inbox.get(timeout=BEAT_SECONDS)
         while True:
@@ -107,7 +107,7 @@ def _what_came(inbox: "queue.SimpleQueue[Any]") -> Iterator[Any]:
 
 
 def _told(number: int, item: Result | str | GroupSize | Epoch) -> tuple[str, int, Any]:
-    """Return how something is told of: as bytes, for who passes it on does not know the package."""
+    """Return an item as a message: in bytes, because the driver does not import the package."""
     match item:
         case Result():
             return "result", number, cloudpickle.dumps(replace(item, weights={}))

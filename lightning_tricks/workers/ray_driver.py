@@ -1,8 +1,8 @@
-"""Ray's driver, in a process of its own: when Ray dies, it takes the process of its driver with it.
+"""Ray's driver, in its own process, because Ray kills its driver's process when Ray dies.
 
-`ray_workers` starts it as a script, without the package, which takes seconds to import: what it passes
-on between the coordinator and the workers are bytes. It ends when its connection does, and what it
-started of Ray ends with it.
+`ray_workers` starts it as a script that does not import the package, which would take seconds. It passes
+bytes between the coordinator and the workers. It ends when its connection closes, together with the Ray
+that it started.
 """
 
 import contextlib
@@ -22,19 +22,19 @@ from typing import Any
 ray: Any = importlib.import_module("ray")  # most of its calls have no types
 
 WATCH_SECONDS = 1.0
-"""How often it is looked whether Ray's own processes are there."""
+"""Seconds between checks that Ray's own processes are alive."""
 REACH_SECONDS = 10.0
-"""Where nobody answers by then, there is no cluster."""
+"""Timeout in seconds for a cluster's answer."""
 WEIGHTS_SECONDS = 300.0
-"""Weights that did not come by then were lost with the node that held them."""
+"""Timeout in seconds for weights; later they count as lost with their node."""
 
 
 class Actor:
-    """What runs in a worker: a trainer of the package, which only the worker imports.
+    """The Ray actor of a worker; only here is the package imported.
 
     Args:
-        paths: where the study finds the modules that it imports.
-        arguments: of the trainer.
+        paths: the study's `sys.path`.
+        arguments: the arguments of `TrialRunner`.
     """
 
     def __init__(self, paths: list[str], *arguments: Any) -> None:
@@ -44,7 +44,7 @@ class Actor:
         )
 
     def place(self) -> tuple[str, int]:
-        """Return Ray's name of the node, and the process."""
+        """Return Ray's id of the node, and the process id."""
         return importlib.import_module("ray").get_runtime_context().get_node_id(), os.getpid()
 
     def stop(self, number: int) -> None:
@@ -52,15 +52,15 @@ class Actor:
         self.runner.stop(number)
 
     def train(self, job: bytes) -> Iterator[Any]:
-        """Train trials and tell of them; after some results come their weights."""
+        """Train trials; yield their news, and after each result its weights."""
         yield from self.runner.train(job)
 
 
 class Driver:
-    """Keep workers, and pass on what they say, as `(worker, word, content)`.
+    """Keeps workers alive, and passes on their messages as `(worker, word, content)`.
 
     Args:
-        connection: to the coordinator.
+        connection: the connection to the coordinator.
     """
 
     def __init__(self, connection: "Connection[Any, Any]") -> None:
@@ -68,11 +68,11 @@ class Driver:
         self._lock = threading.Lock()
 
     def serve(self) -> None:
-        """Do what is asked until nobody is there to ask."""
+        """Handle the coordinator's requests until the connection closes."""
         try:
             self._open(*self.connection.recv())
             count, resources, start = self.connection.recv()
-        except Exception as error:  # Ray raises many
+        except Exception as error:  # Ray raises many kinds
             self.tell(0, "refused", str(error))
             return
         remote = ray.remote(**resources, max_concurrency=2, max_restarts=0)(Actor)
@@ -84,12 +84,12 @@ class Driver:
                 getattr(workers[index], word)(content)
 
     def tell(self, worker: int, word: str, content: Any = None) -> None:
-        """Pass on what a worker says, or what became of it."""
-        with self._lock, contextlib.suppress(OSError):  # whoever listened may be gone
+        """Send a message about a worker to the coordinator."""
+        with self._lock, contextlib.suppress(OSError):  # the coordinator may be gone
             self.connection.send((worker, word, content))
 
     def _open(self, address: str | None, processors: int) -> None:
-        """Connect to a cluster, or start Ray on this machine; tell what it has."""
+        """Connect to a cluster or start Ray on this machine, and report its resources."""
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
         if address is None:
             here = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
@@ -108,7 +108,7 @@ class Driver:
 
 
 class _ActorSlot:
-    """The place of one worker, whichever actor holds it; its methods are what can be asked of it."""
+    """One worker's slot, which a new actor may take over; its methods are the possible requests."""
 
     def __init__(self, index: int, make: Any, driver: Driver) -> None:
         self.index, self.make, self.driver = index, make, driver
@@ -126,23 +126,23 @@ class _ActorSlot:
         try:
             held = ray.get(self.last[number], timeout=WEIGHTS_SECONDS)
             self.driver.tell(self.index, "weights", held)
-        except Exception as error:  # they are gone with the node that held them
+        except Exception as error:  # lost with their node
             self.driver.tell(self.index, "no weights", str(error))
 
     def renew(self, content: None) -> None:
-        """Put a new actor in the place of one that has nothing to do."""
+        """Replace an idle actor by a new one."""
         del content
         self.jobs.put(None)
 
     def kill(self, content: None) -> None:
-        """End an actor that hangs, in the one way that it cannot ignore if it is of this machine."""
+        """Kill a hanging actor: with SIGKILL, which it cannot ignore, if it is on this machine."""
         del content
         jobs = self.jobs
         if self.node == ray.get_runtime_context().get_node_id():
             with contextlib.suppress(OSError):
                 os.kill(self.process, signal.SIGKILL)
         ray.kill(self.actor)
-        jobs.put(None)  # it may have come to an end just now
+        jobs.put(None)  # it may have finished its job just now
 
     def _keep(self) -> None:
         while True:
@@ -169,10 +169,10 @@ class _ActorSlot:
 
 
 def _reach(address: str) -> None:
-    """Make sure that somebody listens: Ray would wait for minutes, or for ever.
+    """Check that the address accepts connections: Ray would wait for minutes, or forever.
 
     Raises:
-        OSError: if nobody does.
+        OSError: if it does not.
     """
     host, colon, port = address.rpartition(":")
     if colon and port.isdigit() and "/" not in host:
@@ -180,7 +180,7 @@ def _reach(address: str) -> None:
 
 
 def _watch(addresses: list[tuple[str, int]]) -> None:
-    """End this process when one of Ray's is gone, rather than wait for what will never come."""
+    """End this process when one of Ray's is gone, instead of waiting forever."""
     while True:
         time.sleep(WATCH_SECONDS)
         for address in addresses:
@@ -193,7 +193,7 @@ def _watch(addresses: list[tuple[str, int]]) -> None:
 
 
 def _why(error: BaseException) -> str:
-    """Say in a line what Ray tells in many."""
+    """Return one line that sums up Ray's long error."""
     cause = getattr(error, "cause", None) or error
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     if isinstance(error, StopIteration) or not lines:
@@ -206,7 +206,7 @@ def _why(error: BaseException) -> str:
 
 
 def _leave_with(parent: int) -> None:
-    """End this process when the one that started it is gone, also while Ray is waited for."""
+    """End this process when its parent is gone, even while it waits for Ray."""
     while os.getppid() == parent:
         time.sleep(WATCH_SECONDS)
     os._exit(1)
@@ -216,4 +216,4 @@ if __name__ == "__main__":
     threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
     Driver(Connection(int(sys.argv[1]))).serve()
     ray.shutdown()
-    os._exit(0)  # whatever its threads wait for
+    os._exit(0)  # even if threads are still waiting

@@ -1,8 +1,8 @@
 """Workers as Ray actors: on the devices of this machine, or of a cluster.
 
-Ray places them, shows each its own devices, and notices when one dies; a new one takes its place. An
-actor streams what happens in its trial; a stop goes back as a call on its second thread. Ray's driver is
-a process of its own, `ray_driver`, for it does not outlive the death of Ray's own processes.
+Ray places the actors, gives each its devices, and notices when one dies; a new one then takes its place.
+An actor streams its trial's events. A stop reaches it as a call on its second thread. Ray's driver has
+its own process, `ray_driver`, because Ray's death would kill it.
 """
 
 import contextlib
@@ -33,55 +33,56 @@ from lightning_tricks.workers.base import Callback, Ended, Lost, Measured, Repor
 from lightning_tricks.workers.ray_address import refusal, running_address
 
 TRIALS_PER_WORKER = 200
-"""After so many trials a worker makes room for a new one, for memory leaks."""
+"""Number of trials after which a worker is replaced, because of memory leaks."""
 FAILED_STARTS = 3
-"""So many workers that could not start, and none that could: there is no sense in another."""
+"""Number of failed starts, without a successful one, after which we give up."""
 OPEN_SECONDS = 180.0
-"""Ray has so long to start, or to answer."""
+"""Timeout in seconds for Ray to start or to answer."""
 CLOSE_SECONDS = 10.0
-"""Ray's driver has so long to end by itself."""
+"""Timeout in seconds for Ray's driver to end by itself."""
 LONGEST_TEMPORARY = 40
-"""A socket's path has about a hundred characters, of which Ray takes sixty below its folder."""
+"""Maximum length of the temporary folder's path: a socket's path has about 100 characters, and Ray uses
+60 of them below its folder."""
 _HOST = Path(__file__).with_name("ray_driver.py")
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     "OMP_WAIT_POLICY": "PASSIVE",  # idle threads leave the cores to the other workers
 }
-# Ray binds to the loopback interface alone where it expects no cluster.
+# Without a cluster, this makes Ray bind to the loopback interface only.
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 @dataclass(eq=False)
 class _Slot:
-    """The place of one worker, whichever actor holds it."""
+    """One worker's slot, which a new actor may take over."""
 
     index: int
     ready: bool = False
-    """Whether an actor is there that takes jobs."""
+    """Whether an actor is ready for jobs."""
     jobs: dict[int, Job] = field(default_factory=dict)
-    """Those that it trains, by number."""
+    """Running jobs, by number."""
     busy: bool = False
     last_sign: float = 0.0
-    """When there was a sign of life."""
+    """Time of the last sign of life, in seconds of `time.monotonic`."""
     trained: int = 0
     spoiled: bool = False
-    """Whether a trial failed that may have left its device in disorder."""
+    """Whether a trial failed and may have left the device in a bad state."""
 
 
 class RayWorkers(Workers):
     """Workers on this machine or on a cluster.
 
     Args:
-        task: what to train; it travels by import or by value.
-        count: the number of workers; None for as many as there are devices, or else processors.
-        devices: for each trial; a fraction of one is shared.
-        address: of a cluster that runs; None starts Ray on this machine, and ends it with the study.
-        stall_seconds: a worker that gives no sign of life for so long is killed.
-        warn: is told, in a line, when Ray died and is started anew.
+        task: what to train; workers import it or get it by value.
+        count: number of workers; None for as many as fit on the GPUs or, without any, the processors.
+        devices: devices per trial; trials share a device for a fraction.
+        address: address of a running cluster; None starts Ray on this machine for this study only.
+        stall_seconds: silent seconds after which a worker is killed.
+        warn: prints a line when Ray died and is started again.
 
     Raises:
-        InputError: if the task cannot travel, the cluster does not answer, or has fewer devices.
+        InputError: if the task cannot be pickled, or the cluster does not answer or has too few devices.
     """
 
     def __init__(
@@ -100,9 +101,9 @@ class RayWorkers(Workers):
         self._on_cpu = task.trainer.get("accelerator") == "cpu"
         self._processes = max(int(devices), 1)
         self._starts = 0
-        """How many workers could not start; -1 once one could."""
+        """Number of failed starts of workers; -1 once one succeeded."""
         self._vain = 0
-        """How often Ray died since a worker was ready."""
+        """Number of Ray's deaths since a worker was last ready."""
         self._inbox: deque[tuple[int, str, Any]] = deque()
         self._listened = time.monotonic()
         self._open()
@@ -122,10 +123,10 @@ class RayWorkers(Workers):
         self._ask(slot, "train", cloudpickle.dumps((list(jobs), group_size)))
 
     def wait(self, callback: Callback, seconds: float) -> None:
-        """Pass on what happened.
+        """Pass events to the callback.
 
         Raises:
-            Unfinished: if Ray died and cannot be had again.
+            Unfinished: if Ray died and cannot be started again.
         """
         away = time.monotonic() - self._listened > self.stall_seconds / 2
         try:
@@ -137,7 +138,7 @@ class RayWorkers(Workers):
         while self._inbox:
             self._take(*self._inbox.popleft(), callback)
         for slot in self._slots:
-            if away:  # the coordinator waited for a database, say: what they said may wait here
+            if away:  # the coordinator itself was busy, for example with a database outage
                 slot.last_sign = time.monotonic()
             if slot.busy and time.monotonic() - slot.last_sign > self.stall_seconds:
                 self._dismiss(slot, "kill")
@@ -166,8 +167,8 @@ class RayWorkers(Workers):
                 pass_fds=[there.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,  # Ray tells its own death in a hundred lines
-                start_new_session=True,  # Ctrl-C is for the program, which tells it
+                stderr=subprocess.DEVNULL,  # Ray prints a hundred lines when it dies
+                start_new_session=True,  # Ctrl-C goes to the program only
             )
         try:
             self._begin()
@@ -197,7 +198,7 @@ class RayWorkers(Workers):
             self._connection.send((count, resources, (_paths(), *arguments)))
 
     def _fit(self, held: Mapping[str, float]) -> tuple[int, dict[str, float]]:
-        """Return how many workers there are, and what each of them holds."""
+        """Return the number of workers, and the resources of each."""
         gpus = 0 if self._on_cpu else int(held.get("GPU", 0))
         processors = int(held.get("CPU", 1))
         room = int(gpus / self.devices + 1e-9) if gpus else processors // self._processes
@@ -217,7 +218,7 @@ class RayWorkers(Workers):
             self._connection.send((slot.index, word, content))
 
     def _receive(self, seconds: float) -> None:
-        """Take in what there is; wait for it if there is nothing."""
+        """Move received messages to the inbox; wait up to `seconds` for the first."""
         if self._inbox or not self._connection.poll(seconds):
             return
         for _ in self._slots:
@@ -226,7 +227,7 @@ class RayWorkers(Workers):
                 return
 
     def _take(self, index: int, word: str, content: Any, callback: Callback) -> None:
-        """Take what a worker has to say."""
+        """Handle a worker's message."""
         slot = self._slots[index]
         slot.last_sign = time.monotonic()
         if word == "ready":
@@ -239,11 +240,11 @@ class RayWorkers(Workers):
             slot.busy = False
             if slot.trained >= TRIALS_PER_WORKER or slot.spoiled:
                 self._dismiss(slot, "renew")
-        elif content is not None and content[0] in slot.jobs:  # it may have been given up meanwhile
+        elif content is not None and content[0] in slot.jobs:  # else the trial was given up
             self._hear(slot, word, content[0], content[1], callback)
 
     def _hear(self, slot: _Slot, word: str, number: int, content: Any, callback: Callback) -> None:
-        """Take what a worker says of a trial."""
+        """Handle a worker's message about a trial."""
         if word == "lost":
             del slot.jobs[number]
             callback(Lost(number, content))
@@ -270,16 +271,15 @@ class RayWorkers(Workers):
             self._inbox.append((index, word, content))
 
     def _count_start(self, slot: _Slot, why: str) -> None:
-        """Give up if no worker can start."""
+        """Count a failed start; raise if no worker can start."""
         self._starts += not slot.ready and self._starts >= 0
         if self._starts >= FAILED_STARTS:
             raise InputError(
-                f"workers cannot start: {one_line(RuntimeError(why))}; --workers inline does without "
-                "them"
+                f"workers cannot start: {one_line(RuntimeError(why))}; use --workers inline"
             )
 
     def _dismiss(self, slot: _Slot, word: str = "") -> None:
-        """Give a worker no job until a new one has taken its place."""
+        """Give a worker no more jobs until a new actor has replaced it."""
         slot.ready, slot.trained, slot.spoiled = False, 0, False
         if word:
             self._ask(slot, word)
@@ -290,14 +290,14 @@ class RayWorkers(Workers):
             callback(Lost(number, why))
 
     def _reopen(self, callback: Callback) -> None:
-        """Have Ray anew after it died."""
+        """Start Ray again after it died."""
         self.close()
         self._inbox.clear()
         under_way = [job for slot in self._slots for job in slot.jobs.values()]
         self._vain += 1
         if self._vain > FAILED_STARTS:
             raise Unfinished("Ray dies before a worker can start: run the same command to go on")
-        self.warn("Ray died: it is started anew")
+        self.warn("Ray died: starting it again")
         try:
             self._open()
         except InputError as error:
