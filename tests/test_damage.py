@@ -193,8 +193,8 @@ def test_a_link_that_lies_in_wait_is_not_followed():
 
 
 REFUSED = {
-    "--storage sqlite://": "each thread's own",
-    "--storage sqlite:///:memory:": "each thread's own",
+    "--storage sqlite://": "threads cannot share",
+    "--storage sqlite:///:memory:": "threads cannot share",
     "--storage sqlite:///mlflow.db": "--storage and --tracking-uri must be different places",
     "--storage mlflow.db": "must be different places",
     "--checkpoints mlflow.db": "--tracking-uri and --checkpoints must be different places",

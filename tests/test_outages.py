@@ -205,7 +205,7 @@ def test_the_study_of_a_machine_that_died_is_taken_up(monkeypatch, capsys):
     optimize(study, task(), n_trials=1, progress=False)
     other_machine(study)
     optimize(study, task(), n_trials=2)
-    assert "looking whether it still does" in capsys.readouterr().err
+    assert "checking whether it still does" in capsys.readouterr().err
     assert len(finished(study)) == 2
     assert not lock.held(study)
 

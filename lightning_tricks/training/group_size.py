@@ -36,7 +36,7 @@ class GroupSize:
     """Fastest group size tried."""
     final: bool = False
     """Whether larger groups need not be tried."""
-    why: str = "more at a time are not faster"
+    why: str = "larger groups are not faster"
     """Why it is not larger."""
     seconds: float | None = None
     """Seconds per training; None if not measured."""

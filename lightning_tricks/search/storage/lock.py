@@ -117,7 +117,7 @@ class StudyLock:
     def _watch(self, held: dict[str, Any]) -> None:
         """Wait to see whether the holder, on another machine, is alive."""
         self.print_line(
-            f"{_host(held)} worked on this study: looking whether it still does ({WATCH_SECONDS:g} s)"
+            f"{_host(held)} worked on this study: checking whether it still does ({WATCH_SECONDS:g} s)"
         )
         deadline = time.monotonic() + WATCH_SECONDS
         while time.monotonic() < deadline:

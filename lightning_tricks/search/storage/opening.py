@@ -82,7 +82,7 @@ def storage_file(storage: str | Path) -> Path | None:
     file = place.removeprefix("/").partition("?")[0]
     if file in ("", ":memory:"):
         raise InputError(
-            f"a SQLite database in memory is each thread's own (got {storage}): give it a file, such as "
+            f"threads cannot share an in-memory SQLite database (got {storage}): give a file, such as "
             "sqlite:///optuna.db, or give no storage to create_study"
         )
     return Path(file).absolute()
