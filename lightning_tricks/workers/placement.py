@@ -32,7 +32,7 @@ class Placement:
         workers: `inline` for this process; a number; `auto` for one worker per device. Without a GPU,
             `auto` starts in this process and moves to several workers if enough work is left. Or a
             function that makes your own workers for a task.
-        devices: devices per trial: trials share one for a fraction, or use two or more together.
+        devices: devices per trial: a fraction shares one device; two or more train a trial together.
         ray_address: address of a running Ray cluster, `HOST:PORT` or `auto`; None for this machine.
         stall_minutes: silent minutes after which a worker is killed.
         group_size: the group size that the user asked for.

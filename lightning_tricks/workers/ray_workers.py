@@ -76,7 +76,7 @@ class RayWorkers(Workers):
     Args:
         task: what to train; workers import it or get it by value.
         count: number of workers; None for as many as fit on the GPUs or, without any, the processors.
-        devices: devices per trial; trials share a device for a fraction.
+        devices: devices per trial; with a fraction, trials share a device.
         address: address of a running cluster; None starts Ray on this machine for this study only.
         stall_seconds: silent seconds after which a worker is killed.
         warn: prints a line when Ray died and is started again.
