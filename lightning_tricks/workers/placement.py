@@ -56,7 +56,7 @@ class Placement:
             )
         if not (0 < self.devices <= 1 or (self.devices in range(2, MOST_DEVICES + 1))):
             raise InputError(
-                "devices_per_trial must be a whole number, or a fraction of one device, up to "
+                "devices_per_trial must be a whole number, or a fraction of one device, and at most "
                 f"{MOST_DEVICES} (got {self.devices:g})"
             )
         if self.workers == "inline" and self.ray_address is not None:
