@@ -175,7 +175,7 @@ def test_the_same_command_again_goes_on_to_the_number_and_says_so(capsys):
     assert run("--n-trials", "3") == 0
     before = values(load())
     assert run("--n-trials", "5") == 0
-    assert "going on: 3 of 5 trials are finished already" in capsys.readouterr().err
+    assert "continuing: 3 of 5 trials are already finished" in capsys.readouterr().err
     assert values(load())[:3] == before
     assert len(load().trials) == 5
     assert run("--n-trials", "5") == 0

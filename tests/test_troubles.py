@@ -164,7 +164,7 @@ def test_a_timeout_holds_for_the_verdict_too(monkeypatch, capsys):
     optimize(study, tiny_study.task(), n_trials=3)
     summary = optimize(study, tiny_study.task(), timeout=0.5, **options)
     told = capsys.readouterr().err
-    assert "time is up in the verdict: the same command goes on with it" in told
+    assert "time is up in the verdict: the same command continues it" in told
     assert summary.verdict is None
     assert optimize(study, tiny_study.task(), **options).verdict is not None
 

@@ -80,7 +80,7 @@ def _loading(search: optuna.Study) -> Code:
     """Say how to load the champion: from MLflow, or from the study's folder."""
     in_mlflow = search.user_attrs[CHAMPION]["run_id"] is not None
     place = f"models:/{search.study_name}@champion" if in_mlflow else "champion"
-    where = "" if in_mlflow else "; `champion` is the folder beside this file"
+    where = "" if in_mlflow else "; `champion` is the folder next to this file"
     return Code(
         "from lightning_tricks import load_with_tricks\n\n"
         f"# A new network, or the function that makes it{where}.\n"

@@ -21,7 +21,7 @@ def check_report_file(path: Path, taken: Iterable[Path]) -> None:
     if path.suffix.lower() not in (".html", ".htm"):
         raise InputError(
             f"--report names an HTML file, such as report.html; "
-            f"Markdown is written beside it (got {path})"
+            f"Markdown is written next to it (got {path})"
         )
     for each in (path, path.with_suffix(".md")):
         place = each.resolve()
@@ -35,7 +35,7 @@ def check_report_file(path: Path, taken: Iterable[Path]) -> None:
 
 
 def write_report(report: Report, path: Path) -> None:
-    """Write a report as HTML, and beside it in Markdown; what stood there is whole until the end.
+    """Write a report as HTML, and next to it in Markdown. An older report stays whole until then.
 
     Raises:
         InputError: if they cannot be written.

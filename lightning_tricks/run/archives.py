@@ -1,6 +1,6 @@
-"""Which archive a study has: MLflow, or its folder.
+"""The archive of a study: MLflow, or its folder.
 
-MLflow is imported only where it is used, for that takes seconds.
+MLflow is imported only if it is used, because that takes seconds.
 """
 
 from collections.abc import Iterator
@@ -21,10 +21,10 @@ from lightning_tricks.tracking.addresses import uri_of
 
 
 def check_archive(tracking_uri: str | Path | None, name: str) -> None:
-    """Look whether MLflow answers, if it is to be used; make nothing.
+    """Check that MLflow answers, if the study uses it. Nothing is created.
 
     Raises:
-        InputError: if it does not, or would not take a study of this name.
+        InputError: if it does not answer, or refuses a study of this name.
     """
     if tracking_uri is not None:
         from lightning_tricks.tracking.client import check_tracking  # noqa: PLC0415 - as said above
@@ -43,7 +43,7 @@ def open_archive(
     lock: StudyLock,
     repair: bool,
 ) -> Iterator[Archive]:
-    """Open MLflow on a study, or its folder in place of that, for as long as a run of it lasts.
+    """Open the archive of a study for one run of it.
 
     Raises:
         InputError: if MLflow cannot be written to.

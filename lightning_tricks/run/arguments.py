@@ -1,6 +1,6 @@
 """The command line that every study script shares.
 
-It imports what takes seconds only once the arguments are read: a mistyped flag is told at once.
+Slow imports wait until the arguments are read, so a mistyped flag shows at once.
 """
 
 import argparse
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
     from lightning_tricks.task.task import Task
 
 ENVIRONMENT = {"--storage": "LIGHTNING_TRICKS_STORAGE", "--tracking-uri": "MLFLOW_TRACKING_URI"}
-"""Where these flags come from if they are not given."""
+"""Environment variables that stand in for flags."""
 EPILOG = """\
 examples:
-  %(prog)s                                begin; again, to go on
-  %(prog)s --n-trials 100                 on to 100 trials
+  %(prog)s                                start, or continue
+  %(prog)s --n-trials 100                 continue to 100 trials
   %(prog)s --epochs 3 --study-name short  another study, of short trials
   %(prog)s --workers 4                    four trials at a time
   %(prog)s --space narrow.yaml            pin and narrow the search
   %(prog)s --report digits.html           write the report again
   %(prog)s --check                        do Optuna and MLflow agree?
-  %(prog)s --check --repair               write MLflow anew where they do not
+  %(prog)s --check --repair               write MLflow again where they differ
 
 environment:
   LIGHTNING_TRICKS_STORAGE and MLFLOW_TRACKING_URI stand in for --storage and
@@ -49,14 +49,14 @@ exit codes:
   1    with --check: they do not
   2    the input was wrong; a line on the standard error says what
   3    MLflow is incomplete: run the same command again
-  4    another program took the study over, since this one stood still
-  5    Ray died and could not be started anew: the same command goes on
-  130  interrupted: the same command goes on
+  4    another program took over the study, because this one did not respond
+  5    Ray died and did not start again: the same command continues
+  130  interrupted: the same command continues
 """
 
 
 class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
-    """Tell a default where there is one."""
+    """Show each flag's default, where it has one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         without = action.default is None or action.default is False
@@ -64,7 +64,7 @@ class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpF
 
 
 class _Parser(argparse.ArgumentParser):
-    """Say what is wrong in one line."""
+    """A parser that reports a mistake in one line."""
 
     def error(self, message: str) -> NoReturn:
         raise InputError(message)
@@ -73,7 +73,7 @@ class _Parser(argparse.ArgumentParser):
         """Read the arguments, which win over the environment.
 
         Raises:
-            InputError: if one is wrong; names a flag that is like one that is not known.
+            InputError: if one is wrong; suggests a similar flag.
         """
         found = {flag: os.environ.get(name) for flag, name in ENVIRONMENT.items()}
         given = [f"{flag}={value}" for flag, value in found.items() if value]
@@ -98,20 +98,20 @@ def main(
 ) -> int:
     """Run a study of a task as the command line says; return the exit code.
 
-    0: the study holds its trials, or `--check` found that Optuna and MLflow agree. 1: it found that
-    they do not. 2: the input was wrong. 3: the study holds its trials, but MLflow was away at the end;
-    the same command writes what is missing. 4: another program took the study over, since this one
-    stood still. 5: Ray died, and could not be started anew; the same command goes on. 130: interrupted;
-    the same command goes on. A line on the standard error says what was the matter.
+    0: the study holds its trials, or `--check` found that Optuna and MLflow agree. 1: `--check` found
+    that they differ. 2: the input was wrong. 3: the study holds its trials, but MLflow was away at the
+    end; the same command writes what is missing. 4: another program took over the study, because this
+    one did not respond. 5: Ray died and did not start again; the same command continues. 130:
+    interrupted; the same command continues. A line on the standard error gives the reason.
 
     Args:
-        make_task: makes the task, so that a mistake in its data is told like any other; from the
-            values of its own flags, by name, None for those that are not given.
-        arguments: instead of those of the command line.
-        n_trials: the default number of trials.
-        finalists: the default number of the best recipes that are run again over fresh seeds.
-        repeats: the default number of trainings of a trial; None is `auto`.
-        flags: of this script alone, such as `--data-dir`, with what they mean.
+        make_task: function that makes the task. Its arguments are the values of the script's own
+            flags, by name; None for a flag that is not given.
+        arguments: arguments in place of the command line's.
+        n_trials: default number of trials.
+        finalists: default number of the best recipes that train again over fresh seeds.
+        repeats: default number of trainings per trial; None for `auto`.
+        flags: the script's own flags, such as `--data-dir`, with their help.
     """
     try:
         parser = _parser(n_trials, finalists, repeats)
@@ -136,7 +136,7 @@ def main(
 
 @contextmanager
 def _waiting_passively() -> Iterator[None]:
-    """Let the threads of what is imported sleep while they wait: spinning ones keep busy cores busy."""
+    """Let idle threads of imported libraries sleep: spinning threads slow down a busy machine."""
     variable = "OMP_WAIT_POLICY"  # which is read once, when torch is loaded
     own = variable in os.environ
     os.environ.setdefault(variable, "PASSIVE")
@@ -153,8 +153,10 @@ def _parser(n_trials: int, finalists: int, repeats: int | None = None) -> _Parse
         allow_abbrev=False,
     )
     add = parser.add_argument_group("the search").add_argument
-    add("--n-trials", type=values.count, default=n_trials, help="finished trials the study is to hold")
-    add("--epochs", type=values.count, help="of a full trial (default: the task's)")
+    add(
+        "--n-trials", type=values.count, default=n_trials, help="finished trials in the study at the end"
+    )
+    add("--epochs", type=values.count, help="epochs of a full trial (default: the task's)")
     add("--space", metavar="FILE.yaml", help="pins and narrows the search space")
     add("--sampler", choices=SAMPLERS, default="tricks", help="what proposes recipes")
     add("--pruner", choices=PRUNERS, default="median", help="what stops hopeless trials")
@@ -162,26 +164,34 @@ def _parser(n_trials: int, finalists: int, repeats: int | None = None) -> _Parse
         "--repeats", type=values.repeats, default=repeats or "auto", help="trainings of a trial, or auto"
     )
     add("--seed", type=values.seed, default=0, help="same seed, same trials")
-    add("--timeout", type=values.positive, help="seconds after which no further trial begins")
-    add("--at-timeout", choices=["finish", "requeue"], default="finish", help="trials under way then")
-    add("--same-task", action="store_true", help="go on although the task looks changed")
+    add("--timeout", type=values.positive, help="seconds after which no new trial starts")
+    add(
+        "--at-timeout",
+        choices=["finish", "requeue"],
+        default="finish",
+        help="what happens to running trials then",
+    )
+    add("--same-task", action="store_true", help="continue although the task looks changed")
 
     add = parser.add_argument_group("the verdict").add_argument
     add(
-        "--finalists", type=values.number, default=finalists, help="best recipes that run again; 0: none"
+        "--finalists",
+        type=values.number,
+        default=finalists,
+        help="best recipes that train again; 0: no verdict",
     )
     add(
         "--seeds",
         type=values.number,
         default=5,
-        help="fewest fresh seeds that compare with the baseline",
+        help="fewest fresh seeds for the comparison",
     )
     add(
         "--verdict-budget",
         metavar="N",
         type=values.trainings,
         default=0,
-        help="most trainings of the verdict; 0: as many as the search took",
+        help="most trainings in the verdict; 0: about as many as the search took",
     )
     add(
         "--margin",
@@ -189,27 +199,37 @@ def _parser(n_trials: int, finalists: int, repeats: int | None = None) -> _Parse
         help="smallest difference that matters, in the unit of the score",
     )
     add("--prefer-simple", action="store_true", help="take a simpler recipe if it is within the margin")
-    add("--ablate", action="store_true", help="tell what each of the champion's tricks is worth, too")
+    add("--ablate", action="store_true", help="also measure what each of the champion's tricks is worth")
 
     add = parser.add_argument_group("where it runs").add_argument
     add("--workers", type=values.workers, default="auto", help="auto, inline, or a number of processes")
     add("--devices-per-trial", type=values.positive, default=1.0, help="a fraction shares a GPU")
-    add("--fuse", type=values.fuse, default="auto", help="trainings done as one: auto, off or a number")
-    add("--ray-address", metavar="HOST:PORT", help="of a Ray cluster that runs, or auto")
     add(
-        "--stall-minutes", type=values.positive, default=30.0, help="of silence until a worker is killed"
+        "--fuse",
+        type=values.fuse,
+        default="auto",
+        help="trainings that run as one program: auto, off or a number",
+    )
+    add("--ray-address", metavar="HOST:PORT", help="a running Ray cluster, or auto")
+    add(
+        "--stall-minutes",
+        type=values.positive,
+        default=30.0,
+        help="kill a worker after this many silent minutes",
     )
 
     add = parser.add_argument_group("what is kept, and where").add_argument
-    add("--study-name", type=values.name, help="of the study (default: the task's name)")
+    add("--study-name", type=values.name, help="name of the study (default: the task's name)")
     add("--storage", default="optuna.journal", help="path of a journal file, or an Optuna URL")
     add("--tracking-uri", default="sqlite:///mlflow.db", help="anything MLflow takes, or none")
-    add("--checkpoints", metavar="FOLDER", default="checkpoints", help="a shared one on a cluster")
-    add("--keep", type=values.count, default=3, help="of how many of the best trials weights are kept")
+    add(
+        "--checkpoints", metavar="FOLDER", default="checkpoints", help="shared by all nodes on a cluster"
+    )
+    add("--keep", type=values.count, default=3, help="number of best trials whose weights are kept")
 
     add = parser.add_argument_group("instead of training").add_argument
-    add("--report", metavar="FILE.html", help="write the report of a study that has its verdict")
-    add("--check", action="store_true", help="tell whether Optuna and MLflow agree")
-    add("--repair", action="store_true", help="with --check: write MLflow anew where they do not")
-    add("--remove", action="store_true", help="with --repair: remove much that Optuna does not know")
+    add("--report", metavar="FILE.html", help="write the report of a study with a verdict")
+    add("--check", action="store_true", help="say whether Optuna and MLflow agree")
+    add("--repair", action="store_true", help="with --check: write MLflow again where they differ")
+    add("--remove", action="store_true", help="with --repair: also remove more than five unknown things")
     return parser

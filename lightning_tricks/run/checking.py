@@ -1,4 +1,4 @@
-"""Do Optuna and MLflow agree, and if not, what is to be done?"""
+"""`--check` and `--repair`: whether Optuna and MLflow agree, and how to make them."""
 
 import argparse
 import contextlib
@@ -20,12 +20,12 @@ from lightning_tricks.tracking.agreement import differences, left_behind, remova
 from lightning_tricks.tracking.holdings import sweep
 
 HANDFUL = 5
-"""More things than these are removed from MLflow only with `--remove`."""
+"""Most things that `--repair` removes from MLflow without `--remove`."""
 Print = Callable[..., None]
 
 
 def check(name: str, given: argparse.Namespace, task: Task, space: Space[Any], show: Print) -> int:
-    """Tell whether Optuna and MLflow agree; mend MLflow if that is asked for.
+    """Print whether Optuna and MLflow agree; repair MLflow if the user wants it.
 
     Args:
         name: of the study.
@@ -53,7 +53,7 @@ def check(name: str, given: argparse.Namespace, task: Task, space: Space[Any], s
         return _swept(name, given, show, found, study.user_attrs.get(MLFLOW_RUN))
     if trials and found and given.repair:
         _check_removals(given, removals(name, given.tracking_uri, study))
-        show(*found, "writing it anew from what Optuna holds")
+        show(*found, "writing it again from Optuna")
         _repair(study, given, task, space, counted(trials))
         found = _compared(study, given, task)
     parts = [part for part in PARTS if kept(part) in study.user_attrs]
@@ -64,7 +64,7 @@ def check(name: str, given: argparse.Namespace, task: Task, space: Space[Any], s
 
 
 def _compared(study: optuna.Study, given: argparse.Namespace, task: Task) -> list[str]:
-    """Say where MLflow differs from Optuna, in the search and in what follows it."""
+    """Return a line for each difference between MLflow and Optuna: search, verdict, ablation."""
     found = differences(study, task, given.tracking_uri)
     for part in PARTS:
         with contextlib.suppress(UnknownStudy):  # there is none
@@ -78,7 +78,7 @@ def _compared(study: optuna.Study, given: argparse.Namespace, task: Task) -> lis
 def _repair(
     study: optuna.Study, given: argparse.Namespace, task: Task, space: Space[Any], n_trials: int
 ) -> None:
-    """Write MLflow anew; nothing is trained, for the study holds its trials already."""
+    """Write MLflow again from Optuna. Nothing is trained, because the study holds its trials."""
     optimize(
         study,
         task,
@@ -96,10 +96,10 @@ def _repair(
 
 
 def _check_removals(given: argparse.Namespace, unknown: Sequence[str]) -> None:
-    """Refuse to remove more than a handful, unless that was said: the storage may be the wrong one.
+    """Refuse to remove more than a handful without `--remove`: the storage may be the wrong one.
 
     Raises:
-        InputError: if it was not.
+        InputError: if there is more to remove, and the flag is missing.
     """
     if len(unknown) > HANDFUL and not given.remove:
         raise InputError(
@@ -111,11 +111,11 @@ def _check_removals(given: argparse.Namespace, unknown: Sequence[str]) -> None:
 def _swept(
     name: str, given: argparse.Namespace, show: Print, found: Sequence[str], run_id: str | None = None
 ) -> int:
-    """Tell of what is left in MLflow of a study that Optuna holds nothing of, and remove it."""
+    """Print, and remove, what MLflow holds of a study that Optuna does not know."""
     if given.repair:
         _check_removals(given, removals(name, given.tracking_uri))
     show(*found)
     if given.repair:
         sweep(given.tracking_uri, name, run_id)
-        show("removed: MLflow holds no more of it than Optuna, which is nothing")
+        show("removed: MLflow holds nothing of the study now, like Optuna")
     return int(not given.repair)

@@ -1,4 +1,4 @@
-"""`optimize`: check what is given, and let one coordinator finish the study."""
+"""`optimize`: check the input, then run the search and what follows it."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -37,7 +37,7 @@ from lightning_tricks.workers.placement import Make, Placement
 
 
 class _Study(optuna.Study):
-    """A study whose sampler may say that it has no more to propose, outside of Optuna's own loop."""
+    """A study that accepts `stop()` outside of Optuna's own loop, as samplers call it."""
 
     exhausted = False
 
@@ -77,64 +77,61 @@ def optimize(
 ) -> Summary:
     """Search the tricks of a task until the study holds `n_trials` finished trials.
 
-    The first two are the baseline `Tricks()` and `Tricks.plain()`, as near to them as the space
-    allows; the study's sampler proposes the others. A study that holds some trials already goes on:
-    those that were under way, from their last checkpoints.
+    The first two trials are the baseline `Tricks()` and `Tricks.plain()`, or the nearest recipes in
+    the space. The study's sampler proposes the others. A study that already holds trials continues;
+    interrupted trials continue from their last checkpoints.
 
     Args:
-        study: with any sampler, pruner and storage; or one that is to be made once all else was
-            found right.
+        study: a study with any sampler, pruner and storage, as `create_study` makes it.
         task: what to train.
-        n_trials: finished trials in the study at the end, those of earlier runs included. A trial that
-            repeats a recipe takes over its outcome and does not count: the sampler is asked again.
+        n_trials: number of finished trials in the study at the end, earlier runs included. A trial that
+            repeats a recipe copies its outcome and does not count.
         space: the search space; by default that of the task's recipe type.
-        timeout: seconds after which no further trial begins, of the search or of what follows it.
-        at_timeout: whether to `finish` the trials under way then, or to `requeue` them.
-        seed: the seed of each trial follows from it and the trial's number.
-        workers: `inline` in this process, a number of Ray actors, or `auto`: one a GPU; without a
-            GPU this process, or several once there is enough to do. Or a function that makes workers of
-            your own for a task, which are of `lightning_tricks.workers.base.Workers`.
-        devices_per_trial: a fraction shares a GPU among trials; two or more train one together.
-        ray_address: of a Ray cluster that runs, `HOST:PORT` or `auto`; None for this machine.
-        stall_minutes: a worker that gives no sign of life for so long is killed, and its trial
-            goes on elsewhere.
-        fuse: how many trainings a worker does as one: a number, `off` for one, or `auto`: as many as
-            the time for each still falls with, which is measured. A search draws that many at a time
-            only once it has learned enough.
-        tracking_uri: anything MLflow takes, or the path of a SQLite file; None for no MLflow: then the
-            report and the models lie in the study's folder, below `checkpoints`.
-        checkpoints: the folder for the checkpoints of running trials and the weights of the best;
-            on a cluster, one that all nodes see.
-        keep: of how many of the best trials the weights are kept.
-        finalists: number of the best recipes that run again over fresh seeds, until one is left to be
-            compared with the baseline. The baseline stays the champion unless that one is confirmed to
-            be better. With 0 there is no verdict and no champion; the model of the best score, which is
-            partly luck, is registered as `best`.
-        seeds: fewest fresh seeds that compare the two, 3 or more.
-        verdict_budget: most trainings that the verdict takes; 0 for as many as the search took. It is
-            spent to the end unless a margin is given.
-        margin: smallest difference that matters, in the unit of the score. Seeds are added until the
-            interval is narrower. None for half the standard deviation of the baseline's seeds.
+        timeout: seconds after which no new trial starts, in the search or after it.
+        at_timeout: whether to `finish` running trials then, or to `requeue` them.
+        seed: seed of the study; each trial's seed follows from it and the trial's number.
+        workers: `inline` for this process, or a number of Ray actors. `auto` is one per GPU; without a
+            GPU it is this process, or several once there is enough work. Or a function that makes your
+            own `lightning_tricks.workers.base.Workers` for a task.
+        devices_per_trial: devices for each trial. With a fraction, trials share a GPU; with two or
+            more, several GPUs train one trial.
+        ray_address: address of a running Ray cluster, `HOST:PORT` or `auto`; None for this machine.
+        stall_minutes: minutes of silence after which a worker is killed; its trial continues elsewhere.
+        fuse: how many trainings a worker runs as one program: a number, `off` for one, or `auto` for
+            the fastest number, which is measured.
+        tracking_uri: anything MLflow takes, or the path of a SQLite file. None for no MLflow: the report
+            and the models go to the study's folder in `checkpoints`.
+        checkpoints: folder for the checkpoints of running trials and the weights of the best ones; on a
+            cluster, a folder that all nodes see.
+        keep: number of best trials whose weights are kept.
+        finalists: number of best recipes that train again over fresh seeds, until one is left. It
+            replaces the baseline as champion only if a gain is confirmed. With 0 there is no verdict and
+            no champion; the model with the best score is registered as `best`.
+        seeds: fewest fresh seeds for the comparison, 3 or more.
+        verdict_budget: most trainings in the verdict; 0 for about as many as the search took. All are
+            used unless there is a margin.
+        margin: smallest difference that matters, in the unit of the score. The verdict adds seeds until
+            its interval is narrower. None for half the standard deviation of the baseline's seeds.
         prefer_simple: whether a recipe with fewer tricks becomes the champion if it is not worse by more
             than the margin.
-        ablate: whether to train the champion without each of its tricks too, and plain with each alone,
-            over so many seeds: what each trick is worth. For this there must be a verdict.
-        same_task: whether to go on although data, functions or settings of the task look changed.
-        progress: whether to tell how far it is, on the standard error.
-        callbacks: are called after each trial of the search with the study and the trial, as those of
-            `optuna.Study.optimize` are; `study.stop()` ends the search.
-        observers: hear of the search as it goes; see `Observer`.
-        repair: whether to mend MLflow first: what differs from Optuna is written anew, and what is of
-            an earlier write of a study of this name is removed, runs and model versions.
+        ablate: whether to measure what each trick is worth: the champion without it, and plain with it
+            alone. Needs a verdict.
+        same_task: whether to continue although data, functions or settings of the task look changed.
+        progress: whether to print progress on the standard error.
+        callbacks: functions to call after each trial of the search with the study and the trial, as in
+            `optuna.Study.optimize`. `study.stop()` ends the search.
+        observers: objects to notify during the search; see `Observer`.
+        repair: whether to repair MLflow first: rewrite what differs from Optuna, and remove runs and
+            model versions of an earlier write.
 
     Returns:
-        What the study found; its `missing` says what MLflow lacks, if a server was not back by the end.
+        What the study found. Its `missing` says what MLflow lacks if a server was away at the end.
 
     Raises:
-        InputError: if anything given is not valid or does not fit; nothing is lost.
-        Unfinished: if Ray died, and cannot be had again.
-        TakenOver: if another program took the study over, since this one stood still.
-        KeyboardInterrupt: after Ctrl-C; what was under way is finished, or put back in the queue.
+        InputError: if an argument is not valid; nothing is lost.
+        Unfinished: if Ray died and did not start again.
+        TakenOver: if another program took over the study, because this one did not respond.
+        KeyboardInterrupt: after Ctrl-C; running trials are finished, or put back in the queue.
     """
     space = Space(task.tricks) if space is None else space
     placement = Placement(workers, devices_per_trial, ray_address, stall_minutes, GroupSize.of(fuse))
@@ -169,13 +166,13 @@ def optimize(
 
 
 def ablate(study: optuna.Study, task: Task, *, seeds: int = 5, **options: Any) -> Ablation:
-    """Tell what each trick of a study's champion is worth; see `optimize`, which does it with `ablate`.
+    """Return what each trick of a study's champion is worth; the same as `optimize(..., ablate=True)`.
 
     Args:
-        study: which has a verdict.
-        task: of the study.
-        seeds: over which arms are compared.
-        options: further ones of `optimize`, such as `workers`.
+        study: a study with a verdict.
+        task: its task.
+        seeds: number of seeds for the comparison.
+        options: other arguments of `optimize`, such as `workers`.
 
     Raises:
         InputError: if the study has no verdict, or as `optimize` does.
@@ -186,7 +183,7 @@ def ablate(study: optuna.Study, task: Task, *, seeds: int = 5, **options: Any) -
 
 
 def _run(search: Session, n_trials: int, terms: Terms, ablate: bool, repair: bool) -> Summary:
-    """Train the trials that are missing, run what is to follow, and say what was found."""
+    """Run the search and what follows it, and return what was found."""
     with Coordinator(search) as coordinator:
         coordinator.run(n_trials)
     summary = _conclude(search, terms, ablate, repair)
@@ -195,7 +192,7 @@ def _run(search: Session, n_trials: int, terms: Terms, ablate: bool, repair: boo
 
 
 def _conclude(search: Session, terms: Terms, ablate: bool, repair: bool) -> Summary:
-    """Run what is to follow a search, and return what was found: by the verdict, if there is one."""
+    """Run the verdict and the ablation, and return what was found."""
     for part in search.study.user_attrs.get(keys.PART_RUNS, {}) if repair else ():
         with beside(search, part):
             pass  # its runs in MLflow are set right when it is taken up
@@ -207,26 +204,26 @@ def _conclude(search: Session, terms: Terms, ablate: bool, repair: bool) -> Summ
             ablation.ablate(search, judged.trial, terms.seeds)
     except TimeUp:
         part = "verdict" if judged is None else "ablation"
-        search.progress.print(f"time is up in the {part}: the same command goes on with it")
+        search.progress.print(f"time is up in the {part}: the same command continues it")
         judged = judged or judging.again(search)
     return conclude(search, judged)
 
 
 def _announce(study: optuna.Study, n_trials: int, notes: list[str], display: Progress) -> None:
-    """Show what the study holds already, and what was found in the task."""
+    """Print what the study already holds, and the notes about the task."""
     trials = finished(study)
     held = outcomes.counted(trials)
     display.start(trials)
     for note in notes:
         display.print(note)
     if held >= n_trials:
-        display.print(f"nothing to train: the study holds {held} finished trials already")
+        display.print(f"nothing to train: the study already holds {held} finished trials")
     elif trials:
-        display.print(f"going on: {held} of {n_trials} trials are finished already")
+        display.print(f"continuing: {held} of {n_trials} trials are already finished")
 
 
 def _folder(checkpoints: str | Path, name: str, keep: int, task: Task) -> StudyFolder:
-    """Return the folder of a study, which is not made yet, but can be."""
+    """Return the folder of a study, once it is clear that it can be made."""
     if not str(checkpoints) or "://" in str(checkpoints):
         raise InputError(f"checkpoints must be the path of a folder (got {quoted(str(checkpoints))})")
     folder = StudyFolder(

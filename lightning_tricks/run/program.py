@@ -1,4 +1,4 @@
-"""What a study script does once its arguments are read."""
+"""Run a study script after its arguments are read."""
 
 import argparse
 import sys
@@ -29,19 +29,19 @@ from lightning_tricks.verdict.conclusion import report_of
 OPTIONS = signature(optimize).parameters
 """What `optimize` takes; a flag of the same name goes to it."""
 FEW, SEVERAL = 500, 3
-"""With fewer validation samples a trial trains its recipe several times, unless told otherwise."""
+"""With fewer validation samples than the first, `--repeats auto` trains each recipe this often."""
 
 
 @unchanged()
 def run(given: argparse.Namespace, make_task: Callable[[], Task]) -> int:
-    """Train a study, or compare what Optuna and MLflow hold of it; return the exit code.
+    """Train a study, write its report, or check it; return the exit code.
 
     Args:
-        given: the arguments that all study scripts share.
-        make_task: makes the task.
+        given: the arguments shared by all study scripts.
+        make_task: function that makes the task.
 
     Raises:
-        InputError: if anything given is wrong.
+        InputError: if an argument is wrong.
     """
     if given.tracking_uri == "none":
         given.tracking_uri = None
@@ -68,7 +68,7 @@ def run(given: argparse.Namespace, make_task: Callable[[], Task]) -> int:
 
 
 def _check(name: str, given: argparse.Namespace, task: Task, space: Space[Any]) -> int:
-    """Tell whether Optuna and MLflow agree, which takes seconds to be imported."""
+    """Print whether Optuna and MLflow agree."""
     if given.tracking_uri is None:
         raise InputError("--check compares Optuna and MLflow: it cannot go with --tracking-uri none")
     from lightning_tricks.run.checking import check  # noqa: PLC0415
@@ -77,17 +77,17 @@ def _check(name: str, given: argparse.Namespace, task: Task, space: Space[Any]) 
 
 
 def _repeats(task: Task) -> int:
-    """Return how often a trial trains its recipe: more than once where one sample decides too much."""
+    """Return how often a trial trains its recipe: more than once if validation samples are few."""
     if task.repeats > 1 or not isinstance(task.data, InMemoryData):
         return task.repeats
     return SEVERAL if len(task.data.splits["validation"].inputs) < FEW else 1
 
 
 def _check_places(given: argparse.Namespace) -> None:
-    """Refuse two stores in one place, which would spoil each other.
+    """Refuse two stores in one place, because they would overwrite each other.
 
     Raises:
-        InputError: if there are.
+        InputError: if two flags name one place.
     """
     seen: dict[Path, str] = {}
     for flag, place in _places(given).items():
@@ -96,7 +96,7 @@ def _check_places(given: argparse.Namespace) -> None:
 
 
 def _places(given: argparse.Namespace) -> dict[str, Path | None]:
-    """Return the files and folders that a study reads, by flag; None for a server."""
+    """Return the file or folder of each store by flag; None for a server."""
     return {
         "--storage": storage_file(given.storage),
         "--tracking-uri": tracking_file(given.tracking_uri or ""),
@@ -122,7 +122,7 @@ def _train(name: str, given: argparse.Namespace, task: Task, space: Space[Any]) 
 
 
 def _report(name: str, given: argparse.Namespace, task: Task) -> int:
-    """Write the report of a study, as HTML and in Markdown."""
+    """Write the report of a study as HTML and Markdown."""
     path = Path(given.report).expanduser()
     check_report_file(path, [place for place in _places(given).values() if place is not None])
     study = load_study(name, given.storage)

@@ -61,14 +61,14 @@ class Holdings:
     """Fetches the names of the artifacts of the study's run."""
 
 
-def holdings(uri: str, name: str, run_id: str | None, beside: Collection[str] = ()) -> Holdings:
+def holdings(uri: str, name: str, run_id: str | None, others: Collection[str] = ()) -> Holdings:
     """Return what MLflow holds of a study, without changing anything.
 
     Args:
         uri: anything MLflow takes as a tracking URI.
         name: the study's name.
         run_id: id of the run whose trials to read; None if Optuna knows of none.
-        beside: ids of the study's other runs: its search, verdict, ablation.
+        others: ids of the study's other runs: its search, verdict, ablation.
 
     Raises:
         InputError: if MLflow cannot be reached.
@@ -76,10 +76,10 @@ def holdings(uri: str, name: str, run_id: str | None, beside: Collection[str] = 
     if uri.startswith(SQLITE) and not file_of(uri).exists():
         raise InputError(f"there is no MLflow at {uri}")
     with one_line_errors(uri):
-        return _holdings(connect(uri), name, run_id, beside)
+        return _holdings(connect(uri), name, run_id, others)
 
 
-def sweep(uri: str, name: str, run_id: str | None, beside: Collection[str] = ()) -> None:
+def sweep(uri: str, name: str, run_id: str | None, others: Collection[str] = ()) -> None:
     """Remove the runs and model versions of a study that come from an earlier write.
 
     Raises:
@@ -87,7 +87,7 @@ def sweep(uri: str, name: str, run_id: str | None, beside: Collection[str] = ())
     """
     with one_line_errors(uri):
         client = connect(uri)
-        found = _holdings(client, name, run_id, beside)
+        found = _holdings(client, name, run_id, others)
         for version_number in found.stray_versions:
             client.delete_model_version(name, version_number)
         experiment = client.get_experiment_by_name(name)
@@ -97,12 +97,12 @@ def sweep(uri: str, name: str, run_id: str | None, beside: Collection[str] = ())
             client.delete_run(stray)
 
 
-def _holdings(client: MlflowClient, name: str, run_id: str | None, beside: Collection[str]) -> Holdings:
+def _holdings(client: MlflowClient, name: str, run_id: str | None, others: Collection[str]) -> Holdings:
     experiment = client.get_experiment_by_name(name)
     runs = [] if experiment is None else list(search_runs(client, experiment.experiment_id, ""))
     parent = {run.info.run_id: run.data.tags.get(PARENT, run.info.run_id) for run in runs}
     asked = {run for run, above in parent.items() if above == run_id}
-    own = asked | {run for run, above in parent.items() if above in beside}
+    own = asked | {run for run, above in parent.items() if above in others}
     ours = [run for run in runs if NUMBER in run.data.tags or run.data.tags.get("study") == name]
     versions = versions_of(client, name)
     aliases = {
