@@ -1,6 +1,7 @@
 """A study's identity: everything that makes scores comparable, and nothing else."""
 
 import functools
+import linecache
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_tricks import InMemoryData, InputError, Space, Task, Tricks, create_study, optimize
 from lightning_tricks.search.identity import claim
-from lightning_tricks.task.fingerprint import of_function
+from lightning_tricks.task.fingerprint import _source, of_function
 
 pytestmark = pytest.mark.usefixtures("with_store")
 
@@ -175,3 +176,14 @@ def test_what_a_function_takes_from_its_module_counts(monkeypatch):
 def test_objects_are_told_apart_by_their_plain_values():
     assert of_function(nn.CrossEntropyLoss()) == of_function(nn.CrossEntropyLoss())
     assert of_function(nn.CrossEntropyLoss()) != of_function(nn.CrossEntropyLoss(label_smoothing=0.9))
+
+
+def test_a_function_whose_file_was_edited_since_has_no_source(tmp_path, monkeypatch):
+    path = tmp_path / "edited_module.py"
+    path.write_text("x = 1\n\n\ndef loss(outputs, targets):\n    return (outputs - targets).mean()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import edited_module
+
+    path.write_text("x = 1\n\n\n    '''\n  (((\n")
+    linecache.checkcache()
+    assert _source(edited_module.loss) == ""

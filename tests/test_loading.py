@@ -173,3 +173,14 @@ def test_references_are_of_the_tricks_that_are_on_and_no_others():
     assert entries.count("@") == len(references(Tricks()).splitlines())
     assert "@" in entries
     assert "kingma_ba_2015" in entries
+
+
+def test_a_server_that_is_away_is_told_in_a_line():
+    away = "http://127.0.0.1:9"
+    for ask in (
+        lambda: load_with_tricks("models:/tiny@champion", Own(), tracking_uri=away),
+        lambda: recipe_of_champion("tiny", away),
+        lambda: recipe_of_run("0" * 32, away),
+    ):
+        with pytest.raises(InputError, match="MLflow cannot be opened"):
+            ask()

@@ -7,6 +7,7 @@ import inspect
 import sys
 import sysconfig
 import textwrap
+import tokenize
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,7 @@ def _source(function: Any) -> str:
         if getattr(function, "__name__", "") == "<lambda>":
             return _lambdas(function)
         return ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(function))))
-    except (OSError, TypeError, SyntaxError):
+    except (OSError, TypeError, SyntaxError, tokenize.TokenError):  # the file was edited since
         return ""
 
 

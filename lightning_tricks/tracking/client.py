@@ -13,6 +13,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit, urlunsplit
 from urllib.request import urlopen
 
+import mlflow
 import sqlalchemy
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
@@ -89,6 +90,20 @@ def connect(uri: str) -> MlflowClient:
         logging.getLogger(name).setLevel(logging.CRITICAL)  # we print our own line for each error
     _check_uri(uri)
     return MlflowClient(tracking_uri=_absolute(uri))
+
+
+def reach(uri: str | None) -> MlflowClient:
+    """Return a client of a server that answers.
+
+    Args:
+        uri: anything MLflow takes; None for MLflow's own setting.
+
+    Raises:
+        InputError: if the URI is not valid, or no server answers.
+    """
+    uri = uri or mlflow.get_tracking_uri()
+    with one_line_errors(uri):
+        return connect(uri)
 
 
 def _check_uri(uri: str) -> None:

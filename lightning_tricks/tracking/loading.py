@@ -16,7 +16,7 @@ from lightning_tricks.flavors import is_lightning_module
 from lightning_tricks.module.kept import bring_back, load_checkpoint
 from lightning_tricks.process import unchanged
 from lightning_tricks.tracking.artifacts import fetch
-from lightning_tricks.tracking.client import connect
+from lightning_tricks.tracking.client import reach
 
 _REGISTERED = re.compile(r"models:/(?P<name>[^@/]+)(@(?P<alias>[^@/]+)|/(?P<version>\d+))")
 
@@ -64,7 +64,7 @@ def load_with_tricks(
                 "use TricksModule.load_from_checkpoint(path, backbone=...)"
             )
         return load_checkpoint(source, module, trusted=trusted)
-    client = connect(tracking_uri or mlflow.get_tracking_uri())
+    client = reach(tracking_uri)
     try:
         if found["alias"]:
             version = client.get_model_version_by_alias(found["name"], found["alias"])

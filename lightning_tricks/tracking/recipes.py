@@ -10,7 +10,7 @@ from lightning_tricks.errors import InputError, one_line
 from lightning_tricks.process import unchanged
 from lightning_tricks.search.archive import CHAMPION
 from lightning_tricks.tracking.artifacts import fetch
-from lightning_tricks.tracking.client import connect
+from lightning_tricks.tracking.client import reach
 from lightning_tricks.tracking.format import RECIPE_TYPE
 from lightning_tricks.tricks.recipe import Tricks
 from lightning_tricks.tricks.recipe_types import recipe_of
@@ -31,7 +31,7 @@ def recipe_of_run(run_id: str, tracking_uri: str | None = None) -> Tricks:
         InputError: if there is no such run, it holds no recipe, or the recipe's type is a class of
             yours that is not imported.
     """
-    return _read(connect(tracking_uri or mlflow.get_tracking_uri()), run_id)
+    return _read(reach(tracking_uri), run_id)
 
 
 @unchanged()
@@ -46,7 +46,7 @@ def recipe_of_champion(study: str, tracking_uri: str | None = None, alias: str =
     Raises:
         InputError: as `recipe_of_run`, or if no such model is registered.
     """
-    client = connect(tracking_uri or mlflow.get_tracking_uri())
+    client = reach(tracking_uri)
     try:
         run_id = client.get_model_version_by_alias(study, alias).run_id
     except mlflow.MlflowException as error:
