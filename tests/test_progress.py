@@ -67,6 +67,7 @@ def test_the_live_line_on_a_terminal_of_80_columns_tells_the_same(monkeypatch):
         for best in ("none yet", "0.9", "0.9333", "0.9806 (trial 123)"):
             bar.trial_ended("trial", "PRUNED", best, 1.0)
         bar.warn("[red]a word in brackets is shown as it is[/red]")
+        bar.start_stage("verdict", 7, [])
         shown = everything(control)
     os.close(control)
     lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line) for line in re.split(r"[\r\n]+", shown)]
@@ -75,6 +76,8 @@ def test_the_live_line_on_a_terminal_of_80_columns_tells_the_same(monkeypatch):
     assert "pruned" not in live[0]
     assert "left" not in live[2]
     assert live[-1].endswith("4 pruned, best 0.9806 (trial 123), about 2 min left")
+    assert all(line.startswith("search ") for line in live)
+    assert any(line.strip().startswith("verdict ") and "0/7" in line for line in lines)
     assert max(map(len, live)) <= 80
 
 

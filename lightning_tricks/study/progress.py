@@ -41,6 +41,7 @@ class Progress:
         self.quiet = quiet
         self.total, self.workers = total, 1
         """Number of trials to finish; number of workers."""
+        self.stage = "search"
         self.done = self.pruned = self.failed = 0
         self._trained: list[float] = []
         """Seconds of each trial trained in this run."""
@@ -53,6 +54,7 @@ class Progress:
         self.failed = sum(trial.state == TrialState.FAIL for trial in trials)
         if self.stream.isatty() and not self.quiet:
             self._live = LiveLine(
+                TextColumn("{task.fields[stage]}", markup=False),
                 BarColumn(bar_width=BAR_WIDTH),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
@@ -61,7 +63,7 @@ class Progress:
                 redirect_stdout=False,
                 redirect_stderr=False,
             )
-            self._live.add_task("", total=self.total, completed=self.done)
+            self._live.add_task("", total=self.total, completed=self.done, stage=self.stage)
             self._live.start()
 
     def start_stage(self, name: str, total: int, trials: Sequence[FrozenTrial]) -> None:
@@ -74,7 +76,7 @@ class Progress:
         """
         if self._live is not None:
             self._live.stop()
-        self.total = total
+        self.stage, self.total = name, total
         self._trained = []
         self.print(f"{name}: at most {total} trainings, {len(trials)} of them already done")
         self.start(trials)
