@@ -2,7 +2,7 @@
 
 `ray_workers` starts it as a script that does not import the package, which would take seconds. It passes
 bytes between the coordinator and the workers. It ends when its connection closes, together with the Ray
-that it started.
+that it started; after `kill -9` of the coordinator, Ray's agents follow within about a minute.
 """
 
 import contextlib
