@@ -152,7 +152,7 @@ class MLflowArchive(Archive):
         return trial_updates.placed(self.task, trial, outcome, self.study_state, milliseconds())
 
     def links(self, study_state: StudyState) -> str:
-        pages = {"The report": self.tracker.page_of(REPORT)}
+        pages = {"Trials": self.tracker.link, "the report": self.tracker.page_of(REPORT)}
         if study_state.version is not None:
             pages["the champion's model"] = view.model_page(study_state.study, study_state.version)
         for part, run_id in self.study.user_attrs.get(PART_RUNS, {}).items():
