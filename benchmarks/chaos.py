@@ -37,7 +37,8 @@ from lightning_tricks.search.studies import finished, load_study
 from lightning_tricks.tracking.agreement import differences
 
 MODULES = "--modules"
-FLAGS = ["--sampler", "random", "--pruner", "none", "--repeats", "1", "--seed", "1"]
+FLAGS = ["--sampler", "random", "--pruner", "none", "--repeats", "1", "--seed", "1", "--fuse", "4"]
+"""Recipes of a group are drawn together, so both studies need groups of a fixed size."""
 
 
 class Digits(pl.LightningModule):

@@ -155,8 +155,8 @@ def test_what_cannot_be_rebuilt_leaves_the_search_with_a_line(kind):
 
 def test_a_batch_size_that_changes_nothing_leaves_the_search_or_is_refused():
     checked = check(task(Own(acts=False)), SIZED)
-    assert any("batch_size of Own changes nothing" in note for note in checked.notes)
-    with pytest.raises(InputError, match="batch_size of Own changes nothing"):
+    assert any("batch_size of Own does not change" in note for note in checked.notes)
+    with pytest.raises(InputError, match="batch_size of Own does not change"):
         check(task(Own(acts=False)), Space(Tricks).pin({"batch": "size"}))
 
 

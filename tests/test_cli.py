@@ -121,7 +121,6 @@ def test_the_end_is_a_table_and_the_way_to_look_at_it(capsys):
         "best (trial",
         "(trial 0)",
         "test/accuracy",
-        "optimizer",
     ):
         assert word in captured.out
     assert "mlflow ui --backend-store-uri sqlite:///mlflow.db" in captured.out
