@@ -119,6 +119,7 @@ def test_the_end_is_a_table_and_the_way_to_look_at_it(capsys):
         "plain (trial 1)",
         "baseline",
         "best (trial",
+        "Best of the search: ",
         "(trial 0)",
         "test/accuracy",
     ):

@@ -126,7 +126,7 @@ def summarize(study: optuna.Study, task: Task) -> Summary:
         return found
     return replace(
         found,
-        answer=f"Best of the search: trial {best.number}, {task.monitor} {best.value:.4f}.",
+        answer=f"Best of the search: {_known(best, roles)}, {task.monitor} {best.value:.4f}.",
         changes=_changes(task, best, state.baseline),
         changer=f"trial {best.number}",
         notes=(NO_VERDICT,),
@@ -137,6 +137,14 @@ def _title(number: int, roles: Mapping[str, FrozenTrial | None]) -> str:
     """Return the roles of a trial, and its number."""
     own = [role for role, trial in roles.items() if trial is not None and trial.number == number]
     return f"{' and '.join(own)} (trial {number})"
+
+
+def _known(trial: FrozenTrial, roles: Mapping[str, FrozenTrial | None]) -> str:
+    """Return what a trial is called: its number, or its role."""
+    for role in roles:
+        if (of := roles[role]) is not None and of.number == trial.number:
+            return _title(trial.number, {role: of})
+    return f"trial {trial.number}"
 
 
 def summarize_verdict(
