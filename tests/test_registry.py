@@ -48,6 +48,7 @@ def test_registered_models_are_checked_and_brought_back(damage, judged, monkeypa
         assert mlflow.pytorch.load_model(f"models:/tiny@{alias}")(inputs).shape == (len(inputs), 3)
     again = load_with_tricks("models:/tiny@champion", tiny_study.backbone, tracking_uri=store())
     assert again(inputs).shape == (len(inputs), 3)
+    assert not again.training
     if damage != "the ensemble is gone":  # MLflow does not reuse the ensemble's version number
         assert len(client.search_model_versions("name='tiny'")) == 2
 

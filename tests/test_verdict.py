@@ -86,7 +86,9 @@ def test_the_first_words_say_what_to_do():
     possible = verdict("Not confirmed")
     assert possible.headline() == f"Not confirmed: {gain}. Keep the baseline."
     assert possible.changer == "trial 7"
-    assert "About 14 more seeds would tell: --verdict-budget 68." in possible.method
+    assert (
+        "About 14 more seeds would tell: verdict_budget=68, or --verdict-budget 68." in possible.method
+    )
     nothing = verdict("No gain found")
     assert nothing.headline() == f"No gain found: {gain}, the best other recipe. Keep the baseline."
     assert "--verdict-budget" not in nothing.method
@@ -313,6 +315,10 @@ def test_a_larger_budget_goes_on_with_the_same_candidate_over_more_seeds(study, 
     (most,) = re.findall(r"verdict: at most (\d+) trainings", capsys.readouterr().err)
     assert len(verdict_study().trials) == int(most)  # such a small margin uses all of them
     chosen = chosen_with()
+    assert first.spent == int(most)
+    # A budget that was spent already is answered already: no look at the test split, no training.
+    assert search(study, task(), margin=1e-9, verdict_budget=2).verdict == first
+    assert len(verdict_study().trials) == int(most)
     assert reported_with()[first.candidate] == reported_with()["baseline"] == 3
     later = search(study, task(), verdict_budget=30).verdict
     assert (later.candidate, later.before) == (first.candidate, 1)

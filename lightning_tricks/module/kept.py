@@ -94,7 +94,7 @@ def bring_back(folder: Path, module: Makes, member: int = 0) -> Any:
     own = {name: value for name, value in changed.state_dict().items() if not torch.is_tensor(value)}
     with _weights_of_this_module():
         load_state(changed, {**own, **state})
-    return changed
+    return changed.eval()
 
 
 def _made_again(given: Makes, tricks: Tricks, needs: Mapping[str, Any]) -> Any:

@@ -44,6 +44,15 @@ def hours(trials: Iterable[FrozenTrial]) -> float:
     return sum(outcome.seconds for outcome in spent if outcome.duplicate_of is None) / 3600
 
 
+def duration(seconds: float) -> str:
+    """Write the time that devices took, in the unit that suits it."""
+    if seconds < 100:
+        return f"{seconds:.0f} device seconds"
+    return (
+        f"{seconds / 60:.0f} device minutes" if seconds < 6000 else f"{seconds / 3600:.1f} device hours"
+    )
+
+
 def cost(trials: Sequence[FrozenTrial], reruns: Sequence[FrozenTrial]) -> Table:
     """Return what a study took: its search, and what followed."""
     ended = [(o, t) for t in trials if (o := Outcome.read(t)) is not None]
@@ -53,9 +62,9 @@ def cost(trials: Sequence[FrozenTrial], reruns: Sequence[FrozenTrial]) -> Table:
     saved = sum(max(usual - o.seconds, 0.0) for o in pruned)
     states = [t.state for t in trials]
     rows = [
-        ("device hours", f"{hours([*trials, *reruns]):.3f}"),
+        ("time of all devices", duration(3600 * hours([*trials, *reruns]))),
         ("trials complete", str(states.count(TrialState.COMPLETE))),
-        ("trials pruned", f"{len(pruned)}, which saved about {saved / 3600:.3f} hours"),
+        ("trials pruned", f"{len(pruned)}, which saved about {duration(saved)}"),
         ("trials failed", str(states.count(TrialState.FAIL))),
         ("trainings after the search", str(len(reruns))),
     ]

@@ -17,6 +17,7 @@ from lightning_tricks.report.blocks import Block, Code, Notes, Table, html_of, m
 from lightning_tricks.report.drawing import svg
 from lightning_tricks.report.importance import ENOUGH, importances
 from lightning_tricks.report.scores import scores
+from lightning_tricks.report.summary import reference_of
 from lightning_tricks.report.worth import worth
 from lightning_tricks.search.keys import IDENTITY
 from lightning_tricks.search.outcomes import Outcome, is_repeat
@@ -130,7 +131,7 @@ class Report:
 
     def _sections(self) -> Iterator[tuple[str, list[Block]]]:
         monitor, mode = self.task.monitor, self.task.mode
-        cost = f"{facts.hours([*self.trials, *self.reruns]):.2f} device hours"
+        cost = facts.duration(3600 * facts.hours([*self.trials, *self.reruns]))
         first = first_screen(
             self.verdict, self.changes, self.ablation, self.search, cost, self.task.monitor
         )
@@ -174,7 +175,11 @@ class Report:
     def changes(self) -> list[tuple[str, str, str]]:
         """What the new recipe changes: stage, from, to."""
         new = self._new
-        found = {} if new is None else new.differences(self.task.reference())
+        found = (
+            {}
+            if new is None
+            else new.differences(reference_of(self.task, self.verdict, self.task.reference()))
+        )
         return [(stage, theirs, mine) for stage, (mine, theirs) in found.items()]
 
     def _formulas(self) -> Notes:

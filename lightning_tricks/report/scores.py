@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from lightning_tricks.report import figures
 from lightning_tricks.report.blocks import Block, Table
 from lightning_tricks.scores import test_name
-from lightning_tricks.selection.result import Verdict
+from lightning_tricks.selection.result import WORDS, Verdict
 
 _NOTE = (
     "Intervals of 95%: of validation over seeds, of test over seeds and samples. None of these seeds "
@@ -36,7 +36,7 @@ def _method(verdict: Verdict) -> str:
     samples = "chose it, too" if verdict.gain is not None and verdict.gain.chose else "chose nothing"
     return (
         f"{together}Smallest difference that matters: {verdict.margin:.4f}. Sequential halving chose "
-        "one of the finalists by seeds of its own. Other seeds compared it with the baseline, on "
-        f"samples that {samples}. The interval of the gain holds for all looks of all verdicts of "
-        "this study together, with a probability of 95%."
+        "one of the finalists by seeds of its own. Other seeds compared it with "
+        f"{WORDS[verdict.incumbent]}, on samples that {samples}. The interval of the "
+        "gain holds for all looks of all verdicts of this study together, with a probability of 95%."
     )

@@ -20,9 +20,9 @@ from lightning_tricks.search.outcomes import Outcome, best_of, counted, is_repea
 from lightning_tricks.search.studies import finished
 from lightning_tricks.search.study_state import StudyState
 from lightning_tricks.selection.ablation import Ablation
-from lightning_tricks.selection.result import ENSEMBLE, Verdict
+from lightning_tricks.selection.result import ENSEMBLE, YOURS, Verdict
 from lightning_tricks.task.task import Task
-from lightning_tricks.tricks.recipe import Tricks
+from lightning_tricks.tricks.recipe import ModuleTricks, Tricks
 
 VALIDATED = "±: 95% intervals over seeds."
 TESTED = "±: 95% intervals; of validation over seeds, of test over seeds and samples."
@@ -151,7 +151,8 @@ def summarize_verdict(
     study: optuna.Study, task: Task, verdict: Verdict, ablation: Ablation | None = None
 ) -> Summary:
     """Tell the verdict of a study: what the candidate changes, and scores over fresh seeds."""
-    ended, state = finished(study), StudyState.read(study, task)
+    ended = finished(study)
+    reference = reference_of(task, verdict, StudyState.read(study, task).baseline)
     single = {name: row for name, row in verdict.rows.items() if not name.endswith(ENSEMBLE)}
     tested = any(row.test for row in single.values())
     rows = [
@@ -169,7 +170,7 @@ def summarize_verdict(
         rows=rows,
         counts=count(ended),
         answer=verdict.headline(),
-        changes=() if trial is None else _changes(task, trial, state.baseline),
+        changes=() if trial is None else _changes(task, trial, reference),
         changer=changer or "",
         notes=tuple(note for note in told if note),
         verdict=verdict,
@@ -186,6 +187,13 @@ def _ensembles(task: Task, verdict: Verdict) -> list[str]:
     gain = verdict.ensemble_gain
     found += [] if gain is None else [f"gain {gain} over samples"]
     return [f"Ensembles of {verdict.terms.seeds} models, {metric}: {', '.join(found)}."] if found else []
+
+
+def reference_of(task: Task, verdict: Verdict, baseline: Tricks) -> Tricks:
+    """Return the recipe that a verdict compares with: your module as it is, or else the baseline."""
+    if verdict.incumbent == YOURS and issubclass(task.tricks, ModuleTricks):
+        return task.tricks.yours()
+    return baseline
 
 
 def _changes(task: Task, trial: FrozenTrial, baseline: Tricks) -> tuple[tuple[str, str, str], ...]:

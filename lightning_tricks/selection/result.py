@@ -1,7 +1,7 @@
 """What a verdict says, and how it is kept."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from lightning_tricks.selection.intervals import Interval
@@ -62,15 +62,12 @@ class Gain:
     @property
     def method(self) -> str:
         """Over what the gain was measured, in sentences."""
+        chose = " These samples chose the recipe, too, so the interval is wider." if self.chose else ""
         over = f"{self.seeds} fresh seeds"
         if self.samples is None:
-            return f"The gain is over {over}; the interval is over seeds only."
-        if self.chose:
-            return (
-                f"The gain is over {over} and {self.samples} samples. These samples chose the recipe, "
-                "too, so the interval is wider."
-            )
-        return f"The gain is over {over} and {self.samples} samples that took no part in choosing."
+            return f"The gain is over {over}; the interval is over seeds only.{chose}"
+        untouched = "" if self.chose else " that took no part in choosing"
+        return f"The gain is over {over} and {self.samples} samples{untouched}.{chose}"
 
     def __str__(self) -> str:
         return f"{self.interval.signed} {self.metric}"
@@ -124,8 +121,14 @@ class Verdict(Kept):
     """How good recipes are, and their ensembles: `plain`, `baseline`, `yours`, the candidate."""
     searched: int = 0
     """Number of trials that the search had."""
+    spent: int = 0
+    """Number of trainings that the verdict took."""
     before: int = 0
     """Number of verdicts of the study that looked at its test split before."""
+
+    def covers(self, terms: Terms) -> bool:
+        """Return whether this verdict answers other terms: the same, and a budget that was spent."""
+        return replace(terms, budget=0) == replace(self.terms, budget=0) and terms.budget <= self.spent
 
     @property
     def incumbent(self) -> str:
@@ -183,8 +186,9 @@ class Verdict(Kept):
             return "The interval is as narrow as --margin asks for."
         if self.gain.more is None or self.gain.more > MOST_SEEDS:
             return "Seeds alone will not tell: the samples are too few for a gain of this size."
-        budget = self.budget + 2 * self.gain.more
-        return f"About {self.gain.more} more seeds would tell: --verdict-budget {budget}."
+        more, budget = self.gain.more, (self.spent or self.budget) + 2 * self.gain.more
+        seeds = "1 more seed" if more == 1 else f"{more} more seeds"
+        return f"About {seeds} would tell: verdict_budget={budget}, or --verdict-budget {budget}."
 
     def _used(self) -> str:
         if not self.before:

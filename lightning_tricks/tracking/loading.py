@@ -33,7 +33,8 @@ def load_with_tricks(
     """Load a trained module: its weights, with the layers that its tricks changed.
 
     `YourModule.load_from_checkpoint` does not know these layers. `without_tricks` turns the returned
-    module back into one of your class.
+    module back into one of your class. A registered model comes back in evaluation mode; call `train()`
+    before you train it further.
 
     Args:
         source: one of three: `models:/NAME@champion`, a model that a study registered; the folder where

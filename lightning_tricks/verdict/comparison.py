@@ -61,6 +61,11 @@ class Comparison:
         pairs = self._most_seeds(self.left - choosing)
         return choosing + self._compared_recipes * pairs + self._shown_only
 
+    @property
+    def spent(self) -> int:
+        """Number of trainings so far that were trained to their end."""
+        return self.halving.spent + sum(map(len, self.reports.values()))
+
     def choose(self) -> str | None:
         """Train the finalists until one is left; return it, or None if no trial was complete."""
         done = 0

@@ -38,7 +38,7 @@ def judge(search: Session, terms: Terms) -> Verdict:
     """
     trials = finalists(search, terms.finalists)
     before = verdict_of(search.study)
-    same = before is not None and (before.names, before.terms) == (tuple(trials), terms)
+    same = before is not None and before.names == tuple(trials) and before.covers(terms)
     if before is not None and same and _is_registered(search):
         return before  # the test split is not looked at again
     looks = 0 if before is None else before.before + (not same)
@@ -152,6 +152,7 @@ class _Judgement:
             names=tuple(self.trials),
             terms=self.terms,
             budget=self.budget,
+            spent=comparison.spent,
             rows=rows,
             searched=self.searched,
             before=self.looks,

@@ -33,6 +33,7 @@ from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.surgery.norms import NORMS
 from lightning_tricks.task.checks import check
 from lightning_tricks.task.rehearsal import build
+from lightning_tricks.tricks.recipe import describe
 from lightning_tricks.tricks.transfer import places
 
 pytestmark = pytest.mark.usefixtures("with_store")
@@ -495,6 +496,8 @@ def test_a_module_of_either_package_goes_to_a_champion_that_comes_back(make, tmp
     assert summary.verdict.incumbent == "yours"
     assert {"yours", "baseline", "plain"} <= set(summary.verdict.rows)
     assert "your module as it is" in summary.verdict.headline()
+    yours = ModuleTricks.yours()
+    assert all(old == describe(getattr(yours, stage)) for stage, old, _ in summary.changes)
     back = [load_with_tricks("models:/own@champion", make(), tracking_uri=uri).eval() for _ in "ab"]
     inputs = samples(5, 6)[0]
     assert isinstance(back[0], make)
