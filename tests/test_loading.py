@@ -66,7 +66,7 @@ layers = [nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3
 with warnings.catch_warnings(record=True) as told:
     warnings.simplefilter("always")
     loaded = TricksModule.load_from_checkpoint({path!r}, backbone=nn.Sequential(*layers))
-print([str(one.message) for one in told if "is of the type" in str(one.message)][0])
+print([str(one.message) for one in told if "has the type" in str(one.message)][0])
 print(type(loaded.tricks) is Tricks)
 layers = [nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3)]
 network = nn.Sequential(*layers)
@@ -75,7 +75,7 @@ print(TricksModule.load_from_checkpoint({path!r}, backbone=network, tricks=Trick
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
     told, common, loaded = done.stdout.splitlines()
-    assert told.startswith("the recipe is of the type 'Wide' of 'test_loading', which is not imported")
+    assert told.startswith("the recipe has the type 'Wide' of 'test_loading', which is not imported")
     assert common == loaded == "True"
 
 

@@ -115,7 +115,7 @@ def test_a_study_on_two_workers_survives_ctrl_c_and_kill_9_of_its_program():
     first.send_signal(signal.SIGINT)
     _, errors = first.communicate(timeout=120)
     assert first.returncode == 130, errors
-    assert "finishing the trials under way" in errors
+    assert "finishing the running trials" in errors
     states = [t.state.name for t in load().trials]
     assert set(states) <= {"COMPLETE", "PRUNED", "WAITING"}
     done = len(finished(load()))

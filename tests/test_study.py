@@ -254,7 +254,7 @@ def test_stopped_in_the_middle_it_goes_on_to_the_same_scores(stop, tmp_path):
         assert "Received SIGTERM" not in errors  # Lightning's own line
         finishes = stop == "Ctrl-C"
         assert states[2:] == (["COMPLETE"] if finishes else ["WAITING"])
-        assert ("finishing the trials under way" in errors) == (stop != "SIGTERM")
+        assert ("finishing the running trials" in errors) == (stop != "SIGTERM")
         parents, nested = children()
         assert parents[0].info.status == "KILLED"
         assert set(nested) == ({0, 1, 2} if finishes else {0, 1})
