@@ -28,7 +28,7 @@ def first_screen(
         changes: of the recipe that is new: stage, from, to.
         ablation: of the study, if there is one.
         search: the study.
-        cost: what the study took, in words.
+        cost: the time of all devices, in words.
         monitor: the metric that trials are compared by.
     """
     yield _tiles(verdict, cost)
@@ -50,7 +50,7 @@ def _tiles(verdict: Verdict, cost: str) -> Tiles:
         for name, held in (("champion", row), ("its ensemble", together))
         if held is not None
     }
-    return Tiles({**gains, **scores, "cost": cost})
+    return Tiles({**gains, **scores, "device time": cost})
 
 
 def _changes(

@@ -47,10 +47,8 @@ def hours(trials: Iterable[FrozenTrial]) -> float:
 def duration(seconds: float) -> str:
     """Write the time that devices took, in the unit that suits it."""
     if seconds < 100:
-        return f"{seconds:.0f} device seconds"
-    return (
-        f"{seconds / 60:.0f} device minutes" if seconds < 6000 else f"{seconds / 3600:.1f} device hours"
-    )
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def cost(trials: Sequence[FrozenTrial], reruns: Sequence[FrozenTrial]) -> Table:
@@ -62,7 +60,7 @@ def cost(trials: Sequence[FrozenTrial], reruns: Sequence[FrozenTrial]) -> Table:
     saved = sum(max(usual - o.seconds, 0.0) for o in pruned)
     states = [t.state for t in trials]
     rows = [
-        ("time of all devices", duration(3600 * hours([*trials, *reruns]))),
+        ("device time", duration(3600 * hours([*trials, *reruns]))),
         ("trials complete", str(states.count(TrialState.COMPLETE))),
         ("trials pruned", f"{len(pruned)}, which saved about {duration(saved)}"),
         ("trials failed", str(states.count(TrialState.FAIL))),

@@ -45,7 +45,8 @@ svg { width: 100%; height: auto }
 .tiles b { display: block; font-size: .95rem }
 .tiles span, .made { color: #666; font-size: .85rem }
 p, li { overflow-wrap: anywhere } nav { display: flex; flex-wrap: wrap; gap: 0 .8rem }
-pre { background: #f4f6f8; padding: .6rem .8rem; overflow-x: auto; font-size: .85rem }
+pre { background: #f4f6f8; padding: .6rem .8rem; overflow-wrap: anywhere; white-space: pre-wrap;
+  font-size: .85rem }
 td { overflow-wrap: anywhere; min-width: 5rem } td:first-child { overflow-wrap: normal }
 @media print { body { margin: 0; max-width: none } svg, table { break-inside: avoid } }
 """
