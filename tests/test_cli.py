@@ -7,7 +7,7 @@ import pytest
 import tiny_study
 from conftest import mlp, samples, small_data
 
-from lightning_tricks import InMemoryData, Task
+from lightning_tricks import InMemoryData, Task, main
 
 BAD = {
     "unknown flag": (["--trials", "3"], "unrecognized arguments: --trials"),
@@ -127,6 +127,20 @@ def test_the_end_is_a_table_and_the_way_to_look_at_it(capsys):
     assert "mlflow ui --backend-store-uri sqlite:///mlflow.db" in captured.out
     assert "viewStateShareKey=trials" in captured.out
     assert "3/3" in captured.err
+
+
+@pytest.mark.usefixtures("without_mlflow")
+def test_a_flag_of_a_script_may_be_called_like_an_argument_that_has_none():
+    given = []
+
+    def make(observers):
+        given.append(observers)
+        return tiny_study.task()
+
+    flags = {"--observers": "who watches"}
+    arguments = ["--observers", "two", "--n-trials", "1", "--finalists", "0", "--workers", "inline"]
+    assert main(make, arguments, flags=flags) == 0
+    assert given == ["two"]
 
 
 def test_a_space_file_pins_what_is_searched(capsys):

@@ -9,7 +9,8 @@ import termios
 
 import pytest
 
-from lightning_tricks.study.progress import Progress, duration
+from lightning_tricks.report.facts import duration
+from lightning_tricks.study.progress import Progress
 
 
 def finish(bar, *seconds, workers=1):

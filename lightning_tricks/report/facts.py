@@ -45,7 +45,7 @@ def hours(trials: Iterable[FrozenTrial]) -> float:
 
 
 def duration(seconds: float) -> str:
-    """Write the time that devices took, in the unit that suits it."""
+    """Return a duration in words, in seconds, minutes or hours."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_tricks.report.drawing import axes_of, count_whole, draw_interval, frame, usual
+from lightning_tricks.report.drawing import axes_of, bounds, count_whole, draw_interval, frame, usual
 from lightning_tricks.scores import Mode, best, without_split
 from lightning_tricks.search.keys import ENTRY, PHASE, REPORT, ROLE, SEED_INDEX
 from lightning_tricks.search.outcomes import Outcome
@@ -70,8 +70,7 @@ def curves(reports: Iterable[FrozenTrial], verdict: Verdict, monitor: str) -> Fi
             steps = [mean_interval([run[at] for run in runs]) for at in range(len(runs[0]))]
             epochs = np.arange(1, len(steps) + 1)
             axes.plot(epochs, [step.mean for step in steps], color=_color(row), label=row)
-            low = [step.mean if step.low is None else step.low for step in steps]
-            high = [step.mean if step.high is None else step.high for step in steps]
+            low, high = zip(*map(bounds, steps), strict=True)
             axes.fill_between(epochs, low, high, color=_color(row), alpha=0.15)
             if row != "plain":  # which may be far away
                 seen += [step.mean for step in steps]

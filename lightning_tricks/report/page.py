@@ -17,7 +17,7 @@ from lightning_tricks.report.blocks import Block, Code, Notes, Table, html_of, m
 from lightning_tricks.report.drawing import svg
 from lightning_tricks.report.importance import ENOUGH, importances
 from lightning_tricks.report.scores import scores
-from lightning_tricks.report.summary import reference_of
+from lightning_tricks.report.summary import changes_of, reference_of
 from lightning_tricks.report.worth import worth
 from lightning_tricks.search.keys import IDENTITY
 from lightning_tricks.search.outcomes import Outcome, is_repeat
@@ -133,9 +133,7 @@ class Report:
     def _sections(self) -> Iterator[tuple[str, list[Block]]]:
         monitor, mode = self.task.monitor, self.task.mode
         cost = facts.duration(3600 * facts.hours([*self.trials, *self.reruns]))
-        first = first_screen(
-            self.verdict, self.changes, self.ablation, self.search, cost, self.task.monitor
-        )
+        first = first_screen(self.verdict, self.changes, self.ablation, self.search, cost, monitor)
         yield "", list(first)
         yield "What was asked", [self._question()]
         yield "How good it is", list(scores(self.verdict, monitor))
@@ -175,19 +173,14 @@ class Report:
     @property
     def changes(self) -> list[tuple[str, str, str]]:
         """What the new recipe changes: stage, from, to."""
-        new = self._new
-        found = (
-            {}
-            if new is None
-            else new.differences(reference_of(self.task, self.verdict, self.task.reference()))
-        )
-        return [(stage, theirs, mine) for stage, (mine, theirs) in found.items()]
+        reference = reference_of(self.task, self.verdict, self.task.reference())
+        return [] if self._new is None else changes_of(self._new, reference)
 
     def _formulas(self) -> Notes:
         """Return formula and papers of what the new recipe changes."""
-        lines = []
+        lines, new = [], self._new
         for stage, _, to in self.changes:
-            trick = getattr(self._new, stage)
+            trick = getattr(new, stage)
             first = (type(trick).__doc__ or "").strip().splitlines()[0].rstrip(".")
             papers = "; ".join(paper.text() for paper in papers_of(type(trick)))
             lines.append(f"`{stage}` {to}: {first}.{f' {papers}' if papers else ''}")

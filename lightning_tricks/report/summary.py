@@ -201,8 +201,13 @@ def _changes(task: Task, trial: FrozenTrial, baseline: Tricks) -> tuple[tuple[st
     outcome = Outcome.read(trial)
     if outcome is None:
         return ()
-    changed = task.tricks.parse(outcome.recipe).differences(baseline)
-    return tuple((stage, theirs, mine) for stage, (mine, theirs) in changed.items())
+    return tuple(changes_of(task.tricks.parse(outcome.recipe), baseline))
+
+
+def changes_of(recipe: Tricks, reference: Tricks) -> list[tuple[str, str, str]]:
+    """Return what a recipe changes in another: stage, from, to."""
+    changed = recipe.differences(reference)
+    return [(stage, theirs, mine) for stage, (mine, theirs) in changed.items()]
 
 
 def score_of(trial: FrozenTrial) -> str:

@@ -26,8 +26,10 @@ from lightning_tricks.task.task import Task
 from lightning_tricks.tracking.addresses import tracking_file
 from lightning_tricks.verdict.conclusion import report_of
 
-OPTIONS = signature(optimize).parameters
-"""What `optimize` takes; a flag of the same name goes to it."""
+_OTHERS = {"study", "task", "space", "progress", "callbacks", "observers", "repair"}
+"""Arguments of `optimize` without a flag, or with another value than the flag's."""
+OPTIONS = signature(optimize).parameters.keys() - _OTHERS
+"""Arguments of `optimize` that have a flag of the same name; a script's own flags go to its task."""
 FEW, SEVERAL = 500, 3
 """With fewer validation samples than the first, `--repeats auto` trains each recipe this often."""
 
@@ -116,7 +118,7 @@ def _train(name: str, given: argparse.Namespace, task: Task, space: Space[Any]) 
         seed=given.seed,
     )
     options = {name: value for name, value in vars(given).items() if name in OPTIONS}
-    summary = optimize(StudyMaker(name, create), task, **{**options, "space": space, "repair": False})
+    summary = optimize(StudyMaker(name, create), task, space=space, **options)
     _print(f"\n{summary.text()}\n\n{summary.look}")
     return 3 if summary.missing else 0
 

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as LiveLine
 
 from lightning_tricks.redaction import redacted
+from lightning_tricks.report.facts import duration
 from lightning_tricks.search.outcomes import counted
 
 TELLING = 3
@@ -131,10 +132,3 @@ class Progress:
             return ""
         rounds = math.ceil(left / self.workers)
         return f", about {duration(rounds * statistics.median(self._trained))} left"
-
-
-def duration(seconds: float) -> str:
-    """Return a duration in words, in seconds, minutes or hours."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
