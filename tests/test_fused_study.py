@@ -81,9 +81,10 @@ def test_a_group_is_of_one_shape_and_its_trials_are_told_as_any(sizes):
 
 
 @pytest.mark.slow
-def test_killed_in_a_group_it_goes_on_to_the_same_trials(tmp_path):
+@pytest.mark.parametrize("pruner", ["none", "pause"])
+def test_killed_in_a_group_it_goes_on_to_the_same_trials(pruner, tmp_path):
     steps = (["--n-trials", "17"], ["--n-trials", "24"])
-    options = ["--fuse", "4", "--workers", "inline", "--pruner", "none"]
+    options = ["--fuse", "4", "--workers", "inline", "--pruner", pruner]
     found = []
     for folder in ("undisturbed", "killed"):
         (tmp_path / folder).mkdir()

@@ -27,10 +27,10 @@ def lines(total, *seconds, workers=1):
     return stream.getvalue().splitlines()
 
 
-def test_the_time_left_is_told_once_it_can_be_known_by_the_median_of_trained_trials():
+def test_the_time_left_is_told_once_it_can_be_known_by_the_mean_of_all_trials_but_the_first():
     told = lines(13, 60.0, 1.0, 2.0, 2.0)
     assert not any("left" in line for line in told[:2])  # the first trial includes the start
-    assert told[2].endswith("about 20 s left)")
+    assert told[2].endswith("about 15 s left)")
     assert told[3].endswith("about 18 s left)")
 
 

@@ -21,7 +21,7 @@ def train_as_one(
 
     Args:
         trials: the trainings of each trial. If one cannot be set up, its whole trial is skipped. If
-            only one training is left, it is skipped too.
+            only one training is left, it is skipped too, unless it resumes from a group's checkpoint.
         interrupted: tells whether to stop everything.
         device: the device that trains.
 
@@ -34,7 +34,7 @@ def train_as_one(
     with quiet(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="There is a performance drop")
         members = [member for trial in trials for member in _members(trial, device)]
-        if len(members) > 1:
+        if len(members) > 1 or any(member.checkpoint for member in members):
             yield from _run(Group(members, interrupted))
 
 

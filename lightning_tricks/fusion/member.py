@@ -17,9 +17,9 @@ from lightning_tricks.fusion.trainer import MemberTrainer
 from lightning_tricks.fusion.unfusible import Unfusible
 from lightning_tricks.module.tricks_module import TricksModule
 from lightning_tricks.trial.callback import TrialCallback
-from lightning_tricks.trial.checkpoints import read
+from lightning_tricks.trial.checkpoints import GROUP, read
 from lightning_tricks.trial.fit import result_of
-from lightning_tricks.trial.result import Result
+from lightning_tricks.trial.result import Paused, Result
 from lightning_tricks.trial.training import Training
 from lightning_tricks.tricks.acting import batch_stages
 from lightning_tricks.tricks.optimizers.formula import FormulaTrick
@@ -41,7 +41,7 @@ class Member:
     def __init__(self, training: Training, device: torch.device) -> None:
         self.training, self.task, self.tricks = training, training.task, training.tricks
         self.watcher = TrialCallback(training)
-        self.watcher.identity["group"] = True  # Lightning's checkpoints have another format
+        self.watcher.identity[GROUP] = True  # Lightning's checkpoints have another format
         self.watcher.seed_all = self._seed
         saved = self.watcher.saved()
         self.checkpoint: dict[str, Any] = {} if saved is None else read(saved)
@@ -73,8 +73,9 @@ class Member:
 
     @property
     def done(self) -> bool:
-        """Whether there is nothing left to train."""
-        return self.trainer.should_stop or self.trainer.current_epoch >= self.task.epochs
+        """Whether there is nothing left to train, or not now."""
+        ended = self.trainer.should_stop or self.trainer.current_epoch >= self.task.epochs
+        return ended or self.watcher.pausing
 
     def join(self, stack: Stack, place: int) -> None:
         """Set up the optimizer, and load its checkpoint, once the module is in a stack."""
@@ -227,6 +228,9 @@ class Member:
         Args:
             error: the error that ended it, if any.
         """
+        if error is None and not self.trainer.should_stop and self.watcher.pausing:
+            self.watcher.pause(self.trainer)  # type: ignore[arg-type]
+            error = Paused()
         if error is None:
             self.trainer.call("on_train_end")
             self.trainer.call("on_fit_end")

@@ -16,7 +16,7 @@ from lightning_tricks.search.observer import Observer
 from lightning_tricks.search.optuna_internals import storage_of
 from lightning_tricks.search.storage.lock import study_lock
 from lightning_tricks.search.storage.waiting import retrying
-from lightning_tricks.search.studies import StudyMaker, finished
+from lightning_tricks.search.studies import StudyMaker, finished, paused
 from lightning_tricks.selection.ablation import Ablation
 from lightning_tricks.selection.result import Verdict
 from lightning_tricks.selection.terms import Terms
@@ -211,15 +211,16 @@ def _conclude(search: Session, terms: Terms, ablate: bool, repair: bool) -> Summ
 
 def _announce(study: optuna.Study, n_trials: int, notes: list[str], display: Progress) -> None:
     """Print what the study already holds, and the notes about the task."""
-    trials = finished(study)
+    trials, waiting = finished(study), len(paused(study))
     held = outcomes.counted(trials)
-    display.start(trials)
+    display.start(trials, waiting)
     for note in notes:
         display.print(note)
     if held >= n_trials:
         display.print(f"nothing to train: the study already holds {held} finished trials")
     elif trials:
-        display.print(f"continuing: {held} of {n_trials} trials are already finished")
+        and_paused = f", {waiting} are paused" if waiting else ""
+        display.print(f"continuing: {held} of {n_trials} trials are already finished{and_paused}")
 
 
 def _folder(checkpoints: str | Path, name: str, keep: int, task: Task) -> StudyFolder:

@@ -1,4 +1,4 @@
 """Sampler and pruner names for the command line, in a file of their own that is quick to import."""
 
 SAMPLERS = ("gp", "random", "tpe", "tricks")
-PRUNERS = ("halving", "hyperband", "median", "none")
+PRUNERS = ("halving", "hyperband", "median", "none", "pause")

@@ -12,6 +12,8 @@ def kept(name: str) -> str:
 OUTCOME = scores.OUTCOME
 IDENTITY, ROLE = kept("identity"), kept("role")
 LOSSES, STOP_AT = kept("losses"), kept("stop_at")
+PAUSE_AFTER = kept("pause_after")
+"""Trial attribute: the number of the epoch after which it pauses; absent if it trains to the end."""
 GROUP = kept("group")
 """Trial attribute: the number of the first trial of its group, and the group's size."""
 BASELINE, TESTS = kept("baseline"), kept("tests")

@@ -34,6 +34,9 @@ class Observer:
     def ended(self, trial: FrozenTrial, outcome: Outcome) -> None:
         """Called when a trial ended, after Optuna has stored its outcome."""
 
+    def paused(self, number: int, outcome: Outcome) -> None:
+        """Called when a trial pauses; `began` is called when it goes on."""
+
     def put_back(self, number: int) -> None:
         """Called when a trial goes back into the queue, for a later run of the study."""
 
@@ -67,6 +70,9 @@ class Observers(Observer):
 
     def ended(self, trial: FrozenTrial, outcome: Outcome) -> None:
         self._tell(lambda observer: observer.ended(trial, outcome))
+
+    def paused(self, number: int, outcome: Outcome) -> None:
+        self._tell(lambda observer: observer.paused(number, outcome))
 
     def put_back(self, number: int) -> None:
         self._tell(lambda observer: observer.put_back(number))

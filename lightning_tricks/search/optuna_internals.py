@@ -43,11 +43,18 @@ def requeue(study: optuna.Study, trial: FrozenTrial | optuna.Trial) -> None:
     study._storage.set_trial_state_values(trial._trial_id, state=TrialState.WAITING)
 
 
+def take_up(study: optuna.Study, trial: FrozenTrial) -> optuna.Trial:
+    """Return a waiting trial as a running one."""
+    study._storage.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING)
+    return live(study, trial)
+
+
 def ask(
     study: optuna.Study,
     sampler: BaseSampler,
     suggest: Callable[[optuna.Trial], T],
     user_attrs: Mapping[str, Any],
+    waits: Callable[[FrozenTrial], bool],
 ) -> tuple[optuna.Trial, T]:
     """Return a waiting trial or a new one; a new one is stored only once it is fully drawn.
 
@@ -56,6 +63,7 @@ def ask(
         sampler: sampler to use instead of the study's.
         suggest: draws the values from a trial.
         user_attrs: attributes of a new trial.
+        waits: returns whether a trial waits to be taken up.
 
     Returns:
         The trial, and what `suggest` returned.
@@ -64,8 +72,8 @@ def ask(
     shown.sampler = sampler
     shown.stop = study.stop  # type: ignore[method-assign]  # samplers call it on the study they get
     trials = study.get_trials(deepcopy=False)
-    if any(trial.state == TrialState.WAITING for trial in trials):
-        trial = shown.ask()
+    if (waiting := next((trial for trial in trials if waits(trial)), None)) is not None:
+        trial = take_up(shown, waiting)
         try:
             drawn = suggest(trial)
         except BaseException:

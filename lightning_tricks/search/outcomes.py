@@ -8,7 +8,7 @@ these.
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Required, Self
+from typing import Any, Required, Self
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -39,10 +39,16 @@ from lightning_tricks.search.keys import (
     kept,
 )
 from lightning_tricks.training.group_size import GroupSize
-from lightning_tricks.trial.result import Epoch, Result
+from lightning_tricks.trial.result import Epoch, Result, State
 from lightning_tricks.tricks.recipe import Tricks
 
-STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+STATES: Mapping[State, TrialState] = {
+    "complete": TrialState.COMPLETE,
+    "paused": TrialState.WAITING,
+    "pruned": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}
+"""Optuna's name for each state."""
 
 
 class EpochData(TypedDict):
@@ -55,10 +61,10 @@ class EpochData(TypedDict):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial ended, as stored with the trial."""
+    """How a trial ended, or how far it came before it paused, as stored with the trial."""
 
     recipe: Mapping[str, Any]
-    state: Literal["complete", "pruned", "failed"]
+    state: State
     epochs: list[EpochData]
     reason: str
     traceback: str
@@ -66,6 +72,7 @@ class Outcome:
     seconds: FiniteFloat
     seed: int
     duplicate_of: int | None = None
+    diverged: bool = False
 
     @classmethod
     def of(cls, tricks: Tricks, seed: int, result: Result) -> Self:
@@ -82,11 +89,12 @@ class Outcome:
             parameters=result.parameters,
             seconds=result.seconds,
             seed=seed,
+            diverged=result.diverged,
         )
 
     @classmethod
-    def read(cls, trial: FrozenTrial) -> Self | None:
-        """Read the outcome of a finished trial; None if there is none."""
+    def read(cls, trial: FrozenTrial | optuna.Trial) -> Self | None:
+        """Read the outcome of a finished or paused trial; None if there is none."""
         data = trial.user_attrs.get(OUTCOME)
         known = cls.__dataclass_fields__  # a later version may keep more
         return None if data is None else cls(**{k: v for k, v in data.items() if k in known})

@@ -11,6 +11,9 @@ from optuna.trial import FrozenTrial, TrialState
 from lightning_tricks.search.optuna_internals import view
 from lightning_tricks.search.sampling.samplers import LATEST
 
+PAUSE_AFTER = 6
+"""A trial pauses after one in so many of its epochs."""
+
 
 def warmup_epochs(epochs: int) -> int:
     """Return the number of first epochs without pruning: a third of the budget.
@@ -76,12 +79,42 @@ def _hyperband(epochs: int) -> BasePruner:
     )
 
 
+class Pausing(BasePruner):
+    """Pause trials after a sixth of their epochs; the best quarter goes on (see `promotion`).
+
+    The coordinator does this, because Optuna cannot resume a trial. For Optuna's own `should_prune`,
+    it is the median pruner.
+
+    Args:
+        epochs: the full budget of a trial.
+    """
+
+    def __init__(self, epochs: int) -> None:
+        self.rungs = rungs(epochs)
+        self._median = _median(epochs)
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        return self._median.prune(study, trial)
+
+
+def rungs(epochs: int) -> tuple[int, ...]:
+    """Return the numbers of the epochs after which trials pause; none if there are few epochs."""
+    after = max(round(epochs / PAUSE_AFTER), 1)
+    return (after - 1,) if 2 * after < epochs else ()
+
+
+def rungs_of(study: optuna.Study) -> tuple[int, ...]:
+    """Return the numbers of the epochs after which a study's trials pause."""
+    return study.pruner.rungs if isinstance(study.pruner, Pausing) else ()
+
+
 def _none(epochs: int) -> BasePruner:
     del epochs
     return optuna.pruners.NopPruner()
 
 
 PRUNERS: Mapping[str, Callable[[int], BasePruner]] = {
+    "pause": Pausing,
     "median": _median,
     "halving": _halving,
     "hyperband": _hyperband,

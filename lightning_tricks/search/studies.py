@@ -13,7 +13,8 @@ from optuna.trial import FrozenTrial
 
 from lightning_tricks.errors import InputError, UnknownStudy, check_name
 from lightning_tricks.scores import is_own
-from lightning_tricks.search.pruners import PRUNERS
+from lightning_tricks.search.promotion import is_paused
+from lightning_tricks.search.pruners import PRUNERS, rungs_of
 from lightning_tricks.search.sampling.samplers import SAMPLERS
 from lightning_tricks.search.storage.opening import opened, place_of, storage_file, unopened
 
@@ -99,6 +100,11 @@ def unannounced() -> Iterator[None]:
         yield
     finally:
         optuna.logging.set_verbosity(level)
+
+
+def paused(study: optuna.Study) -> list[FrozenTrial]:
+    """Return the study's paused trials, by number; none if its pruner does not pause."""
+    return [t for t in study.get_trials(deepcopy=False) if rungs_of(study) and is_paused(t)]
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from lightning_tricks.errors import InputError, one_line
 from lightning_tricks.search import keys, outcomes
 from lightning_tricks.search.outcomes import Outcome
-from lightning_tricks.search.pruners import prunes
+from lightning_tricks.search.pruners import prunes, rungs_of
 from lightning_tricks.study.grouping import Grouping
 from lightning_tricks.study.proposals import Proposals
 from lightning_tricks.study.session import Session
@@ -94,13 +94,12 @@ class Coordinator:
             if self.history.counted < n_trials and self.workers is None:
                 self._work_with(self.placement.create(self.task, interrupted, self.progress.warn))
             while not interrupted():
-                wanted = (
-                    0 if self.signals.late or self.signals.stopping else n_trials - self.history.counted
-                )
-                if self._exhausted:
-                    wanted = min(wanted, len(self.proposals.open))
-                if not self._advance(wanted):
+                self._end_hopeless(n_trials)
+                if not self._advance(self._wanted(n_trials)):
                     break
+            if not (interrupted() or self._leaving):
+                for paused, outcome in self.proposals.pauses.all():
+                    self._finish(paused, outcome)
             if not keep_workers or self.proposals.open:
                 self.close()
             if self.history.counted < n_trials and self._exhausted:
@@ -112,6 +111,25 @@ class Coordinator:
                 )
             elif self.history.counted < n_trials and self.signals.late and self.session.searches:
                 self.progress.print("time is up: run the same command to go on")
+
+    @property
+    def _leaving(self) -> bool:
+        """Whether no further trial may begin or go on."""
+        return bool(self.signals.late or self.signals.stopping)
+
+    def _wanted(self, n_trials: int) -> int:
+        """Return the number of trials still to finish or to pause; take up paused ones first."""
+        if self._leaving:
+            return 0
+        if self.workers is not None and self.workers.free and not self.proposals.queue:
+            self.proposals.go_on()
+        wanted = n_trials - self.proposals.learned
+        return min(wanted, len(self.proposals.open)) if self._exhausted else wanted
+
+    def _end_hopeless(self, n_trials: int) -> None:
+        """End the paused trials that cannot go on, whatever the trials to come are."""
+        for paused, outcome in self.proposals.pauses.ending(n_trials):
+            self._finish(paused, outcome)
 
     @property
     def _exhausted(self) -> bool:
@@ -188,7 +206,8 @@ class Coordinator:
             return running.stopped
         running.epochs.append(epoch)
         self.observers.epoch(running.job.number, epoch)
-        return prunes(self.study) and running.report(epoch, self.task.epochs)
+        prune = bool(not rungs_of(self.study))
+        return prunes(self.study) and running.report(epoch, self.task.epochs, prune=prune)
 
     def _on_ended(self, running: OpenTrial, event: Ended) -> None:
         job, result = running.job, event.result
@@ -198,9 +217,17 @@ class Coordinator:
         if running.stopped:
             result = running.pruned(result)
         outcome = Outcome.of(job.tricks, job.seed, result)
+        if outcome.state == "paused":
+            self._pause(running, outcome)
+            return
         if outcome.state == "complete" and outcome.score is not None:
             self._save_weights(running, outcome, event)
         self._finish(running, outcome)
+
+    def _pause(self, running: OpenTrial, outcome: Outcome) -> None:
+        del self.proposals.open[running.job.number]
+        self.proposals.pauses.add(running, outcome)
+        self.observers.paused(running.job.number, outcome)
 
     def _save_weights(self, running: OpenTrial, outcome: Outcome, event: Ended) -> None:
         number, folder = event.number, self.session.folder
@@ -229,7 +256,7 @@ class Coordinator:
         state = outcomes.STATES[outcome.state]
         value = outcome.score if state == TrialState.COMPLETE else None
         ended = self.study.tell(trial, value, state=state)
-        del self.proposals.open[trial.number]
+        self.proposals.open.pop(trial.number, None)
         self.observers.ended(ended, outcome)
 
     def _put_back(self, running: OpenTrial) -> None:

@@ -32,16 +32,28 @@ class Telling(Observer):
 
     def __init__(self, progress: Progress, history: History) -> None:
         self.progress, self.history = progress, history
+        self._paused: dict[int, float] = {}
+        """Seconds of each paused trial, which was counted when it paused."""
+
+    def paused(self, number: int, outcome: Outcome) -> None:
+        earlier, self._paused[number] = self._paused.get(number), outcome.seconds
+        seconds = outcome.seconds - (earlier or 0.0)
+        line = f"trial {number}: {outcome.score:.4f} after {len(outcome.epochs)} epochs, paused"
+        self.progress.trial_ended(line, "WAITING", self._best(), seconds, again=earlier is not None)
 
     def ended(self, trial: FrozenTrial, outcome: Outcome) -> None:
+        earlier = self._paused.pop(trial.number, None)
+        seconds = outcome.seconds - (earlier or 0.0)
         repeated = outcome.duplicate_of is not None
-        took = f"repeats trial {outcome.duplicate_of}" if repeated else f"{outcome.seconds:.1f} s"
+        took = f"repeats trial {outcome.duplicate_of}" if repeated else f"{seconds:.1f} s"
         reason = f", {outcome.reason}" if outcome.reason else ""
+        line = f"{self._name(trial)}: {score_of(trial)}, {took}{reason}"
         self.progress.trial_ended(
-            f"{self._name(trial)}: {score_of(trial)}, {took}{reason}",
+            "" if earlier is not None and outcome.state == "pruned" else line,
             trial.state.name,
             self._best(),
-            None if repeated else outcome.seconds,
+            None if repeated else seconds,
+            again=earlier is not None,
         )
 
     def _name(self, trial: FrozenTrial) -> str:

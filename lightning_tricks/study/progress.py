@@ -1,7 +1,6 @@
 """Progress while a study runs: a live line on a terminal, plain lines elsewhere."""
 
 import math
-import statistics
 import sys
 from collections.abc import Sequence
 from typing import Self, TextIO
@@ -43,14 +42,18 @@ class Progress:
         self.total, self.workers = total, 1
         """Number of trials to finish; number of workers."""
         self.stage = "search"
-        self.done = self.pruned = self.failed = 0
+        self.done = self.paused = self.pruned = self.failed = 0
+        """Number of trials tried, and of those that are paused, pruned and failed."""
         self._trained: list[float] = []
-        """Seconds of each trial trained in this run."""
+        """Seconds of each training in this run; a trial that paused has several."""
+        self._before = 0
+        """Number of trials tried in earlier runs."""
         self._live: LiveLine | None = None
 
-    def start(self, trials: Sequence[FrozenTrial]) -> None:
-        """Count the finished trials, and show the live line."""
-        self.done = counted(trials)
+    def start(self, trials: Sequence[FrozenTrial], paused: int = 0) -> None:
+        """Count the finished and the paused trials, and show the live line."""
+        self.done, self.paused = counted(trials) + paused, paused
+        self._before = self.done
         self.pruned = sum(trial.state == TrialState.PRUNED for trial in trials)
         self.failed = sum(trial.state == TrialState.FAIL for trial in trials)
         if self.stream.isatty() and not self.quiet:
@@ -104,31 +107,43 @@ class Progress:
         self.print(f"warning: {line}", "yellow")
         self.quiet = quiet
 
-    def trial_ended(self, line: str, state: str, best: str, seconds: float | None = None) -> None:
-        """Count a trial that ended.
+    def trial_ended(
+        self,
+        line: str,
+        state: str,
+        best: str,
+        seconds: float | None = None,
+        *,
+        again: bool = False,
+    ) -> None:
+        """Count a trial that ended or paused.
 
         Args:
-            line: its description, printed if there is no live line.
+            line: its description, printed if there is no live line and it is not empty.
             state: its state's name in Optuna.
             best: the best score so far, in words; empty if not meaningful.
             seconds: its training time; None if it was not trained and does not count.
+            again: whether it was counted before, when it paused.
         """
         if seconds is not None:
             self._trained.append(seconds)
-            self.done += 1
+            self.done += not again
+        self.paused += (state == "WAITING") - again
         self.pruned += state == "PRUNED"
         self.failed += state == "FAIL"
-        counts = f"{self.pruned} pruned" + (f", {self.failed} failed" if self.failed else "")
+        numbers = {"paused": self.paused, "pruned": self.pruned, "failed": self.failed}
+        counts = ", ".join(f"{n} {what}" for what, n in numbers.items() if n or what == "pruned")
         news = f"{counts}{f', best {best}' if best else ''}{self._left()}"
         if self._live is not None:
             (task,) = self._live.task_ids
             self._live.update(task, completed=self.done, description=news, refresh=True)
-        else:
+        elif line:
             self.print(f"{self.done}/{self.total}  {line}  ({news})")
 
     def _left(self) -> str:
         left = self.total - self.done
         if left <= 0 or len(self._trained) < TELLING:
             return ""
-        rounds = math.ceil(left / self.workers)
-        return f", about {duration(rounds * statistics.median(self._trained))} left"
+        rounds, tried = math.ceil(left / self.workers), self.done - self._before - 1
+        seconds = sum(self._trained[1:]) / max(tried, 1)
+        return f", about {duration(rounds * seconds)} left"

@@ -5,17 +5,17 @@ from collections.abc import Callable
 
 import optuna
 from optuna.samplers import BaseSampler
-from optuna.trial import TrialState
 
 from lightning_tricks.fusion.shape import shape_in, shape_of
 from lightning_tricks.search import keys
 from lightning_tricks.search.optuna_internals import ask, last_reported, requeue
-from lightning_tricks.search.outcomes import Outcome
+from lightning_tricks.search.outcomes import Outcome, key
 from lightning_tricks.search.pruners import prunes
 from lightning_tricks.search.sampling.given import given_recipe
 from lightning_tricks.search.sampling.shaped import PartialFixed
 from lightning_tricks.seeds import derive
 from lightning_tricks.study.grouping import Grouping
+from lightning_tricks.study.pauses import Pauses
 from lightning_tricks.study.session import Session
 from lightning_tricks.study.trial_decisions import OpenTrial
 from lightning_tricks.trial.job import Job
@@ -35,6 +35,7 @@ class Proposals:
     """
 
     def __init__(self, session: Session, grouping: Grouping, repeats: Repeats) -> None:
+        self.pauses = Pauses(session)
         self.study, self.space, self.seed = session.study, session.space, session.seed
         self.folder, self.history = session.folder, session.history
         self.grouping, self.repeats = grouping, repeats
@@ -45,7 +46,7 @@ class Proposals:
         trials = self.study.get_trials(deepcopy=False)
         self._latest = len(trials) - 1
         """Number of the latest trial."""
-        self._left_over = {t.number for t in trials if t.state == TrialState.WAITING}
+        self._left_over = {t.number for t in trials if self.pauses.waits(t)}
         """Numbers of the trials that were waiting when this run began; they come first."""
 
     def ask(self, first: OpenTrial | None = None, sampler: BaseSampler | None = None) -> bool:
@@ -56,24 +57,41 @@ class Proposals:
             sampler: sampler to use instead of the study's.
         """
         group = None if first is None else first.group
-        noted = {} if group is None else {keys.GROUP: list(group)}
-        trial, tricks = ask(self.study, sampler or self.study.sampler, self._suggest, noted)
+        noted = self.pauses.noted | ({} if group is None else {keys.GROUP: list(group)})
+        drawing = sampler or self.study.sampler
+        trial, tricks = ask(self.study, drawing, self._suggest, noted, self.pauses.waits)
         self._latest = max(self._latest, trial.number)
         self._left_over.discard(trial.number)
         given = trial.user_attrs.get(keys.SEED)
         seed = derive(self.seed, trial.number) if given is None else int(given)
         reported = last_reported(self.study, trial) if prunes(self.study) else -1
-        job = Job(trial.number, tricks, seed, self.folder.checkpoint(trial.number))
+        path, pause_after = self.folder.checkpoint(trial.number), self.pauses.after(trial)
+        job = Job(trial.number, tricks, seed, path, pause_after)
         asked = OpenTrial.of(trial, job, reported)
         if group is not None and asked.group is None:
             asked.join(*group)
         self.open[trial.number] = asked
-        earlier = self.history.outcome_of(tricks) if given is None else None
+        earlier = self._known(tricks) if given is None else None
         if earlier is None:
             self.queue.append(asked)
             return True
         self.repeats(asked, *earlier)
         return False
+
+    def _known(self, tricks: Tricks) -> tuple[int, Outcome] | None:
+        """Return an earlier trial of a recipe, and its outcome; None if there is none."""
+        return self.history.outcome_of(tricks) or self.pauses.outcome_of(key(tricks.model_dump()))
+
+    @property
+    def learned(self) -> int:
+        """Number of trials with a score that a sampler can learn from."""
+        return self.history.counted + len(self.pauses)
+
+    def go_on(self) -> None:
+        """Put the paused trials whose turn it is into the queue."""
+        for one in self.pauses.going_on():
+            self.open[one.job.number] = one
+            self.queue.append(one)
 
     def _suggest(self, trial: optuna.Trial) -> Tricks:
         """Return a trial's recipe: the given one, or one drawn from the space."""
@@ -93,7 +111,7 @@ class Proposals:
             return [first]
         left = wanted - len(self.open) + len(self.queue) + 1
         share = -(-left // workers)  # leave work for the other workers
-        drawn = self.grouping.drawn(first, share, self.history.counted)
+        drawn = self.grouping.drawn(first, share, self.learned)
         if drawn == 1:
             return [first]
         fixed = PartialFixed(shape_in(first.trial.params), self.study.sampler)

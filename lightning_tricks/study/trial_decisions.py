@@ -69,16 +69,17 @@ class OpenTrial:
         """Return whether an epoch counts: it was not reported before, and is not after a stop."""
         return not self.stopped and (not self.epochs or epoch.number > self.epochs[-1].number)
 
-    def report(self, epoch: Epoch, epochs: int) -> bool:
+    def report(self, epoch: Epoch, epochs: int, *, prune: bool) -> bool:
         """Report an epoch to Optuna; return whether the trial must stop after it.
 
         Args:
             epoch: the new epoch.
             epochs: the full budget; the last epoch never stops the trial.
+            prune: whether the pruner may stop it.
         """
         if epoch.number > self.reported:
             self.trial.report(epoch.score, epoch.number)
-        undecided = epoch.number >= self.reported and self.stop_at is None
+        undecided = prune and epoch.number >= self.reported and self.stop_at is None
         if undecided and self.trial.should_prune() and epoch.number + 1 < epochs:
             self.stop_at = epoch.number
             self.trial.set_user_attr(keys.STOP_AT, epoch.number)

@@ -11,6 +11,7 @@ from lightning_tricks.process import unchanged
 from lightning_tricks.scores import is_own
 from lightning_tricks.search import keys, outcomes
 from lightning_tricks.search.archive import REPORT
+from lightning_tricks.search.promotion import is_paused
 from lightning_tricks.search.storage import lock
 from lightning_tricks.search.study_state import StudyState, known_runs
 from lightning_tricks.task.task import Task
@@ -140,11 +141,12 @@ def _trials(study: optuna.Study, task: Task, held: Holdings) -> Iterator[tuple[i
     for trial in study.get_trials(deepcopy=False):
         found = runs.pop(trial.number, [])
         number, state = trial.number, trial.state
+        kept = (state.is_finished() and is_own(trial)) or is_paused(trial)
         if len(found) > 1:
             yield number, f"MLflow has {len(found)} runs of it"
-        elif state.is_finished() and is_own(trial) and found:
+        elif kept and found:
             yield from ((number, line) for line in _compare(task, trial, study_state, found[0]))
-        elif state.is_finished() and is_own(trial):
+        elif kept:
             yield number, f"{state.name} in Optuna, but MLflow has no run of it"
         elif found and (state == TrialState.WAITING or found[0].status != "RUNNING"):
             yield number, f"{state.name} in Optuna, {found[0].status} in MLflow"

@@ -13,7 +13,7 @@ from lightning_tricks.process import command
 from lightning_tricks.search.archive import REPORT, Archive, Models
 from lightning_tricks.search.keys import MLFLOW_RUN, PART_RUNS
 from lightning_tricks.search.outcomes import Outcome
-from lightning_tricks.search.studies import finished
+from lightning_tricks.search.studies import finished, paused
 from lightning_tricks.search.study_state import StudyState, known_runs
 from lightning_tricks.space.space import Space
 from lightning_tricks.task.task import Task
@@ -60,7 +60,8 @@ class MLflowArchive(Archive):
             columns, ascending = view.columns(task, space), task.mode == "min"
             tracker.attempt(lambda: tracker.save_view(columns, ascending))
         whole, trials = partial(trial_updates.whole, task, study_state=self.study_state), finished(study)
-        held = tracker.reconcile({t.number: partial(whole, t) for t in trials}, wrong)
+        written = [*trials, *paused(study)]
+        held = tracker.reconcile({t.number: partial(whole, t) for t in written}, wrong)
         for trial in trials:  # a program that died may have updated only some
             run = held.get(trial.number)
             if run is not None and not (stands := self._stands(trial)).is_held_by(run):
@@ -130,6 +131,10 @@ class MLflowArchive(Archive):
     def ended(self, trial: FrozenTrial, outcome: Outcome) -> None:
         update = trial_updates.ended(self.task, trial, outcome, self.study_state)
         self.tracker.update(trial.number, update)
+
+    def paused(self, number: int, outcome: Outcome) -> None:
+        del outcome
+        self.tracker.update(number, trial_updates.paused())
 
     def put_back(self, number: int) -> None:
         self.tracker.update(number, Update(gone=True))

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from mlflow.entities import Metric, RunData
 
-Status = Literal["RUNNING", "FINISHED", "KILLED", "FAILED"]
+Status = Literal["RUNNING", "SCHEDULED", "FINISHED", "KILLED", "FAILED"]
 
 
 @dataclass

@@ -133,12 +133,12 @@ class Tracker:
         return self.writer.flush(timeout)
 
     def reconcile(
-        self, finished: Mapping[int, Callable[[], Update]], wrong: Collection[int] = ()
+        self, written: Mapping[int, Callable[[], Update]], wrong: Collection[int] = ()
     ) -> dict[int, RunData]:
-        """Rewrite missing or wrong runs of finished trials; return the data of the runs that stay.
+        """Rewrite missing or wrong runs of trials; return the data of the runs that stay.
 
         Args:
-            finished: for each finished trial's number, a function that returns its full update.
+            written: for each finished or paused trial's number, a function that returns its full update.
             wrong: numbers of the trials whose runs are known to be wrong.
 
         Raises:
@@ -148,7 +148,7 @@ class Tracker:
         try:
             for run in list(children(self.client, self.experiment_id, self.writer.run_id)):
                 number = int(run.data.tags[NUMBER])
-                whole = number in finished and run.info.status != "RUNNING"
+                whole = number in written and run.info.status not in ("RUNNING", "SCHEDULED")
                 if whole and number not in runs and number not in wrong:
                     runs[number], held[number] = run.info.run_id, run.data
                 else:
@@ -157,9 +157,9 @@ class Tracker:
             registry.remove_versions(self.client, self.name, gone)
         except Exception as error:  # a server that goes away may cause any error
             raise unreachable(self.uri, error) from None
-        for number in finished:
+        for number in written:
             if number not in runs:
-                self.update(number, finished[number]())
+                self.update(number, written[number]())
         return held
 
     def attempt(self, write: Callable[[], Any]) -> bool:

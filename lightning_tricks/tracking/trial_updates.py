@@ -58,6 +58,11 @@ def epoch(done: Epoch, when: int) -> Update:
     return Update(metrics=metrics_at(done.number, done.metrics, when))
 
 
+def paused() -> Update:
+    """Return the update for a trial that pauses."""
+    return Update(tags={"trial.state": "WAITING"}, status="SCHEDULED")
+
+
 def ended(task: Task, trial: FrozenTrial, outcome: Outcome, study_state: StudyState) -> Update:
     """Return the update for a trial that ended."""
     end = _end(trial)
@@ -124,7 +129,7 @@ def _end(trial: FrozenTrial) -> int:
 
 
 def whole(task: Task, trial: FrozenTrial, study_state: StudyState) -> Update:
-    """Return the full update of a finished trial, made from Optuna's data."""
+    """Return the full update of a finished or paused trial, made from Optuna's data."""
     outcome = Outcome.read(trial)
     start = milliseconds((trial.datetime_start or datetime.now()).timestamp())
     if outcome is None:
@@ -133,5 +138,6 @@ def whole(task: Task, trial: FrozenTrial, study_state: StudyState) -> Update:
     step = 1000 * outcome.seconds / max(len(outcome.epochs), 1)
     for count, done in enumerate(outcome.history, 1):
         update.merge(epoch(done, start + int(step * count)))
-    update.merge(ended(task, trial, outcome, study_state))
+    is_over = trial.state.is_finished()
+    update.merge(ended(task, trial, outcome, study_state) if is_over else paused())
     return update

@@ -178,7 +178,7 @@ class Writer:
         with contextlib.suppress(Exception):  # it may refuse the whole run
             if run_id is not None:
                 self.client.set_tag(run_id, "refused", why)
-                if update.status not in (None, "RUNNING"):
+                if update.status not in (None, "RUNNING", "SCHEDULED"):
                     self.client.set_terminated(run_id, update.status, end_time=update.end)
 
     def _lose(self, error: Exception) -> None:
@@ -197,10 +197,11 @@ class Writer:
                 del self.runs[number]
             return
         tags = [RunTag(k, v) for k, v in update.tags.items()]
-        run_id = self.runs.get(number)
+        status, run_id = update.status, self.runs.get(number)
         if run_id is None:
             run_id = self.runs[number] = self._create(number, update)
-            tags = []  # the new run already has them
+            tags = []  # the new run already has them, and is RUNNING
+            status = None if status == "RUNNING" else status
         params = _chunks([Param(k, v) for k, v in update.params.items()], _PARAMS_AT_ONCE)
         metrics = _chunks(update.metrics, _METRICS_AT_ONCE)
         nothing: list[Any] = []
@@ -208,8 +209,10 @@ class Writer:
             self.client.log_batch(run_id, metrics=some_metrics, params=some_params, tags=tags)
             tags = []
         self._put(run_id, update.artifacts)
-        if update.status not in (None, "RUNNING"):
-            self.client.set_terminated(run_id, update.status, end_time=update.end)
+        if status in ("RUNNING", "SCHEDULED"):
+            self.client.update_run(run_id, status)
+        elif status is not None:
+            self.client.set_terminated(run_id, status, end_time=update.end)
 
     def _put(self, run_id: str, artifacts: Mapping[str, Any]) -> None:
         """Write artifacts; the run's artifact URI is cached."""

@@ -28,9 +28,7 @@ class Part:
         self, job: Job, tasks: Sequence[Task], on_epoch: OnEpoch, interrupted: Callable[[], bool]
     ) -> None:
         self.job, self._again = job, partial(Part, job, tasks, on_epoch, interrupted)
-        first = Training(
-            tasks[0], job.tricks, job.seed, partial(on_epoch, job), interrupted, job.checkpoint
-        )
+        first = Training.of(tasks[0], job, partial(on_epoch, job), interrupted)
         self._means = Means(len(tasks), first.report)
         self.trainings = [
             self._beside(number, own.with_own_split())

@@ -25,6 +25,7 @@ import torch
 from lightning_tricks.errors import InputError
 from lightning_tricks.task.task import Task
 from lightning_tricks.trial.fit import fit
+from lightning_tricks.trial.job import Job
 from lightning_tricks.trial.result import Epoch, Interrupted, Report, Result
 from lightning_tricks.trial.training import Training
 
@@ -81,7 +82,13 @@ class Ranks:
             Interrupted: soon after `training.interrupted()` becomes true.
         """
         job = cloudpickle.dumps(
-            (training.tricks.model_dump(), training.seed, training.checkpoint, _free_port())
+            (
+                training.tricks.model_dump(),
+                training.seed,
+                training.checkpoint,
+                training.pause_after,
+                _free_port(),
+            )
         )
         sound = False
         try:
@@ -179,11 +186,12 @@ class _Rank:
     def serve(self) -> None:
         """Train one trial after another."""
         while True:
-            recipe, seed, checkpoint, port = cloudpickle.loads(self.jobs.get())
+            recipe, seed, checkpoint, pause_after, port = cloudpickle.loads(self.jobs.get())
             os.environ["MASTER_PORT"] = str(port)
             self.stop.clear()
             tricks = self.task.tricks.parse(recipe)
-            training = Training(self.task, tricks, seed, self._report, self._beat, checkpoint)
+            job = Job(0, tricks, seed, checkpoint, pause_after)
+            training = Training.of(self.task, job, self._report, self._beat)
             result = fit(training, self.devices)
             if torch.distributed.is_initialized() and result.state != "failed":
                 torch.distributed.destroy_process_group()

@@ -217,7 +217,8 @@ class Means:
         """Return the trial's result, from those of its trainings and the time it took."""
         results = [self.results[number] for number in sorted(self.results)]
         spoiled = [result for result in results if spoils(result)]
-        ending = spoiled[0] if spoiled else results[0]
+        paused = [result for result in results if result.state == "paused"]
+        ending = [*spoiled, *paused, *results][0]
         if ending.state == "pruned" and not ending.diverged:
             ending = replace(ending, reason=stopped_after(self.epochs))
         warning = "; ".join(dict.fromkeys(result.warning for result in results if result.warning))

@@ -17,6 +17,7 @@ from lightning_tricks.training.ranks import RankDied, Ranks
 from lightning_tricks.training.refusals import Refusals, device_of
 from lightning_tricks.training.repeats import tasks_of, train_together
 from lightning_tricks.training.threads import best_threads
+from lightning_tricks.trial.checkpoints import of_group
 from lightning_tricks.trial.fit import fit
 from lightning_tricks.trial.job import Job
 from lightning_tricks.trial.result import Interrupted, Result
@@ -119,13 +120,17 @@ class Runner:
     ) -> None:
         """Train trials as a group if possible, and the rest one by one."""
         left = {job.number: job for job in jobs}
+        # A trial that paused goes on in the way it began: checkpoints have two formats.
+        begun = {job.number: of_group(job.checkpoint) for job in jobs}
+        together = [job for job in jobs if begun[job.number] is not False]
+        several = len(together) * self.task.repeats > 1 or any(begun.values())
 
         def ended(job: Job, result: Result | RankDied) -> None:
             del left[job.number]
             on_result(job, result)
 
-        if len(jobs) * self.task.repeats > 1 and size.best > 1 and not self.refusals.of(jobs[0].tricks):
-            parts = [Part(job, self.tasks, on_epoch, self.interrupted) for job in jobs]
+        if several and size.best > 1 and not self.refusals.of(jobs[0].tricks):
+            parts = [Part(job, self.tasks, on_epoch, self.interrupted) for job in together]
             for fused, whole in self._together(parts):
                 ended(fused, whole)
         why = self.refusals.of(jobs[0].tricks) if len(left) > 1 else ""
@@ -147,7 +152,7 @@ class Runner:
     def _alone(self, job: Job, on_epoch: OnEpoch) -> Result | RankDied:
         """Train a trial by itself: over several processes, with repeats in turns, or plainly."""
         report = partial(on_epoch, job)
-        training = Training(self.task, job.tricks, job.seed, report, self.interrupted, job.checkpoint)
+        training = Training.of(self.task, job, report, self.interrupted)
         if self.task.repeats > 1:
             return train_together(training, self.tasks)
         if self.ranks is None:

@@ -19,7 +19,7 @@ from lightning_tricks.module.lightning_internals import begin_batches_anew, chec
 from lightning_tricks.scores import LOSS, monitored
 from lightning_tricks.seeds import derive
 from lightning_tricks.trial.checkpoints import NEEDED, identity_of, read
-from lightning_tricks.trial.result import Epoch, Interrupted
+from lightning_tricks.trial.result import Epoch, Interrupted, Paused
 from lightning_tricks.trial.training import Training
 
 CHECKPOINT_SECONDS = 1.0
@@ -38,7 +38,7 @@ class TrialCallback(pl.Callback):
     def __init__(self, training: Training) -> None:
         self.task, self.tricks, self.seed = training.task, training.tricks, training.seed
         self.report, self.interrupted = training.report, training.interrupted
-        self.checkpoint = training.checkpoint
+        self.checkpoint, self.pause_after = training.checkpoint, training.pause_after
         self.identity = {} if self.checkpoint is None else identity_of(self.task, self.tricks, self.seed)
         """Identity that a checkpoint must have for this trial to resume from it."""
         self.epochs: list[Epoch] = []
@@ -57,6 +57,12 @@ class TrialCallback(pl.Callback):
     def reached(self) -> int:
         """Number of the epoch after the last reported one."""
         return self.epochs[-1].number + 1 if self.epochs else 0
+
+    @property
+    def pausing(self) -> bool:
+        """Whether it has reached the epoch after which it pauses."""
+        more = self.reached < self.task.epochs and not self.stopped
+        return more and self.pause_after is not None and self.reached > self.pause_after
 
     @property
     def seconds(self) -> float:
@@ -105,6 +111,9 @@ class TrialCallback(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         del pl_module
+        if self.pausing:
+            self.pause(trainer)
+            raise Paused
         if self.progress:
             self._save(trainer)
         rank = f" on rank {trainer.global_rank}" if trainer.global_rank else ""
@@ -155,9 +164,14 @@ class TrialCallback(pl.Callback):
         if stop and epoch.number + 1 < self.task.epochs:
             self.stopped = trainer.should_stop = True
 
-    def _save(self, trainer: pl.Trainer) -> None:
-        """Write a checkpoint if it is due, atomically."""
-        due = self.checkpoint is not None and time.perf_counter() - self.written >= self.interval
+    def pause(self, trainer: pl.Trainer) -> None:
+        """Write the checkpoint to resume from later, unless training resumed only to pause at once."""
+        if self.progress:
+            self._save(trainer, now=True)
+
+    def _save(self, trainer: pl.Trainer, *, now: bool = False) -> None:
+        """Write a checkpoint if it is due, or now, atomically."""
+        due = now or time.perf_counter() - self.written >= self.interval
         if not trainer.strategy.broadcast(due) or self.checkpoint is None:
             return
         begin = time.perf_counter()

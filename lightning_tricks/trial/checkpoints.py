@@ -13,6 +13,8 @@ _REBUILT = ("hyper_parameters", "datamodule_hyper_parameters", "hparams_name", "
 """Entries that a Trainer adds: the user's hyperparameters, any objects. The task already has them."""
 
 
+GROUP = "group"
+"""Entry of the identity of a checkpoint that was written in a group."""
 NEEDED = {"trial", "state_dict", "loops", "callbacks", "optimizer_states", "lr_schedulers"}
 """Entries that a checkpoint needs. Without some, Lightning would resume to a different score."""
 
@@ -38,6 +40,24 @@ def read(path: str | Path) -> dict[str, Any]:
     """
     content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return content
+
+
+def of_group(path: Path | None) -> bool | None:
+    """Return whether a checkpoint was written in a group, which alone can resume from it.
+
+    Args:
+        path: the checkpoint's path.
+
+    Returns:
+        None if there is no checkpoint.
+    """
+    if path is None or not path.exists():
+        return None
+    try:
+        held = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return GROUP in held["trial"]["identity"]
+    except Exception:  # it is damaged: whoever resumes from it reports that
+        return None
 
 
 def identity_of(task: Task, tricks: Tricks, seed: int) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from lightning_tricks.task.quiet import quiet, silent_trainer
 from lightning_tricks.task.task import Task
 from lightning_tricks.trial.callback import TrialCallback
 from lightning_tricks.trial.checkpoints import PlainCheckpoints
-from lightning_tricks.trial.result import Interrupted, Result, stopped_after
+from lightning_tricks.trial.result import Interrupted, Paused, Result, stopped_after
 from lightning_tricks.trial.training import Training
 from lightning_tricks.tricks.recipe import Tricks
 
@@ -111,13 +111,14 @@ def result_of(
     Raises:
         InputError: if no epoch was validated.
     """
+    ending = _ending(watcher, error)
     return replace(
-        _ending(watcher, error),
+        ending,
         epochs=watcher.epochs,
         warning=watcher.warning,
         parameters=0 if module is None else _size(module),
         seconds=watcher.seconds,
-        weights={} if module is None else module.state_dict(),
+        weights={} if module is None or ending.state == "paused" else module.state_dict(),
     )
 
 
@@ -125,6 +126,8 @@ def _ending(watcher: TrialCallback, error: BaseException | None = None) -> Resul
     """Return how training ended: normally, or by an error."""
     if isinstance(error, Diverged):
         return Result("pruned", reason=f"{error} (epoch {watcher.reached + 1})", diverged=True)
+    if isinstance(error, Paused):
+        return Result("paused")
     if error is not None:
         reason = f"{type(error).__name__}: {one_line(error)}"
         lines = "".join(traceback.format_exception(error))

@@ -15,3 +15,5 @@ class Job:
     seed: int
     checkpoint: Path | None = None
     """Path of its checkpoint, to write and to resume from."""
+    pause_after: int | None = None
+    """Number of the epoch after which it pauses; None to train to the end."""

@@ -20,7 +20,7 @@ class Epoch:
 
 Report = Callable[[Epoch], bool]
 """Takes an epoch; returns whether to stop. The only link between a trial and its caller."""
-State = Literal["complete", "pruned", "failed"]
+State = Literal["complete", "paused", "pruned", "failed"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,10 @@ class Result:
 
 class Interrupted(Exception):
     """The trial was told to leave at once; it has no result."""
+
+
+class Paused(Exception):
+    """The training reached the epoch after which it pauses; its checkpoint is written."""
 
 
 def stopped_after(epochs: Sequence[Epoch]) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Self
 
 from lightning_tricks.task.task import Task
+from lightning_tricks.trial.job import Job
 from lightning_tricks.trial.result import Report
 from lightning_tricks.tricks.recipe import Tricks
 
@@ -31,6 +32,21 @@ class Training:
     """File for checkpoints. If it holds one of the same training, training resumes from it."""
     stops: Callable[[], bool] = lambda: False
     """Returns whether to stop; called once all trainings of the trial have reported an epoch."""
+    pause_after: int | None = None
+    """Number of the epoch after which it pauses, with a checkpoint; None to train to the end."""
+
+    @classmethod
+    def of(cls, task: Task, job: Job, report: Report, interrupted: Callable[[], bool]) -> Self:
+        """Return the training of a job."""
+        return cls(
+            task,
+            job.tricks,
+            job.seed,
+            report,
+            interrupted,
+            job.checkpoint,
+            pause_after=job.pause_after,
+        )
 
     def with_own_split(self) -> Self:
         """Return the training with the data split of its seed."""

@@ -1,10 +1,12 @@
 """The recipes of a search that run again, and the search's cost in trainings."""
 
 import math
+from collections.abc import Mapping
 
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.scores import rank_of
+from lightning_tricks.search.order import order_of
 from lightning_tricks.search.outcomes import Outcome, name_of
 from lightning_tricks.selection.evidence import shrunk
 from lightning_tricks.selection.result import BASELINE, YOURS, incumbent_of
@@ -33,14 +35,20 @@ def finalists(search: Session, count: int) -> dict[str, FrozenTrial]:
     complete = {name: t for name, t in known.items() if t.state == TrialState.COMPLETE}
     incumbent = incumbent_of(complete)
     complete.pop(YOURS, None)  # it is not in the space
-    recipes = [recipe_of(search, trial) for trial in complete.values()]
-    scores = [float(trial.value or 0.0) for trial in complete.values()]
-    evidence = shrunk(recipes, scores, search.space, search.task.mode) if complete else []
-    worth = dict(zip(complete, evidence, strict=True))
+    worth = _evidence(search, {name: t for name, t in known.items() if name != YOURS})
     rivals = [name for name in complete if name != incumbent]
     rivals.sort(key=lambda name: (-worth[name], rank_of(complete[name], search.task.mode)))
     chosen = dict.fromkeys([*rivals[:count], incumbent, BASELINE, "plain"])
     return {name: known[name] for name in chosen if name in known}
+
+
+def _evidence(search: Session, trials: Mapping[str, FrozenTrial]) -> dict[str, float]:
+    """Return how good each trial's recipe probably is; those that stopped early tell something, too."""
+    told = {name: t for name, t in trials.items() if t.state != TrialState.FAIL}
+    recipes = [recipe_of(search, trial) for trial in told.values()]
+    places = order_of(list(told.values()), search.task.mode)
+    evidence = shrunk(recipes, places, search.space, "max") if told else []
+    return dict(zip(told, evidence, strict=True))
 
 
 def full_trainings(search: Session) -> int:

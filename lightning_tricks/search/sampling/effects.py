@@ -7,8 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.distributions import CategoricalDistribution
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from scipy import stats
+
+from lightning_tricks.search.order import order_of
 
 EFFECT, NOISE, LEVEL = 0.15, 0.3, 1.0
 """Prior variances, for scores of variance 1: of an option's effect, of training noise, of the mean."""
@@ -34,7 +36,7 @@ def draw_effects(
     (Thompson, 1933): each option is tried as often as it is likely to be the best.
 
     Args:
-        ended: complete or pruned trials, at least one.
+        ended: complete, pruned or paused trials, at least one.
         running: trials without a score. They lower the uncertainty about their options.
         direction: direction of better scores.
         seed: seed of the draw.
@@ -68,15 +70,11 @@ def _chosen(trials: Sequence[FrozenTrial], options: Sequence[Option]) -> NDArray
 
 
 def _quantiles(trials: Sequence[FrozenTrial], direction: StudyDirection) -> NDArray[np.float64]:
-    """Return the normal quantile of each trial's rank (Salinas et al., 2020).
+    """Return the normal quantile of each trial's place (Salinas et al., 2020).
 
-    This removes the unit of the scores, and outliers. All pruned trials share the last rank.
+    This removes the unit of the scores, and outliers. Trials that stopped are compared at the epochs
+    that they reached.
     """
-    sign = 1 if direction == StudyDirection.MAXIMIZE else -1
-    complete = [trial.state == TrialState.COMPLETE and trial.value is not None for trial in trials]
-    scores = [
-        sign * (trial.value or 0.0) if ended else -np.inf
-        for trial, ended in zip(trials, complete, strict=True)
-    ]
-    quantiles: NDArray[np.float64] = stats.norm.ppf((stats.rankdata(scores) - 0.5) / len(trials))
+    places = np.array(order_of(trials, "max" if direction == StudyDirection.MAXIMIZE else "min"))
+    quantiles: NDArray[np.float64] = stats.norm.ppf((places - 0.5) / len(trials))
     return quantiles

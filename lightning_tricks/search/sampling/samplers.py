@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.scores import Rank, rank_of
 from lightning_tricks.search.optuna_internals import contains, trials_of, view
+from lightning_tricks.search.promotion import is_paused
 from lightning_tricks.search.sampling.effects import SHRINK, Option, draw_effects
 from lightning_tricks.search.sampling.given import given_recipe
 from lightning_tricks.seeds import derive
@@ -240,11 +241,12 @@ class _Proposal:
 
 
 def _ended(trials: Sequence[FrozenTrial], direction: StudyDirection) -> list[FrozenTrial]:
-    """Return the finished trials that a proposal uses: all of them up to 200.
+    """Return the finished and paused trials that a proposal uses: all of them up to 200.
 
     The trials of all Hyperband brackets count, as in Optuna's samplers: their scores are comparable.
     """
-    ended = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    known = [_as_pruned(t) if is_paused(t) else t for t in trials]
+    ended = [t for t in known if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     if len(ended) <= BEST + LATEST:
         return ended
     older = [t for t in ended[:-LATEST] if t.state == TrialState.COMPLETE]
@@ -289,14 +291,21 @@ def _rank(direction: StudyDirection) -> Callable[[FrozenTrial], Rank]:
     return partial(rank_of, mode="max" if direction == StudyDirection.MAXIMIZE else "min")
 
 
-def _bad(trial: FrozenTrial) -> FrozenTrial:
-    """Return a running trial as one that was pruned before its first report: the worst possible.
+def _as_pruned(trial: FrozenTrial) -> FrozenTrial:
+    """Return a trial that did not end as one that was pruned at its last report.
 
     Its parameters are copied, because another thread may still add some to the original.
     """
-    bad = copy.copy(trial)
-    bad.state, bad.intermediate_values = TrialState.PRUNED, {}
-    bad.params, bad.distributions = dict(trial.params), dict(trial.distributions)
+    pruned = copy.copy(trial)
+    pruned.state = TrialState.PRUNED
+    pruned.params, pruned.distributions = dict(trial.params), dict(trial.distributions)
+    return pruned
+
+
+def _bad(trial: FrozenTrial) -> FrozenTrial:
+    """Return a running trial as one that was pruned before its first report: the worst possible."""
+    bad = _as_pruned(trial)
+    bad.intermediate_values = {}
     return bad
 
 

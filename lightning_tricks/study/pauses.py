@@ -1,0 +1,115 @@
+"""The paused trials of a search: they go on when it is their turn, or end."""
+
+from dataclasses import replace
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from lightning_tricks.search import keys
+from lightning_tricks.search.optuna_internals import live, requeue, take_up, trials_of
+from lightning_tricks.search.outcomes import Outcome
+from lightning_tricks.search.promotion import hopeless, promotable
+from lightning_tricks.search.pruners import rungs_of
+from lightning_tricks.search.studies import paused
+from lightning_tricks.study.session import Session
+from lightning_tricks.study.trial_decisions import OpenTrial
+from lightning_tricks.trial.job import Job
+
+
+class Pauses:
+    """The paused trials of a search.
+
+    A paused trial keeps its checkpoint. In Optuna it is WAITING, with its reports and its outcome so
+    far, so all this can be read back after a crash.
+
+    Args:
+        session: the session of the study.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.study, self._session = session.study, session
+        self.rungs = rungs_of(self.study) if session.searches else ()
+        self._paused = {t.number: self._read(t) for t in paused(self.study)} if self.rungs else {}
+
+    def __len__(self) -> int:
+        return len(self._paused)
+
+    @property
+    def noted(self) -> dict[str, int]:
+        """The attributes of a new trial; given trials, such as the references, do not pause."""
+        return {keys.PAUSE_AFTER: self.rungs[0]} if self.rungs else {}
+
+    def after(self, trial: optuna.Trial) -> int | None:
+        """Return the epoch after which a trial pauses next; None if it trains to the end."""
+        held: int | None = trial.user_attrs.get(keys.PAUSE_AFTER)
+        return held if self.rungs else None
+
+    def waits(self, trial: FrozenTrial) -> bool:
+        """Return whether a trial waits to be taken up, and is not paused."""
+        return trial.state == TrialState.WAITING and trial.number not in self._paused
+
+    def outcome_of(self, recipe_key: str) -> tuple[int, Outcome] | None:
+        """Return the paused trial of a recipe, and its outcome as if it had ended; None without one."""
+        for number, one in self._paused.items():
+            outcome = Outcome.read(one.trial)
+            if outcome is not None and outcome.key == recipe_key:
+                return number, _ended(outcome)
+        return None
+
+    def add(self, one: OpenTrial, outcome: Outcome) -> None:
+        """Pause a trial."""
+        one.trial.set_user_attr(keys.OUTCOME, outcome.__dict__)
+        requeue(self.study, one.trial)
+        one.submitted = False
+        self._paused[one.job.number] = one
+
+    def going_on(self) -> list[OpenTrial]:
+        """Take up the trials whose turn it is, and return them."""
+        numbers = promotable(trials_of(self.study), self.rungs, self.study.direction)
+        return [self._take_up(number) for number in numbers]
+
+    def _take_up(self, number: int) -> OpenTrial:
+        one = self._paused.pop(number)
+        later = [rung for rung in self.rungs if rung > (one.job.pause_after or 0)]
+        after = later[0] if later else None
+        one.trial.set_user_attr(keys.PAUSE_AFTER, after)
+        one.trial = take_up(self.study, trials_of(self.study)[number])
+        one.job = replace(one.job, pause_after=after)
+        return one
+
+    def ending(self, n_trials: int) -> list[tuple[OpenTrial, Outcome]]:
+        """Remove the trials that cannot go on, and return them with their outcomes.
+
+        Args:
+            n_trials: number of trials that the study will hold.
+        """
+        numbers = hopeless(trials_of(self.study), self.rungs, self.study.direction, n_trials)
+        return [self._end(number) for number in numbers]
+
+    def all(self) -> list[tuple[OpenTrial, Outcome]]:
+        """Remove all, and return them with their outcomes."""
+        return [self._end(number) for number in list(self._paused)]
+
+    def _end(self, number: int) -> tuple[OpenTrial, Outcome]:
+        one = self._paused.pop(number)
+        outcome = Outcome.read(trials_of(self.study)[number])
+        assert outcome is not None  # it paused
+        one.trial = take_up(self.study, trials_of(self.study)[number])  # Optuna ends only running trials
+        return one, _ended(outcome)
+
+    def _read(self, trial: FrozenTrial) -> OpenTrial:
+        """Return a trial that paused in an earlier run."""
+        outcome = Outcome.read(trial)
+        assert outcome is not None  # it paused
+        recipe = self._session.task.tricks.parse(outcome.recipe)
+        path = self._session.folder.checkpoint(trial.number)
+        job = Job(trial.number, recipe, outcome.seed, path, trial.user_attrs[keys.PAUSE_AFTER])
+        one = OpenTrial.of(live(self.study, trial), job, reported=outcome.history[-1].number)
+        one.epochs = outcome.history
+        return one
+
+
+def _ended(outcome: Outcome) -> Outcome:
+    """Return the outcome of a paused trial that does not go on."""
+    reason = f"paused after epoch {len(outcome.epochs)}, and others were better"
+    return replace(outcome, state="pruned", reason=reason)
