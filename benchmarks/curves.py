@@ -5,6 +5,7 @@ drawn anew. Each is trained over two seeds, and scored on unseen samples at the 
 
     python benchmarks/curves.py record english vowels    # continues where it stopped
     python benchmarks/curves.py pack                     # all that is recorded, as `curves.jsonl.gz`
+    python benchmarks/curves.py prior                    # from that, the prior that the package ships
 
 Each line holds a task, the recipe's parameters, both seeds' scores by epoch, their scores on unseen
 samples, and the seconds of a training. Recipe 0 is the baseline. A training that diverged has a shorter
@@ -14,23 +15,33 @@ curve and no score on unseen samples.
 import argparse
 import gzip
 import json
+import math
 import random
 import sys
+import textwrap
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import torch
+import yaml
 from optuna.samplers import RandomSampler
-from tasks import TASKS, Known
+from scipy import stats
+from tasks import DESIGN, TASKS, Known
 
 from lightning_tricks import Space, Tricks, train
+from lightning_tricks.search.sampling import prior
 from lightning_tricks.task.checks import check
 
 RECIPES, SEEDS = 300, (11, 22)
+RIDGE, WEIGHT = 30.0, 200.0
+"""Strength of the ridge, and the number of recipes that a task counts for."""
 FOLDER, PACKED = Path("curves"), Path(__file__).parent / "curves.jsonl.gz"
+PRIOR = Path(prior.__file__).with_name("prior.yaml")
 
 
 def recipes(space: Space[Any], baseline: Tricks) -> Iterator[Tricks]:
@@ -94,6 +105,49 @@ def held_curves() -> list[dict[str, Any]]:
         return [json.loads(line) for line in file]
 
 
+def effects(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Return each kind's effect on the unseen score, in standard deviations of a task's recipes.
+
+    A ridge regression of the normal quantiles of the scores on the kinds; all tasks weigh the same.
+    """
+    kinds = sorted({(stage, kind) for row in rows for stage, kind in _kinds(row)})
+    normal, right = np.eye(len(kinds)) * RIDGE, np.zeros(len(kinds))
+    for task in {row["task"] for row in rows}:
+        own = [row for row in rows if row["task"] == task]
+        chosen = np.array([[kind in _kinds(row) for kind in kinds] for row in own], dtype=float)
+        chosen -= chosen.mean(0)
+        scores = stats.norm.ppf((stats.rankdata([_unseen(row) for row in own]) - 0.5) / len(own))
+        normal += chosen.T @ chosen / len(own) * WEIGHT
+        right += chosen.T @ scores / len(own) * WEIGHT
+    found: dict[str, dict[str, float]] = {}
+    for (stage, kind), effect in zip(kinds, np.linalg.solve(normal, right), strict=True):
+        found.setdefault(stage, {})[kind] = round(float(effect), 2)
+    return found
+
+
+def _kinds(row: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the kinds of a recipe by stage."""
+    return [(path, value) for path, value in row["recipe"].items() if "." not in path]
+
+
+def _unseen(row: dict[str, Any]) -> float:
+    """Return the mean score on unseen samples, higher is better; that of a diverged training is lowest."""
+    scores = [-math.inf if score is None else score for score in row["unseen"]]
+    return sum(scores) / len(scores) * (1 if row["mode"] == "max" or None in row["unseen"] else -1)
+
+
+def write_prior() -> None:
+    """Write the prior, learned from the design tasks."""
+    rows = [row for row in held_curves() if row["task"] in DESIGN]
+    about = ", ".join(f"{task} ({n})" for task, n in sorted(Counter(r["task"] for r in rows).items()))
+    PRIOR.write_text(
+        "# The effect of each kind on a recipe's score, in standard deviations of a study's scores, as\n"
+        "# expected before the first trial. Made by `python benchmarks/curves.py prior` from two\n"
+        f"# trainings each of recipes of: {textwrap.fill(about, 90, subsequent_indent='#   ')}.\n"
+        + yaml.safe_dump(effects(rows), sort_keys=True)
+    )
+
+
 def _lines(path: Path) -> list[str]:
     """Return the whole lines of a file; a program that died may have left half of one."""
     text = path.read_text() if path.exists() else ""
@@ -104,9 +158,9 @@ def _lines(path: Path) -> list[str]:
 
 
 def main() -> None:
-    """Record or pack."""
+    """Record, pack, or write the prior."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("action", choices=["record", "pack"])
+    parser.add_argument("action", choices=["record", "pack", "prior"])
     parser.add_argument("tasks", nargs="*", metavar="task", help=", ".join(TASKS))
     parser.add_argument("--recipes", type=int, default=RECIPES)
     given = parser.parse_args()
@@ -114,6 +168,8 @@ def main() -> None:
     torch.set_num_threads(1)
     if given.action == "pack":
         return pack()
+    if given.action == "prior":
+        return write_prior()
     if unknown := set(given.tasks) - set(TASKS):
         sys.exit(f"there is no task {sorted(unknown)[0]!r}: it must be one of {', '.join(TASKS)}")
     for name in given.tasks:

@@ -31,7 +31,7 @@ def test_the_time_left_is_told_once_it_can_be_known_by_the_mean_of_all_trials_bu
     told = lines(13, 60.0, 1.0, 2.0, 2.0)
     assert not any("left" in line for line in told[:2])  # the first trial includes the start
     assert told[2].endswith("about 15 s left)")
-    assert told[3].endswith("about 18 s left)")
+    assert told[3].endswith("about 15 s left)")
 
 
 def test_repeats_are_no_measure():

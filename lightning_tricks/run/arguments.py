@@ -164,6 +164,13 @@ def _parser(n_trials: int, finalists: int, repeats: int | None = None) -> _Parse
         "--repeats", type=values.repeats, default=repeats or "auto", help="trainings of a trial, or auto"
     )
     add("--seed", type=values.seed, default=0, help="same seed, same trials")
+    add(
+        "--learn-from",
+        metavar="NAME[@STORAGE]",
+        action="append",
+        default=[],
+        help="an earlier study to learn from when this one begins; may be given several times",
+    )
     add("--timeout", type=values.positive, help="seconds after which no new trial starts")
     add(
         "--at-timeout",

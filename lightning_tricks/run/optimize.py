@@ -55,6 +55,7 @@ def optimize(
     timeout: float | None = None,
     at_timeout: AtTimeout = "finish",
     seed: int = 0,
+    learn_from: Sequence[optuna.Study] = (),
     workers: int | Literal["auto", "inline"] | Make = "auto",
     devices_per_trial: float = 1,
     ray_address: str | None = None,
@@ -90,6 +91,8 @@ def optimize(
         timeout: seconds after which no new trial starts, in the search or after it.
         at_timeout: whether to `finish` running trials then, or to `requeue` them.
         seed: seed of the study; each trial's seed follows from it and the trial's number.
+        learn_from: earlier studies, of this or another task. What they found is expected here, too,
+            until trials say otherwise; their best recipes come first. Used only when the study begins.
         workers: `inline` for this process, or a number of Ray actors. `auto` is one per GPU; without a
             GPU it is this process, or several once there is enough work. Or a function that makes your
             own `lightning_tricks.workers.base.Workers` for a task.
@@ -157,7 +160,7 @@ def optimize(
             archive = open_archive(tracking_uri, study, task, space, folder, display, lock, repair)
             heard = [CallingBack(study, callbacks), *observers]
             with session(
-                study, task, space, seed, placement, folder, display, signals, archive, heard
+                study, task, space, seed, placement, folder, display, signals, archive, heard, learn_from
             ) as search:
                 summary = _run(search, n_trials, terms, ablate, repair)
             if missing := search.archive.missing:

@@ -118,9 +118,16 @@ def _train(name: str, given: argparse.Namespace, task: Task, space: Space[Any]) 
         seed=given.seed,
     )
     options = {name: value for name, value in vars(given).items() if name in OPTIONS}
+    options["learn_from"] = [_source(one, given.storage) for one in given.learn_from]
     summary = optimize(StudyMaker(name, create), task, space=space, **options)
     _print(f"\n{summary.text()}\n\n{summary.look}")
     return 3 if summary.missing else 0
+
+
+def _source(named: str, storage: str) -> optuna.Study:
+    """Return an earlier study, named as `NAME` or `NAME@STORAGE`."""
+    name, _, place = named.partition("@")
+    return load_study(name, place or storage)
 
 
 def _report(name: str, given: argparse.Namespace, task: Task) -> int:

@@ -16,6 +16,8 @@ PAUSE_AFTER = kept("pause_after")
 """Trial attribute: the number of the epoch after which it pauses; absent if it trains to the end."""
 GROUP = kept("group")
 """Trial attribute: the number of the first trial of its group, and the group's size."""
+PRIOR = kept("prior")
+"""Study attribute: the effects expected before the first trial, if not the shipped ones."""
 BASELINE, TESTS = kept("baseline"), kept("tests")
 REFERENCES = ("yours", "baseline", "plain")
 """Roles of the first trials: the user's unchanged LightningModule, and two recipes."""

@@ -80,7 +80,7 @@ def _hyperband(epochs: int) -> BasePruner:
 
 
 class Pausing(BasePruner):
-    """Pause trials after a sixth of their epochs; the best quarter goes on (see `promotion`).
+    """Pause trials after a sixth of their epochs; one in six goes on (see `promotion`).
 
     The coordinator does this, because Optuna cannot resume a trial. For Optuna's own `should_prune`,
     it is the median pruner.

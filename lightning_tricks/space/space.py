@@ -148,7 +148,10 @@ class Space(Generic[T]):
         A pinned field gets its pinned value. A number outside its domain moves to the bound. A kind
         that is not in the space becomes the first kind that is, with its defaults.
         """
-        wanted = dict(paths_of(recipe, ""))
+        return self.nearest_to(dict(paths_of(recipe, "")))
+
+    def nearest_to(self, wanted: Mapping[str, Any]) -> T:
+        """Return the recipe of this space that is closest to some values by path; see `nearest`."""
         domains = self.domains
         return self.model.parse(
             draw(

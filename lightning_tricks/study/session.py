@@ -14,7 +14,9 @@ from lightning_tricks.search import keys, outcomes
 from lightning_tricks.search.archive import Archive
 from lightning_tricks.search.observer import Observer, Observers
 from lightning_tricks.search.optuna_internals import requeue, storage_of
+from lightning_tricks.search.pruners import rungs_of
 from lightning_tricks.search.sampling.given import enqueue
+from lightning_tricks.search.sampling.learning import learn
 from lightning_tricks.search.studies import finished, unannounced
 from lightning_tricks.space.space import Space
 from lightning_tricks.study.folder import StudyFolder
@@ -64,6 +66,7 @@ def session(
     signals: Signals,
     opening: AbstractContextManager[Archive],
     users: Sequence[Observer] = (),
+    sources: Sequence[optuna.Study] = (),
 ) -> Iterator[Session]:
     """Open the session of a search: requeue its running trials, then open the archive.
 
@@ -78,13 +81,17 @@ def session(
         signals: can end it early.
         opening: opens the archive after the study is ready.
         users: the user's observers.
+        sources: earlier studies to learn from, if this one begins.
 
     Raises:
         InputError: if the archive cannot be opened.
     """
     history = _taken_up(study, task, folder)
     if keys.BASELINE not in study.user_attrs:
-        _begin(study, task, space)
+        for line in _begin(study, task, space, sources):
+            progress.print(line)
+    elif sources and keys.PRIOR not in study.user_attrs:
+        progress.print("this study began without earlier studies to learn from, so they have no effect")
     with opening as archive:
         own = [history, folder, archive, Telling(progress, history), Noting(study, task)]
         everyone = Observers(own, users)
@@ -154,10 +161,14 @@ def _taken_up(study: optuna.Study, task: Task, folder: StudyFolder) -> History:
     return history
 
 
-def _begin(study: optuna.Study, task: Task, space: Space[Any]) -> None:
-    """Enqueue the user's unchanged module, the baseline and plain, as near as the space allows."""
+def _begin(
+    study: optuna.Study, task: Task, space: Space[Any], sources: Sequence[optuna.Study]
+) -> list[str]:
+    """Enqueue the user's unchanged module, the baseline and plain, as near as the space allows.
+
+    Then enqueue the best recipes of earlier studies; return what is to be said about these.
+    """
     baseline = space.nearest(task.reference())
-    study.set_user_attr(keys.BASELINE, baseline.model_dump())
     yours, plain = task.yours(), space.nearest(task.tricks.plain())
     first = {"yours": yours, "baseline": baseline, "plain": plain}
     seen: list[Tricks] = []
@@ -165,3 +176,7 @@ def _begin(study: optuna.Study, task: Task, space: Space[Any]) -> None:
         if tricks is not None and tricks not in seen:
             seen.append(tricks)
             enqueue(study, space, tricks, {keys.ROLE: role})
+    rungs = rungs_of(study)
+    lines = learn(study, space, sources, {keys.PAUSE_AFTER: rungs[0]} if rungs else {})
+    study.set_user_attr(keys.BASELINE, baseline.model_dump())  # last: a program may die before
+    return lines

@@ -28,6 +28,7 @@ def draw_effects(
     direction: StudyDirection,
     seed: int,
     doubt: float = SHRINK,
+    prior: Mapping[Option, float] | None = None,
 ) -> Mapping[Option, float]:
     """Draw each option's effect on the score from its posterior after some trials.
 
@@ -41,16 +42,41 @@ def draw_effects(
         direction: direction of better scores.
         seed: seed of the draw.
         doubt: factor on the posterior's standard deviation.
+        prior: effects expected before the first trial; 0 for all that are not in it.
     """
     options = _options([*ended, *running])
-    told, untold = _chosen(ended, options), _chosen(running, options)
-    prior = np.diag([1 / EFFECT] * len(options) + [1 / LEVEL])
-    known = prior + told.T @ told / NOISE
-    mean = np.linalg.solve(known, told.T @ _quantiles(ended, direction) / NOISE)
+    mean, known = _fitted(ended, options, direction, prior or {})
+    untold = _chosen(running, options)
     factor = np.linalg.cholesky(known + untold.T @ untold / NOISE)
     noise = np.random.default_rng(seed).normal(size=len(mean))
     drawn = mean + doubt * np.linalg.solve(factor.T, noise)
     return dict(zip(options, drawn.tolist(), strict=False))  # without the last entry, the mean score
+
+
+def expected_effects(
+    ended: Sequence[FrozenTrial], direction: StudyDirection, prior: Mapping[Option, float]
+) -> dict[Option, float]:
+    """Return each option's expected effect after some trials; see `draw_effects`."""
+    options = _options(ended)
+    mean, _ = _fitted(ended, options, direction, prior)
+    return dict(zip(options, mean.tolist(), strict=False))
+
+
+def _fitted(
+    ended: Sequence[FrozenTrial],
+    options: Sequence[Option],
+    direction: StudyDirection,
+    prior: Mapping[Option, float],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the posterior's mean and precision; the last entry is the mean score."""
+    expected = np.array([*(prior.get(option, 0.0) for option in options), 0.0])
+    precision = np.diag([1 / EFFECT] * len(options) + [1 / LEVEL])
+    if not ended:
+        return expected, precision
+    told = _chosen(ended, options)
+    precision += told.T @ told / NOISE
+    surprise = _quantiles(ended, direction) - told @ expected
+    return expected + np.linalg.solve(precision, told.T @ surprise / NOISE), precision
 
 
 def _options(trials: Sequence[FrozenTrial]) -> list[Option]:

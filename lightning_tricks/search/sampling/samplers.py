@@ -18,6 +18,7 @@ from lightning_tricks.search.optuna_internals import contains, trials_of, view
 from lightning_tricks.search.promotion import is_paused
 from lightning_tricks.search.sampling.effects import SHRINK, Option, draw_effects
 from lightning_tricks.search.sampling.given import given_recipe
+from lightning_tricks.search.sampling.prior import prior_of
 from lightning_tricks.seeds import derive
 
 BEST, LATEST = 25, 175
@@ -176,7 +177,8 @@ class _Proposal:
     def _effects(self) -> Mapping[Option, float]:
         ended, running = self._trials
         doubt = SHRINK * 2 ** min(_repeats(ended), MOST_DOUBLINGS)
-        return draw_effects(ended, running, self._study.direction, self._derive("effects"), doubt)
+        seed, prior = self._derive("effects"), prior_of(self._study)
+        return draw_effects(ended, running, self._study.direction, seed, doubt, prior)
 
     @cached_property
     def _changed(self) -> list[str]:
