@@ -131,7 +131,7 @@ def _kinds(row: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _unseen(row: dict[str, Any]) -> float:
-    """Return the mean score on unseen samples, higher is better; that of a diverged training is lowest."""
+    """Return the mean score on unseen samples, higher is better; the lowest if a training diverged."""
     scores = [-math.inf if score is None else score for score in row["unseen"]]
     return sum(scores) / len(scores) * (1 if row["mode"] == "max" or None in row["unseen"] else -1)
 

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks import Observer, Task, Tricks, create_study, optimize
 from lightning_tricks.search import keys
-from lightning_tricks.search.promotion import GOING_ON, hopeless, is_paused, promotable
+from lightning_tricks.search.promotion import GOING_ON, LEAST, hopeless, is_paused, promotable
 from lightning_tricks.search.pruners import rungs
 from lightning_tricks.selection.places import places
 from lightning_tricks.tracking.agreement import differences
@@ -90,6 +90,28 @@ def test_one_of_a_group_goes_on_alone_where_it_stood(tmp_path):
     assert len(heard) == EPOCHS  # the first two are told again from the checkpoint
 
 
+def test_only_who_goes_on_is_trained_several_times(tmp_path):
+    runner, found, heard = Runner(task(repeats=2)), {}, []
+
+    def train(pause_after):
+        jobs = [Job(0, Tricks(), 5, tmp_path / "0.ckpt", pause_after)]
+        runner.train(
+            jobs,
+            lambda job, epoch: heard.append(epoch) or False,
+            lambda job, result: found.__setitem__(pause_after, result),
+            GroupSize.of("off"),
+        )
+
+    train(1)
+    assert [path.name for path in tmp_path.iterdir()] == ["0.ckpt"]
+    assert "repeats/spread" not in found[1].epochs[-1].metrics
+    train(None)
+    assert "repeats/spread" in found[None].epochs[-1].metrics
+    (whole,) = trained([Job(0, Tricks(), 5)], "off", repeats=2)
+    assert [epoch.score for epoch in whole.epochs] == [e.score for e in found[None].epochs]
+    assert heard[0].score == whole.epochs[0].metrics["repeats/0"]
+
+
 def test_an_early_end_is_no_pause(tmp_path):
     job = Job(0, Tricks(), 5, tmp_path / "0.ckpt", EPOCHS - 1)
     (result,) = trained([job], "off")
@@ -136,7 +158,7 @@ def test_one_in_six_trials_is_trained_to_the_end(undisturbed):
     stopped = [trial for trial in drawn if trial not in whole]
     assert {trial.state for trial in stopped} == {TrialState.PRUNED}
     assert {len(trial.intermediate_values) for trial in stopped} == {rungs(EPOCHS)[0] + 1}
-    assert len(whole) == len(drawn) // GOING_ON
+    assert len(whole) == max(len(drawn) // GOING_ON, LEAST)
     assert list((folder / "checkpoints" / "pauses" / "running").iterdir()) == []
     assert differences(study, task(), f"sqlite:///{folder / 'mlflow.db'}") == []
 
@@ -226,15 +248,17 @@ def trials_of(kinds):
 @given(
     some.lists(trial_kinds, max_size=40),
     some.sampled_from([StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE]),
+    some.booleans(),
 )
-def test_who_goes_on_is_better_than_who_waits(kinds, direction):
+def test_who_goes_on_is_better_than_who_waits(kinds, direction, at_end):
     sign = 1 if direction == StudyDirection.MAXIMIZE else -1
     trials = trials_of(kinds)
-    chosen = promotable(trials, [1], direction)
+    chosen = promotable(trials, [1], direction, at_end=at_end)
     waiting = [number for number, (kind, _) in enumerate(kinds) if kind == "waits"]
     gone = sum(kind == "went on" for kind, _ in kinds)
     assert set(chosen) <= set(waiting)
-    assert len(chosen) == min(max(len(trials) // GOING_ON - gone, 0), len(waiting))
+    wanted = max(len(trials) // GOING_ON, LEAST if at_end else 0)
+    assert len(chosen) == min(max(wanted - gone, 0), len(waiting))
     for one, other in itertools.product(chosen, set(waiting) - set(chosen)):
         assert sign * kinds[one][1] >= sign * kinds[other][1]
     lost = hopeless(trials, [1], direction, n_trials=48)

@@ -159,7 +159,7 @@ def _parser(n_trials: int, finalists: int, repeats: int | None = None) -> _Parse
     add("--epochs", type=values.count, help="epochs of a full trial (default: the task's)")
     add("--space", metavar="FILE.yaml", help="pins and narrows the search space")
     add("--sampler", choices=SAMPLERS, default="tricks", help="what proposes recipes")
-    add("--pruner", choices=PRUNERS, default="median", help="what stops hopeless trials")
+    add("--pruner", choices=PRUNERS, default="pause", help="what pauses or stops trials")
     add(
         "--repeats", type=values.repeats, default=repeats or "auto", help="trainings of a trial, or auto"
     )
@@ -198,7 +198,7 @@ def _parser(n_trials: int, finalists: int, repeats: int | None = None) -> _Parse
         metavar="N",
         type=values.trainings,
         default=0,
-        help="most trainings in the verdict; 0: about as many as the search took",
+        help="most trainings in the verdict; 0: one for each trial of the search and its repeats",
     )
     add(
         "--margin",

@@ -111,8 +111,8 @@ def optimize(
             replaces the baseline as champion only if a gain is confirmed. With 0 there is no verdict and
             no champion; the model with the best score is registered as `best`.
         seeds: fewest fresh seeds for the comparison, 3 or more.
-        verdict_budget: most trainings in the verdict; 0 for about as many as the search took. All are
-            used unless there is a margin.
+        verdict_budget: most trainings in the verdict; 0 for one per trial of the search and repeat. All
+            are used unless there is a margin.
         margin: smallest difference that matters, in the unit of the score. The verdict adds seeds until
             its interval is narrower. None for half the standard deviation of the baseline's seeds.
         prefer_simple: whether a recipe with fewer tricks becomes the champion if it is not worse by more

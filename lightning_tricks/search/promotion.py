@@ -1,4 +1,4 @@
-"""Which paused trials go on: one for each six that paused (after successive halving, Li et al., 2020)."""
+"""Which paused trials go on: one for six that paused, as in successive halving (Li et al., 2020)."""
 
 import math
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from optuna.trial import FrozenTrial, TrialState
 from lightning_tricks.search.keys import OUTCOME, PAUSE_AFTER
 from lightning_tricks.search.outcomes import is_repeat
 
-GOING_ON = 6
-"""One in so many trials goes on after a pause."""
+GOING_ON, LEAST = 6, 3
+"""One in so many trials goes on after a pause; at the end of a search, at least so many have."""
 
 
 def is_paused(trial: FrozenTrial) -> bool:
@@ -23,7 +23,7 @@ def is_paused(trial: FrozenTrial) -> bool:
 
 
 def promotable(
-    trials: Sequence[FrozenTrial], rungs: Sequence[int], direction: StudyDirection
+    trials: Sequence[FrozenTrial], rungs: Sequence[int], direction: StudyDirection, *, at_end: bool
 ) -> list[int]:
     """Return the numbers of the paused trials that go on now, those that came farthest first.
 
@@ -33,13 +33,15 @@ def promotable(
         trials: all trials of the study.
         rungs: numbers of the epochs after which trials pause.
         direction: direction of better scores.
+        at_end: whether no further trial will be drawn.
     """
     found: list[int] = []
     for rung in sorted(rungs, reverse=True):
         waiting = _waiting(trials, rung, direction)
         gone = sum(_went_on(trial, rung) for trial in trials)
         reached = len(waiting) + gone + sum(_ended(trial, rung) for trial in trials)
-        found += waiting[: max(reached // GOING_ON - gone, 0)]
+        wanted = max(reached // GOING_ON, LEAST if at_end else 0)
+        found += waiting[: max(wanted - gone, 0)]
     return found
 
 
@@ -57,7 +59,8 @@ def hopeless(
     found: list[int] = []
     for rung in rungs:
         gone = sum(_went_on(trial, rung) for trial in trials)
-        found += _waiting(trials, rung, direction)[max(n_trials // GOING_ON - gone, 0) :]
+        wanted = max(n_trials // GOING_ON, LEAST)
+        found += _waiting(trials, rung, direction)[max(wanted - gone, 0) :]
     return found
 
 

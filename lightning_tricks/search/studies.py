@@ -9,7 +9,7 @@ from typing import Literal
 import optuna
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.errors import InputError, UnknownStudy, check_name
 from lightning_tricks.scores import is_own
@@ -34,7 +34,7 @@ def create_study(
     epochs: int = 20,
     storage: str | Path | BaseStorage | None = "optuna.journal",
     sampler: str | BaseSampler = "tricks",
-    pruner: str = "median",
+    pruner: str = "pause",
     seed: int = 0,
 ) -> optuna.Study:
     """Create an Optuna study, or load it if it exists.
@@ -105,6 +105,12 @@ def unannounced() -> Iterator[None]:
 def paused(study: optuna.Study) -> list[FrozenTrial]:
     """Return the study's paused trials, by number; none if its pruner does not pause."""
     return [t for t in study.get_trials(deepcopy=False) if rungs_of(study) and is_paused(t)]
+
+
+def begun(study: optuna.Study) -> list[FrozenTrial]:
+    """Return the waiting trials that have paused before, by number."""
+    trials = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+    return [trial for trial in trials if is_own(trial)]
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:

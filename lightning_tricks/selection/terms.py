@@ -22,8 +22,8 @@ class Terms:
     seeds: int = 5
     """Minimum number of fresh seeds that compare the candidate with the baseline."""
     budget: int = 0
-    """Maximum number of trainings in the verdict; 0 for as many as the search took. Without a margin, a
-    budget is spent completely."""
+    """Maximum number of trainings in the verdict; 0 for one per trial of the search and repeat. Without
+    a margin, a budget is spent completely."""
     margin: float | None = None
     """Smallest difference that matters, in the unit of the score; None for half the spread of seeds."""
     prefer_simple: bool = False

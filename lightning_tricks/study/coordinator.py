@@ -121,10 +121,12 @@ class Coordinator:
         """Return the number of trials still to finish or to pause; take up paused ones first."""
         if self._leaving:
             return 0
-        if self.workers is not None and self.workers.free and not self.proposals.queue:
-            self.proposals.go_on()
-        wanted = n_trials - self.proposals.learned
-        return min(wanted, len(self.proposals.open)) if self._exhausted else wanted
+        proposals = self.proposals
+        if self.workers is not None and self.workers.free and not proposals.queue:
+            drawn = proposals.learned + len(proposals.open)
+            proposals.go_on(at_end=drawn >= n_trials or self._exhausted)
+        wanted = n_trials - proposals.learned
+        return min(wanted, len(proposals.open)) if self._exhausted else wanted
 
     def _end_hopeless(self, n_trials: int) -> None:
         """End the paused trials that cannot go on, whatever the trials to come are."""
@@ -216,7 +218,7 @@ class Coordinator:
             self.progress.warn(f"trial {job.number}: {result.warning}")
         if running.stopped:
             result = running.pruned(result)
-        outcome = Outcome.of(job.tricks, job.seed, result)
+        outcome = Outcome.of(job.tricks, job.seed, replace(result, epochs=running.epochs))
         if outcome.state == "paused":
             self._pause(running, outcome)
             return

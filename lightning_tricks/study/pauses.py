@@ -63,9 +63,10 @@ class Pauses:
         one.submitted = False
         self._paused[one.job.number] = one
 
-    def going_on(self) -> list[OpenTrial]:
-        """Take up the trials whose turn it is, and return them."""
-        numbers = promotable(trials_of(self.study), self.rungs, self.study.direction)
+    def going_on(self, *, at_end: bool) -> list[OpenTrial]:
+        """Take up the trials whose turn it is, and return them; see `promotable`."""
+        trials, direction = trials_of(self.study), self.study.direction
+        numbers = promotable(trials, self.rungs, direction, at_end=at_end)
         return [self._take_up(number) for number in numbers]
 
     def _take_up(self, number: int) -> OpenTrial:
@@ -104,9 +105,7 @@ class Pauses:
         recipe = self._session.task.tricks.parse(outcome.recipe)
         path = self._session.folder.checkpoint(trial.number)
         job = Job(trial.number, recipe, outcome.seed, path, trial.user_attrs[keys.PAUSE_AFTER])
-        one = OpenTrial.of(live(self.study, trial), job, reported=outcome.history[-1].number)
-        one.epochs = outcome.history
-        return one
+        return OpenTrial.of(live(self.study, trial), job, reported=outcome.history[-1].number)
 
 
 def _ended(outcome: Outcome) -> Outcome:

@@ -87,9 +87,14 @@ class Proposals:
         """Number of trials with a score that a sampler can learn from."""
         return self.history.counted + len(self.pauses)
 
-    def go_on(self) -> None:
-        """Put the paused trials whose turn it is into the queue."""
-        for one in self.pauses.going_on():
+    def go_on(self, *, at_end: bool) -> None:
+        """Put the paused trials whose turn it is into the queue.
+
+        Args:
+            at_end: whether no further trial will be drawn.
+        """
+        at_end &= all(one.job.contends for one in self.open.values())  # none will pause any more
+        for one in self.pauses.going_on(at_end=at_end):
             self.open[one.job.number] = one
             self.queue.append(one)
 

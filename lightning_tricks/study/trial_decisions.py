@@ -10,6 +10,7 @@ from typing import Self
 import optuna
 
 from lightning_tricks.search import keys, outcomes
+from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.trial.job import Job
 from lightning_tricks.trial.result import Epoch, Result, stopped_after
 
@@ -42,7 +43,9 @@ class OpenTrial:
         attrs = trial.user_attrs
         group = _group(attrs.get(keys.GROUP))
         losses, stop_at = attrs.get(keys.LOSSES, 0), attrs.get(keys.STOP_AT)
-        return cls(trial, job, reported, group, losses, stop_at)
+        outcome = Outcome.read(trial)  # of a trial that paused
+        epochs = [] if outcome is None else outcome.history
+        return cls(trial, job, reported, group, losses, stop_at, epochs=epochs)
 
     def join(self, first: int, size: int) -> None:
         """Store its group, so that a resumed study forms the same group."""

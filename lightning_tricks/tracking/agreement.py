@@ -148,10 +148,17 @@ def _trials(study: optuna.Study, task: Task, held: Holdings) -> Iterator[tuple[i
             yield from ((number, line) for line in _compare(task, trial, study_state, found[0]))
         elif kept:
             yield number, f"{state.name} in Optuna, but MLflow has no run of it"
-        elif found and (state == TrialState.WAITING or found[0].status != "RUNNING"):
+        elif found and found[0].status != _status(trial):
             yield number, f"{state.name} in Optuna, {found[0].status} in MLflow"
     for number in sorted(runs):
         yield number, "MLflow has a run of it, but Optuna does not know it"
+
+
+def _status(trial: FrozenTrial) -> str:
+    """Return the status of the run of a trial that did not end; empty if it must not have one."""
+    if trial.state == TrialState.WAITING:
+        return "SCHEDULED" if is_own(trial) else ""  # it has paused before, or has not begun
+    return "RUNNING"
 
 
 def _compare(task: Task, trial: FrozenTrial, study_state: StudyState, run: Recorded) -> Iterator[str]:

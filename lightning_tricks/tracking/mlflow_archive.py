@@ -13,7 +13,7 @@ from lightning_tricks.process import command
 from lightning_tricks.search.archive import REPORT, Archive, Models
 from lightning_tricks.search.keys import MLFLOW_RUN, PART_RUNS
 from lightning_tricks.search.outcomes import Outcome
-from lightning_tricks.search.studies import finished, paused
+from lightning_tricks.search.studies import begun, finished
 from lightning_tricks.search.study_state import StudyState, known_runs
 from lightning_tricks.space.space import Space
 from lightning_tricks.task.task import Task
@@ -60,7 +60,7 @@ class MLflowArchive(Archive):
             columns, ascending = view.columns(task, space), task.mode == "min"
             tracker.attempt(lambda: tracker.save_view(columns, ascending))
         whole, trials = partial(trial_updates.whole, task, study_state=self.study_state), finished(study)
-        written = [*trials, *paused(study)]
+        written = [*trials, *begun(study)]
         held = tracker.reconcile({t.number: partial(whole, t) for t in written}, wrong)
         for trial in trials:  # a program that died may have updated only some
             run = held.get(trial.number)

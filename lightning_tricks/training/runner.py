@@ -56,6 +56,12 @@ class Runner:
         """The task of each repeat of a trial."""
         return tasks_of(self.task)
 
+    def _tasks(self, job: Job) -> list[Task]:
+        """Return the task of each of a job's trainings; before a pause there is only one."""
+        if self.task.repeats == 1:
+            return [self.task]
+        return self.tasks if job.contends else self.tasks[:1]
+
     @cached_property
     def device(self) -> torch.device:
         """The device that trains groups."""
@@ -90,7 +96,7 @@ class Runner:
         if size != known:
             learn(size)
         refused = self.refusals.of(jobs[0].tricks)
-        trials = len(jobs) if refused else max(size.best // self.task.repeats, 1)
+        trials = len(jobs) if refused else max(size.best // len(self._tasks(jobs[0])), 1)
         for start in range(0, len(jobs), trials):
             self._train(jobs[start : start + trials], on_epoch, on_result, size)
 
@@ -105,7 +111,7 @@ class Runner:
 
     def _grown(self, size: GroupSize, jobs: Sequence[Job]) -> GroupSize:
         """Measure larger groups of the jobs' shape if the best group size is not known yet."""
-        wanted = len(jobs) * self.task.repeats
+        wanted = sum(len(self._tasks(job)) for job in jobs)
         if size.final or wanted == 1:
             return size
         if not self.refusals.of(jobs[0].tricks):
@@ -123,14 +129,14 @@ class Runner:
         # A trial that paused goes on in the way it began: checkpoints have two formats.
         begun = {job.number: of_group(job.checkpoint) for job in jobs}
         together = [job for job in jobs if begun[job.number] is not False]
-        several = len(together) * self.task.repeats > 1 or any(begun.values())
+        several = sum(len(self._tasks(job)) for job in together) > 1 or any(begun.values())
 
         def ended(job: Job, result: Result | RankDied) -> None:
             del left[job.number]
             on_result(job, result)
 
         if several and size.best > 1 and not self.refusals.of(jobs[0].tricks):
-            parts = [Part(job, self.tasks, on_epoch, self.interrupted) for job in together]
+            parts = [Part(job, self._tasks(job), on_epoch, self.interrupted) for job in together]
             for fused, whole in self._together(parts):
                 ended(fused, whole)
         why = self.refusals.of(jobs[0].tricks) if len(left) > 1 else ""
@@ -152,9 +158,10 @@ class Runner:
     def _alone(self, job: Job, on_epoch: OnEpoch) -> Result | RankDied:
         """Train a trial by itself: over several processes, with repeats in turns, or plainly."""
         report = partial(on_epoch, job)
-        training = Training.of(self.task, job, report, self.interrupted)
-        if self.task.repeats > 1:
-            return train_together(training, self.tasks)
+        tasks = self._tasks(job)
+        training = Training.of(tasks[0], job, report, self.interrupted)
+        if len(tasks) > 1:
+            return train_together(training, tasks)
         if self.ranks is None:
             return fit(training)
         try:

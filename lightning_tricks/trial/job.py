@@ -17,3 +17,8 @@ class Job:
     """Path of its checkpoint, to write and to resume from."""
     pause_after: int | None = None
     """Number of the epoch after which it pauses; None to train to the end."""
+
+    @property
+    def contends(self) -> bool:
+        """Whether it is trained to the end, and so as often as the task asks, not once."""
+        return self.pause_after is None

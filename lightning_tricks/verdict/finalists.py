@@ -1,6 +1,5 @@
 """The recipes of a search that run again, and the search's cost in trainings."""
 
-import math
 from collections.abc import Mapping
 
 from optuna.trial import FrozenTrial, TrialState
@@ -52,7 +51,5 @@ def _evidence(search: Session, trials: Mapping[str, FrozenTrial]) -> dict[str, f
 
 
 def full_trainings(search: Session) -> int:
-    """Return a search's cost in full trainings; pruned trials count by their share of epochs."""
-    spent = [o for trial in search.history if (o := Outcome.read(trial)) is not None]
-    epochs = sum(len(outcome.epochs) for outcome in spent if outcome.duplicate_of is None)
-    return math.ceil(epochs * search.task.repeats / search.task.epochs)
+    """Return how many full trainings a search would have taken if no trial had stopped early."""
+    return search.history.counted * search.task.repeats
