@@ -1,7 +1,7 @@
 """Learning curves of many recipes on the tasks of `tasks.py`, to design schedulers and priors on.
 
 Each task gets 300 recipes: a third from the whole space, the rest the baseline with one to four stages
-drawn anew. Each is trained over two seeds, and scored on unseen samples at the end.
+drawn again. Each is trained over two seeds, and scored on unseen samples at the end.
 
     python benchmarks/curves.py record english vowels    # continues where it stopped
     python benchmarks/curves.py pack                     # all that is recorded, as `curves.jsonl.gz`

@@ -192,7 +192,7 @@ def test_same_seed_same_scores_and_resumed_equals_undisturbed(tmp_path):
         os.chdir(tmp_path / folder)
         shutil.copy(tmp_path / "mlflow.db", ".")
         for count in steps:
-            assert run("--n-trials", count, "--seed", "5") == 0
+            assert run("--n-trials", count, "--seed", "5", "--pruner", "none") == 0
     found = []
     for folder in ("one", "two", "steps"):
         os.chdir(tmp_path / folder)

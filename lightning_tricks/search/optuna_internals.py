@@ -54,7 +54,7 @@ def ask(
     sampler: BaseSampler,
     suggest: Callable[[optuna.Trial], T],
     user_attrs: Mapping[str, Any],
-    waits: Callable[[FrozenTrial], bool],
+    waits: Callable[[FrozenTrial], bool] = lambda trial: trial.state == TrialState.WAITING,
 ) -> tuple[optuna.Trial, T]:
     """Return a waiting trial or a new one; a new one is stored only once it is fully drawn.
 

@@ -10,7 +10,7 @@ from lightning_tricks.search.keys import OUTCOME, PAUSE_AFTER
 from lightning_tricks.search.outcomes import is_repeat
 
 GOING_ON, LEAST = 6, 3
-"""One in so many trials goes on after a pause; at the end of a search, at least so many have."""
+"""Paused trials for each that goes on; and the least number that has, at the end of a search."""
 
 
 def is_paused(trial: FrozenTrial) -> bool:

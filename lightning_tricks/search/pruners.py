@@ -12,7 +12,7 @@ from lightning_tricks.search.optuna_internals import view
 from lightning_tricks.search.sampling.samplers import LATEST
 
 PAUSE_AFTER = 6
-"""A trial pauses after one in so many of its epochs."""
+"""A trial pauses after its epochs divided by this."""
 
 
 def warmup_epochs(epochs: int) -> int:

@@ -28,7 +28,7 @@ _LOOKS_ESCAPED = re.compile(r"_(?=x[0-9a-f]+_)")
 _REFUSED = re.compile(r"[^\w.\- /:]")
 _SPACES = re.compile(r"^ | $|(?<= ) ")
 _SLASHES = re.compile(r"^/|/(?=/|$)")
-_DOTS = re.compile(r"(?:^|(?<=/))\.{1,2}(?=/|$)")
+_DOTS = re.compile(r"(?:^|(?<=/))\.{1,2}(?=/|$)|^\.(?=\.)")
 
 
 def key_of(name: str) -> str:

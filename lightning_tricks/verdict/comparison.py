@@ -27,7 +27,7 @@ class Comparison:
         recipes: the recipes by name; first those that may become the candidate.
         terms: the terms that the user set.
         budgets: number of trainings for choosing the candidate, and in total.
-        tried: number of recipes with a complete trial in the search.
+        tried: number of recipes in the search with a score, also of pruned trials: pruning chooses, too.
         before: number of earlier verdicts of the study.
     """
 

@@ -12,7 +12,7 @@ from lightning_tricks.errors import one_line
 from lightning_tricks.markdown import escaped
 from lightning_tricks.search.archive import CHAMPION as ALIAS
 from lightning_tricks.search.keys import CHAMPION, ENSEMBLE, ENTRY, VERDICT, kept
-from lightning_tricks.search.outcomes import Champion, aliases_of
+from lightning_tricks.search.outcomes import Champion, aliases_of, is_repeat
 from lightning_tricks.search.study_state import remember_champion, verdict_of
 from lightning_tricks.selection.result import BASELINE, WORDS, Gain, Label, Verdict
 from lightning_tricks.selection.terms import FEWEST, Terms
@@ -99,7 +99,7 @@ class _Judgement:
         """Train what of the verdict was not trained yet, and register its champion."""
         search = self.search
         recipes = {name: recipe_of(search, trial) for name, trial in self.trials.items()}
-        tried = sum(trial.state == TrialState.COMPLETE for trial in search.history)
+        tried = sum(not is_repeat(t) and t.state != TrialState.FAIL for t in search.history)
         with beside(search, VERDICT) as own, Reruns(own) as reruns:
             comparison = Comparison(
                 reruns, recipes, self.terms, (self.choosing, self.budget), tried, self.looks

@@ -1,0 +1,255 @@
+"""Our search against the search that people write by hand, and against Optuna's on the same space.
+
+On the held-out tasks of `tasks.py` (or the given ones) each arm spends the epochs of 40 full trainings:
+
+- tutorial: Optuna's TPE over what tutorials search: inputs in [0, 1], three optimizers, rate, decay,
+  dropout, norm, initialization, clipping, exponential decay
+- tpe, gp: Optuna's samplers over our space
+- asha: Optuna's TPE over our space, with Optuna's successive halving
+- one epoch: random recipes of our space for one epoch each; the best tenth trains to the end
+- ours, and "ours, median": as scripts run it, and with Optuna's median pruner instead of pauses
+
+All train with our `train`, which is faster than a loop by hand. An arm's choice is the recipe with the
+best score; ours is the best by evidence, as in a verdict. The truth of a choice is its mean score on
+unseen samples, over four seeds that nothing else uses. Regret is the distance to the best choice of any
+arm and seed: 0 for that choice, 1 for the baseline.
+
+    python benchmarks/by_hand.py segments power --arms ours tpe --seeds 5   # continues where it stopped
+    python benchmarks/by_hand.py --summary
+"""
+
+import argparse
+import json
+import sys
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import optuna
+import torch
+from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
+from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from tasks import HELD_OUT, TASKS, Known
+from truth import truth
+
+from lightning_tricks import Space, Tricks, create_study, optimize, train
+from lightning_tricks.search.outcomes import Outcome, is_repeat
+from lightning_tricks.search.promotion import GOING_ON
+from lightning_tricks.search.pruners import PAUSE_AFTER
+from lightning_tricks.search.studies import finished
+from lightning_tricks.selection.intervals import difference, mean_interval
+from lightning_tricks.task.checks import check
+from lightning_tricks.verdict.finalists import finalists
+
+RESULTS = Path("by_hand.jsonl")
+TRAININGS = 40
+"""The number of full trainings whose epochs every arm may spend."""
+FRESH = [900_101, 900_103, 900_105, 900_107]
+TUTORIAL = {
+    "scaling": ["unit"],
+    "optimizer": ["adam", "momentum", "sgd"],
+    "weight_decay": ["l2"],
+    "dropout": ["none", "dropout"],
+    "normalization": ["none", "batch"],
+    "initialization": ["he_normal", "xavier_uniform"],
+    "clipping": ["none", "norm"],
+    "schedule": ["constant", "exponential"],
+}
+
+
+def tutorial_space(space: Space[Any]) -> Space[Any]:
+    """Return a space of what tutorials search; all other stages are off."""
+    pins, narrowed = {}, {}
+    for stage, domain in ((path, space.domains[path]) for path in space.domains if "." not in path):
+        kinds = [kind for kind in TUTORIAL.get(stage, []) if kind in domain.extremes()]
+        if len(kinds) > 1:
+            narrowed[stage] = kinds
+        elif kinds:
+            pins[stage] = kinds[0]
+        elif stage not in TUTORIAL and "none" in domain.extremes():
+            pins[stage] = "none"
+    return space.pin(pins).narrow(narrowed)
+
+
+def by_optuna(
+    known: Known, space: Space[Any], sampler: BaseSampler, pruner: BasePruner, seed: int
+) -> tuple[Tricks, int]:
+    """Search with Optuna's ask and tell; return the best recipe, and the epochs spent."""
+    task, left = known.task, TRAININGS * known.task.epochs
+    study = optuna.create_study(direction=task.direction, sampler=sampler, pruner=pruner)
+    recipes: dict[int, Tricks] = {}
+    while left > 0:
+        trial = study.ask()
+        recipes[trial.number] = recipe = space.suggest(trial)
+        result = train(task, recipe, 1_000 * seed + trial.number, _reporting(trial))
+        left -= max(len(result.epochs), 1)
+        state = {"complete": "COMPLETE", "pruned": "PRUNED"}.get(result.state, "FAIL")
+        value = result.score if state == "COMPLETE" else None
+        study.tell(trial, value, state=optuna.trial.TrialState[state])
+    return recipes[study.best_trial.number], TRAININGS * task.epochs - left
+
+
+def _reporting(trial: optuna.Trial) -> Callable[[Any], bool]:
+    def report(epoch: Any) -> bool:
+        trial.report(epoch.score, epoch.number)
+        return trial.should_prune()
+
+    return report
+
+
+def one_epoch(known: Known, space: Space[Any], seed: int) -> tuple[Tricks, int]:
+    """Train random recipes for one epoch, and the best tenth to the end."""
+    task, sign = known.task, 1 if known.task.mode == "max" else -1
+    study = optuna.create_study(sampler=RandomSampler(seed=seed))
+    count = round(TRAININGS / (1 / task.epochs + 0.1))
+    first = []
+    for number in range(count):
+        recipe = space.suggest(study.ask())
+        result = train(task, recipe, 1_000 * seed + number, lambda epoch: True)
+        if result.epochs:
+            first.append((sign * result.epochs[0].score, number, recipe))
+    ended = []
+    for _, number, recipe in sorted(first, key=lambda one: (-one[0], one[1]))[: count // 10]:
+        result = train(task, recipe, 1_000 * seed + number)
+        if result.state == "complete":
+            ended.append((sign * (result.score or 0.0), -number, recipe))
+    return max(ended, key=lambda one: one[:2])[2], count + len(ended) * task.epochs
+
+
+def ours(known: Known, seed: int, pruner: str, learn_from: Any = ()) -> tuple[Tricks, int]:
+    """Search as a script does; return the best recipe by evidence, and the epochs spent."""
+    task = known.task
+    share = 1 / PAUSE_AFTER + (1 - 1 / PAUSE_AFTER) / GOING_ON if pruner == "pause" else 0.72
+    with TemporaryDirectory() as folder:
+        study = create_study(
+            task.name,
+            storage=None,
+            direction=task.direction,
+            epochs=task.epochs,
+            pruner=pruner,
+            seed=seed,
+        )
+        optimize(
+            study,
+            task,
+            n_trials=round((TRAININGS - 2) / share) + 2,
+            seed=seed,
+            learn_from=learn_from,
+            workers="inline",
+            fuse="off",
+            tracking_uri=None,
+            checkpoints=folder,
+            progress=False,
+        )
+    trials = finished(study)
+    space, _ = check(task, Space(task.tricks))
+    search: Any = SimpleNamespace(history=trials, task=task, space=space)
+    best = next(iter(finalists(search, 1).values()))
+    epochs = sum(len(trial.intermediate_values) for trial in trials if not is_repeat(trial))
+    outcome = Outcome.read(best)
+    assert outcome is not None  # it was trained
+    return task.tricks.parse(outcome.recipe), epochs
+
+
+def searched(known: Known, arm: str, seed: int) -> tuple[Tricks, int]:
+    """Return an arm's choice, and the epochs that it spent."""
+    if arm.startswith("ours"):
+        return ours(known, seed, "median" if arm == "ours, median" else "pause")
+    space, _ = check(known.task, Space(known.task.tricks))
+    if arm == "one epoch":
+        return one_epoch(known, space, seed)
+    space = tutorial_space(space) if arm == "tutorial" else space
+    sampler = GPSampler(seed=seed) if arm == "gp" else TPESampler(seed=seed)
+    pruner = SuccessiveHalvingPruner() if arm == "asha" else NopPruner()
+    return by_optuna(known, space, sampler, pruner, seed)
+
+
+ARMS = ("ours", "ours, median", "tutorial", "tpe", "gp", "asha", "one epoch")
+
+
+def run(name: str, arm: str, seed: int) -> dict[str, Any]:
+    """Search with an arm on a task; return what it chose and how good that is."""
+    known = TASKS[name]()
+    begin = time.perf_counter()
+    recipe, epochs = searched(known, arm, seed)
+    seconds = time.perf_counter() - begin
+    sign = 1 if known.task.mode == "max" else -1
+    mine, baseline = (sign * truth(known, r, FRESH).mean() for r in (recipe, known.task.reference()))
+    return {
+        "task": name,
+        "arm": arm,
+        "seed": seed,
+        "truth": float(mine),
+        "baseline": float(baseline),
+        "epochs": epochs,
+        "seconds": round(seconds, 1),
+    }
+
+
+def held_rows() -> list[dict[str, Any]]:
+    """Return the results so far."""
+    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+
+
+def summary() -> None:
+    """Print truth, gain over the baseline and difference to ours by task; then the mean regrets."""
+    rows = held_rows()
+    regrets = defaultdict(list)
+    print(
+        "task                   arm           truth               − ours               epochs  seconds"
+    )
+    for name in dict.fromkeys(row["task"] for row in rows):
+        own = [row for row in rows if row["task"] == name]
+        best, baseline = max(row["truth"] for row in own), own[0]["baseline"]
+        print(f"{name:22} baseline      {baseline:.4f}")
+        mine = {row["seed"]: row["truth"] for row in own if row["arm"] == "ours"}
+        for arm in ARMS:
+            some = {row["seed"]: row for row in own if row["arm"] == arm}
+            if not some:
+                continue
+            regrets[arm] += [(best - row["truth"]) / (best - baseline) for row in some.values()]
+            both = sorted(some.keys() & mine.keys())
+            gap = difference([some[s]["truth"] for s in both], [mine[s] for s in both]) if both else ""
+            means = (np.mean([row[key] for row in some.values()]) for key in ("epochs", "seconds"))
+            print(
+                f"{'':22} {arm:13} {mean_interval([row['truth'] for row in some.values()])!s:19} "
+                f"{'' if arm == 'ours' else getattr(gap, 'signed', gap):20} "
+                + "  ".join(f"{mean:7.0f}" for mean in means)
+            )
+    print("\nmean normalized regret: 0 is the best choice of all, 1 the baseline")
+    for arm, values in regrets.items():
+        print(f"{arm:13} {mean_interval(values)}")
+
+
+def main() -> None:
+    """Run the searches that are missing, and print the summary."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("tasks", nargs="*", metavar="task", help=", ".join(TASKS))
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--summary", action="store_true")
+    given = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    torch.set_num_threads(1)
+    if unknown := set(given.tasks) - set(TASKS):
+        sys.exit(f"there is no task {sorted(unknown)[0]!r}: it must be one of {', '.join(TASKS)}")
+    held = {(row["task"], row["arm"], row["seed"]) for row in held_rows()}
+    for seed in range(0 if given.summary else given.seeds):
+        for name in given.tasks or HELD_OUT:
+            for arm in given.arms:
+                if (name, arm, seed) not in held:
+                    line = json.dumps(run(name, arm, seed))
+                    with RESULTS.open("a") as file:
+                        file.write(f"{line}\n")
+    summary()
+
+
+if __name__ == "__main__":
+    main()
