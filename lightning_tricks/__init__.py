@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lightning_tricks.run.optimize import ablate, optimize
     from lightning_tricks.search.callback import PruningCallback
     from lightning_tricks.search.observer import Observer
-    from lightning_tricks.search.studies import create_study
+    from lightning_tricks.search.studies import create_study, load_study
     from lightning_tricks.space.domains import Choice, Float, Int, OneMinus
     from lightning_tricks.space.space import Space, suggest
     from lightning_tricks.space.trick import Trick
@@ -62,6 +62,7 @@ __all__ = [
     "ablate",
     "create_study",
     "declare_norm",
+    "load_study",
     "load_with_tricks",
     "main",
     "optimize",
@@ -84,7 +85,7 @@ _NAMES = {
     "module.tricks_module": ["TricksModule"],
     "search.callback": ["PruningCallback"],
     "search.observer": ["Observer"],
-    "search.studies": ["create_study"],
+    "search.studies": ["create_study", "load_study"],
     "space.domains": ["Choice", "Float", "Int", "OneMinus"],
     "space.space": ["Space", "suggest"],
     "space.trick": ["Trick"],

@@ -14,6 +14,9 @@ from lightning_tricks.search.order import order_of
 
 EFFECT, NOISE, LEVEL = 0.15, 0.3, 1.0
 """Prior variances, for scores of variance 1: of an option's effect, of training noise, of the mean."""
+TRUST, DOUBT = 0.7, 0.5
+"""Prior mean and variance of the factor by which expected effects are true here: with a few trials, a
+wrong expectation gets a factor near 0, and a reversed one a negative factor."""
 SHRINK = 0.5
 """Factor on the posterior's standard deviation when effects are drawn. Below 1, fewer trials go to
 options that can hardly win (Chapelle & Li, 2011)."""
@@ -46,11 +49,10 @@ def draw_effects(
     """
     options = _options([*ended, *running])
     mean, known = _fitted(ended, options, direction, prior or {})
-    untold = _chosen(running, options)
+    untold = _features(running, options, prior or {})
     factor = np.linalg.cholesky(known + untold.T @ untold / NOISE)
     noise = np.random.default_rng(seed).normal(size=len(mean))
-    drawn = mean + doubt * np.linalg.solve(factor.T, noise)
-    return dict(zip(options, drawn.tolist(), strict=False))  # without the last entry, the mean score
+    return _effects(mean + doubt * np.linalg.solve(factor.T, noise), options, prior or {})
 
 
 def expected_effects(
@@ -59,7 +61,7 @@ def expected_effects(
     """Return each option's expected effect after some trials; see `draw_effects`."""
     options = _options(ended)
     mean, _ = _fitted(ended, options, direction, prior)
-    return dict(zip(options, mean.tolist(), strict=False))
+    return _effects(mean, options, prior)
 
 
 def _fitted(
@@ -68,15 +70,36 @@ def _fitted(
     direction: StudyDirection,
     prior: Mapping[Option, float],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the posterior's mean and precision; the last entry is the mean score."""
-    expected = np.array([*(prior.get(option, 0.0) for option in options), 0.0])
-    precision = np.diag([1 / EFFECT] * len(options) + [1 / LEVEL])
+    """Return the posterior's mean and precision.
+
+    The entries are the options' own effects, the mean score, and the factor of the expected effects.
+    """
+    expected = np.array([0.0] * (len(options) + 1) + [TRUST])
+    precision = np.diag([1 / EFFECT] * len(options) + [1 / LEVEL, 1 / DOUBT])
     if not ended:
         return expected, precision
-    told = _chosen(ended, options)
+    told = _features(ended, options, prior)
     precision += told.T @ told / NOISE
     surprise = _quantiles(ended, direction) - told @ expected
     return expected + np.linalg.solve(precision, told.T @ surprise / NOISE), precision
+
+
+def _effects(
+    posterior: NDArray[np.float64], options: Sequence[Option], prior: Mapping[Option, float]
+) -> dict[Option, float]:
+    """Return each option's effect: its own, and what was expected times the factor."""
+    *own, _, factor = posterior.tolist()
+    pairs = zip(options, own, strict=True)
+    return {option: effect + factor * prior.get(option, 0.0) for option, effect in pairs}
+
+
+def _features(
+    trials: Sequence[FrozenTrial], options: Sequence[Option], prior: Mapping[Option, float]
+) -> NDArray[np.float64]:
+    """Return a row for each trial: 1 for each option that it has, 1, and what is expected of it."""
+    chosen = _chosen(trials, options)
+    expected = chosen[:, :-1] @ np.array([prior.get(option, 0.0) for option in options])
+    return np.column_stack([chosen, expected])
 
 
 def _options(trials: Sequence[FrozenTrial]) -> list[Option]:
