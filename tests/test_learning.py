@@ -25,6 +25,7 @@ from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.sampling.effects import expected_effects
 from lightning_tricks.search.sampling.learning import BEST
 from lightning_tricks.search.sampling.prior import prior_of, shipped
+from lightning_tricks.search.studies import finished
 from lightning_tricks.space.trick import stages
 
 CHOICE = CategoricalDistribution(["a", "b", "c"])
@@ -127,7 +128,7 @@ def test_what_does_not_fit_is_said(capsys):
         tracking_uri=None,
     )
     assert "learned from 4 trials of 'old'; not in this space: optimizer lion" in capsys.readouterr().err
-    recipes = [Outcome.read(trial).recipe for trial in study.trials]
+    recipes = [Outcome.read(trial).recipe for trial in finished(study)]
     assert {recipe["optimizer"]["kind"] for recipe in recipes} == {"adam", "sgd"}
 
 
