@@ -85,6 +85,16 @@ def test_a_trial_goes_on_from_its_checkpoint(ranks, tmp_path):
     assert heard == again.epochs
 
 
+def test_a_trial_pauses_and_goes_on(ranks, tmp_path):
+    tricks, path = troubled.Troubled(averaging={"kind": "ema"}), tmp_path / "trial.ckpt"
+    paused = ranks.train(Training(ranks.task, tricks, 5, checkpoint=path, pause_after=1))
+    assert (paused.state, len(paused.epochs)) == ("paused", 2)
+    ended = ranks.train(Training(ranks.task, tricks, 5, checkpoint=path))
+    whole = ranks.train(Training(ranks.task, tricks, 5))
+    assert [e.score for e in ended.epochs] == [e.score for e in whole.epochs]
+    assert all((ended.weights[name] == value).all() for name, value in whole.weights.items())
+
+
 class Wide(nn.Sequential):
     """Large enough for a trial to take a moment."""
 

@@ -12,6 +12,9 @@ from lightning_tricks.search.outcomes import is_repeat
 GOING_ON, LEAST = 6, 3
 """Paused trials for each that goes on; and the least number that has, at the end of a search."""
 
+MOST_WAITING = 20
+"""The largest number of paused trials, each of which keeps a checkpoint; the worst end first."""
+
 
 def is_paused(trial: FrozenTrial) -> bool:
     """Return whether a trial waits at the epoch after which it pauses."""
@@ -50,6 +53,8 @@ def hopeless(
 ) -> list[int]:
     """Return the numbers of the paused trials that cannot go on, whatever the trials to come are.
 
+    The worst of more than `MOST_WAITING` are among them: others are in front of them.
+
     Args:
         trials: all trials of the study.
         rungs: numbers of the epochs after which trials pause.
@@ -60,7 +65,7 @@ def hopeless(
     for rung in rungs:
         gone = sum(_went_on(trial, rung) for trial in trials)
         wanted = max(n_trials // GOING_ON, LEAST)
-        found += _waiting(trials, rung, direction)[max(wanted - gone, 0) :]
+        found += _waiting(trials, rung, direction)[min(max(wanted - gone, 0), MOST_WAITING) :]
     return found
 
 
