@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lightning_tricks import Observer, Task, Tricks, create_study, optimize
 from lightning_tricks.search import keys
 from lightning_tricks.search.promotion import GOING_ON, LEAST, hopeless, is_paused, promotable
-from lightning_tricks.search.pruners import rungs
+from lightning_tricks.search.pruners import rung_of
 from lightning_tricks.selection.places import places
 from lightning_tricks.tracking.agreement import differences
 from lightning_tricks.training.group_size import GroupSize
@@ -157,7 +157,7 @@ def test_one_in_six_trials_is_trained_to_the_end(undisturbed):
     whole = [trial for trial in drawn if len(trial.intermediate_values) == EPOCHS]
     stopped = [trial for trial in drawn if trial not in whole]
     assert {trial.state for trial in stopped} == {TrialState.PRUNED}
-    assert {len(trial.intermediate_values) for trial in stopped} == {rungs(EPOCHS)[0] + 1}
+    assert {len(trial.intermediate_values) for trial in stopped} == {rung_of(study, EPOCHS) + 1}
     assert len(whole) == max(len(drawn) // GOING_ON, LEAST)
     assert list((folder / "checkpoints" / "pauses" / "running").iterdir()) == []
     assert differences(study, task(), f"sqlite:///{folder / 'mlflow.db'}") == []
@@ -253,7 +253,7 @@ def trials_of(kinds):
 def test_who_goes_on_is_better_than_who_waits(kinds, direction, at_end):
     sign = 1 if direction == StudyDirection.MAXIMIZE else -1
     trials = trials_of(kinds)
-    chosen = promotable(trials, [1], direction, at_end=at_end)
+    chosen = promotable(trials, 1, direction, at_end=at_end)
     waiting = [number for number, (kind, _) in enumerate(kinds) if kind == "waits"]
     gone = sum(kind == "went on" for kind, _ in kinds)
     assert set(chosen) <= set(waiting)
@@ -261,9 +261,9 @@ def test_who_goes_on_is_better_than_who_waits(kinds, direction, at_end):
     assert len(chosen) == min(max(wanted - gone, 0), len(waiting))
     for one, other in itertools.product(chosen, set(waiting) - set(chosen)):
         assert sign * kinds[one][1] >= sign * kinds[other][1]
-    lost = hopeless(trials, [1], direction, n_trials=48)
+    lost = hopeless(trials, 1, direction, n_trials=48)
     assert not set(lost) & set(chosen)
-    assert set(hopeless(trials, [1], direction, n_trials=GOING_ON)) >= set(lost)
+    assert set(hopeless(trials, 1, direction, n_trials=GOING_ON)) >= set(lost)
 
 
 @given(

@@ -26,30 +26,27 @@ def is_paused(trial: FrozenTrial) -> bool:
 
 
 def promotable(
-    trials: Sequence[FrozenTrial], rungs: Sequence[int], direction: StudyDirection, *, at_end: bool
+    trials: Sequence[FrozenTrial], rung: int, direction: StudyDirection, *, at_end: bool
 ) -> list[int]:
-    """Return the numbers of the paused trials that go on now, those that came farthest first.
+    """Return the numbers of the paused trials that go on now, the best first.
 
-    Whenever six more trials have reached a rung, or ended before it, the best that waits there goes on.
+    Whenever six more trials have reached the rung, or ended before it, the best that waits goes on.
 
     Args:
         trials: all trials of the study.
-        rungs: numbers of the epochs after which trials pause.
+        rung: number of the epoch after which trials pause.
         direction: direction of better scores.
         at_end: whether no further trial will be drawn.
     """
-    found: list[int] = []
-    for rung in sorted(rungs, reverse=True):
-        waiting = _waiting(trials, rung, direction)
-        gone = sum(_went_on(trial, rung) for trial in trials)
-        reached = len(waiting) + gone + sum(_ended(trial, rung) for trial in trials)
-        wanted = max(reached // GOING_ON, LEAST if at_end else 0)
-        found += waiting[: max(wanted - gone, 0)]
-    return found
+    waiting = _waiting(trials, rung, direction)
+    gone = sum(_went_on(trial) for trial in trials)
+    reached = len(waiting) + gone + sum(_ended(trial, rung) for trial in trials)
+    wanted = max(reached // GOING_ON, LEAST if at_end else 0)
+    return waiting[: max(wanted - gone, 0)]
 
 
 def hopeless(
-    trials: Sequence[FrozenTrial], rungs: Sequence[int], direction: StudyDirection, n_trials: int
+    trials: Sequence[FrozenTrial], rung: int, direction: StudyDirection, n_trials: int
 ) -> list[int]:
     """Return the numbers of the paused trials that cannot go on, whatever the trials to come are.
 
@@ -57,16 +54,13 @@ def hopeless(
 
     Args:
         trials: all trials of the study.
-        rungs: numbers of the epochs after which trials pause.
+        rung: number of the epoch after which trials pause.
         direction: direction of better scores.
         n_trials: number of trials that the study will hold.
     """
-    found: list[int] = []
-    for rung in rungs:
-        gone = sum(_went_on(trial, rung) for trial in trials)
-        wanted = max(n_trials // GOING_ON, LEAST)
-        found += _waiting(trials, rung, direction)[min(max(wanted - gone, 0), MOST_WAITING) :]
-    return found
+    gone = sum(_went_on(trial) for trial in trials)
+    hoping = max(n_trials // GOING_ON, LEAST) - gone
+    return _waiting(trials, rung, direction)[min(max(hoping, 0), MOST_WAITING) :]
 
 
 def _waiting(trials: Sequence[FrozenTrial], rung: int, direction: StudyDirection) -> list[int]:
@@ -77,10 +71,9 @@ def _waiting(trials: Sequence[FrozenTrial], rung: int, direction: StudyDirection
     return [trial.number for trial in there]
 
 
-def _went_on(trial: FrozenTrial, rung: int) -> bool:
-    """Return whether a trial that pauses has gone on from a rung."""
-    after = trial.user_attrs.get(PAUSE_AFTER, -1)
-    return after is None or after > rung
+def _went_on(trial: FrozenTrial) -> bool:
+    """Return whether a trial that pauses has gone on."""
+    return trial.user_attrs.get(PAUSE_AFTER, -1) is None
 
 
 def _ended(trial: FrozenTrial, rung: int) -> bool:

@@ -90,22 +90,21 @@ class Pausing(BasePruner):
     """
 
     def __init__(self, epochs: int) -> None:
-        self.rungs = rungs(epochs)
         self._median = _median(epochs)
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         return self._median.prune(study, trial)
 
 
-def rungs(epochs: int) -> tuple[int, ...]:
-    """Return the numbers of the epochs after which trials pause; none if there are few epochs."""
+def rung_of(study: optuna.Study, epochs: int) -> int | None:
+    """Return the number of the epoch after which a study's trials pause; None if they do not.
+
+    Args:
+        study: the study.
+        epochs: the full budget of a trial. If it is small, trials do not pause.
+    """
     after = max(round(epochs / PAUSE_AFTER), 1)
-    return (after - 1,) if 2 * after < epochs else ()
-
-
-def rungs_of(study: optuna.Study) -> tuple[int, ...]:
-    """Return the numbers of the epochs after which a study's trials pause."""
-    return study.pruner.rungs if isinstance(study.pruner, Pausing) else ()
+    return after - 1 if isinstance(study.pruner, Pausing) and 2 * after < epochs else None
 
 
 def _none(epochs: int) -> BasePruner:

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lightning_tricks.errors import InputError, UnknownStudy, check_name
 from lightning_tricks.scores import is_own
 from lightning_tricks.search.promotion import is_paused
-from lightning_tricks.search.pruners import PRUNERS, rungs_of
+from lightning_tricks.search.pruners import PRUNERS
 from lightning_tricks.search.sampling.samplers import SAMPLERS
 from lightning_tricks.search.storage.opening import opened, place_of, storage_file, unopened
 
@@ -103,8 +103,8 @@ def unannounced() -> Iterator[None]:
 
 
 def paused(study: optuna.Study) -> list[FrozenTrial]:
-    """Return the study's paused trials, by number; none if its pruner does not pause."""
-    return [t for t in study.get_trials(deepcopy=False) if rungs_of(study) and is_paused(t)]
+    """Return the study's paused trials, by number."""
+    return [trial for trial in study.get_trials(deepcopy=False) if is_paused(trial)]
 
 
 def begun(study: optuna.Study) -> list[FrozenTrial]:

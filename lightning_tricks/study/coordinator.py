@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from lightning_tricks.errors import InputError, one_line
 from lightning_tricks.search import keys, outcomes
 from lightning_tricks.search.outcomes import Outcome
-from lightning_tricks.search.pruners import prunes, rungs_of
+from lightning_tricks.search.pruners import prunes
 from lightning_tricks.study.grouping import Grouping
 from lightning_tricks.study.proposals import Proposals
 from lightning_tricks.study.session import Session
@@ -208,7 +208,7 @@ class Coordinator:
             return running.stopped
         running.epochs.append(epoch)
         self.observers.epoch(running.job.number, epoch)
-        prune = bool(not rungs_of(self.study))
+        prune = self.proposals.pauses.rung is None
         return prunes(self.study) and running.report(epoch, self.task.epochs, prune=prune)
 
     def _on_ended(self, running: OpenTrial, event: Ended) -> None:

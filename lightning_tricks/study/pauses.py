@@ -9,7 +9,7 @@ from lightning_tricks.search import keys
 from lightning_tricks.search.optuna_internals import live, requeue, take_up, trials_of
 from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.promotion import hopeless, promotable
-from lightning_tricks.search.pruners import rungs_of
+from lightning_tricks.search.pruners import rung_of
 from lightning_tricks.search.studies import paused
 from lightning_tricks.study.session import Session
 from lightning_tricks.study.trial_decisions import OpenTrial
@@ -28,8 +28,9 @@ class Pauses:
 
     def __init__(self, session: Session) -> None:
         self.study, self._session = session.study, session
-        self.rungs = rungs_of(self.study) if session.searches else ()
-        self._paused = {t.number: self._read(t) for t in paused(self.study)} if self.rungs else {}
+        self.rung = rung_of(self.study, session.task.epochs) if session.searches else None
+        trials = [] if self.rung is None else paused(self.study)
+        self._paused = {trial.number: self._read(trial) for trial in trials}
 
     def __len__(self) -> int:
         return len(self._paused)
@@ -37,12 +38,12 @@ class Pauses:
     @property
     def noted(self) -> dict[str, int]:
         """The attributes of a new trial; given trials, such as the references, do not pause."""
-        return {keys.PAUSE_AFTER: self.rungs[0]} if self.rungs else {}
+        return {} if self.rung is None else {keys.PAUSE_AFTER: self.rung}
 
     def after(self, trial: optuna.Trial) -> int | None:
-        """Return the epoch after which a trial pauses next; None if it trains to the end."""
+        """Return the number of the epoch after which a trial pauses; None if it trains to the end."""
         held: int | None = trial.user_attrs.get(keys.PAUSE_AFTER)
-        return held if self.rungs else None
+        return None if self.rung is None else held
 
     def waits(self, trial: FrozenTrial) -> bool:
         """Return whether a trial waits to be taken up, and is not paused."""
@@ -65,17 +66,17 @@ class Pauses:
 
     def going_on(self, *, at_end: bool) -> list[OpenTrial]:
         """Take up the trials whose turn it is, and return them; see `promotable`."""
+        if self.rung is None:
+            return []
         trials, direction = trials_of(self.study), self.study.direction
-        numbers = promotable(trials, self.rungs, direction, at_end=at_end)
+        numbers = promotable(trials, self.rung, direction, at_end=at_end)
         return [self._take_up(number) for number in numbers]
 
     def _take_up(self, number: int) -> OpenTrial:
         one = self._paused.pop(number)
-        later = [rung for rung in self.rungs if rung > (one.job.pause_after or 0)]
-        after = later[0] if later else None
-        one.trial.set_user_attr(keys.PAUSE_AFTER, after)
+        one.trial.set_user_attr(keys.PAUSE_AFTER, None)
         one.trial = take_up(self.study, trials_of(self.study)[number])
-        one.job = replace(one.job, pause_after=after)
+        one.job = replace(one.job, pause_after=None)
         return one
 
     def ending(self, n_trials: int) -> list[tuple[OpenTrial, Outcome]]:
@@ -84,7 +85,9 @@ class Pauses:
         Args:
             n_trials: number of trials that the study will hold.
         """
-        numbers = hopeless(trials_of(self.study), self.rungs, self.study.direction, n_trials)
+        if self.rung is None:
+            return []
+        numbers = hopeless(trials_of(self.study), self.rung, self.study.direction, n_trials)
         return [self._end(number) for number in numbers]
 
     def all(self) -> list[tuple[OpenTrial, Outcome]]:

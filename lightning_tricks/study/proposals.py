@@ -114,20 +114,26 @@ class Proposals:
         first = self.queue.popleft()
         if first.losses:  # it may have killed its worker: train it alone
             return [first]
+        if first.epochs:  # it goes on after a pause, with others that do
+            return [first, *self._taken(first)]
         left = wanted - len(self.open) + len(self.queue) + 1
         share = -(-left // workers)  # leave work for the other workers
         drawn = self.grouping.drawn(first, share, self.learned)
         if drawn == 1:
             return [first]
         fixed = PartialFixed(shape_in(first.trial.params), self.study.sampler)
-        while len(alike := self._alike(first)) + 1 < drawn:
+        while len(self._alike(first)) + 1 < drawn:
             if len(self.open) >= wanted or not self._may_ask(first):
                 break
             self.ask(first, fixed)
-        others = alike[: self.grouping.together - 1]
+        return [first, *self._taken(first)]
+
+    def _taken(self, first: OpenTrial) -> list[OpenTrial]:
+        """Take the trials from the queue that are trained together with `first`."""
+        others = self._alike(first)[: self.grouping.together - 1]
         for other in others:
             self.queue.remove(other)
-        return [first, *others]
+        return others
 
     def put_back(self, one: OpenTrial) -> None:
         """Put a trial back into the storage's queue, for a later run."""
@@ -138,8 +144,12 @@ class Proposals:
 
     def _alike(self, first: OpenTrial) -> list[OpenTrial]:
         """Return the queued trials that can be trained together with `first`."""
-        shape = shape_of(first.job.tricks)
-        return [one for one in self.queue if shape_of(one.job.tricks) == shape and not one.losses]
+        shape, goes_on = shape_of(first.job.tricks), bool(first.epochs)
+        return [
+            one
+            for one in self.queue
+            if shape_of(one.job.tricks) == shape and not one.losses and bool(one.epochs) == goes_on
+        ]
 
     def _may_ask(self, first: OpenTrial) -> bool:
         """Return whether more trials may be drawn for a group.

@@ -14,7 +14,7 @@ from lightning_tricks.search import keys, outcomes
 from lightning_tricks.search.archive import Archive
 from lightning_tricks.search.observer import Observer, Observers
 from lightning_tricks.search.optuna_internals import requeue, storage_of
-from lightning_tricks.search.pruners import rungs_of
+from lightning_tricks.search.pruners import rung_of
 from lightning_tricks.search.sampling.given import enqueue
 from lightning_tricks.search.sampling.learning import learn
 from lightning_tricks.search.studies import finished, unannounced
@@ -176,7 +176,7 @@ def _begin(
         if tricks is not None and tricks not in seen:
             seen.append(tricks)
             enqueue(study, space, tricks, {keys.ROLE: role})
-    rungs = rungs_of(study)
-    lines = learn(study, space, sources, {keys.PAUSE_AFTER: rungs[0]} if rungs else {})
+    rung = rung_of(study, task.epochs)
+    lines = learn(study, space, sources, {} if rung is None else {keys.PAUSE_AFTER: rung})
     study.set_user_attr(keys.BASELINE, baseline.model_dump())  # last: a program may die before
     return lines
