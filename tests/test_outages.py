@@ -1,9 +1,11 @@
 """A database that goes away for a while, and a second program on the same study."""
 
+import contextlib
 import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -241,10 +243,20 @@ def stop_between_writes(process, url):
         process.send_signal(signal.SIGSTOP)
         time.sleep(0.1)
         files = [*Path().glob("*.lock"), *Path().glob("*-journal")]
-        if not files and not in_transaction(url):
+        if not files and not in_transaction(url) and all(map(is_free, Path().glob("*.db"))):
             return
         process.send_signal(signal.SIGCONT)
         time.sleep(0.1)
+
+
+def is_free(database):
+    """Return whether nobody uses a SQLite database: a reader, too, keeps others from writing."""
+    with contextlib.closing(sqlite3.connect(database, timeout=0)) as connection:
+        try:
+            connection.execute("begin exclusive")
+        except sqlite3.OperationalError:
+            return False
+        return True
 
 
 def in_transaction(url):
