@@ -265,7 +265,8 @@ def test_a_dead_node_costs_no_trial_and_the_cluster_is_left_running(cluster):
     _, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
     study = load()
-    assert [t.state for t in study.trials] == [TrialState.COMPLETE] * 8
+    assert {t.state for t in study.trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
+    assert len(study.trials) == 8
     assert_agreement_of_tiny(study)
     assert cluster.raylets(0)
     assert "Traceback" not in errors
