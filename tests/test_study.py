@@ -143,7 +143,7 @@ def test_a_repeat_does_not_use_up_a_trial():
             if stage not in ("scaling", "initialization")
         }
     )
-    study = create_study("tiny", storage=None)
+    study = create_study("tiny", storage=None, pruner="none")
     summary = optimize(study, task(), n_trials=9, space=space, progress=False)
     own = [trial for trial in study.trials if not is_repeat(trial)]
     assert len(own) == 9 < len(study.trials)
@@ -157,7 +157,7 @@ def test_a_repeated_recipe_is_not_trained_again(monkeypatch, capsys):
     space = Space(Tricks).pin(
         {stage: getattr(Tricks(), stage) for stage in Tricks.model_fields if stage != "scaling"}
     )
-    study = create_study("tiny", storage=None)
+    study = create_study("tiny", storage=None, pruner="none")
     optimize(study, task(), n_trials=8, space=space)
     assert len(trained) == len({t.model_dump_json() for t in trained}) <= 4
     repeats = [trial for trial in study.trials if is_repeat(trial)]
