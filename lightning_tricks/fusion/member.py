@@ -229,7 +229,7 @@ class Member:
             error: the error that ended it, if any.
         """
         if error is None and not self.trainer.should_stop and self.watcher.pausing:
-            self.watcher.pause(self.trainer)  # type: ignore[arg-type]
+            self.watcher.pause(self.module.trainer)
             error = Paused()
         if error is None:
             self.trainer.call("on_train_end")

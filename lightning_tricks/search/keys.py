@@ -13,7 +13,7 @@ OUTCOME = scores.OUTCOME
 IDENTITY, ROLE = kept("identity"), kept("role")
 LOSSES, STOP_AT = kept("losses"), kept("stop_at")
 PAUSE_AFTER = kept("pause_after")
-"""Trial attribute: the number of the epoch after which it pauses; absent if it trains to the end."""
+"""Trial attribute: the number of the epoch after which it pauses; absent or None if to the end."""
 GROUP = kept("group")
 """Trial attribute: the number of the first trial of its group, and the group's size."""
 PRIOR = kept("prior")

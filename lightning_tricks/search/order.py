@@ -3,10 +3,16 @@
 import math
 from collections.abc import Sequence
 
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.scores import OUTCOME, Mode
 from lightning_tricks.selection.places import places
+
+
+def mode_of(direction: StudyDirection) -> Mode:
+    """Return whether less or more is better in a study of this direction."""
+    return "max" if direction == StudyDirection.MAXIMIZE else "min"
 
 
 def order_of(trials: Sequence[FrozenTrial], mode: Mode) -> list[float]:

@@ -11,7 +11,6 @@ from lightning_tricks.search.outcomes import is_repeat
 
 GOING_ON, LEAST = 6, 3
 """Paused trials for each that goes on; and the least number that has, at the end of a search."""
-
 MOST_WAITING = 20
 """The largest number of paused trials, each of which keeps a checkpoint; the worst end first."""
 

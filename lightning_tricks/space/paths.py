@@ -1,6 +1,6 @@
 """Walks the fields of a recipe type, or of a recipe, by their paths."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from lightning_tricks.space.domains import Choice, Domain, Fixed
@@ -61,3 +61,17 @@ def paths_of(recipe: Trick, prefix: str) -> Iterator[tuple[str, Any]]:
             yield from paths_of(value, f"{path}.{kind}.")
         else:
             yield from paths_of(value, f"{path}.")
+
+
+def paths_in(data: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    """Walk a recipe's paths like `paths_of`, but in plain data: its type need not be known."""
+    for name, value in data.items():
+        path = prefix + name
+        if not isinstance(value, Mapping):
+            if name != "kind":
+                yield path, value
+        elif "kind" in value:
+            yield path, value["kind"]
+            yield from paths_in(value, f"{path}.{value['kind']}.")
+        else:
+            yield from paths_in(value, f"{path}.")

@@ -14,6 +14,7 @@ from lightning_tricks.search.studies import paused
 from lightning_tricks.study.session import Session
 from lightning_tricks.study.trial_decisions import OpenTrial
 from lightning_tricks.trial.job import Job
+from lightning_tricks.tricks.recipe import Tricks
 
 
 class Pauses:
@@ -31,6 +32,10 @@ class Pauses:
         self.rung = rung_of(self.study, session.task.epochs) if session.searches else None
         trials = [] if self.rung is None else paused(self.study)
         self._paused = {trial.number: self._read(trial) for trial in trials}
+        self._moved = 0
+        """Number of times that a trial paused or went on in this run."""
+        self._asked: dict[str, object] = {}
+        """The study's state when each question was last answered."""
 
     def __len__(self) -> int:
         return len(self._paused)
@@ -49,13 +54,18 @@ class Pauses:
         """Return whether a trial waits to be taken up, and is not paused."""
         return trial.state == TrialState.WAITING and trial.number not in self._paused
 
-    def outcome_of(self, recipe_key: str) -> tuple[int, Outcome] | None:
+    def outcome_of(self, tricks: Tricks) -> tuple[int, Outcome] | None:
         """Return the paused trial of a recipe, and its outcome as if it had ended; None without one."""
         for number, one in self._paused.items():
-            outcome = Outcome.read(one.trial)
-            if outcome is not None and outcome.key == recipe_key:
+            if one.job.tricks == tricks and (outcome := Outcome.read(one.trial)) is not None:
                 return number, _ended(outcome)
         return None
+
+    def _is_new(self, question: str, given: object) -> bool:
+        """Return whether a question has another answer than before: reading all trials takes long."""
+        state = (len(self._session.history), self._moved, given)
+        known, self._asked[question] = self._asked.get(question), state
+        return state != known
 
     def add(self, one: OpenTrial, outcome: Outcome) -> None:
         """Pause a trial."""
@@ -63,10 +73,11 @@ class Pauses:
         requeue(self.study, one.trial)
         one.submitted = False
         self._paused[one.job.number] = one
+        self._moved += 1
 
     def going_on(self, *, at_end: bool) -> list[OpenTrial]:
         """Take up the trials whose turn it is, and return them; see `promotable`."""
-        if self.rung is None:
+        if self.rung is None or not self._is_new("going on", at_end):
             return []
         trials, direction = trials_of(self.study), self.study.direction
         numbers = promotable(trials, self.rung, direction, at_end=at_end)
@@ -74,6 +85,7 @@ class Pauses:
 
     def _take_up(self, number: int) -> OpenTrial:
         one = self._paused.pop(number)
+        self._moved += 1
         one.trial.set_user_attr(keys.PAUSE_AFTER, None)
         one.trial = take_up(self.study, trials_of(self.study)[number])
         one.job = replace(one.job, pause_after=None)
@@ -85,7 +97,7 @@ class Pauses:
         Args:
             n_trials: number of trials that the study will hold.
         """
-        if self.rung is None:
+        if self.rung is None or not self._is_new("ending", n_trials):
             return []
         numbers = hopeless(trials_of(self.study), self.rung, self.study.direction, n_trials)
         return [self._end(number) for number in numbers]

@@ -9,7 +9,7 @@ from optuna.samplers import BaseSampler
 from lightning_tricks.fusion.shape import shape_in, shape_of
 from lightning_tricks.search import keys
 from lightning_tricks.search.optuna_internals import ask, last_reported, requeue
-from lightning_tricks.search.outcomes import Outcome, key
+from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.pruners import prunes
 from lightning_tricks.search.sampling.given import given_recipe
 from lightning_tricks.search.sampling.shaped import PartialFixed
@@ -80,7 +80,7 @@ class Proposals:
 
     def _known(self, tricks: Tricks) -> tuple[int, Outcome] | None:
         """Return an earlier trial of a recipe, and its outcome; None if there is none."""
-        return self.history.outcome_of(tricks) or self.pauses.outcome_of(key(tricks.model_dump()))
+        return self.history.outcome_of(tricks) or self.pauses.outcome_of(tricks)
 
     @property
     def learned(self) -> int:

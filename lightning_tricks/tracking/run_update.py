@@ -6,6 +6,8 @@ from typing import Any, Literal
 from mlflow.entities import Metric, RunData
 
 Status = Literal["RUNNING", "SCHEDULED", "FINISHED", "KILLED", "FAILED"]
+NOT_ENDED = ("RUNNING", "SCHEDULED")
+"""Statuses of runs whose trial trains, or waits after a pause."""
 
 
 @dataclass

@@ -26,7 +26,7 @@ from lightning_tricks.tracking.format import DESCRIPTION
 from lightning_tricks.tracking.holdings import NUMBER, children, sweep
 from lightning_tricks.tracking.names import Renamed
 from lightning_tricks.tracking.registry import Registration
-from lightning_tricks.tracking.run_update import Status, Update
+from lightning_tricks.tracking.run_update import NOT_ENDED, Status, Update
 from lightning_tricks.tracking.writer import SOURCE, Writer
 
 
@@ -148,7 +148,7 @@ class Tracker:
         try:
             for run in list(children(self.client, self.experiment_id, self.writer.run_id)):
                 number = int(run.data.tags[NUMBER])
-                whole = number in written and run.info.status not in ("RUNNING", "SCHEDULED")
+                whole = number in written and run.info.status not in NOT_ENDED
                 if whole and number not in runs and number not in wrong:
                     runs[number], held[number] = run.info.run_id, run.data
                 else:

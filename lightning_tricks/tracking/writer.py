@@ -19,7 +19,7 @@ from lightning_tricks.tracking.artifacts import repository
 from lightning_tricks.tracking.client import refused_for_good
 from lightning_tricks.tracking.format import NAME, run_name
 from lightning_tricks.tracking.holdings import NUMBER, PARENT, children
-from lightning_tricks.tracking.run_update import Update
+from lightning_tricks.tracking.run_update import NOT_ENDED, Update
 
 FLUSH_SECONDS = 2.0
 """Seconds for which updates are collected before they are written in one batch."""
@@ -178,7 +178,7 @@ class Writer:
         with contextlib.suppress(Exception):  # it may refuse the whole run
             if run_id is not None:
                 self.client.set_tag(run_id, "refused", why)
-                if update.status not in (None, "RUNNING", "SCHEDULED"):
+                if update.status not in (None, *NOT_ENDED):
                     self.client.set_terminated(run_id, update.status, end_time=update.end)
 
     def _lose(self, error: Exception) -> None:
@@ -209,7 +209,7 @@ class Writer:
             self.client.log_batch(run_id, metrics=some_metrics, params=some_params, tags=tags)
             tags = []
         self._put(run_id, update.artifacts)
-        if status in ("RUNNING", "SCHEDULED"):
+        if status in NOT_ENDED:
             self.client.update_run(run_id, status)
         elif status is not None:
             self.client.set_terminated(run_id, status, end_time=update.end)

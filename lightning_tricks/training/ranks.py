@@ -25,7 +25,6 @@ import torch
 from lightning_tricks.errors import InputError
 from lightning_tricks.task.task import Task
 from lightning_tricks.trial.fit import fit
-from lightning_tricks.trial.job import Job
 from lightning_tricks.trial.result import Epoch, Interrupted, Report, Result
 from lightning_tricks.trial.training import Training
 
@@ -190,8 +189,15 @@ class _Rank:
             os.environ["MASTER_PORT"] = str(port)
             self.stop.clear()
             tricks = self.task.tricks.parse(recipe)
-            job = Job(0, tricks, seed, checkpoint, pause_after)
-            training = Training.of(self.task, job, self._report, self._beat)
+            training = Training(
+                self.task,
+                tricks,
+                seed,
+                self._report,
+                self._beat,
+                checkpoint,
+                pause_after=pause_after,
+            )
             result = fit(training, self.devices)
             if torch.distributed.is_initialized() and result.state != "failed":
                 torch.distributed.destroy_process_group()

@@ -31,6 +31,8 @@ def tasks_of(task: Task) -> list[Task]:
 
     Data that come already split into training and validation stay unchanged.
     """
+    if task.repeats == 1:
+        return [task]
     found = []
     for number in range(task.repeats):
         whole = isinstance(task.data, InMemoryData)

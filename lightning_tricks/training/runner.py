@@ -58,8 +58,6 @@ class Runner:
 
     def _tasks(self, job: Job) -> list[Task]:
         """Return the task of each of a job's trainings; before a pause there is only one."""
-        if self.task.repeats == 1:
-            return [self.task]
         return self.tasks if job.contends else self.tasks[:1]
 
     @cached_property

@@ -10,7 +10,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from scipy import stats
 
-from lightning_tricks.search.order import order_of
+from lightning_tricks.search.order import mode_of, order_of
 
 EFFECT, NOISE, LEVEL = 0.15, 0.3, 1.0
 """Prior variances, for scores of variance 1: of an option's effect, of training noise, of the mean."""
@@ -47,12 +47,12 @@ def draw_effects(
         doubt: factor on the posterior's standard deviation.
         prior: effects expected before the first trial; 0 for all that are not in it.
     """
-    options = _options([*ended, *running])
-    mean, known = _fitted(ended, options, direction, prior or {})
-    untold = _features(running, options, prior or {})
+    options, prior = _options([*ended, *running]), prior or {}
+    mean, known = _fitted(ended, options, direction, prior)
+    untold = _features(running, options, prior)
     factor = np.linalg.cholesky(known + untold.T @ untold / NOISE)
     noise = np.random.default_rng(seed).normal(size=len(mean))
-    return _effects(mean + doubt * np.linalg.solve(factor.T, noise), options, prior or {})
+    return _effects(mean + doubt * np.linalg.solve(factor.T, noise), options, prior)
 
 
 def expected_effects(
@@ -124,6 +124,6 @@ def _quantiles(trials: Sequence[FrozenTrial], direction: StudyDirection) -> NDAr
     This removes the unit of the scores, and outliers. Trials that stopped are compared at the epochs
     that they reached.
     """
-    places = np.array(order_of(trials, "max" if direction == StudyDirection.MAXIMIZE else "min"))
+    places = np.array(order_of(trials, mode_of(direction)))
     quantiles: NDArray[np.float64] = stats.norm.ppf((places - 0.5) / len(trials))
     return quantiles

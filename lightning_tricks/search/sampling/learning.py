@@ -1,17 +1,19 @@
 """What a new study takes over from earlier ones: the effects of kinds, and the best recipes."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import optuna
-from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from lightning_tricks.scores import Mode, rank_of
+from lightning_tricks.scores import rank_of
 from lightning_tricks.search import keys
+from lightning_tricks.search.order import mode_of
 from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.sampling.given import enqueue
 from lightning_tricks.search.sampling.prior import learned, told
+from lightning_tricks.space.paths import paths_in
 from lightning_tricks.space.space import Space
 
 BEST = 3
@@ -43,7 +45,7 @@ def learn(
         missing: dict[str, None] = {}
         recipes = best_recipes(source)
         for recipe in recipes:
-            wanted = dict(_paths(recipe))
+            wanted = dict(paths_in(recipe, ""))
             missing |= dict.fromkeys(_missing(space, wanted))
             nearest = space.nearest_to(wanted)
             if nearest not in seen:
@@ -56,25 +58,10 @@ def learn(
 
 def best_recipes(study: optuna.Study) -> list[Mapping[str, Any]]:
     """Return the recipes of a study's best complete trials, as plain data."""
-    mode: Mode = "max" if study.direction == StudyDirection.MAXIMIZE else "min"
     complete = [t for t in told(study) if t.state == TrialState.COMPLETE]
-    complete.sort(key=lambda trial: rank_of(trial, mode))
+    complete.sort(key=partial(rank_of, mode=mode_of(study.direction)))
     recipes = {o.key: o.recipe for t in complete if (o := Outcome.read(t)) is not None}
     return list(recipes.values())[:BEST]
-
-
-def _paths(recipe: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Walk the values of a recipe that is given as plain data, by path."""
-    for name, value in recipe.items():
-        path = f"{prefix}{name}"
-        if not isinstance(value, Mapping):
-            yield path, value
-        elif "kind" in value:
-            yield path, value["kind"]
-            rest = {key: one for key, one in value.items() if key != "kind"}
-            yield from _paths(rest, f"{path}.{value['kind']}.")
-        else:
-            yield from _paths(value, f"{path}.")
 
 
 def _missing(space: Space[Any], wanted: Mapping[str, Any]) -> Iterator[str]:

@@ -35,8 +35,9 @@ def learned(studies: Sequence[optuna.Study]) -> dict[str, dict[str, float]]:
     """Return the effects that some studies found, as their mean."""
     found: dict[Option, list[float]] = {}
     for study in studies:
-        effects = expected_effects(told(study), study.direction, prior_of(study))
-        for option, effect in {**prior_of(study), **effects}.items():
+        prior = prior_of(study)
+        effects = expected_effects(told(study), study.direction, prior)
+        for option, effect in {**prior, **effects}.items():
             found.setdefault(option, []).append(effect)
     kinds: dict[str, dict[str, float]] = {}
     for (stage, kind), several in found.items():

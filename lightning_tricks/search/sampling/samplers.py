@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.scores import Rank, rank_of
 from lightning_tricks.search.optuna_internals import contains, trials_of, view
+from lightning_tricks.search.order import mode_of
 from lightning_tricks.search.promotion import is_paused
 from lightning_tricks.search.sampling.effects import SHRINK, Option, draw_effects
 from lightning_tricks.search.sampling.given import given_recipe
@@ -290,7 +291,7 @@ def _best_of(trials: Sequence[FrozenTrial], direction: StudyDirection) -> Frozen
 
 def _rank(direction: StudyDirection) -> Callable[[FrozenTrial], Rank]:
     """Return a sort key that puts the best complete trial first."""
-    return partial(rank_of, mode="max" if direction == StudyDirection.MAXIMIZE else "min")
+    return partial(rank_of, mode=mode_of(direction))
 
 
 def _as_pruned(trial: FrozenTrial) -> FrozenTrial:
