@@ -11,9 +11,10 @@ import lightning_tricks
 
 MOST_LINES = 250
 MOST_IN_BODY = 30
-LISTS = {"_parser": "a line a flag"}
+LISTS = {"_parser": "a line a flag", "optimize": "a line a check, and a line a part of the session"}
 """Functions with longer bodies, and why."""
 LONG = {
+    "comparison": "one comparison, from the first seed to its rows",
     "coordinator": "one run of a study, which events enter and leave",
     "checks": "one thing after another, each leaning on the one before",
     "space": "one class; what it walks is in `paths`",

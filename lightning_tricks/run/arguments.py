@@ -13,13 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
-from lightning_tricks.errors import (
-    ENDING,
-    InputError,
-    TakenOver,
-    Unfinished,
-    user_code,
-)
+from lightning_tricks.errors import ENDING, InputError, TakenOver, Unfinished, user_code
 from lightning_tricks.redaction import redacted
 from lightning_tricks.run import values
 from lightning_tricks.search.choices import PRUNERS, SAMPLERS
@@ -33,6 +27,7 @@ EPILOG = """\
 examples:
   %(prog)s                                start, or continue
   %(prog)s --n-trials 100                 continue to 100 trials
+  %(prog)s --budget 2h                    all that two hours afford
   %(prog)s --epochs 3 --study-name short  another study, of short trials
   %(prog)s --workers 4                    four trials at a time
   %(prog)s --space narrow.yaml            pin and narrow the search
@@ -117,6 +112,8 @@ def main(
         parser = _parser(n_trials, finalists, repeats)
         own = [parser.add_argument(flag, help=meaning).dest for flag, meaning in flags.items()]
         given = parser.read(sys.argv[1:] if arguments is None else arguments)
+        if given.n_trials is None and given.budget is None:
+            given.n_trials = n_trials
 
         if sys.stderr.isatty():
             sys.stderr.write("loading torch, Lightning and MLflow …\n")
@@ -154,7 +151,14 @@ def _parser(n_trials: int, finalists: int, repeats: int | None = None) -> _Parse
     )
     add = parser.add_argument_group("the search").add_argument
     add(
-        "--n-trials", type=values.count, default=n_trials, help="finished trials in the study at the end"
+        "--n-trials",
+        type=values.count,
+        help=f"finished trials in the study at the end (default: {n_trials}, or what --budget affords)",
+    )
+    add(
+        "--budget",
+        type=values.budget,
+        help="what search, verdict and ablation may take together: 2h, 45min, or '3000 epochs'",
     )
     add("--epochs", type=values.count, help="epochs of a full trial (default: the task's)")
     add("--space", metavar="FILE.yaml", help="pins and narrows the search space")
@@ -187,12 +191,7 @@ def _parser(n_trials: int, finalists: int, repeats: int | None = None) -> _Parse
         default=finalists,
         help="best recipes that train again; 0: no verdict",
     )
-    add(
-        "--seeds",
-        type=values.number,
-        default=5,
-        help="fewest fresh seeds for the comparison",
-    )
+    add("--seeds", type=values.number, default=5, help="fewest fresh seeds for the comparison")
     add(
         "--verdict-budget",
         metavar="N",

@@ -10,8 +10,9 @@ import optuna
 from lightning_tricks.errors import InputError, UnknownStudy
 from lightning_tricks.report.summary import count
 from lightning_tricks.run.optimize import optimize
+from lightning_tricks.search.inspection import inspect
 from lightning_tricks.search.keys import MLFLOW_RUN, PARTS, kept
-from lightning_tricks.search.outcomes import counted, inspect, part_name
+from lightning_tricks.search.outcomes import counted, part_name
 from lightning_tricks.search.storage import lock
 from lightning_tricks.search.studies import finished, load_study
 from lightning_tricks.space.space import Space

@@ -1,5 +1,6 @@
 """`optimize`: check the input, then run the search and what follows it."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -7,11 +8,13 @@ from typing import Any, Literal
 
 import optuna
 
+from lightning_tricks.budget import MOST, Budget
 from lightning_tricks.errors import InputError, check_name, quoted, whole_number
 from lightning_tricks.process import unchanged
 from lightning_tricks.report.summary import Summary
 from lightning_tricks.run.archives import check_archive, open_archive
 from lightning_tricks.search import identity, keys, outcomes
+from lightning_tricks.search.inspection import inspect
 from lightning_tricks.search.observer import Observer
 from lightning_tricks.search.optuna_internals import storage_of
 from lightning_tricks.search.storage.lock import study_lock
@@ -25,8 +28,10 @@ from lightning_tricks.study.coordinator import Coordinator
 from lightning_tricks.study.folder import StudyFolder
 from lightning_tricks.study.observers import Callback, CallingBack
 from lightning_tricks.study.progress import Progress
+from lightning_tricks.study.search_plan import SearchPlan, check_budget
 from lightning_tricks.study.session import Session, beside, session
 from lightning_tricks.study.signals import AtTimeout, Signals
+from lightning_tricks.study.spending import Spending, seconds_of
 from lightning_tricks.task.checks import check
 from lightning_tricks.task.task import Task
 from lightning_tricks.training.group_size import Fuse, GroupSize
@@ -50,7 +55,8 @@ def optimize(
     study: optuna.Study | StudyMaker,
     task: Task,
     *,
-    n_trials: int,
+    n_trials: int | None = None,
+    budget: str | None = None,
     space: Space[Any] | None = None,
     timeout: float | None = None,
     at_timeout: AtTimeout = "finish",
@@ -76,7 +82,7 @@ def optimize(
     observers: Sequence[Observer] = (),
     repair: bool = False,
 ) -> Summary:
-    """Search the tricks of a task until the study holds `n_trials` finished trials.
+    """Search the tricks of a task until the study holds `n_trials` trials, or its budget is spent.
 
     The first two trials are the baseline `Tricks()` and `Tricks.plain()`, or the nearest recipes in
     the space. The study's sampler proposes the others. A study that already holds trials continues;
@@ -86,7 +92,11 @@ def optimize(
         study: a study with any sampler, pruner and storage, as `create_study` makes it.
         task: what to train.
         n_trials: number of finished trials in the study at the end, earlier runs included. A trial that
-            repeats a recipe copies its outcome and does not count.
+            repeats a recipe copies its outcome and does not count. None for as many as the budget
+            affords.
+        budget: what search, verdict and ablation may take together, earlier runs included: a time such
+            as `2h`, or a number such as `3000 epochs`, which gives the same study each time. The search
+            ends early if further trials can hardly matter; what it leaves goes to the verdict's seeds.
         space: the search space; by default that of the task's recipe type.
         timeout: seconds after which no new trial starts, in the search or after it.
         at_timeout: whether to `finish` running trials then, or to `requeue` them.
@@ -139,15 +149,18 @@ def optimize(
     space = Space(task.tricks) if space is None else space
     placement = Placement(workers, devices_per_trial, ray_address, stall_minutes, GroupSize.of(fuse))
     _check(study.study_name, task, space)
-    terms = Terms(finalists, seeds, verdict_budget, margin, prefer_simple)
-    n_trials, seed = whole_number("n_trials", n_trials, 1), whole_number("seed", seed, 0)
+    limit = None if budget is None else Budget.read(budget)
+    terms = Terms(finalists, seeds, verdict_budget, margin, prefer_simple, str(limit or ""))
+    n_trials, seed = _most_trials(n_trials, limit), whole_number("seed", seed, 0)
     signals = Signals(timeout, at_timeout)
     space, notes = check(task, space, placement.processes)
+    check_budget(limit, task, terms)
     folder = _folder(checkpoints, study.study_name, keep, task)
     placement.check()
     check_archive(tracking_uri, study.study_name)
     study = study.make() if isinstance(study, StudyMaker) else study  # nothing was made before
-    with Progress(n_trials, quiet=not progress) as display:
+    begin = time.monotonic()
+    with Progress(None if limit else n_trials, quiet=not progress) as display:
         storage = retrying(storage_of(study), display.warn, lambda: signals.leaving)
         study = _Study(study.study_name, storage, study.sampler, study.pruner)
         _check_study(study, task, space, seed, same_task, ablate and not finalists)
@@ -159,8 +172,20 @@ def optimize(
             remember_command(study, repair)
             archive = open_archive(tracking_uri, study, task, space, folder, display, lock, repair)
             heard = [CallingBack(study, callbacks), *observers]
+            spending = Spending(limit, seconds_of(study), begin=begin)
             with session(
-                study, task, space, seed, placement, folder, display, signals, archive, heard, learn_from
+                study,
+                task,
+                space,
+                seed,
+                placement,
+                folder,
+                display,
+                signals,
+                archive,
+                spending,
+                heard,
+                learn_from,
             ) as search:
                 summary = _run(search, n_trials, terms, ablate, repair)
             if missing := search.archive.missing:
@@ -188,7 +213,7 @@ def ablate(study: optuna.Study, task: Task, *, seeds: int = 5, **options: Any) -
 def _run(search: Session, n_trials: int, terms: Terms, ablate: bool, repair: bool) -> Summary:
     """Run the search and what follows it, and return what was found."""
     with Coordinator(search) as coordinator:
-        coordinator.run(n_trials)
+        coordinator.run(n_trials, SearchPlan(search, n_trials, terms, ablate=ablate))
     summary = _conclude(search, terms, ablate, repair)
     search.observers.concluded(search.study)
     return summary
@@ -201,7 +226,9 @@ def _conclude(search: Session, terms: Terms, ablate: bool, repair: bool) -> Summ
             pass  # its runs in MLflow are set right when it is taken up
     judged: Verdict | None = None
     try:
-        judged = judging.judge(search, terms) if terms.finalists else judging.again(search)
+        judged = (
+            judging.judge(search, terms, ablates=ablate) if terms.finalists else judging.again(search)
+        )
         if ablate and judged is not None:
             conclude(search, judged)  # which is not to wait for what may take hours
             ablation.ablate(search, judged.trial, terms.seeds)
@@ -223,7 +250,15 @@ def _announce(study: optuna.Study, n_trials: int, notes: list[str], display: Pro
         display.print(f"nothing to train: the study already holds {held} finished trials")
     elif trials:
         and_paused = f", {waiting} are paused" if waiting else ""
-        display.print(f"continuing: {held} of {n_trials} trials are already finished{and_paused}")
+        of = "" if n_trials == MOST else f" of {n_trials}"
+        display.print(f"continuing: {held}{of} trials are already finished{and_paused}")
+
+
+def _most_trials(n_trials: int | None, budget: Budget | None) -> int:
+    """Return the maximum number of trials."""
+    if n_trials is None and budget is None:
+        raise InputError("a study needs an end: give n_trials or budget")
+    return MOST if n_trials is None else whole_number("n_trials", n_trials, 1)
 
 
 def _folder(checkpoints: str | Path, name: str, keep: int, task: Task) -> StudyFolder:
@@ -242,7 +277,7 @@ def _check_study(
 ) -> None:
     if len(study.directions) > 1:
         raise InputError(f"the study must have one objective (got {len(study.directions)})")
-    outcomes.inspect(study)
+    inspect(study)
     identity.check(study, task, space, seed, same_task)
     if needs_verdict and keys.kept(keys.VERDICT) not in study.user_attrs:
         raise InputError("an ablation is of a verdict's champion: leave finalists above 0")

@@ -17,7 +17,7 @@ from lightning_tricks.process import unchanged
 from lightning_tricks.redaction import redacted
 from lightning_tricks.report.file import check_report_file, write_report
 from lightning_tricks.run.optimize import optimize
-from lightning_tricks.search.outcomes import inspect
+from lightning_tricks.search.inspection import inspect
 from lightning_tricks.search.storage.opening import storage_file
 from lightning_tricks.search.studies import StudyMaker, create_study, load_study
 from lightning_tricks.search.study_state import verdict_of

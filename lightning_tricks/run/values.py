@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Callable
 
+from lightning_tricks.budget import Budget
 from lightning_tricks.errors import InputError, check_name, quoted
 
 
@@ -50,6 +51,14 @@ def name(text: str) -> str:
     """Read the name of a study."""
     try:
         return check_name(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def budget(text: str) -> str:
+    """Read a budget: a time, or a number of epochs."""
+    try:
+        return str(Budget.read(text))
     except InputError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

@@ -18,6 +18,8 @@ GROUP = kept("group")
 """Trial attribute: the number of the first trial of its group, and the group's size."""
 PRIOR = kept("prior")
 """Study attribute: the effects expected before the first trial, if not the shipped ones."""
+PLANNED = kept("planned")
+"""Study attribute: the budget, and how many trials it affords."""
 BASELINE, TESTS = kept("baseline"), kept("tests")
 REFERENCES = ("yours", "baseline", "plain")
 """Roles of the first trials: the user's unchanged LightningModule, and two recipes."""

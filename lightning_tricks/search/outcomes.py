@@ -12,34 +12,19 @@ from typing import Any, Required, Self
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-from pydantic import FiniteFloat, TypeAdapter, ValidationError
+from pydantic import FiniteFloat
 from typing_extensions import TypedDict
 
 from lightning_tricks import scores
-from lightning_tricks.errors import damaged, shown
-from lightning_tricks.scores import PREFIX, Mode
+from lightning_tricks.scores import Mode
 from lightning_tricks.search.keys import (
-    ABLATION,
-    BASELINE,
-    CHAMPION,
-    COMMANDS,
     ENSEMBLE,
-    FUSE,
-    IDENTITY,
-    MLFLOW_RUN,
     OUTCOME,
-    PART_OF,
-    PART_RUNS,
     PHASE,
-    PRIOR,
     REFERENCES,
     REPORT,
     ROLE,
-    TESTS,
-    VERDICT,
-    kept,
 )
-from lightning_tricks.training.group_size import GroupSize
 from lightning_tricks.trial.result import Epoch, Result, State
 from lightning_tricks.tricks.recipe import Tricks
 
@@ -74,6 +59,8 @@ class Outcome:
     seed: int
     duplicate_of: int | None = None
     diverged: bool = False
+    elapsed: FiniteFloat = 0.0
+    """Seconds that the study had run for when the trial ended or paused."""
 
     @classmethod
     def of(cls, tricks: Tricks, seed: int, result: Result) -> Self:
@@ -135,51 +122,6 @@ def aliases_of(champion: Champion) -> dict[str, str]:
     """Return the registered versions of a study, by alias."""
     ensemble = champion.get("ensemble")
     return {champion["alias"]: champion["version"], **({ENSEMBLE: ensemble} if ensemble else {})}
-
-
-_KEPT: dict[str, TypeAdapter[Any]] = {
-    IDENTITY: TypeAdapter(dict[str, Any]),
-    BASELINE: TypeAdapter(dict[str, Any]),
-    TESTS: TypeAdapter(dict[int, dict[str, float]]),
-    CHAMPION: TypeAdapter(Champion),
-    MLFLOW_RUN: TypeAdapter(str),
-    PRIOR: TypeAdapter(dict[str, dict[str, FiniteFloat]]),
-    PART_OF: TypeAdapter(str),
-    PART_RUNS: TypeAdapter(dict[str, str]),
-    COMMANDS: TypeAdapter(list[str]),
-    FUSE: TypeAdapter(GroupSize),
-    kept(VERDICT): TypeAdapter(dict[str, Any]),
-    kept(ABLATION): TypeAdapter(dict[str, Any]),
-}
-_OUTCOME: TypeAdapter[Outcome] = TypeAdapter(Outcome)
-
-
-def inspect(study: optuna.Study) -> None:
-    """Check the attributes in the storage: like any file, they may be damaged.
-
-    Raises:
-        InputError: if an attribute is damaged; names it.
-    """
-    for name, kind in _KEPT.items():
-        if name in study.user_attrs:
-            _check_kept(
-                kind,
-                study.user_attrs[name],
-                f"{name.removeprefix(PREFIX)} of study {study.study_name!r}",
-            )
-    for trial in study.get_trials(deepcopy=False):
-        if OUTCOME in trial.user_attrs:
-            _check_kept(_OUTCOME, trial.user_attrs[OUTCOME], f"outcome of trial {trial.number}")
-
-
-def _check_kept(kind: TypeAdapter[Any], value: Any, what: str) -> None:
-    try:
-        kind.validate_python(value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, ("", *first["loc"])))
-        why = f"{where.strip('.')}: {first['msg']}, got {shown(first['input'], 60)}"
-        raise damaged(what, why) from None
 
 
 def key(recipe: Mapping[str, Any]) -> str:

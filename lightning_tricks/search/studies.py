@@ -13,6 +13,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.errors import InputError, UnknownStudy, check_name
 from lightning_tricks.scores import is_own
+from lightning_tricks.search.optuna_internals import storage_of
+from lightning_tricks.search.outcomes import part_name
 from lightning_tricks.search.promotion import is_paused
 from lightning_tricks.search.pruners import PRUNERS
 from lightning_tricks.search.sampling.samplers import SAMPLERS
@@ -111,6 +113,15 @@ def begun(study: optuna.Study) -> list[FrozenTrial]:
     """Return the waiting trials that have paused before, by number."""
     trials = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
     return [trial for trial in trials if is_own(trial)]
+
+
+def trials_of_part(study: optuna.Study, part: str) -> list[FrozenTrial]:
+    """Return the finished trials of a search's verdict or ablation; none if it has not begun."""
+    try:
+        name = part_name(study.study_name, part)
+        return finished(optuna.load_study(study_name=name, storage=storage_of(study)))
+    except KeyError:
+        return []
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:

@@ -1,6 +1,7 @@
 """The arms of an ablation: recipes that differ by a trick, and the learning rates to try for each."""
 
 import itertools
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -60,6 +61,19 @@ def arms(space: Space[Any], champion: Tricks, plain: Tricks) -> list[Arm]:
         found.append(Arm("add one in", (stage,), trick, alone))
     references = [rates(space, recipe)[0] for recipe in (champion, plain)]
     return [arm for arm in found if rates(space, arm.recipe)[0] not in references]
+
+
+def trainings(space: Space[Any], champion: Tricks, plain: Tricks, seeds: int) -> int:
+    """Return the number of trainings of a champion's ablation.
+
+    Args:
+        space: the search space.
+        champion: the champion's recipe.
+        plain: the recipe without tricks.
+        seeds: number of seeds of the comparison.
+    """
+    compared = 2 + len(arms(space, champion, plain)) + math.comb(STRONGEST, 2)
+    return compared * (RATES + AGAIN + seeds)
 
 
 def pairs(space: Space[Any], champion: Tricks, plain: Tricks, worth: Mapping[str, float]) -> list[Arm]:

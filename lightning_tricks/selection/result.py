@@ -119,6 +119,8 @@ class Verdict(Kept):
     """Number of trainings that the verdict could take."""
     rows: Mapping[str, Row]
     """How good recipes are, and their ensembles: `plain`, `baseline`, `yours`, the candidate."""
+    choosing: int = 0
+    """Number of trainings that could choose the candidate."""
     searched: int = 0
     """Number of trials that the search had."""
     spent: int = 0
@@ -128,7 +130,8 @@ class Verdict(Kept):
 
     def covers(self, terms: Terms) -> bool:
         """Return whether this verdict answers other terms: the same, and a budget that was spent."""
-        return replace(terms, budget=0) == replace(self.terms, budget=0) and terms.budget <= self.spent
+        same = replace(terms, budget=0, within="") == replace(self.terms, budget=0, within="")
+        return same and terms.budget <= self.spent and terms.within in ("", self.terms.within)
 
     @property
     def incumbent(self) -> str:

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from lightning_tricks.errors import InputError, whole_number
+from lightning_tricks.selection.halving import Halving
 
 FEWEST = 3
 """Minimum number of seeds to estimate a spread."""
@@ -28,11 +29,18 @@ class Terms:
     """Smallest difference that matters, in the unit of the score; None for half the spread of seeds."""
     prefer_simple: bool = False
     """Whether a simpler recipe becomes the champion if it is not worse by more than the margin."""
+    within: str = ""
+    """Budget of the whole study, which decides in place of `budget`; empty for none."""
 
     @property
     def stops_by_width(self) -> bool:
         """Whether the verdict ends early once the interval is narrower than the margin."""
-        return self.margin is not None or not self.budget
+        return self.margin is not None or not (self.budget or self.within)
+
+    @property
+    def fewest(self) -> int:
+        """Minimum number of trainings of a verdict."""
+        return Halving([str(n) for n in range(self.finalists)], 0).most + 2 * self.seeds + FEWEST
 
     def __post_init__(self) -> None:
         for name, least in {"finalists": 0, "seeds": FEWEST, "budget": 0}.items():
@@ -40,6 +48,10 @@ class Terms:
             object.__setattr__(self, name, whole_number(shown, getattr(self, name), least))
         if self.budget and not self.finalists:
             raise InputError("a verdict's budget needs a verdict: set finalists above 0")
+        if self.budget and self.within:
+            raise InputError(
+                "a study's budget covers its verdict: give budget or verdict_budget, not both"
+            )
         margin = self.margin
         if margin is not None and not (
             isinstance(margin, (int, float)) and math.isfinite(margin) and margin > 0

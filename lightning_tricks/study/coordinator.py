@@ -16,6 +16,7 @@ from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.pruners import prunes
 from lightning_tricks.study.grouping import Grouping
 from lightning_tricks.study.proposals import Proposals
+from lightning_tricks.study.search_plan import SearchPlan
 from lightning_tricks.study.session import Session
 from lightning_tricks.study.trial_decisions import OpenTrial
 from lightning_tricks.trial.result import Epoch, Interrupted
@@ -73,12 +74,13 @@ class Coordinator:
             for running in list(self.proposals.open.values()):
                 self._put_back(running)
 
-    def run(self, n_trials: int, *, keep_workers: bool = False) -> None:
+    def run(self, n_trials: int, plan: SearchPlan | None = None, *, keep_workers: bool = False) -> None:
         """Finish trials until there are enough, time is up or the user wants to leave.
 
         Args:
             n_trials: number of finished trials in the study at the end. Repeats of an earlier recipe
                 do not count.
+            plan: may end a search earlier.
             keep_workers: whether to keep the workers for another call.
 
         Raises:
@@ -90,13 +92,15 @@ class Coordinator:
         def interrupted() -> bool:
             return self.signals.interrupting
 
+        plan = plan or SearchPlan(self.session, n_trials)
         with self.signals.handled(self.progress.print):
-            if self.history.counted < n_trials and self.workers is None:
+            if self.history.counted < self._most(plan) and self.workers is None:
                 self._work_with(self.placement.create(self.task, interrupted, self.progress.warn))
             while not interrupted():
-                self._end_hopeless(n_trials)
-                if not self._advance(self._wanted(n_trials)):
+                self._end_hopeless(plan.most)
+                if not self._advance(self._wanted(self._most(plan))):
                     break
+            n_trials = plan.most
             if not (interrupted() or self._leaving):
                 for paused, outcome in self.proposals.pauses.all():
                     self._finish(paused, outcome)
@@ -111,6 +115,14 @@ class Coordinator:
                 )
             elif self.history.counted < n_trials and self.signals.late and self.session.searches:
                 self.progress.print("time is up: run the same command to go on")
+
+    def _most(self, plan: SearchPlan) -> int:
+        """Return the number of trials that there will be, as far as it is known, and show it."""
+        proposals = self.proposals
+        most = plan.trials(proposals.learned + len(proposals.open), proposals.open.values())
+        if plan.budget is not None:
+            self.progress.total = None if plan.open else most
+        return most
 
     @property
     def _leaving(self) -> bool:
@@ -220,7 +232,7 @@ class Coordinator:
             result = running.pruned(result)
         outcome = Outcome.of(job.tricks, job.seed, replace(result, epochs=running.epochs))
         if outcome.state == "paused":
-            self._pause(running, outcome)
+            self._pause(running, replace(outcome, elapsed=self.session.spending.elapsed))
             return
         if outcome.state == "complete" and outcome.score is not None:
             self._save_weights(running, outcome, event)
@@ -254,6 +266,7 @@ class Coordinator:
     def _finish(self, running: OpenTrial, outcome: Outcome) -> None:
         """Report a trial's outcome to Optuna, then to the observers."""
         trial = running.trial
+        outcome = replace(outcome, elapsed=self.session.spending.elapsed)
         trial.set_user_attr(keys.OUTCOME, outcome.__dict__)
         state = outcomes.STATES[outcome.state]
         value = outcome.score if state == TrialState.COMPLETE else None

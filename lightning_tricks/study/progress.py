@@ -25,22 +25,23 @@ class Progress:
     """Show how far a study is.
 
     Args:
-        total: number of trials to finish.
+        total: number of trials to finish; None if it is not known yet.
         quiet: whether to show warnings only.
         stream: the output stream; by default standard error.
     """
 
     def __init__(
         self,
-        total: int,
+        total: int | None,
         *,
         quiet: bool = False,
         stream: TextIO | None = None,
     ) -> None:
         self.stream = stream or sys.stderr
         self.quiet = quiet
-        self.total, self.workers = total, 1
-        """Number of trials to finish; number of workers."""
+        self.total: int | None = total
+        """Number of trials to finish; None if it is not known yet."""
+        self.workers = 1
         self.stage = "search"
         self.done = self.paused = self.pruned = self.failed = 0
         """Number of trials tried, and of those that are paused, pruned and failed."""
@@ -136,12 +137,14 @@ class Progress:
         news = f"{counts}{f', best {best}' if best else ''}{self._left()}"
         if self._live is not None:
             (task,) = self._live.task_ids
-            self._live.update(task, completed=self.done, description=news, refresh=True)
+            self._live.update(
+                task, total=self.total, completed=self.done, description=news, refresh=True
+            )
         elif line:
-            self.print(f"{self.done}/{self.total}  {line}  ({news})")
+            self.print(f"{self.done}/{self.total or '?'}  {line}  ({news})")
 
     def _left(self) -> str:
-        left = self.total - self.done
+        left = (self.total or 0) - self.done
         if left <= 0 or len(self._trained) < TELLING:
             return ""
         rounds, tried = math.ceil(left / self.workers), self.done - self._before - 1

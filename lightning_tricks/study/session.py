@@ -17,13 +17,14 @@ from lightning_tricks.search.optuna_internals import requeue, storage_of
 from lightning_tricks.search.pruners import rung_of
 from lightning_tricks.search.sampling.given import enqueue
 from lightning_tricks.search.sampling.learning import learn
-from lightning_tricks.search.studies import finished, unannounced
+from lightning_tricks.search.studies import finished, trials_of_part, unannounced
 from lightning_tricks.space.space import Space
 from lightning_tricks.study.folder import StudyFolder
 from lightning_tricks.study.history import History
 from lightning_tricks.study.observers import Noting, Telling, TellingOfReruns
 from lightning_tricks.study.progress import Progress
 from lightning_tricks.study.signals import Signals
+from lightning_tricks.study.spending import Spending, spent_on
 from lightning_tricks.task.task import Task
 from lightning_tricks.tricks.recipe import Tricks
 from lightning_tricks.workers.placement import Placement
@@ -45,6 +46,8 @@ class Session:
     archive: Archive
     observers: Observer
     """All observers, as one."""
+    spending: Spending
+    """What is left of the budget."""
     part: str = ""
     """One of `PARTS`; empty for the search."""
 
@@ -65,6 +68,7 @@ def session(
     progress: Progress,
     signals: Signals,
     opening: AbstractContextManager[Archive],
+    spending: Spending,
     users: Sequence[Observer] = (),
     sources: Sequence[optuna.Study] = (),
 ) -> Iterator[Session]:
@@ -80,6 +84,7 @@ def session(
         progress: shows how far it is.
         signals: can end it early.
         opening: opens the archive after the study is ready.
+        spending: what is left of the budget.
         users: the user's observers.
         sources: earlier studies to learn from, if this one begins.
 
@@ -96,7 +101,18 @@ def session(
         own = [history, folder, archive, Telling(progress, history), Noting(study, task)]
         everyone = Observers(own, users)
         yield Session(
-            study, task, space, seed, placement, folder, history, progress, signals, archive, everyone
+            study,
+            task,
+            space,
+            seed,
+            placement,
+            folder,
+            history,
+            progress,
+            signals,
+            archive,
+            everyone,
+            spending,
         )
 
 
@@ -115,6 +131,9 @@ def beside(search: Session, part: str) -> Iterator[Session]:
     folder = StudyFolder(search.folder.path / part, keep=1, mode=task.mode)
     folder.create()
     history = _taken_up(study, task, folder)
+    spending = search.spending.after(spent_on(search.history, search.task.repeats))
+    for earlier in keys.PARTS[: keys.PARTS.index(part)]:
+        spending = spending.after(spent_on(trials_of_part(search.study, earlier), repeats=1))
     with search.archive.beside(part, study, task) as archive:
         everyone = Observers([history, folder, archive, TellingOfReruns(search.progress, history)])
         yield replace(
@@ -125,6 +144,7 @@ def beside(search: Session, part: str) -> Iterator[Session]:
             history=history,
             archive=archive,
             observers=everyone,
+            spending=spending,
             part=part,
         )
 

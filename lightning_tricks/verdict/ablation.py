@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.scores import rank_of
-from lightning_tricks.search.keys import ABLATION, COMPARISON, ENTRY, RATES, kept
+from lightning_tricks.search.keys import ABLATION, COMPARISON, ENTRY, PHASE, RATES, kept
 from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.study_state import ablation_of
 from lightning_tricks.selection.ablation import (
@@ -28,27 +28,35 @@ from lightning_tricks.selection.ablation import (
 from lightning_tricks.selection.arms import AGAIN, STRONGEST, Arm, arms, pairs, rates, steadiest
 from lightning_tricks.selection.arms import RATES as COUNT
 from lightning_tricks.selection.intervals import Interval, mean_interval
+from lightning_tricks.selection.terms import FEWEST
 from lightning_tricks.study.session import Session, beside
+from lightning_tricks.study.spending import spent_on
 from lightning_tricks.tricks.recipe import Tricks
 from lightning_tricks.verdict.reruns import Reruns, recipe_of
 
 
-def ablate(search: Session, trial: int, seeds: int) -> Ablation:
+def ablate(search: Session, trial: int, seeds: int) -> Ablation | None:
     """Compare the champion with and without each trick, and plain with and without each trick.
 
     Args:
         search: the open session of the search.
         trial: number of the champion's trial.
         seeds: number of seeds for the comparison; they are separate from those that tune the rates.
+            A budget may afford fewer.
+
+    Returns:
+        The result; None if the budget does not afford it.
 
     Raises:
         KeyboardInterrupt: if the user interrupts; the same command goes on.
     """
     before = ablation_of(search.study)
-    if before is not None and (before.trial, before.seeds) == (trial, seeds):
+    within = search.spending.budget is not None
+    if before is not None and before.trial == trial and (within or before.seeds == seeds):
         return before
     with beside(search, ABLATION) as own, Reruns(own) as reruns:
-        found = _Comparison(search, reruns, trial, seeds).run()
+        if (found := _Comparison(search, reruns, trial, seeds).run()) is None:
+            return None
         own.archive.describe(found.headline())
         search.study.set_user_attr(kept(ABLATION), found.plain())
     return found
@@ -68,13 +76,14 @@ class _Comparison:
         self.trials: dict[str, dict[int, FrozenTrial]] = {}
         """Compared trials, by the arm's name and the seed index."""
 
-    def run(self) -> Ablation:
-        """Train everything, and return the result."""
+    def run(self) -> Ablation | None:
+        """Train everything, and return the result; None if the budget does not afford it."""
         singles = arms(self.space, self.champion, self.plain)
         if not singles:
             return Ablation(self.trial, self.seeds, COUNT, level_for(1), (), ())
         references = {"champion": self.champion, "plain": self.plain}
-        self._announce(len(references) + len(singles) + math.comb(STRONGEST, 2))
+        if not self._affords(len(references) + len(singles) + math.comb(STRONGEST, 2)):
+            return None
         self._tune(references | {arm.name: arm.recipe for arm in singles})
         doubles = pairs(self.space, self.champion, self.plain, self._first_worth(singles))
         self._tune({arm.name: arm.recipe for arm in doubles})
@@ -85,9 +94,19 @@ class _Comparison:
         known = tuple(self._reference(name) for name in references)
         return Ablation(self.trial, self.seeds, COUNT, level, known, effects)
 
-    def _announce(self, count: int) -> None:
-        total = count * (COUNT + AGAIN + self.seeds)
-        self.own.progress.start_stage("ablation", total, list(self.own.history))
+    def _affords(self, count: int) -> bool:
+        """Return whether the budget affords it for some number of recipes, perhaps with fewer seeds."""
+        held, each = list(self.own.history), COUNT + AGAIN
+        spent = spent_on(held, repeats=1)
+        epochs = self.own.spending.left(spent) + sum(one.epochs for one in spent)
+        trainings = epochs / self.task.epochs
+        self.seeds = max(FEWEST, int(min(self.seeds, trainings // count - each)))
+        if (total := count * (each + self.seeds)) > trainings:
+            left = f"about {trainings:.0f} are left of the budget"
+            self.own.progress.print(f"no ablation: it needs {total} trainings, and {left}")
+            return False
+        self.own.progress.start_stage("ablation", total, held)
+        return True
 
     def _entry(self, name: str) -> str:
         return name if name == "plain" else f"{name} (trial {self.trial})"
@@ -132,11 +151,18 @@ class _Comparison:
         """Train all recipes at their best learning rates, with the same seeds."""
         recipes = {name: recipe_of(self.own, trial) for name, trial in self.tuned.items()}
         entries = {self._entry(name): recipe for name, recipe in recipes.items()}
+        self._spare_seeds(len(entries))
         seeds = range(self.seeds)
         for seed_index, found in zip(seeds, self.reruns.run(COMPARISON, entries, seeds), strict=True):
             for name in recipes:
                 if (trial := found[self._entry(name)]).state == TrialState.COMPLETE:
                     self.trials.setdefault(name, {})[seed_index] = trial
+
+    def _spare_seeds(self, count: int) -> None:
+        """Take fewer seeds if the tuning took longer than expected."""
+        tuning = [t for t in self.own.history if t.user_attrs[PHASE] == RATES]
+        trainings = self.own.spending.left(spent_on(tuning, repeats=1)) / self.task.epochs
+        self.seeds = max(FEWEST, int(min(self.seeds, trainings // count)))
 
     def _effect(self, arm: Arm, level: float) -> Effect:
         of = "plain" if arm.family == "add one in" else "champion"

@@ -1,6 +1,6 @@
 """The comparison of the best finalist with the incumbent, over fresh seeds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -15,6 +15,8 @@ from lightning_tricks.tricks.recipe import Tricks
 from lightning_tricks.verdict.model_scores import ModelScores, Values
 from lightning_tricks.verdict.reruns import Reruns
 
+Allowance = Callable[[Sequence[FrozenTrial]], float]
+"""Takes the trials that were trained, and returns how many more trainings there may be."""
 ONE_SIDED = 0.90
 """Level of a two-sided interval; its lower bound alone holds with 95% probability."""
 
@@ -26,7 +28,8 @@ class Comparison:
         reruns: the reruns of the verdict's study.
         recipes: the recipes by name; first those that may become the candidate.
         terms: the terms that the user set.
-        budgets: number of trainings for choosing the candidate, and in total.
+        choosing: number of trainings that choose the candidate.
+        allowance: returns the number of trainings that are left after some trials.
         tried: number of recipes in the search with a score, also of pruned trials: pruning chooses, too.
         before: number of earlier verdicts of the study.
     """
@@ -36,7 +39,8 @@ class Comparison:
         reruns: Reruns,
         recipes: Mapping[str, Tricks],
         terms: Terms,
-        budgets: tuple[int, int],
+        choosing: int,
+        allowance: Allowance,
         tried: int,
         before: int,
     ) -> None:
@@ -44,22 +48,31 @@ class Comparison:
         self.tried, self.before = tried, before
         self.scores = ModelScores(self.own)
         self.sign = 1 if self.own.task.mode == "max" else -1
-        choosing, self.left = budgets
+        self.allowance = allowance
+        self.trained: dict[int, FrozenTrial] = {}
+        """All trials that were asked for, by number."""
         self.incumbent = incumbent_of(recipes)
         """Name of the recipe that the user already has."""
         rivals = [name for name in list(recipes)[: terms.finalists] if name != self.incumbent]
         self.halving = Halving(rivals, choosing, self.own.task.mode == "max")
         self.reports: dict[str, dict[int, FrozenTrial]] = {}
         """Complete trials of the comparison, by the recipe's name and the seed index."""
-        self.compared_seeds = 0
-        """Number of compared seeds."""
+        self.compared_seeds = self._chose = 0
+        """Number of compared seeds; number of trainings that chose the candidate."""
 
     @property
     def most_trainings(self) -> int:
         """Maximum number of trainings in total."""
-        choosing = self.halving.most
-        pairs = self._most_seeds(self.left - choosing)
-        return choosing + self._compared_recipes * pairs + self._shown_only
+        left = self._left() - (0 if self.compared_seeds else self.halving.most)
+        seeds = max(int(left - self._shown_only) // self._compared_recipes, self.terms.seeds)
+        return self.halving.most + self._compared_recipes * seeds + self._shown_only
+
+    @property
+    def budget(self) -> int:
+        """Number of trainings that it could take; under a study's budget, those that repeat it."""
+        if self.terms.within:
+            return self._chose + self._compared_recipes * self.compared_seeds + self._shown_only
+        return len(self.trained) + int(self._left())
 
     @property
     def spent(self) -> int:
@@ -71,13 +84,13 @@ class Comparison:
         done = 0
         while seeds := self.halving.seeds():
             running = {name: self.recipes[name] for name in self.halving.running}
-            for found in self.reruns.run(SELECTION, running, range(done, done + seeds)):
+            for found in self._run(SELECTION, running, range(done, done + seeds)):
                 complete = {n: t for n, t in found.items() if t.state == TrialState.COMPLETE}
                 gone = self.halving.add({n: float(t.value or 0.0) for n, t in complete.items()})
                 self._tell(gone, "did not finish training")
             self._tell(self.halving.drop(), "is behind")
             done += seeds
-        self.left -= self.halving.spent
+        self._chose = len(self.trained)
         return self.halving.best
 
     def _tell(self, names: Sequence[str], why: str) -> None:
@@ -87,10 +100,21 @@ class Comparison:
     def train(self, names: Sequence[str], seeds: int) -> None:
         """Train recipes over the first seeds of the comparison; skip what is already trained."""
         wanted = {name: self.recipes[name] for name in names if name in self.recipes}
-        for seed_index, found in enumerate(self.reruns.run(REPORT, wanted, range(seeds))):
+        for seed_index, found in enumerate(self._run(REPORT, wanted, range(seeds))):
             for name, trial in found.items():
                 if trial.state == TrialState.COMPLETE:
                     self.reports.setdefault(name, {})[seed_index] = trial
+
+    def _run(
+        self, phase: str, recipes: Mapping[str, Tricks], seeds: Sequence[int]
+    ) -> list[dict[str, FrozenTrial]]:
+        found = self.reruns.run(phase, recipes, seeds)
+        self.trained |= {trial.number: trial for of_seed in found for trial in of_seed.values()}
+        return found
+
+    def _left(self) -> float:
+        """Return the number of trainings that are left."""
+        return self.allowance(list(self.trained.values()))
 
     def trials(self, name: str, seeds: int | None = None) -> list[FrozenTrial]:
         """Return the complete trials of a recipe, seed by seed.
@@ -103,20 +127,22 @@ class Comparison:
         return [t for t in found if seeds is None or t.user_attrs[SEED_INDEX] < seeds]
 
     def compare(self, candidate: str) -> tuple[Gain | None, float]:
-        """Add seeds until the interval is narrower than the margin, or the budget is spent.
+        """Add seeds until the budget is spent, or the interval is narrower than a margin.
 
         Only the interval's width stops this, never its position, so the estimate has no bias.
 
         Returns:
             The candidate's gain (None if the two cannot be compared) and the margin.
         """
-        looks = looks_up_to(self.terms.seeds, self._most_seeds(self.left))
+        looks = looks_up_to(self.terms.seeds, self._most_seeds())
         self._look(candidate, looks[0])
         self._settle_samples(candidate)
         error = error_of(self.before) / (1 if self.scores.fresh else max(self.tried, 1))
         margin, gain = self.terms.margin or self._default_margin(), None
+        if not self.terms.stops_by_width:
+            looks = [self._spend(candidate)]
         for look, level in zip(looks, levels(looks, error), strict=True):
-            self._look(candidate, look)
+            self._look(candidate, min(look, self._most_seeds()))
             if (values := self.differences(candidate, self.incumbent)) is None:
                 return None, margin
             gain = self._gain(values, level)
@@ -124,6 +150,19 @@ class Comparison:
             if self.terms.stops_by_width and half is not None and half <= margin:
                 break
         return gain, margin
+
+    def _spend(self, candidate: str) -> int:
+        """Add seeds until the budget is spent; return their number.
+
+        What is left is computed again each time that the seeds have doubled, because a training may
+        take longer or shorter than expected.
+        """
+        while (most := self._most_seeds()) > self.compared_seeds:
+            more = self._compared_recipes * (most - self.compared_seeds) + self._shown_only
+            self.own.progress.total = self.own.progress.done + more
+            self._look(candidate, min(most, 2 * self.compared_seeds))
+            self.differences(candidate, self.incumbent)  # scores the models now: that takes time, too
+        return self.compared_seeds
 
     def _look(self, candidate: str, seeds: int) -> None:
         """Train both recipes over the first seeds."""
@@ -140,9 +179,10 @@ class Comparison:
         self.scores.validates &= all(stopping.neutral for stopping in ends)
         self.scores.check_test_split([*self.trials(self.incumbent), *self.trials(candidate)])
 
-    def _most_seeds(self, left: int) -> int:
-        """Return the maximum number of compared seeds, with `left` trainings."""
-        return max((left - self._shown_only) // self._compared_recipes, self.terms.seeds)
+    def _most_seeds(self) -> int:
+        """Return the number of compared seeds that the budget affords."""
+        more = max(int(self._left() - self._shown_only) // self._compared_recipes, 0)
+        return max(self.compared_seeds + more, self.terms.seeds)
 
     @property
     def _compared_recipes(self) -> int:

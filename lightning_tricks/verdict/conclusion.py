@@ -14,7 +14,7 @@ from lightning_tricks.report.summary import Summary, summarize, summarize_verdic
 from lightning_tricks.search import keys, outcomes
 from lightning_tricks.search.archive import BEST, REPORT
 from lightning_tricks.search.dashboard import keep_report, note
-from lightning_tricks.search.optuna_internals import storage_of
+from lightning_tricks.search.studies import trials_of_part
 from lightning_tricks.search.study_state import ablation_of, remember_champion
 from lightning_tricks.selection.result import Verdict
 from lightning_tricks.study.session import Session
@@ -29,9 +29,7 @@ def report_of(study: optuna.Study, task: Task, verdict: Verdict) -> Report:
         trial
         for part in keys.PARTS
         if keys.kept(part) in study.user_attrs
-        for trial in optuna.load_study(
-            study_name=outcomes.part_name(study.study_name, part), storage=storage_of(study)
-        ).get_trials(deepcopy=False)
+        for trial in trials_of_part(study, part)
     ]
     return Report(study, reruns, task, verdict, commands_of(study), ablation_of(study))
 

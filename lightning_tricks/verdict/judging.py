@@ -4,7 +4,7 @@ That is the incumbent: a LightningModule as it is, or else the baseline. It stay
 another recipe is better over seeds, and on samples, that took no part in choosing that recipe.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -14,11 +14,13 @@ from lightning_tricks.search.archive import CHAMPION as ALIAS
 from lightning_tricks.search.keys import CHAMPION, ENSEMBLE, ENTRY, VERDICT, kept
 from lightning_tricks.search.outcomes import Champion, aliases_of, is_repeat
 from lightning_tricks.search.study_state import remember_champion, verdict_of
+from lightning_tricks.selection.arms import trainings
 from lightning_tricks.selection.result import BASELINE, WORDS, Gain, Label, Verdict
 from lightning_tricks.selection.terms import FEWEST, Terms
 from lightning_tricks.study.session import Session, beside
+from lightning_tricks.study.spending import spent_on
 from lightning_tricks.verdict import models
-from lightning_tricks.verdict.comparison import Comparison
+from lightning_tricks.verdict.comparison import Allowance, Comparison
 from lightning_tricks.verdict.finalists import by_name, finalists, full_trainings
 from lightning_tricks.verdict.reruns import Reruns, recipe_of
 
@@ -26,12 +28,13 @@ CHOOSING = 0.4
 """Share of the budget that chooses the candidate; the rest compares it with what the user has."""
 
 
-def judge(search: Session, terms: Terms) -> Verdict:
+def judge(search: Session, terms: Terms, *, ablates: bool = False) -> Verdict:
     """Run the verdict of a search that has its trials; register the champion and its ensemble.
 
     Args:
         search: whose session is still open.
         terms: what the user asks for.
+        ablates: whether an ablation follows, for which some of a study's budget is kept.
 
     Raises:
         KeyboardInterrupt: if the user asked for it; the same command goes on.
@@ -42,7 +45,7 @@ def judge(search: Session, terms: Terms) -> Verdict:
     if before is not None and same and _is_registered(search):
         return before  # the test split is not looked at again
     looks = 0 if before is None else before.before + (not same)
-    return _Judgement(search, trials, terms, looks, before if same else None).run()
+    return _Judgement(search, trials, terms, looks, before if same else None, ablates=ablates).run()
 
 
 def again(search: Session) -> Verdict | None:
@@ -78,6 +81,7 @@ class _Judgement:
         terms: what the user asks for.
         looks: number of verdicts that looked at the test split before.
         held: the verdict that this one repeats, if the search went on since.
+        ablates: whether an ablation follows.
     """
 
     def __init__(
@@ -87,24 +91,24 @@ class _Judgement:
         terms: Terms,
         looks: int,
         held: Verdict | None = None,
+        *,
+        ablates: bool = False,
     ) -> None:
         self.search, self.trials, self.terms, self.looks = search, trials, terms, looks
         self.searched = search.history.counted if held is None else held.searched
-        usual = full_trainings(search)
-        self.budget = held.budget if held else terms.budget or usual
-        self.choosing = int(CHOOSING * min(self.budget, usual))
-        """Trainings to choose the candidate with; a budget beyond the usual one is for comparing it."""
+        self.recipes = {name: recipe_of(search, trial) for name, trial in trials.items()}
+        self.held, self.ablates = held, ablates
 
     def run(self) -> Verdict:
         """Train what of the verdict was not trained yet, and register its champion."""
         search = self.search
-        recipes = {name: recipe_of(search, trial) for name, trial in self.trials.items()}
         tried = sum(not is_repeat(t) and t.state != TrialState.FAIL for t in search.history)
         with beside(search, VERDICT) as own, Reruns(own) as reruns:
+            choosing, allowance = self._allowed(own)
             comparison = Comparison(
-                reruns, recipes, self.terms, (self.choosing, self.budget), tried, self.looks
+                reruns, self.recipes, self.terms, choosing, allowance, tried, self.looks
             )
-            others = sum(trial.user_attrs[ENTRY] not in recipes for trial in own.history)
+            others = sum(trial.user_attrs[ENTRY] not in self.recipes for trial in own.history)
             own.progress.start_stage("verdict", comparison.most_trainings + others, list(own.history))
             verdict = self._found(comparison)
             means = {f"{n}/test": r.test.mean for n, r in verdict.rows.items() if r.test}
@@ -116,6 +120,39 @@ class _Judgement:
             own.archive.describe(words, scores=means, label=verdict.label)
             search.study.set_user_attr(kept(VERDICT), verdict.plain())
         return verdict
+
+    def _allowed(self, own: Session) -> tuple[int, Allowance]:
+        """Return the number of trainings that choose the candidate, and what is left for all.
+
+        A budget beyond the usual one is for the comparison.
+        """
+        usual, held = full_trainings(self.search), self.held
+        if held is not None:
+            return held.choosing, lambda trained: held.budget - len(trained)
+        if not self.terms.within:
+            budget = self.terms.budget or usual
+            return int(CHOOSING * min(budget, usual)), lambda trained: budget - len(trained)
+        kept = self._kept_for_ablation(own)
+
+        def left(trained: Sequence[FrozenTrial]) -> float:
+            spent = spent_on(trained, repeats=1)
+            each = sum(one.epochs for one in spent) / len(spent) if spent else own.task.epochs
+            return (own.spending.left(spent) - kept) / max(each, 1)
+
+        if (most := left([])) < self.terms.fewest:
+            own.progress.print(
+                f"the verdict takes at least {self.terms.fewest} trainings; the budget has about "
+                f"{max(most, 0):.0f} left"
+            )
+        return int(CHOOSING * min(max(most, 0), usual)), left
+
+    def _kept_for_ablation(self, own: Session) -> float:
+        """Return the number of epochs that an ablation may need: at most half of those that are left."""
+        if not self.ablates:
+            return 0.0
+        plain = own.space.nearest(own.task.tricks.plain())
+        most = max(trainings(own.space, r, plain, self.terms.seeds) for r in self.recipes.values())
+        return min(most * own.task.epochs, own.spending.left([]) / 2)
 
     def _found(self, comparison: Comparison) -> Verdict:
         """Choose the candidate, compare it with the incumbent, and name the champion."""
@@ -151,7 +188,8 @@ class _Judgement:
             why=why,
             names=tuple(self.trials),
             terms=self.terms,
-            budget=self.budget,
+            budget=comparison.budget,
+            choosing=comparison.halving.budget,
             spent=comparison.spent,
             rows=rows,
             searched=self.searched,

@@ -10,7 +10,8 @@ from optuna.trial import FrozenTrial, TrialState
 from lightning_tricks.search import keys
 from lightning_tricks.search.optuna_internals import user_attrs_of
 from lightning_tricks.search.promotion import is_paused
-from lightning_tricks.search.sampling.effects import Option, expected_effects
+from lightning_tricks.search.sampling.effects import expected_effects
+from lightning_tricks.search.sampling.features import Option
 from lightning_tricks.search.sampling.given import given_recipe
 from lightning_tricks.space.documents import read_yaml
 

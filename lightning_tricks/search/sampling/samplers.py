@@ -13,11 +13,13 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_tricks.scores import Rank, rank_of
+from lightning_tricks.scores import rank_of
 from lightning_tricks.search.optuna_internals import contains, trials_of, view
 from lightning_tricks.search.order import mode_of
+from lightning_tricks.search.outcomes import best_of
 from lightning_tricks.search.promotion import is_paused
-from lightning_tricks.search.sampling.effects import SHRINK, Option, draw_effects
+from lightning_tricks.search.sampling.effects import SHRINK, draw_effects
+from lightning_tricks.search.sampling.features import Option
 from lightning_tricks.search.sampling.given import given_recipe
 from lightning_tricks.search.sampling.prior import prior_of
 from lightning_tricks.seeds import derive
@@ -171,7 +173,7 @@ class _Proposal:
     @cached_property
     def _best(self) -> Mapping[str, tuple[BaseDistribution, Any]]:
         """The best trial's distributions and values, by name; empty if no trial is complete."""
-        best = _best_of(self._telling, self._study.direction)
+        best = best_of(self._telling, mode_of(self._study.direction))
         return {n: (known, best.params[n]) for n, known in best.distributions.items()} if best else {}
 
     @cached_property
@@ -253,7 +255,7 @@ def _ended(trials: Sequence[FrozenTrial], direction: StudyDirection) -> list[Fro
     if len(ended) <= BEST + LATEST:
         return ended
     older = [t for t in ended[:-LATEST] if t.state == TrialState.COMPLETE]
-    best = heapq.nsmallest(BEST, older, key=_rank(direction))
+    best = heapq.nsmallest(BEST, older, key=partial(rank_of, mode=mode_of(direction)))
     return sorted(best, key=lambda t: t.number) + ended[-LATEST:]
 
 
@@ -282,16 +284,6 @@ def _is_choice(distribution: BaseDistribution | None) -> TypeGuard[CategoricalDi
 
 def _stage(name: str) -> str:
     return name.partition(".")[0]
-
-
-def _best_of(trials: Sequence[FrozenTrial], direction: StudyDirection) -> FrozenTrial | None:
-    complete = [t for t in trials if t.state == TrialState.COMPLETE]
-    return min(complete, key=_rank(direction), default=None)
-
-
-def _rank(direction: StudyDirection) -> Callable[[FrozenTrial], Rank]:
-    """Return a sort key that puts the best complete trial first."""
-    return partial(rank_of, mode=mode_of(direction))
 
 
 def _as_pruned(trial: FrozenTrial) -> FrozenTrial:
