@@ -1,7 +1,7 @@
 """When does a search under a budget end by itself, and what does that cost? On simulated tasks.
 
-A search of 480 trials runs to its end. The rule of `outlook.py` is asked after every fourth trial; the
-first time that it says that further trials hardly matter, a study under a budget would end. Prints the
+A search of 480 trials runs to its end. After every fourth trial the rule of `outlook.py` decides whether
+further trials matter; when it first says no, a study under a budget would end. Prints the
 number of trials then, and by how much the recipe that is chosen after 480 trials is better, in standard
 deviations of a training's noise (the mean over seeds with its 95% interval).
 

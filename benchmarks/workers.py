@@ -37,6 +37,7 @@ from lightning_tricks.study.folder import StudyFolder
 from lightning_tricks.study.progress import Progress
 from lightning_tricks.study.session import session
 from lightning_tricks.study.signals import Signals
+from lightning_tricks.study.spending import Spending
 from lightning_tricks.tracking.mlflow_archive import MLflowArchive
 from lightning_tricks.tracking.tracker import Tracker
 from lightning_tricks.training.group_size import GroupSize
@@ -120,7 +121,7 @@ def simulated(folder, workers):
     tracker = Tracker(f"sqlite:///{folder}/mlflow.db", study.study_name, bar.warn)
     archive = mlflow_of(tracker, study, task, space)
     with (
-        session(study, task, space, 0, placement, kept, bar, Signals(), archive) as own,
+        session(study, task, space, 0, placement, kept, bar, Signals(), archive, Spending(None)) as own,
         Coordinator(own) as coordinator,
     ):
         yield coordinator

@@ -202,7 +202,6 @@ def test_an_interrupted_study_takes_the_same_trials(tmp_path):
 def test_a_time_is_kept_even_if_it_is_short(tmp_path, capsys):
     studied(tmp_path, "12s", progress=True)
     shown = capsys.readouterr().err
-    assert "the budget of 12s affords about" in shown
     assert "no further trials after" in shown
     study = load_study("budgets", tmp_path / "optuna.journal")
     assert seconds_of(study) > 10  # how long it takes beyond 12 s depends on the machine
@@ -222,7 +221,7 @@ def test_time_of_earlier_runs_counts(tmp_path):
         ({"budget": "soon"}, "must be a time or a number of epochs"),
         (
             {"budget": "40 epochs"},
-            "at least 80 epochs, for 6 trials and a verdict of 14 trainings",
+            "at least 92 epochs, for 6 trials and a verdict of 17 trainings",
         ),
         ({"budget": "20 epochs", "finalists": 0}, "must be at least 24 epochs, for 6 trials"),
         ({"verdict_budget": 30}, "budget or verdict_budget, not both"),
@@ -236,7 +235,7 @@ def test_a_budget_that_cannot_be_is_refused_before_anything_is_made(given, messa
 
 
 def test_the_fewest_trainings_of_a_verdict():
-    assert Terms(6, 5).fewest == 6 + 3 + 2 + 2 * 5 + 3
+    assert Terms(6, 5).fewest == 6 + 3 + 2 + 2 * 5 + 6
 
 
 CHOICES = {

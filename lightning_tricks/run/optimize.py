@@ -95,8 +95,9 @@ def optimize(
             repeats a recipe copies its outcome and does not count. None for as many as the budget
             affords.
         budget: what search, verdict and ablation may take together, earlier runs included: a time such
-            as `2h`, or a number such as `3000 epochs`, which gives the same study each time. The search
-            ends early if further trials can hardly matter; what it leaves goes to the verdict's seeds.
+            as `2h`, or a number such as `3000 epochs`, which gives the same study each time (with one
+            worker and one `fuse`). The search ends early if further trials can hardly matter; what it
+            leaves goes to the verdict's seeds.
         space: the search space; by default that of the task's recipe type.
         timeout: seconds after which no new trial starts, in the search or after it.
         at_timeout: whether to `finish` running trials then, or to `requeue` them.
@@ -146,6 +147,7 @@ def optimize(
         TakenOver: if another program took over the study, because this one did not respond.
         KeyboardInterrupt: after Ctrl-C; running trials are finished, or put back in the queue.
     """
+    begin = time.monotonic()
     space = Space(task.tricks) if space is None else space
     placement = Placement(workers, devices_per_trial, ray_address, stall_minutes, GroupSize.of(fuse))
     _check(study.study_name, task, space)
@@ -159,7 +161,6 @@ def optimize(
     placement.check()
     check_archive(tracking_uri, study.study_name)
     study = study.make() if isinstance(study, StudyMaker) else study  # nothing was made before
-    begin = time.monotonic()
     with Progress(None if limit else n_trials, quiet=not progress) as display:
         storage = retrying(storage_of(study), display.warn, lambda: signals.leaving)
         study = _Study(study.study_name, storage, study.sampler, study.pruner)
@@ -207,7 +208,9 @@ def ablate(study: optuna.Study, task: Task, *, seeds: int = 5, **options: Any) -
     """
     held = max(outcomes.counted(finished(study)), 1)
     optimize(study, task, n_trials=held, seeds=seeds, ablate=True, **options)
-    return Ablation.read(study.user_attrs[keys.kept(keys.ABLATION)])
+    if (kept := study.user_attrs.get(keys.kept(keys.ABLATION))) is None:
+        raise InputError("the budget does not afford the ablation: give more, or none")
+    return Ablation.read(kept)
 
 
 def _run(search: Session, n_trials: int, terms: Terms, ablate: bool, repair: bool) -> Summary:

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from lightning_tricks.budget import Budget
 from lightning_tricks.selection.intervals import Interval
 from lightning_tricks.selection.kept import Kept
 from lightning_tricks.selection.terms import Terms
@@ -131,7 +132,7 @@ class Verdict(Kept):
     def covers(self, terms: Terms) -> bool:
         """Return whether this verdict answers other terms: the same, and a budget that was spent."""
         same = replace(terms, budget=0, within="") == replace(self.terms, budget=0, within="")
-        return same and terms.budget <= self.spent and terms.within in ("", self.terms.within)
+        return same and terms.budget <= self.spent and _holds(self.terms.within, terms.within)
 
     @property
     def incumbent(self) -> str:
@@ -191,6 +192,8 @@ class Verdict(Kept):
             return "Seeds alone will not tell: the samples are too few for a gain of this size."
         more, budget = self.gain.more, (self.spent or self.budget) + 2 * self.gain.more
         seeds = "1 more seed" if more == 1 else f"{more} more seeds"
+        if self.terms.within:
+            return f"About {seeds} would tell: a larger budget trains them."
         return f"About {seeds} would tell: verdict_budget={budget}, or --verdict-budget {budget}."
 
     def _used(self) -> str:
@@ -198,3 +201,11 @@ class Verdict(Kept):
             return ""
         times = "once" if self.before == 1 else f"{self.before} times"
         return f"Earlier verdicts looked at these samples {times}; the interval allows for that."
+
+
+def _holds(larger: str, smaller: str) -> bool:
+    """Return whether one budget is at least another; none at all is the smallest."""
+    if smaller in ("", larger) or not larger:
+        return smaller in ("", larger)
+    one, other = Budget.read(larger), Budget.read(smaller)
+    return one.unit == other.unit and one.amount >= other.amount

@@ -39,8 +39,10 @@ class Terms:
 
     @property
     def fewest(self) -> int:
-        """Minimum number of trainings of a verdict."""
-        return Halving([str(n) for n in range(self.finalists)], 0).most + 2 * self.seeds + FEWEST
+        """Minimum number of trainings of a verdict, with those of plain and of the baseline."""
+        compared = 3 if self.prefer_simple else 2
+        choosing = Halving([str(number) for number in range(self.finalists)], 0).most
+        return choosing + compared * self.seeds + 2 * FEWEST
 
     def __post_init__(self) -> None:
         for name, least in {"finalists": 0, "seeds": FEWEST, "budget": 0}.items():

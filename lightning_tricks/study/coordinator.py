@@ -137,7 +137,7 @@ class Coordinator:
         if self.workers is not None and self.workers.free and not proposals.queue:
             drawn = proposals.learned + len(proposals.open)
             proposals.go_on(at_end=drawn >= n_trials or self._exhausted)
-        wanted = n_trials - proposals.learned
+        wanted = max(n_trials - proposals.learned, 0)
         return min(wanted, len(proposals.open)) if self._exhausted else wanted
 
     def _end_hopeless(self, n_trials: int) -> None:

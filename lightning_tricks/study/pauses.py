@@ -70,6 +70,7 @@ class Pauses:
     def add(self, one: OpenTrial, outcome: Outcome) -> None:
         """Pause a trial."""
         one.trial.set_user_attr(keys.OUTCOME, outcome.__dict__)
+        one.resumed = len(one.epochs)
         requeue(self.study, one.trial)
         one.submitted = False
         self._paused[one.job.number] = one

@@ -7,14 +7,16 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.budget import Budget
 from lightning_tricks.errors import InputError
-from lightning_tricks.search.keys import OUTCOME, PAUSE_AFTER, PLANNED
+from lightning_tricks.search.keys import OUTCOME, PARTS, PAUSE_AFTER, PLANNED
 from lightning_tricks.search.optuna_internals import trials_of
-from lightning_tricks.search.promotion import GOING_ON, LEAST
+from lightning_tricks.search.outcomes import is_repeat
+from lightning_tricks.search.promotion import GOING_ON, LEAST, is_paused
 from lightning_tricks.search.pruners import rung_of
 from lightning_tricks.search.sampling.outlook import matters
+from lightning_tricks.search.studies import trials_of_part
 from lightning_tricks.selection.terms import Terms
 from lightning_tricks.study.session import Session
-from lightning_tricks.study.spending import spent_on
+from lightning_tricks.study.spending import Spent, spent_on
 from lightning_tricks.study.trial_decisions import OpenTrial
 from lightning_tricks.task.task import Task
 
@@ -51,6 +53,8 @@ class SearchPlan:
         self._least_later = terms.fewest * session.task.epochs if terms and verdict else 0
         """Fewest epochs of the stages that follow."""
         self.rung = rung_of(session.study, session.task.epochs)
+        self._later = [spent_on(trials_of_part(session.study, part), 1) for part in PARTS]
+        """What a verdict and an ablation took before this run, if the search goes on after them."""
         held = session.study.user_attrs.get(PLANNED, {})
         same = held.get("budget") == str(self.budget)
         self._decided: int | None = held.get("trials") if same else None
@@ -78,7 +82,7 @@ class SearchPlan:
     @property
     def most(self) -> int:
         """Maximum number of trials, as far as it is decided."""
-        return self.n_trials if self._decided is None else self._decided
+        return self.n_trials if self._decided is None else min(self._decided, self.n_trials)
 
     @property
     def open(self) -> bool:
@@ -88,6 +92,8 @@ class SearchPlan:
     def _planned(self, drawn: int, running: Sequence[OpenTrial]) -> int:
         more = max(self._affordable(running), FEWEST_TRIALS - drawn)
         self._say(drawn, more)
+        if waiting := sum(map(_waits, trials_of(self.session.study))):
+            return drawn + waiting + UNKNOWN  # these come first: it is decided once they are drawn
         if more < 1:
             self._decide(drawn, "its share of the budget is spent")
             return drawn
@@ -108,25 +114,40 @@ class SearchPlan:
         full = task.epochs * task.repeats
         first = full if self.rung is None else self.rung + 1
         begun = sum(full if one.job.contends else first for one in running)
-        begun -= sum(cost.epochs for cost in spent_on((t for t in trials if _runs(t)), task.repeats))
-        gone = sum(t.user_attrs.get(PAUSE_AFTER, -1) is None for t in trials)
-        pausing = sum(PAUSE_AFTER in t.user_attrs for t in trials)
-        given = sum(t.state == TrialState.WAITING and PAUSE_AFTER not in t.user_attrs for t in trials)
-        left, rest = self._left(trials) - begun - given * (full - first), full - first
+        spent = spent_on(trials, task.repeats)
+        on_way = self._reported(running)
+        left = self._left([*spent, *on_way])
+        begun -= sum(one.epochs for one in on_way)
+        begun -= sum(one.epochs for one in spent_on((t for t in trials if _runs(t)), task.repeats))
         if self.rung is None:
-            return left / full
+            return (left - begun) / full
+        told = [t for t in trials if t.state != TrialState.FAIL and not (is_repeat(t) or _waits(t))]
+        gone = sum(t.user_attrs.get(PAUSE_AFTER, -1) is None for t in told)
+        pausing = sum(PAUSE_AFTER in t.user_attrs for t in told)
+        given = sum(_waits(t) and PAUSE_AFTER not in t.user_attrs for t in trials)
+        left, rest = left - begun - given * (full - first), full - first
         # One in six goes on, and at least three: the larger of the two costs decides.
         by_share = (left - (pausing / GOING_ON - gone) * rest) / (first + rest / GOING_ON)
         by_least = (left - (LEAST - gone) * rest) / first
         return min(by_share, by_least)
 
-    def _left(self, trials: Iterable[FrozenTrial]) -> float:
-        """Return the number of epochs that are left for the search."""
-        spending, task = self.session.spending, self.session.task
-        spent = spent_on(
-            (t for t in trials if t.state.is_finished() or OUTCOME in t.user_attrs), task.repeats
+    def _reported(self, running: Iterable[OpenTrial]) -> list[Spent]:
+        """Return what running trials took so far, to know the time of an epoch."""
+        spending, repeats = self.session.spending, self.session.task.repeats
+        if not spending.measures:
+            return []
+        now = spending.elapsed
+        epochs = sum(
+            (repeats if one.job.contends else 1) * (len(one.epochs) - one.resumed) for one in running
         )
-        return min(spending.left(spent, 1 / self.stages), spending.left(spent) - self._least_later)
+        return [Spent(epochs, now, now)] if epochs else []
+
+    def _left(self, spent: list[Spent]) -> float:
+        """Return the number of epochs that are left for the search, of its share and of all."""
+        spending = self.session.spending
+        later = 0 if spending.measures else sum(one.epochs for part in self._later for one in part)
+        share = spending.left(spent, 1 / self.stages, self._later)
+        return min(share, spending.left(spent) - later - self._least_later)
 
     def _say(self, drawn: int, more: float) -> None:
         """Say once what the budget affords."""
@@ -137,10 +158,15 @@ class SearchPlan:
         spending, epochs = self.session.spending, self.session.task.epochs
         spent = spent_on(self.session.history, self.session.task.repeats)
         later = (spending.left(spent) - spending.left(spent, 1 / self.stages)) / epochs
-        trainings = f" and {later:.0f} trainings after the search" if self.stages > 1 else ""
+        trainings = f" and {max(later, 0):.0f} trainings after the search" if self.stages > 1 else ""
         self.session.progress.print(
-            f"the budget of {spending.budget} affords about {drawn + more:.0f} trials{trainings}"
+            f"the budget of {spending.budget} affords about {max(drawn + more, 0):.0f} trials{trainings}"
         )
+
+
+def _waits(trial: FrozenTrial) -> bool:
+    """Return whether a trial waits to be trained: it was given, or a run that was killed drew it."""
+    return trial.state == TrialState.WAITING and not is_paused(trial)
 
 
 def _runs(trial: FrozenTrial) -> bool:

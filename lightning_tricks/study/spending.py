@@ -32,7 +32,7 @@ class Spent(NamedTuple):
 
 
 def spent_on(trials: Iterable[FrozenTrial], repeats: int) -> list[Spent]:
-    """Return what finished and paused trials took; one that repeats another's recipe took nothing.
+    """Return what finished and paused trials took: one that repeats a recipe nothing, others an epoch.
 
     Args:
         trials: the trials of a search, or of a part.
@@ -43,7 +43,7 @@ def spent_on(trials: Iterable[FrozenTrial], repeats: int) -> list[Spent]:
         outcome = Outcome.read(trial)
         if outcome is not None and outcome.duplicate_of is None:
             trainings = repeats if trial.user_attrs.get(PAUSE_AFTER) is None else 1
-            epochs, at = len(outcome.epochs) * trainings, outcome.elapsed
+            epochs, at = max(len(outcome.epochs), 1) * trainings, outcome.elapsed
             found.append(Spent(epochs, at, at - outcome.seconds))
     return found
 
@@ -85,25 +85,34 @@ class Spending:
         """Return the spending of the next stage."""
         return replace(self, past=(*self.past, *stage))
 
-    def left(self, stage: Sequence[Spent], share: float = 1.0) -> float:
+    def left(
+        self, stage: Sequence[Spent], share: float = 1.0, later: Sequence[Sequence[Spent]] = ()
+    ) -> float:
         """Return the number of epochs that are left of a share of the budget; infinite if unknown.
 
         Args:
             stage: what this stage's trials took.
             share: the share of the budget.
+            later: what the stages after this one took, if it goes on after them: not of its share.
         """
         if self.budget is None:
             return math.inf
         if not self.measures:
             return share * self.budget.amount - sum(one.epochs for one in (*self.past, *stage))
-        seconds = _seconds_of_epoch(stage) or _seconds_of_epoch(self.past)
+        others = max((one.at for past in (self.past, *later) for one in past), default=0.0)
+        latest = [one for one in stage if one.at > others]
+        pace = _seconds_of_epoch(latest) or _seconds_of_epoch(stage) or _seconds_of_epoch(self.past)
         closing = min(CLOSING * self.budget.amount, MOST_CLOSING)
-        return (share * (self.budget.amount - closing) - self.elapsed) / seconds if seconds else math.inf
+        elapsed = self.elapsed - sum(map(_seconds, later))
+        return (share * (self.budget.amount - closing) - elapsed) / pace if pace else math.inf
+
+
+def _seconds(trials: Sequence[Spent]) -> float:
+    """Return how long trials took together, from the first one's begin to the last one's end."""
+    return max(t.at for t in trials) - min(t.began for t in trials) if trials else 0.0
 
 
 def _seconds_of_epoch(trials: Sequence[Spent]) -> float | None:
     """Return the mean time of an epoch while trials ran, however many at a time; None if unknown."""
-    if not sum(one.epochs for one in trials):
-        return None
-    begin, end = min(one.began for one in trials), max(one.at for one in trials)
-    return (end - begin) / sum(one.epochs for one in trials)
+    epochs = sum(one.epochs for one in trials)
+    return _seconds(trials) / epochs if epochs else None

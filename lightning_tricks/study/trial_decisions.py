@@ -36,6 +36,8 @@ class OpenTrial:
     """Whether it was given to a worker in this run."""
     stopped: bool = False
     epochs: list[Epoch] = field(default_factory=list)
+    resumed: int = 0
+    """Number of these that it had before it paused."""
 
     @classmethod
     def of(cls, trial: optuna.Trial, job: Job, reported: int) -> Self:
@@ -45,7 +47,7 @@ class OpenTrial:
         losses, stop_at = attrs.get(keys.LOSSES, 0), attrs.get(keys.STOP_AT)
         outcome = Outcome.read(trial)  # of a trial that paused
         epochs = [] if outcome is None else outcome.history
-        return cls(trial, job, reported, group, losses, stop_at, epochs=epochs)
+        return cls(trial, job, reported, group, losses, stop_at, epochs=epochs, resumed=len(epochs))
 
     def join(self, first: int, size: int) -> None:
         """Store its group, so that a resumed study forms the same group."""

@@ -97,12 +97,13 @@ class _Comparison:
     def _affords(self, count: int) -> bool:
         """Return whether the budget affords it for some number of recipes, perhaps with fewer seeds."""
         held, each = list(self.own.history), COUNT + AGAIN
-        spent = spent_on(held, repeats=1)
-        epochs = self.own.spending.left(spent) + sum(one.epochs for one in spent)
+        own = [t for t in held if f"(trial {self.trial})" in t.user_attrs[ENTRY] or _of_plain(t)]
+        reused = sum(one.epochs for one in spent_on(own, repeats=1))
+        epochs = self.own.spending.left(spent_on(held, repeats=1)) + reused
         trainings = epochs / self.task.epochs
         self.seeds = max(FEWEST, int(min(self.seeds, trainings // count - each)))
         if (total := count * (each + self.seeds)) > trainings:
-            left = f"about {trainings:.0f} are left of the budget"
+            left = f"about {max(trainings, 0):.0f} are left of the budget"
             self.own.progress.print(f"no ablation: it needs {total} trainings, and {left}")
             return False
         self.own.progress.start_stage("ablation", total, held)
@@ -160,8 +161,10 @@ class _Comparison:
 
     def _spare_seeds(self, count: int) -> None:
         """Take fewer seeds if the tuning took longer than expected."""
-        tuning = [t for t in self.own.history if t.user_attrs[PHASE] == RATES]
-        trainings = self.own.spending.left(spent_on(tuning, repeats=1)) / self.task.epochs
+        compared = [t for t in self.own.history if t.user_attrs[PHASE] == COMPARISON]
+        reused = sum(one.epochs for one in spent_on(compared, repeats=1))
+        left = self.own.spending.left(spent_on(self.own.history, repeats=1))
+        trainings = (left + reused) / self.task.epochs
         self.seeds = max(FEWEST, int(min(self.seeds, trainings // count)))
 
     def _effect(self, arm: Arm, level: float) -> Effect:
@@ -205,6 +208,11 @@ class _Comparison:
     def _curves(self, name: str) -> list[list[float]]:
         found = [Outcome.read(trial) for trial in self.trials.get(name, {}).values()]
         return [outcome.curve(self.task.monitor) for outcome in found if outcome is not None]
+
+
+def _of_plain(trial: FrozenTrial) -> bool:
+    """Return whether a trial trained plain, which every champion's ablation compares with."""
+    return str(trial.user_attrs[ENTRY]).split(" · ")[0] == "plain"
 
 
 def _rate(recipe: Tricks) -> float:

@@ -57,8 +57,8 @@ class Comparison:
         self.halving = Halving(rivals, choosing, self.own.task.mode == "max")
         self.reports: dict[str, dict[int, FrozenTrial]] = {}
         """Complete trials of the comparison, by the recipe's name and the seed index."""
-        self.compared_seeds = self._chose = 0
-        """Number of compared seeds; number of trainings that chose the candidate."""
+        self.compared_seeds = self._planned_seeds = self._chose = 0
+        """Number of compared seeds; the number planned; number of trainings that chose the candidate."""
 
     @property
     def most_trainings(self) -> int:
@@ -71,7 +71,7 @@ class Comparison:
     def budget(self) -> int:
         """Number of trainings that it could take; under a study's budget, those that repeat it."""
         if self.terms.within:
-            return self._chose + self._compared_recipes * self.compared_seeds + self._shown_only
+            return self._chose + self._compared_recipes * self._planned_seeds + self._shown_only
         return len(self.trained) + int(self._left())
 
     @property
@@ -141,6 +141,7 @@ class Comparison:
         margin, gain = self.terms.margin or self._default_margin(), None
         if not self.terms.stops_by_width:
             looks = [self._spend(candidate)]
+        self._planned_seeds = looks[-1]
         for look, level in zip(looks, levels(looks, error), strict=True):
             self._look(candidate, min(look, self._most_seeds()))
             if (values := self.differences(candidate, self.incumbent)) is None:
@@ -161,7 +162,8 @@ class Comparison:
             more = self._compared_recipes * (most - self.compared_seeds) + self._shown_only
             self.own.progress.total = self.own.progress.done + more
             self._look(candidate, min(most, 2 * self.compared_seeds))
-            self.differences(candidate, self.incumbent)  # scores the models now: that takes time, too
+            if self.differences(candidate, self.incumbent) is None:  # scoring takes time, too
+                break
         return self.compared_seeds
 
     def _look(self, candidate: str, seeds: int) -> None:
@@ -181,7 +183,8 @@ class Comparison:
 
     def _most_seeds(self) -> int:
         """Return the number of compared seeds that the budget affords."""
-        more = max(int(self._left() - self._shown_only) // self._compared_recipes, 0)
+        untrained = self._shown_only + (self._compared_recipes - 2) * self.compared_seeds
+        more = max(int(self._left() - untrained) // self._compared_recipes, 0)
         return max(self.compared_seeds + more, self.terms.seeds)
 
     @property
@@ -195,7 +198,7 @@ class Comparison:
 
     def _default_margin(self) -> float:
         """Return half the standard deviation of the incumbent's score over seeds."""
-        trials = self.trials(self.incumbent)
+        trials = self.trials(self.incumbent, self.terms.seeds)
         if len(trials) < 2:
             return 0.0
         return 0.5 * float(self.scores.compared(trials).mean(1).std(ddof=1))

@@ -4,6 +4,7 @@ That is the incumbent: a LightningModule as it is, or else the baseline. It stay
 another recipe is better over seeds, and on samples, that took no part in choosing that recipe.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 from optuna.trial import FrozenTrial, TrialState
@@ -45,7 +46,9 @@ def judge(search: Session, terms: Terms, *, ablates: bool = False) -> Verdict:
     if before is not None and same and _is_registered(search):
         return before  # the test split is not looked at again
     looks = 0 if before is None else before.before + (not same)
-    return _Judgement(search, trials, terms, looks, before if same else None, ablates=ablates).run()
+    if before is not None and same:
+        return _Judgement(search, trials, before.terms, looks, before).run()
+    return _Judgement(search, trials, terms, looks, ablates=ablates).run()
 
 
 def again(search: Session) -> Verdict | None:
@@ -134,10 +137,12 @@ class _Judgement:
             return int(CHOOSING * min(budget, usual)), lambda trained: budget - len(trained)
         kept = self._kept_for_ablation(own)
 
+        others = [t for t in own.history if t.user_attrs[ENTRY] not in self.recipes]
+
         def left(trained: Sequence[FrozenTrial]) -> float:
-            spent = spent_on(trained, repeats=1)
-            each = sum(one.epochs for one in spent) / len(spent) if spent else own.task.epochs
-            return (own.spending.left(spent) - kept) / max(each, 1)
+            spent = spent_on([*others, *trained], repeats=1)
+            found = (own.spending.left(spent) - kept) / own.task.epochs
+            return found if math.isfinite(found) else usual - len(trained)
 
         if (most := left([])) < self.terms.fewest:
             own.progress.print(
@@ -151,7 +156,8 @@ class _Judgement:
         if not self.ablates:
             return 0.0
         plain = own.space.nearest(own.task.tricks.plain())
-        most = max(trainings(own.space, r, plain, self.terms.seeds) for r in self.recipes.values())
+        costs = [trainings(own.space, r, plain, self.terms.seeds) for r in self.recipes.values()]
+        most = max(costs, default=0)
         return min(most * own.task.epochs, own.spending.left([]) / 2)
 
     def _found(self, comparison: Comparison) -> Verdict:

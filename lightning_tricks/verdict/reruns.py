@@ -51,6 +51,9 @@ class Reruns:
         """
         own = self.session
         held = {seed_index: self._of(phase, seed_index, own.study.trials) for seed_index in seed_indices}
+        missing = any(name not in of_seed for of_seed in held.values() for name in recipes)
+        if missing and own.signals.late:
+            raise TimeUp
         # A recipe's trials come in a row, because they can be trained as a group.
         for name, seed_index in itertools.product(recipes, seed_indices):
             if name not in held[seed_index]:
