@@ -1,6 +1,6 @@
 """The comparison of the best finalist with the incumbent, over fresh seeds."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -12,11 +12,10 @@ from lightning_tricks.selection.looks import error_of, levels, looks_up_to
 from lightning_tricks.selection.result import BASELINE, ENSEMBLE, Gain, Row, incumbent_of, simplicity
 from lightning_tricks.selection.terms import FEWEST, Terms
 from lightning_tricks.tricks.recipe import Tricks
+from lightning_tricks.verdict.allowance import Allowance
 from lightning_tricks.verdict.model_scores import ModelScores, Values
 from lightning_tricks.verdict.reruns import Reruns
 
-Allowance = Callable[[Sequence[FrozenTrial]], float]
-"""Takes the trials that were trained, and returns how many more trainings there may be."""
 ONE_SIDED = 0.90
 """Level of a two-sided interval; its lower bound alone holds with 95% probability."""
 
@@ -28,8 +27,7 @@ class Comparison:
         reruns: the reruns of the verdict's study.
         recipes: the recipes by name; first those that may become the candidate.
         terms: the terms that the user set.
-        choosing: number of trainings that choose the candidate.
-        allowance: returns the number of trainings that are left after some trials.
+        allowance: how many trainings it may take.
         tried: number of recipes in the search with a score, also of pruned trials: pruning chooses, too.
         before: number of earlier verdicts of the study.
     """
@@ -39,7 +37,6 @@ class Comparison:
         reruns: Reruns,
         recipes: Mapping[str, Tricks],
         terms: Terms,
-        choosing: int,
         allowance: Allowance,
         tried: int,
         before: int,
@@ -54,7 +51,7 @@ class Comparison:
         self.incumbent = incumbent_of(recipes)
         """Name of the recipe that the user already has."""
         rivals = [name for name in list(recipes)[: terms.finalists] if name != self.incumbent]
-        self.halving = Halving(rivals, choosing, self.own.task.mode == "max")
+        self.halving = Halving(rivals, allowance.choosing, self.own.task.mode == "max")
         self.reports: dict[str, dict[int, FrozenTrial]] = {}
         """Complete trials of the comparison, by the recipe's name and the seed index."""
         self.compared_seeds = self._planned_seeds = self._chose = 0
@@ -114,7 +111,7 @@ class Comparison:
 
     def _left(self) -> float:
         """Return the number of trainings that are left."""
-        return self.allowance(list(self.trained.values()))
+        return self.allowance.left(list(self.trained.values()))
 
     def trials(self, name: str, seeds: int | None = None) -> list[FrozenTrial]:
         """Return the complete trials of a recipe, seed by seed.

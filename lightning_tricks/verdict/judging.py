@@ -4,8 +4,7 @@ That is the incumbent: a LightningModule as it is, or else the baseline. It stay
 another recipe is better over seeds, and on samples, that took no part in choosing that recipe.
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -15,18 +14,14 @@ from lightning_tricks.search.archive import CHAMPION as ALIAS
 from lightning_tricks.search.keys import CHAMPION, ENSEMBLE, ENTRY, VERDICT, kept
 from lightning_tricks.search.outcomes import Champion, aliases_of, is_repeat
 from lightning_tricks.search.study_state import remember_champion, verdict_of
-from lightning_tricks.selection.arms import trainings
 from lightning_tricks.selection.result import BASELINE, WORDS, Gain, Label, Verdict
 from lightning_tricks.selection.terms import FEWEST, Terms
 from lightning_tricks.study.session import Session, beside
-from lightning_tricks.study.spending import spent_on
 from lightning_tricks.verdict import models
-from lightning_tricks.verdict.comparison import Allowance, Comparison
+from lightning_tricks.verdict.allowance import Allowance, allowance
+from lightning_tricks.verdict.comparison import Comparison
 from lightning_tricks.verdict.finalists import by_name, finalists, full_trainings
 from lightning_tricks.verdict.reruns import Reruns, recipe_of
-
-CHOOSING = 0.4
-"""Share of the budget that chooses the candidate; the rest compares it with what the user has."""
 
 
 def judge(search: Session, terms: Terms, *, ablates: bool = False) -> Verdict:
@@ -107,9 +102,8 @@ class _Judgement:
         search = self.search
         tried = sum(not is_repeat(t) and t.state != TrialState.FAIL for t in search.history)
         with beside(search, VERDICT) as own, Reruns(own) as reruns:
-            choosing, allowance = self._allowed(own)
             comparison = Comparison(
-                reruns, self.recipes, self.terms, choosing, allowance, tried, self.looks
+                reruns, self.recipes, self.terms, self._allowance(own), tried, self.looks
             )
             others = sum(trial.user_attrs[ENTRY] not in self.recipes for trial in own.history)
             own.progress.start_stage("verdict", comparison.most_trainings + others, list(own.history))
@@ -124,41 +118,12 @@ class _Judgement:
             search.study.set_user_attr(kept(VERDICT), verdict.plain())
         return verdict
 
-    def _allowed(self, own: Session) -> tuple[int, Allowance]:
-        """Return the number of trainings that choose the candidate, and what is left for all.
-
-        A budget beyond the usual one is for the comparison.
-        """
-        usual, held = full_trainings(self.search), self.held
-        if held is not None:
-            return held.choosing, lambda trained: held.budget - len(trained)
-        if not self.terms.within:
-            budget = self.terms.budget or usual
-            return int(CHOOSING * min(budget, usual)), lambda trained: budget - len(trained)
-        kept = self._kept_for_ablation(own)
-
-        others = [t for t in own.history if t.user_attrs[ENTRY] not in self.recipes]
-
-        def left(trained: Sequence[FrozenTrial]) -> float:
-            spent = spent_on([*others, *trained], repeats=1)
-            found = (own.spending.left(spent) - kept) / own.task.epochs
-            return found if math.isfinite(found) else usual - len(trained)
-
-        if (most := left([])) < self.terms.fewest:
-            own.progress.print(
-                f"the verdict takes at least {self.terms.fewest} trainings; the budget has about "
-                f"{max(most, 0):.0f} left"
-            )
-        return int(CHOOSING * min(max(most, 0), usual)), left
-
-    def _kept_for_ablation(self, own: Session) -> float:
-        """Return the number of epochs that an ablation may need: at most half of those that are left."""
-        if not self.ablates:
-            return 0.0
-        plain = own.space.nearest(own.task.tricks.plain())
-        costs = [trainings(own.space, r, plain, self.terms.seeds) for r in self.recipes.values()]
-        most = max(costs, default=0)
-        return min(most * own.task.epochs, own.spending.left([]) / 2)
+    def _allowance(self, own: Session) -> Allowance:
+        """Return what the verdict may take: as much as the one that it repeats, if it repeats one."""
+        if self.held is not None:
+            return Allowance.counted(self.held.budget, self.held.choosing)
+        usual = full_trainings(self.search)
+        return allowance(own, self.recipes, self.terms, usual, ablates=self.ablates)
 
     def _found(self, comparison: Comparison) -> Verdict:
         """Choose the candidate, compare it with the incumbent, and name the champion."""
