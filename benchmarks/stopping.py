@@ -5,7 +5,7 @@ further trials matter; when it first says no, a study under a budget would end. 
 number of trials then, and by how much the recipe that is chosen after 480 trials is better, in standard
 deviations of a training's noise (the mean over seeds with its 95% interval).
 
-    python benchmarks/stopping.py [--seeds 8]
+    python benchmarks/stopping.py [--seeds 4]
 """
 
 import argparse
@@ -20,7 +20,7 @@ from lightning_tricks.search.sampling.outlook import matters
 from lightning_tricks.search.sampling.samplers import TrickSampler
 from lightning_tricks.selection.intervals import mean_interval
 
-TRIALS, EVERY, FIRST_SEED = 480, 4, 4000
+TRIALS, EVERY, FIRST_SEED = 480, 4, 3000
 SURFACES = {
     "near, large effects": {"size": 0.5, "raised": 1.0},
     "far, large effects": {"size": 0.5},
@@ -52,7 +52,7 @@ def ended(seed, **surface):
 def main():
     """Print when searches end on each kind of surface, and what is lost."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--seeds", type=int, default=4)
     seeds = range(FIRST_SEED, FIRST_SEED + parser.parse_args().seeds)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     lost = []
