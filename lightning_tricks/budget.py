@@ -34,18 +34,18 @@ class Budget:
         """
         plain = str(text).strip().lower()
         if found := re.fullmatch(r"(\d{1,10})\s*epochs?", plain):
-            amount, unit = float(found[1]), "epochs"
+            budget = cls(float(found[1]), "epochs")
         elif re.fullmatch(rf"(?:{_PART}\s*)+", plain):
-            amount = sum(float(number) * SECONDS[name] for number, name in re.findall(_PART, plain))
-            unit = "seconds"
+            parts = re.findall(_PART, plain)
+            budget = cls(sum(float(number) * SECONDS[name] for number, name in parts), "seconds")
         else:
-            amount, unit = 0.0, "epochs"
-        if not 0 < amount <= MOST:
+            budget = cls(0.0, "seconds")
+        if not 0 < budget.amount <= MOST:
             raise InputError(
                 f"a budget must be a time or a number of epochs above 0, such as 2h, 1h30m, 45min or "
                 f"'3000 epochs' (got {quoted(str(text))})"
             )
-        return cls(amount, "epochs" if unit == "epochs" else "seconds")
+        return budget
 
     def __str__(self) -> str:
         if self.unit == "epochs":

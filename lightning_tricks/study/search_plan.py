@@ -53,7 +53,8 @@ class SearchPlan:
         self._least_later = terms.fewest * session.task.epochs if terms and verdict else 0
         """Fewest epochs of the stages that follow."""
         self.rung = rung_of(session.study, session.task.epochs)
-        self._later = [spent_on(trials_of_part(session.study, part), 1) for part in PARTS]
+        parts = () if self.budget is None else PARTS  # reading their trials takes long
+        self._later = [spent_on(trials_of_part(session.study, part), 1) for part in parts]
         """What a verdict and an ablation took before this run, if the search goes on after them."""
         held = session.study.user_attrs.get(PLANNED, {})
         same = held.get("budget") == str(self.budget)
