@@ -30,7 +30,7 @@ from lightning_tricks.search.outcomes import Outcome, counted
 from lightning_tricks.search.sampling.outlook import expected_gain, matters
 from lightning_tricks.search.studies import trials_of_part
 from lightning_tricks.selection.terms import Terms
-from lightning_tricks.study.spending import Spending, Spent, seconds_of, spent_on
+from lightning_tricks.study.spending import Spending, Spent, spent_on
 
 EPOCHS = 4
 
@@ -199,12 +199,13 @@ def test_an_interrupted_study_takes_the_same_trials(tmp_path):
     assert found == undisturbed
 
 
-def test_a_time_is_kept_even_if_it_is_short(tmp_path, capsys):
+def test_a_time_ends_the_search_and_leaves_some_for_the_verdict(tmp_path, capsys):
     studied(tmp_path, "12s", progress=True)
     shown = capsys.readouterr().err
     assert "no further trials after" in shown
-    study = load_study("budgets", tmp_path / "optuna.journal")
-    assert seconds_of(study) > 10  # how long it takes beyond 12 s depends on the machine
+    search, verdict, _ = taken(tmp_path)
+    assert search > 0
+    assert verdict > 0
 
 
 def test_time_of_earlier_runs_counts(tmp_path):
