@@ -20,7 +20,7 @@ from digits import task  # noqa: E402
 from server import Server  # noqa: E402
 
 from lightning_tricks import create_study, optimize  # noqa: E402
-from lightning_tricks.verdict.conclusion import report_of  # noqa: E402
+from lightning_tricks.verdict.reporting import report_of  # noqa: E402
 
 TRIALS = 30
 CHROMIUM = "/usr/bin/chromium"

@@ -32,7 +32,7 @@ from lightning_tricks.search.studies import trials_of_part
 from lightning_tricks.selection.terms import Terms
 from lightning_tricks.study.spending import Spending, Spent, spent_on
 
-EPOCHS = 4
+EPOCHS = 2
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def task(repeats=1):
     return Task("budgets", small_data(), lambda tricks: mlp(), epochs=EPOCHS, repeats=repeats)
 
 
-def studied(folder, budget="160 epochs", repeats=1, **options):
+def studied(folder, budget="80 epochs", repeats=1, **options):
     study = create_study("budgets", storage=folder / "optuna.journal", epochs=EPOCHS, seed=1)
     given = {
         "workers": "inline",
@@ -114,35 +114,35 @@ def taken(folder, repeats=1):
 def test_a_number_of_epochs_is_spent_but_not_exceeded(repeats, tmp_path):
     studied(tmp_path, repeats=repeats)
     search, verdict, ablation = taken(tmp_path, repeats)
-    assert 0.85 * 160 <= search + verdict <= 160  # the next pair of trainings would not fit
+    assert 0.85 * 80 <= search + verdict <= 80  # the next pair of trainings would not fit
     assert ablation == 0
-    assert abs(search - 80) <= 10
+    assert abs(search - 40) <= 6
 
 
 def test_the_ablation_gets_its_share_with_as_many_seeds_as_it_affords(tmp_path):
     searched = ("normalization", "schedule", "dropout")
     pins = {stage: getattr(Tricks.plain(), stage).kind for stage in Tricks.model_fields}
     few = Space(Tricks).pin({stage: kind for stage, kind in pins.items() if stage not in searched})
-    studied(tmp_path, "1000 epochs", ablate=True, seeds=6, space=few)
-    assert 0.85 * 1000 <= sum(taken(tmp_path)) <= 1.02 * 1000
-    assert taken(tmp_path)[2] > 200
+    studied(tmp_path, "450 epochs", ablate=True, seeds=5, space=few)
+    assert 0.85 * 450 <= sum(taken(tmp_path)) <= 1.02 * 450
+    assert taken(tmp_path)[2] > 90
 
 
 def test_an_ablation_that_the_budget_does_not_afford_is_left_out_with_a_line(tmp_path, capsys):
-    studied(tmp_path, "200 epochs", ablate=True, progress=True)
+    studied(tmp_path, "100 epochs", ablate=True, progress=True)
     assert re.search(
         r"no ablation: it needs \d+ trainings, and about \d+ are left", capsys.readouterr().err
     )
-    assert sum(taken(tmp_path)) <= 200
+    assert sum(taken(tmp_path)) <= 100
 
 
 def test_it_says_at_the_start_what_it_affords(tmp_path, capsys):
     studied(tmp_path, progress=True)
     shown = capsys.readouterr().err
-    trials = int(re.search(r"the budget of 160 epochs affords about (\d+) trials and (\d+)", shown)[1])
+    trials = int(re.search(r"the budget of 80 epochs affords about (\d+) trials and (\d+)", shown)[1])
     held = load_study("budgets", tmp_path / "optuna.journal")
     planned = held.user_attrs[keys.PLANNED]
-    assert planned == {"budget": "160 epochs", "trials": counted(held.trials)}
+    assert planned == {"budget": "80 epochs", "trials": counted(held.trials)}
     assert abs(planned["trials"] - trials) <= 3
 
 
@@ -157,8 +157,8 @@ def test_a_study_that_is_asked_again_is_not_trained_further(tmp_path):
 def test_a_larger_budget_goes_on(tmp_path):
     studied(tmp_path)
     before = taken(tmp_path)
-    studied(tmp_path, "240 epochs")
-    assert 0.9 * 240 <= sum(taken(tmp_path)) <= 240
+    studied(tmp_path, "120 epochs")
+    assert 0.9 * 120 <= sum(taken(tmp_path)) <= 120
     assert all(now > then for now, then in zip(taken(tmp_path)[:2], before, strict=False))
 
 
@@ -188,19 +188,19 @@ def test_an_interrupted_study_takes_the_same_trials(tmp_path):
     for name in ("whole", "parts"):
         (tmp_path / name).mkdir()
     undisturbed = studied(tmp_path / "whole").verdict
-    for at in itertools.count(15, 15):
+    for at in itertools.count(10, 10):
         try:
             found = studied(tmp_path / "parts", observers=[Interrupting(at)]).verdict
             break
         except KeyboardInterrupt:
             continue
-    assert at > 30  # it was interrupted a few times
+    assert at > 20  # it was interrupted a few times
     assert trials_in(tmp_path / "parts") == trials_in(tmp_path / "whole")
     assert found == undisturbed
 
 
 def test_a_time_ends_the_search_and_leaves_some_for_the_verdict(tmp_path, capsys):
-    studied(tmp_path, "12s", progress=True)
+    studied(tmp_path, "6s", progress=True)
     shown = capsys.readouterr().err
     assert "no further trials after" in shown
     search, verdict, _ = taken(tmp_path)
@@ -209,9 +209,9 @@ def test_a_time_ends_the_search_and_leaves_some_for_the_verdict(tmp_path, capsys
 
 
 def test_time_of_earlier_runs_counts(tmp_path):
-    studied(tmp_path, "8s", finalists=0)
+    studied(tmp_path, "4s", finalists=0)
     trials = len(load_study("budgets", tmp_path / "optuna.journal").trials)
-    studied(tmp_path, "8s", finalists=0)
+    studied(tmp_path, "4s", finalists=0)
     assert len(load_study("budgets", tmp_path / "optuna.journal").trials) == trials
 
 
@@ -221,10 +221,10 @@ def test_time_of_earlier_runs_counts(tmp_path):
         ({"budget": None}, "needs an end: give n_trials or budget"),
         ({"budget": "soon"}, "must be a time or a number of epochs"),
         (
-            {"budget": "40 epochs"},
-            "at least 92 epochs, for 6 trials and a verdict of 17 trainings",
+            {"budget": "20 epochs"},
+            "at least 46 epochs, for 6 trials and a verdict of 17 trainings",
         ),
-        ({"budget": "20 epochs", "finalists": 0}, "must be at least 24 epochs, for 6 trials"),
+        ({"budget": "10 epochs", "finalists": 0}, "must be at least 12 epochs, for 6 trials"),
         ({"verdict_budget": 30}, "budget or verdict_budget, not both"),
         ({"n_trials": 0}, "n_trials must be"),
     ],

@@ -86,7 +86,7 @@ def test_a_users_module_is_copied_and_keeps_what_it_is():
 def test_its_hooks_are_called_beside_ours():
     module = fitted(ModuleTricks())
     assert module.called == ["fit", "epoch", "epoch"]
-    assert module.trainer.callback_metrics["gradient/norm"] > 0
+    assert module.trainer.callback_metrics["weights/gradient_norm"] > 0
     assert module.trainer.callback_metrics["train/loss"] > 0
 
 
@@ -277,7 +277,7 @@ def test_parameters_without_gradient_and_steps_without_loss_are_borne():
 
     module = with_tricks(Sparse(), OFF, monitor="own_loss")
     trainer(2).fit(module, datamodule=small_data())
-    assert module.trainer.callback_metrics["gradient/norm"] > 0
+    assert module.trainer.callback_metrics["weights/gradient_norm"] > 0
 
 
 def test_names_that_tricks_need_are_told():

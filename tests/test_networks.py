@@ -373,6 +373,7 @@ def test_the_settings_of_a_task_are_not_searched():
     assert train(task, ImageTricks(), seed=0).state == "complete"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.skipif(
     tuple(map(int, torch.__version__.split(".")[:2])) < (2, 12),

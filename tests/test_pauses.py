@@ -104,12 +104,12 @@ def test_only_who_goes_on_is_trained_several_times(tmp_path):
 
     train(1)
     assert [path.name for path in tmp_path.iterdir()] == ["0.ckpt"]
-    assert "repeats/spread" not in found[1].epochs[-1].metrics
+    assert "val repeats/spread" not in found[1].epochs[-1].metrics
     train(None)
-    assert "repeats/spread" in found[None].epochs[-1].metrics
+    assert "val repeats/spread" in found[None].epochs[-1].metrics
     (whole,) = trained([Job(0, Tricks(), 5)], "off", repeats=2)
     assert [epoch.score for epoch in whole.epochs] == [e.score for e in found[None].epochs]
-    assert heard[0].score == whole.epochs[0].metrics["repeats/0"]
+    assert heard[0].score == whole.epochs[0].metrics["val repeats/0"]
 
 
 def test_an_early_end_is_no_pause(tmp_path):

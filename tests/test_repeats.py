@@ -74,7 +74,7 @@ def test_each_training_is_what_it_is_alone_and_the_score_is_the_mean():
     assert len(found.epochs) == 4
     for at, epoch in enumerate(found.epochs):
         scores = [result.epochs[at].score for result in each]
-        assert [epoch.metrics[f"repeats/{n}"] for n in range(3)] == scores
+        assert [epoch.metrics[f"val repeats/{n}"] for n in range(3)] == scores
         assert epoch.score == pytest.approx(np.mean(scores))
         assert epoch.metrics[SPREAD] == pytest.approx(np.std(scores, ddof=1))
         losses = [result.epochs[at].metrics["val/loss"] for result in each]
@@ -90,8 +90,8 @@ def test_the_random_state_of_who_trains_is_left_alone_between_turns():
     loaders = tuple(torch.utils.data.DataLoader(rows, batch_size=8, shuffle=True) for _ in range(2))
     tasks = tasks_of(Task("loaders", loaders, whole().backbone, epochs=3, repeats=2))
     found, each = together(tasks), alone(tasks)
-    assert [e.metrics["repeats/1"] for e in found.epochs] == [e.score for e in each[1].epochs]
-    assert [e.metrics["repeats/0"] for e in found.epochs] == [e.score for e in each[0].epochs]
+    assert [e.metrics["val repeats/1"] for e in found.epochs] == [e.score for e in each[1].epochs]
+    assert [e.metrics["val repeats/0"] for e in found.epochs] == [e.score for e in each[0].epochs]
 
 
 def test_a_stop_stops_all():
@@ -150,8 +150,8 @@ def test_a_trial_that_was_killed_goes_on_to_the_same_end(tmp_path, monkeypatch):
     assert all(name.split(".")[0] == "trial-00001" for name in written)  # the folder will remove them
     found = together(tasks_of(whole()), checkpoint=checkpoint)
     assert [e.score for e in found.epochs] == [e.score for e in expected.epochs]
-    assert [e.metrics["repeats/2"] for e in found.epochs] == [
-        e.metrics["repeats/2"] for e in expected.epochs
+    assert [e.metrics["val repeats/2"] for e in found.epochs] == [
+        e.metrics["val repeats/2"] for e in expected.epochs
     ]
 
 
@@ -167,7 +167,7 @@ def test_a_study_of_repeated_trials(with_store, workers):
         outcome = Outcome.read(trial)
         last = outcome.epochs[-1]["metrics"]
         if trial.state == optuna.trial.TrialState.COMPLETE:
-            scores = [last[f"repeats/{number}"] for number in range(3)]
+            scores = [last[f"val repeats/{number}"] for number in range(3)]
             assert trial.value == pytest.approx(np.mean(scores))
     assert not differences(study, whole(), store())
     with pytest.raises(InputError, match="repeats"):

@@ -18,10 +18,11 @@ from lightning_tricks import InputError, create_study
 from lightning_tricks.report.figures import coordinates, rank_from_worst
 from lightning_tricks.report.file import write_report
 from lightning_tricks.report.importance import importances
+from lightning_tricks.report.page import Report
 from lightning_tricks.search.keys import VERDICT, kept
 from lightning_tricks.search.outcomes import is_repeat
 from lightning_tricks.selection.result import Verdict
-from lightning_tricks.verdict.conclusion import report_of
+from lightning_tricks.verdict.reporting import report_of
 
 CHROMIUM = Path("/usr/bin/chromium")
 CUT_OFF = (
@@ -116,6 +117,22 @@ def test_a_report_is_kept_with_the_study_and_written_again_without_training(repo
     shorter = replace(tiny_study.task(), epochs=99)  # the command need not repeat it
     verdict = Verdict.read(create_study("tiny").user_attrs[kept(VERDICT)])
     assert report_of(create_study("tiny"), shorter, verdict).markdown() == again
+
+
+def test_a_report_is_drawn_again_only_if_something_changed_or_was_lost(report, monkeypatch):
+    drawn = []
+    html = Report.html
+    monkeypatch.setattr(Report, "html", lambda self: drawn.append(self) or html(self))
+    study = create_study("tiny")
+    search(study, task(), n_trials=8)
+    assert not drawn
+    (run,) = MlflowClient(store()).search_runs(["1"], "tags.`role` = 'study'")
+    Path(run.info.artifact_uri, "report.md").unlink()
+    search(study, task(), n_trials=8)
+    assert len(drawn) == 1
+    assert Path(run.info.artifact_uri, "report.md").read_text().startswith("# Study tiny")
+    search(study, task(), n_trials=9)
+    assert len(drawn) == 2
 
 
 TAKEN = ("optuna.journal", "mlflow.db", "checkpoints/r.html", "notes.html", "model.html", "folder.html")

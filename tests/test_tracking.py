@@ -176,6 +176,10 @@ def test_the_printed_link_shows_roles_and_tricks_the_champion_first_and_each_pag
         page.wait_for_selector("text=first_to_last", timeout=60_000)
         headers = page.eval_on_selector_all(".ag-header-cell[col-id]", LEFT_TO_RIGHT)
         rows = page.eval_on_selector_all(".ag-row [col-id='attributes.`Run Name`']", TOP_TO_BOTTOM)
+        page.goto(f"{link}&compareRunsMode=CHART")
+        page.wait_for_selector("text=Add chart", timeout=60_000)
+        page.get_by_text("weights", exact=True).wait_for(timeout=60_000)
+        charts = page.inner_text("body").split()
         page.goto(f"{link.partition('?')[0]}/{version.run_id}")
         page.wait_for_selector("text=Best", timeout=60_000)
         trial_page = page.inner_text("body")
@@ -189,8 +193,9 @@ def test_the_printed_link_shows_roles_and_tricks_the_champion_first_and_each_pag
         "params.`optimizer`",
         "params.`normalization`",
         "metrics.`objective`",
-        "metrics.`gradient/first_to_last`",
+        "metrics.`weights/gradient_first_to_last`",
     ]
+    assert charts.index("score") < charts.index("train") < charts.index("weights")
     assert "· best" in rows[0]
     assert rows[0].startswith(f"{best:03d} ·")
     assert f"{repeat.number:03d} · repeat of {Outcome.read(repeat).duplicate_of}" in rows

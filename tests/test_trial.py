@@ -40,7 +40,7 @@ def test_each_epoch_is_reported_with_its_metrics():
     assert [e.number for e in heard] == [0, 1, 2, 3]
     assert result.state == "complete"
     assert result.score == heard[-1].metrics["val/accuracy"]
-    assert {"train/loss", "gradient/norm", "val/loss", "lr"} <= set(heard[0].metrics)
+    assert {"train/loss", "weights/gradient_norm", "val/loss", "lr"} <= set(heard[0].metrics)
     assert result.parameters == sum(p.numel() for p in task().module(Tricks()).parameters())
 
 

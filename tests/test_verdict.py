@@ -47,7 +47,7 @@ from lightning_tricks.tracking.agreement import differences
 from lightning_tricks.tracking.holdings import NUMBER, PARENT
 from lightning_tricks.verdict import evaluation
 from lightning_tricks.verdict.batch_scores import batch_scores
-from lightning_tricks.verdict.conclusion import report_of
+from lightning_tricks.verdict.reporting import report_of
 
 
 def verdict(label="Not confirmed", gain=None, **changed):
@@ -234,6 +234,11 @@ def test_a_study_with_a_verdict(study):
     names = {run.info.run_id: run.info.run_name for run in runs}
     assert sorted(names[parent] for parent in parents) == ["tiny", "verdict"]
     tags = [run.data.tags.get("verdict") for run in runs if run.info.run_id in parents]
+    (parent,) = [run for run in runs if run.info.run_id in parents and run.info.run_name == "tiny"]
+    shown = [client.get_logged_model(output.model_id) for output in parent.outputs.model_outputs]
+    listed = [json.loads(model.tags["mlflow.modelVersions"]) for model in shown]
+    versions = {str(v.version) for v in client.search_model_versions("name='tiny'")}
+    assert {(name["name"], name["version"]) for (name,) in listed} == {("tiny", v) for v in versions}
     assert tags == [held.label] * 2
     ranked = [run for run in runs if "ranking" in run.data.metrics]
     assert {names[run.data.tags[PARENT]] for run in ranked} == {"tiny"}

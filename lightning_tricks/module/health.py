@@ -53,8 +53,9 @@ class GradientHealth:
     ) -> dict[str, float]:
         """Return the means over the steps since the last summary, and forget them.
 
-        `gradient/norm` is the norm before clipping, `gradient/clipped` the share of steps that were
-        clipped, `gradient/first_to_last` the ratio of the mean norms of the first and the last layer.
+        `weights/gradient_norm` is the norm before clipping, `weights/steps_clipped` the share of steps
+        that were clipped, `weights/gradient_first_to_last` the ratio of the mean norms of the first and
+        the last layer. MLflow sorts charts by name; these come after those of `train` and `val`.
 
         Args:
             ends: positions of the first and the last layer's weight in the norms.
@@ -86,9 +87,9 @@ def figures(loss: float, norm: float, clipped: float, first: float, last: float)
     """Return the figures of an epoch by their logged names; see `summary`."""
     return {
         "train/loss": loss,
-        "gradient/norm": norm,
-        "gradient/clipped": clipped,
-        "gradient/first_to_last": first / last if last > 0 else 0.0,
+        "weights/gradient_norm": norm,
+        "weights/steps_clipped": clipped,
+        "weights/gradient_first_to_last": first / last if last > 0 else 0.0,
     }
 
 

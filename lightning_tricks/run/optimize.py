@@ -36,7 +36,8 @@ from lightning_tricks.task.checks import check
 from lightning_tricks.task.task import Task
 from lightning_tricks.training.group_size import Fuse, GroupSize
 from lightning_tricks.verdict import ablation, judging
-from lightning_tricks.verdict.conclusion import conclude, remember_command
+from lightning_tricks.verdict.conclusion import conclude
+from lightning_tricks.verdict.reporting import remember_command
 from lightning_tricks.verdict.reruns import TimeUp
 from lightning_tricks.workers.placement import Make, Placement
 

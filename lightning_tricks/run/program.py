@@ -15,7 +15,6 @@ from lightning_tricks.data.in_memory import InMemoryData
 from lightning_tricks.errors import InputError, shown, user_code
 from lightning_tricks.process import unchanged
 from lightning_tricks.redaction import redacted
-from lightning_tricks.report.file import check_report_file, write_report
 from lightning_tricks.run.optimize import optimize
 from lightning_tricks.search.inspection import inspect
 from lightning_tricks.search.storage.opening import storage_file
@@ -24,7 +23,7 @@ from lightning_tricks.search.study_state import verdict_of
 from lightning_tricks.space.space import Space
 from lightning_tricks.task.task import Task
 from lightning_tricks.tracking.addresses import tracking_file
-from lightning_tricks.verdict.conclusion import report_of
+from lightning_tricks.verdict.reporting import report_of
 
 _OTHERS = {"study", "task", "space", "progress", "callbacks", "observers", "repair"}
 """Arguments of `optimize` without a flag, or with another value than the flag's."""
@@ -132,6 +131,9 @@ def _source(named: str, storage: str) -> optuna.Study:
 
 def _report(name: str, given: argparse.Namespace, task: Task) -> int:
     """Write the report of a study as HTML and Markdown."""
+    # The libraries that draw take seconds to load, and no other command needs them here.
+    from lightning_tricks.report.file import check_report_file, write_report  # noqa: PLC0415
+
     path = Path(given.report).expanduser()
     check_report_file(path, [place for place in _places(given).values() if place is not None])
     study = load_study(name, given.storage)

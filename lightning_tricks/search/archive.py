@@ -1,7 +1,7 @@
 """The interface to a study's results: MLflow or the study's folder."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +17,8 @@ from lightning_tricks.task.task import Task
 CHAMPION, BEST = "champion", "best"
 """Aliases of registered models: the verdict's champion; without a verdict, the best trial of the search.
 The ensemble of the champion's models over several seeds has the alias `ENSEMBLE`."""
-REPORT = "report.html"
-"""File name of the report."""
+REPORT, MARKDOWN_REPORT = "report.html", "report.md"
+"""File names of the report."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,10 @@ class Archive(Observer, ABC):
             scores: numbers under the names of the user's metrics.
             label: the verdict's label.
         """
+
+    @abstractmethod
+    def holds_files(self, names: Collection[str]) -> bool:
+        """Return whether files with these names were written for the study."""
 
     @abstractmethod
     def keep_report(self, files: Mapping[str, str]) -> None:

@@ -35,6 +35,12 @@ def note(subject: optuna.Study | optuna.Trial, text: str) -> None:
         importlib.import_module("optuna_dashboard").save_note(subject, text)
 
 
+def holds_report(study: optuna.Study, folder: Path) -> bool:
+    """Return whether a report is saved as an artifact of a study; see `keep_report`."""
+    held = study.user_attrs.get(REPORT)
+    return held is not None and (folder / ARTIFACTS / held).exists()
+
+
 def keep_report(study: optuna.Study, folder: Path, html: str) -> None:
     """Save a report as an artifact of a study; replace the previous one.
 

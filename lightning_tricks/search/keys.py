@@ -37,5 +37,7 @@ PARTS = (VERDICT, ABLATION)
 """Stages after a search. Each is a study of its own; its result is stored with the search."""
 PART_OF, PART_RUNS = kept("part_of"), kept("part_runs")
 """The search that a part belongs to; and, stored with a search, the MLflow runs of its parts."""
+REPORTED = kept("reported")
+"""A digest of what the kept report was made of."""
 COMMANDS, FUSE = kept("commands"), kept("group_size")
 """Commands that ran the study, in order; and its group size, if measured."""

@@ -2,7 +2,7 @@
 
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -66,6 +66,9 @@ class FolderArchive(Archive):
     ) -> None:
         del values, scores, label  # the text holds them
         self._write(self.path / PAGE, text)
+
+    def holds_files(self, names: Collection[str]) -> bool:
+        return all((self.path / name).exists() for name in names)
 
     def keep_report(self, files: Mapping[str, str]) -> None:
         for name, text in files.items():

@@ -1,6 +1,6 @@
 """The archive of a study in MLflow."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -57,8 +57,8 @@ class MLflowArchive(Archive):
         wrong = agreement.wrong(study, task, tracker.store) if repair else ()
         self._open()
         if space is not None:
-            columns, ascending = view.columns(task, space), task.mode == "min"
-            tracker.attempt(lambda: tracker.save_view(columns, ascending))
+            columns = view.columns(task, space)
+            tracker.attempt(lambda: tracker.save_view(columns, task))
         whole, trials = partial(trial_updates.whole, task, study_state=self.study_state), finished(study)
         written = [*trials, *begun(study)]
         held = tracker.reconcile({t.number: partial(whole, t) for t in written}, wrong)
@@ -182,6 +182,9 @@ class MLflowArchive(Archive):
             text = f"{text} Of the study [{escaped(self.tracker.name)}]({page})."
         self._attempt(lambda: self.tracker.describe(text, metrics, tags))
 
+    def holds_files(self, names: Collection[str]) -> bool:
+        return self.tracker.holds_files(names)
+
     def keep_report(self, files: Mapping[str, str]) -> None:
         self._attempt(lambda: self.tracker.log_report(files))
 
@@ -189,7 +192,7 @@ class MLflowArchive(Archive):
         self.whole &= self.tracker.attempt(write)
 
     def register(self, models: Models) -> tuple[str, bool]:
-        return self.tracker.register(models)
+        return self.tracker.register(models, self.search_run or self.tracker.writer.run_id)
 
     def describe_model(self, alias: str, version: str, text: str, page: str = "") -> None:
         del alias

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import tempfile
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from mlflow.entities import LoggedModelOutput
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import Model, infer_signature
 from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from lightning_tricks.module.ensemble import Answering
 from lightning_tricks.tracking.artifacts import files_of
@@ -46,6 +48,8 @@ class Registration:
     """Id of the run that holds the files."""
     trials: tuple[int, ...]
     """Numbers of the trials that trained the models."""
+    shown_by: str = ""
+    """Id of the study's run, whose page shows the model too; empty for none."""
 
     def is_of(self, found: ModelVersion) -> bool:
         """Return whether a version belongs to these trials."""
@@ -134,7 +138,8 @@ def _make_version(
         source, model_id = str(logged.artifact_location), str(logged.model_id)
         client.log_model_artifacts(model_id, str(network))
         client.finalize_logged_model(model_id, "READY")
-        client.log_outputs(wanted.run_id, [LoggedModelOutput(model_id, 0)])
+        for run_id in filter(None, (wanted.run_id, wanted.shown_by)):
+            client.log_outputs(run_id, [LoggedModelOutput(model_id, 0)])
     tags = {
         FILES: wanted.alias,
         CONTENTS: ",".join(path.name for path in files),
@@ -142,7 +147,11 @@ def _make_version(
         NETWORK: model_id or "",
     }
     made = client.create_model_version(wanted.name, source, wanted.run_id, tags, model_id=model_id)
-    return str(made.version)
+    number = str(made.version)
+    if model_id is not None:  # pages of runs list the registered versions of their models by this tag
+        listed = json.dumps([{"name": wanted.name, "version": number}])
+        client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: listed})
+    return number
 
 
 def versions_of(client: MlflowClient, name: str) -> list[ModelVersion]:

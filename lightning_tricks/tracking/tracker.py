@@ -14,7 +14,9 @@ from mlflow.entities import Metric, RunData, RunTag
 from lightning_tricks.errors import InputError, locked, one_line
 from lightning_tricks.redaction import redacted
 from lightning_tricks.search.archive import Models
+from lightning_tricks.task.task import Task
 from lightning_tricks.tracking import registry, view
+from lightning_tricks.tracking.artifacts import files_of
 from lightning_tricks.tracking.client import (
     connect,
     experiment_id,
@@ -184,19 +186,25 @@ class Tracker:
         self.client.log_text(self.writer.run_id, markdown, "summary.md")
         self.client.log_batch(self.writer.run_id, metrics=metrics)
 
+    def holds_files(self, names: Collection[str]) -> bool:
+        """Return whether the study's run has artifacts with these names."""
+        run = self.client.get_run(self.writer.run_id).info
+        return set(names) <= files_of(self.client, run.artifact_uri)
+
     def log_report(self, files: Mapping[str, str]) -> None:
         """Store a report's files with the study's run, without passwords."""
         for name, text in files.items():
             self.client.log_text(self.writer.run_id, redacted(text), name)
 
-    def save_view(self, columns: Sequence[str], ascending: bool) -> None:
+    def save_view(self, columns: Sequence[str], task: Task) -> None:
         """Save a view of the runs table that shows the search's scores and tricks, best first."""
-        view.save_view(self.client, self.experiment_id, self.writer.run_id, columns, ascending)
+        view.save_view(self.client, self.experiment_id, self.writer.run_id, columns, task)
 
-    def register(self, models: Models) -> tuple[str, bool]:
+    def register(self, models: Models, shown_by: str) -> tuple[str, bool]:
         """Register models under the run of their trial; see `registry.register`."""
         self._guard()
-        of = Registration(self.name, models.alias, self.writer.runs[models.home], models.trials)
+        run_id = self.writer.runs[models.home]
+        of = Registration(self.name, models.alias, run_id, models.trials, shown_by)
         return registry.register(self.client, of, models.files, models.answering)
 
     def holds(self, versions: Mapping[str, str]) -> bool:

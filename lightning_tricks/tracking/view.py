@@ -16,6 +16,7 @@ from lightning_tricks.space.space import Space
 from lightning_tricks.task.task import Task
 from lightning_tricks.tracking.format import RANKING, milliseconds
 from lightning_tricks.tracking.holdings import PARENT
+from lightning_tricks.tracking.names import key_of
 
 WIDTHS = {
     "attributes.`Run Name`": 180,
@@ -24,7 +25,7 @@ WIDTHS = {
     "params.`optimizer`": 110,
     "params.`normalization`": 110,
     "metrics.`objective`": 100,
-    "metrics.`gradient/first_to_last`": 170,
+    "metrics.`weights/gradient_first_to_last`": 170,
     "tags.`reason`": 260,
 }
 """Column widths in pixels, by the UI's column names."""
@@ -43,7 +44,7 @@ def columns(task: Task, space: Space[Any]) -> list[str]:
         "tags.`role`",
         *(f"params.`{name}`" for name in first),
         "metrics.`objective`",
-        "metrics.`gradient/first_to_last`",
+        "metrics.`weights/gradient_first_to_last`",
         "tags.`reason`",
         *(f"params.`{name}`" for name in ("optimizer.lr", *stages)),
         "metrics.`seconds`",
@@ -52,25 +53,50 @@ def columns(task: Task, space: Space[Any]) -> list[str]:
     ]
 
 
+def _charts(monitor: str) -> dict[str, Any]:
+    """Return the part of a view that puts charts of the score before all others."""
+    common = {"metricSectionId": "score", "isGenerated": False, "deleted": False}
+    key = key_of(monitor)
+    by_epoch = {
+        **common,
+        "uuid": "by-epoch",
+        "type": "LINE",
+        "metricKey": key,
+        "selectedMetricKeys": [key],
+        "xAxisKey": "step",
+        "xAxisScaleType": "linear",
+        "scaleType": "linear",
+        "lineSmoothness": 0,
+    }
+    at_the_end = {**common, "uuid": "objective", "type": "BAR", "metricKey": "objective"}
+    section = {"uuid": "score", "name": "score", "display": True, "isReordered": True}
+    return {
+        "compareRunCharts": [by_epoch, at_the_end],
+        "compareRunSections": [section],
+        "isAccordionReordered": True,
+    }
+
+
 def save_view(
-    client: MlflowClient, experiment_id: str, run_id: str, columns: Sequence[str], ascending: bool
+    client: MlflowClient, experiment_id: str, run_id: str, columns: Sequence[str], task: Task
 ) -> None:
     """Save a view of an experiment's runs table that shows the search's scores and tricks, best first.
 
-    The UI's default table shows no metrics and no params. Any table begins with the run's name and
-    date. The UI itself writes this tag when a user shares a view; MLflow does not document it.
+    The UI's default table shows no metrics and no params, and its charts are sorted by name. Any table
+    begins with the run's name and date. The UI itself writes this tag when a user shares a view; MLflow
+    does not document it.
 
     Args:
         client: the MLflow client.
         experiment_id: the experiment's id.
         run_id: id of the search's run: only its trials are shown, not those of its verdict.
         columns: the columns in order, by the UI's names.
-        ascending: whether the lowest score comes first.
+        task: the study's task.
     """
     view = {
         "searchFilter": f"tags.`{PARENT}` = '{run_id}'",
         "orderByKey": f"metrics.`{RANKING}`",
-        "orderByAsc": ascending,
+        "orderByAsc": task.mode == "min",
         "startTime": "ALL",
         "lifecycleFilter": "Active",
         "datasetsFilter": [],
@@ -79,6 +105,7 @@ def save_view(
         "columnOrder": ["attributes.`Run Name`", "runDateAndNestInfo", *columns, "duration"],
         "columnWidths": WIDTHS,
         "runsHiddenMode": "FIRST_10_RUNS",
+        **_charts(task.monitor),
     }
     packed = base64.b64encode(zlib.compress(json.dumps(view).encode())).decode()
     now = milliseconds()

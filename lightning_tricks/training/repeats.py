@@ -22,7 +22,7 @@ from lightning_tricks.trial.fit import fit
 from lightning_tricks.trial.result import Epoch, Report, Result, stopped_after
 from lightning_tricks.trial.training import Training
 
-SPREAD = "repeats/spread"
+SPREAD = "val repeats/spread"
 """Name of the logged standard deviation of an epoch's scores."""
 
 
@@ -242,6 +242,6 @@ def _mean_of(epochs: Sequence[Epoch], number: int) -> Epoch:
     names = [name for name in epochs[0].metrics if all(name in epoch.metrics for epoch in epochs)]
     metrics = {name: statistics.fmean(epoch.metrics[name] for epoch in epochs) for name in names}
     scores = [epoch.score for epoch in epochs]
-    metrics |= {f"repeats/{at}": score for at, score in enumerate(scores)}
+    metrics |= {f"val repeats/{at}": score for at, score in enumerate(scores)}
     metrics[SPREAD] = statistics.stdev(scores)
     return Epoch(number, statistics.fmean(scores), metrics)

@@ -1,7 +1,6 @@
 """The callback that lets a trial report, stop, and resume after a crash."""
 
 import copy
-import functools
 import math
 import secrets
 import time
@@ -17,7 +16,7 @@ from lightning_tricks.errors import one_line
 from lightning_tricks.module.health import Diverged
 from lightning_tricks.module.lightning_internals import begin_batches_anew, check_not_cut_short
 from lightning_tricks.scores import LOSS, monitored
-from lightning_tricks.seeds import derive
+from lightning_tricks.seeds import derive, seed_generators
 from lightning_tricks.trial.checkpoints import NEEDED, identity_of, read
 from lightning_tricks.trial.result import Epoch, Interrupted, Paused
 from lightning_tricks.trial.training import Training
@@ -50,7 +49,7 @@ class TrialCallback(pl.Callback):
         self.spent = 0.0
         self.start = self.written = time.perf_counter()
         self.interval = CHECKPOINT_SECONDS
-        self.seed_all: Callable[[int], Any] = functools.partial(pl.seed_everything, verbose=False)
+        self.seed_all: Callable[[int], None] = seed_generators
         """Seeds an epoch."""
 
     @property

@@ -3,48 +3,20 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-import optuna
 from optuna.trial import FrozenTrial
 
-from lightning_tricks.errors import error_words, one_line
+from lightning_tricks.errors import one_line
 from lightning_tricks.markdown import escaped
-from lightning_tricks.process import command
-from lightning_tricks.report.page import Report
 from lightning_tricks.report.summary import Summary, summarize, summarize_verdict
 from lightning_tricks.search import keys, outcomes
-from lightning_tricks.search.archive import BEST, REPORT
-from lightning_tricks.search.dashboard import keep_report, note
-from lightning_tricks.search.studies import trials_of_part
+from lightning_tricks.search.archive import BEST
+from lightning_tricks.search.dashboard import note
 from lightning_tricks.search.study_state import ablation_of, remember_champion
 from lightning_tricks.selection.result import Verdict
 from lightning_tricks.study.session import Session
-from lightning_tricks.task.task import Task
 from lightning_tricks.verdict import models
+from lightning_tricks.verdict.reporting import commands_of, keep_report
 from lightning_tricks.verdict.trained import Trained
-
-
-def report_of(study: optuna.Study, task: Task, verdict: Verdict) -> Report:
-    """Return the report of a study that has a verdict."""
-    reruns = [
-        trial
-        for part in keys.PARTS
-        if keys.kept(part) in study.user_attrs
-        for trial in trials_of_part(study, part)
-    ]
-    return Report(study, reruns, task, verdict, commands_of(study), ablation_of(study))
-
-
-def commands_of(study: optuna.Study) -> list[str]:
-    """Return the commands that made a study, in their order."""
-    commands: list[str] = study.user_attrs.get(keys.COMMANDS, [command()])
-    return commands
-
-
-def remember_command(study: optuna.Study, repair: bool) -> None:
-    """Keep the command of this run with its study, unless it only repairs."""
-    commands = study.user_attrs.get(keys.COMMANDS, [])
-    if (own := command()) not in commands and not repair:
-        study.set_user_attr(keys.COMMANDS, [*commands, own])
 
 
 def conclude(session: Session, verdict: Verdict | None = None) -> Summary:
@@ -85,20 +57,8 @@ class _Conclusion:
             values = {name: found.mean for name, found in means.items() if found is not None}
             links = self.archive.links(self.trained.study_state)
             self._describe(summary, values, {}, links, verdict.label)
-            self._keep_report(verdict)
+            keep_report(self.session, verdict)
         return replace(summary, look=self.archive.look)
-
-    def _keep_report(self, verdict: Verdict) -> None:
-        try:
-            report = report_of(self.study, self.task, verdict)
-            page = report.html()  # which draws all figures
-            keep_report(self.study, self.session.folder.path, page)
-            files = {REPORT: page, "report.md": report.markdown(), **report.images()}
-        except Exception as error:  # the study stands
-            self.progress.warn(f"the report cannot be made: {error_words(error)}")
-            self.archive.whole = False
-        else:
-            self.archive.keep_report(files)
 
     def write(self) -> Summary:
         """Return what the study found, once the archive holds it."""

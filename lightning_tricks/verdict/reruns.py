@@ -50,7 +50,8 @@ class Reruns:
             TimeUp: if time is up before all are trained.
         """
         own = self.session
-        held = {seed_index: self._of(phase, seed_index, own.study.trials) for seed_index in seed_indices}
+        trials = own.study.get_trials(deepcopy=False)
+        held = {seed_index: self._of(phase, seed_index, trials) for seed_index in seed_indices}
         missing = any(name not in of_seed for of_seed in held.values() for name in recipes)
         if missing and own.signals.late:
             raise TimeUp
