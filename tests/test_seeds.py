@@ -12,7 +12,7 @@ from lightning_tricks.seeds import derive, seed_generators
 
 
 def drawn():
-    return random.random(), np.random.rand(), torch.rand(1).item()
+    return random.random(), np.random.rand(), torch.rand(1).item()  # noqa: NPY002  # as users do
 
 
 @given(some.integers(0, 2**32 - 1))

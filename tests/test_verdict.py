@@ -180,6 +180,13 @@ def verdict_study():
     return optuna.load_study(study_name="tiny.verdict", storage=create_study("tiny")._storage)
 
 
+def listed_models(client, run):
+    """Return the registered models that MLflow lists on a run's page, with their versions."""
+    shown = [client.get_logged_model(output.model_id) for output in run.outputs.model_outputs]
+    listed = [json.loads(model.tags["mlflow.modelVersions"]) for model in shown]
+    return {(one["name"], one["version"]) for versions in listed for one in versions}
+
+
 def test_a_study_with_a_verdict(study):
     summary = search(study, task())
     own = verdict_study()
@@ -235,10 +242,8 @@ def test_a_study_with_a_verdict(study):
     assert sorted(names[parent] for parent in parents) == ["tiny", "verdict"]
     tags = [run.data.tags.get("verdict") for run in runs if run.info.run_id in parents]
     (parent,) = [run for run in runs if run.info.run_id in parents and run.info.run_name == "tiny"]
-    shown = [client.get_logged_model(output.model_id) for output in parent.outputs.model_outputs]
-    listed = [json.loads(model.tags["mlflow.modelVersions"]) for model in shown]
     versions = {str(v.version) for v in client.search_model_versions("name='tiny'")}
-    assert {(name["name"], name["version"]) for (name,) in listed} == {("tiny", v) for v in versions}
+    assert listed_models(client, parent) == {("tiny", version) for version in versions}
     assert tags == [held.label] * 2
     ranked = [run for run in runs if "ranking" in run.data.metrics]
     assert {names[run.data.tags[PARENT]] for run in ranked} == {"tiny"}
