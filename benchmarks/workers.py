@@ -35,7 +35,7 @@ from lightning_tricks.search.storage.waiting import retrying
 from lightning_tricks.study.coordinator import Coordinator
 from lightning_tricks.study.folder import StudyFolder
 from lightning_tricks.study.progress import Progress
-from lightning_tricks.study.session import session
+from lightning_tricks.study.session import Setup, session
 from lightning_tricks.study.signals import Signals
 from lightning_tricks.study.spending import Spending
 from lightning_tricks.tracking.mlflow_archive import MLflowArchive
@@ -120,10 +120,18 @@ def simulated(folder, workers):
     placement = SimulatedPlacement(workers, group_size=GroupSize.of("off"))
     tracker = Tracker(f"sqlite:///{folder}/mlflow.db", study.study_name, bar.warn)
     archive = mlflow_of(tracker, study, task, space)
-    with (
-        session(study, task, space, 0, placement, kept, bar, Signals(), archive, Spending(None)) as own,
-        Coordinator(own) as coordinator,
-    ):
+    given = Setup(
+        study=study,
+        task=task,
+        space=space,
+        seed=0,
+        placement=placement,
+        folder=kept,
+        progress=bar,
+        signals=Signals(),
+        spending=Spending(None),
+    )
+    with session(given, archive) as own, Coordinator(own) as coordinator:
         yield coordinator
 
 

@@ -16,8 +16,26 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CALLS = {"reportCallIssue", "reportArgumentType", "reportUndefinedVariable", "reportReturnType"}
 """Rules that a call of ours may break; others are of packages without types."""
+RENAMED = ("unknown import symbol", "No parameter named", "Argument missing for", "is not defined")
+"""Words that pyright says of a name that is no longer there."""
 OF_THE_READER = {"train", "validation"}
 """Names that a page leaves to its reader."""
+
+
+def checked(folder, **settings):
+    """Return what pyright finds in a folder, or in what the settings include."""
+    (folder / "pyrightconfig.json").write_text(json.dumps({"typeCheckingMode": "basic", **settings}))
+    command = [sys.executable, "-m", "basedpyright", "--outputjson", "--pythonpath", sys.executable]
+    ended = subprocess.run([*command, "-p", str(folder)], capture_output=True, text=True, check=False)
+    found = json.loads(ended.stdout)
+    assert found["summary"]["filesAnalyzed"] >= 10
+    return [
+        (
+            each.get("rule"),
+            f"{Path(each['file']).name}:{each['range']['start']['line'] + 1}: {each['message']}",
+        )
+        for each in found["generalDiagnostics"]
+    ]
 
 
 @pytest.mark.slow
@@ -25,17 +43,19 @@ def test_pyright_finds_the_calls_of_the_documents_right(tmp_path):
     for page in PAGES:
         code = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
         (tmp_path / f"{page.stem}_page.py").write_text("\n".join(code))
-    (tmp_path / "pyrightconfig.json").write_text('{"typeCheckingMode": "basic"}')
-    command = [sys.executable, "-m", "basedpyright", "--outputjson", "--pythonpath", sys.executable]
-    ended = subprocess.run([*command, "-p", str(tmp_path)], capture_output=True, text=True, check=False)
-    found = json.loads(ended.stdout)
-    assert found["summary"]["filesAnalyzed"] >= 10
     wrong = [
-        f"{Path(each['file']).name}:{each['range']['start']['line'] + 1}: {each['message']}"
-        for each in found["generalDiagnostics"]
-        if each.get("rule") in CALLS
-        and not any(f'"{name}"' in each["message"] for name in OF_THE_READER)
+        line
+        for rule, line in checked(tmp_path)
+        if rule in CALLS and not any(f'"{name}"' in line for name in OF_THE_READER)
     ]
+    assert wrong == []
+
+
+@pytest.mark.slow
+def test_benchmarks_and_studies_use_names_that_are_there(tmp_path):
+    folders = [str(ROOT / name) for name in ("benchmarks", "studies")]
+    found = checked(tmp_path, include=folders, extraPaths=[*folders, str(ROOT)])
+    wrong = [line for rule, line in found if any(words in line for words in RENAMED)]
     assert wrong == []
 
 

@@ -29,7 +29,7 @@ from lightning_tricks.study.folder import StudyFolder
 from lightning_tricks.study.observers import Callback, CallingBack
 from lightning_tricks.study.progress import Progress
 from lightning_tricks.study.search_plan import SearchPlan, check_budget
-from lightning_tricks.study.session import Session, beside, session
+from lightning_tricks.study.session import Session, Setup, beside, session
 from lightning_tricks.study.signals import AtTimeout, Signals
 from lightning_tricks.study.spending import Spending, seconds_of
 from lightning_tricks.task.checks import check
@@ -174,21 +174,18 @@ def optimize(
             remember_command(study, repair)
             archive = open_archive(tracking_uri, study, task, space, folder, display, lock, repair)
             heard = [CallingBack(study, callbacks), *observers]
-            spending = Spending(limit, seconds_of(study), begin=begin)
-            with session(
-                study,
-                task,
-                space,
-                seed,
-                placement,
-                folder,
-                display,
-                signals,
-                archive,
-                spending,
-                heard,
-                learn_from,
-            ) as search:
+            given = Setup(
+                study=study,
+                task=task,
+                space=space,
+                seed=seed,
+                placement=placement,
+                folder=folder,
+                progress=display,
+                signals=signals,
+                spending=Spending(limit, seconds_of(study), begin=begin),
+            )
+            with session(given, archive, heard, learn_from) as search:
                 summary = _run(search, n_trials, terms, ablate, repair)
             if missing := search.archive.missing:
                 display.warn(missing)

@@ -30,24 +30,33 @@ from lightning_tricks.tricks.recipe import Tricks
 from lightning_tricks.workers.placement import Placement
 
 
-@dataclass(frozen=True)
-class Session:
-    """The objects that one run of a study, or of a part of one, uses from start to end."""
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """The objects that a run of a study is given."""
 
     study: optuna.Study
     task: Task
     space: Space[Any]
     seed: int
+    """The study's seed, from which the trials' seeds follow."""
     placement: Placement
+    """Where its workers run."""
     folder: StudyFolder
-    history: History
     progress: Progress
     signals: Signals
+    """What can end it early."""
+    spending: Spending
+    """What is left of the budget."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session(Setup):
+    """All objects that one run of a study, or of a part of one, uses from start to end."""
+
+    history: History
     archive: Archive
     observers: Observer
     """All observers, as one."""
-    spending: Spending
-    """What is left of the budget."""
     part: str = ""
     """One of `PARTS`; empty for the search."""
 
@@ -59,61 +68,33 @@ class Session:
 
 @contextmanager
 def session(
-    study: optuna.Study,
-    task: Task,
-    space: Space[Any],
-    seed: int,
-    placement: Placement,
-    folder: StudyFolder,
-    progress: Progress,
-    signals: Signals,
+    given: Setup,
     opening: AbstractContextManager[Archive],
-    spending: Spending,
     users: Sequence[Observer] = (),
     sources: Sequence[optuna.Study] = (),
 ) -> Iterator[Session]:
     """Open the session of a search: requeue its running trials, then open the archive.
 
     Args:
-        study: the search's study.
-        task: its task.
-        space: its search space.
-        seed: its seed, from which the trials' seeds follow.
-        placement: where its workers run.
-        folder: its folder, which must exist.
-        progress: shows how far it is.
-        signals: can end it early.
+        given: what the run is given; its folder must exist.
         opening: opens the archive after the study is ready.
-        spending: what is left of the budget.
         users: the user's observers.
         sources: earlier studies to learn from, if this one begins.
 
     Raises:
         InputError: if the archive cannot be opened.
     """
-    history = _taken_up(study, task, folder)
+    study, task, progress = given.study, given.task, given.progress
+    history = _taken_up(study, task, given.folder)
     if keys.BASELINE not in study.user_attrs:
-        for line in _begin(study, task, space, sources):
+        for line in _begin(study, task, given.space, sources):
             progress.print(line)
     elif sources and keys.PRIOR not in study.user_attrs:
         progress.print("this study began without earlier studies to learn from, so they have no effect")
     with opening as archive:
-        own = [history, folder, archive, Telling(progress, history), Noting(study, task)]
+        own = [history, given.folder, archive, Telling(progress, history), Noting(study, task)]
         everyone = Observers(own, users)
-        yield Session(
-            study,
-            task,
-            space,
-            seed,
-            placement,
-            folder,
-            history,
-            progress,
-            signals,
-            archive,
-            everyone,
-            spending,
-        )
+        yield Session(**vars(given), history=history, archive=archive, observers=everyone)
 
 
 @contextmanager
