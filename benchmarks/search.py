@@ -31,8 +31,8 @@ from surfaces import Surface
 
 from lightning_tricks import Space, Tricks, train
 from lightning_tricks.fusion.shape import shape_in
-from lightning_tricks.search.sampling.samplers import TrickSampler
 from lightning_tricks.search.sampling.shaped import PartialFixed
+from lightning_tricks.search.sampling.trick_sampler import TrickSampler
 from lightning_tricks.selection.intervals import difference, mean_interval
 from lightning_tricks.study.grouping import LEARNED_A_MEMBER
 

@@ -17,7 +17,7 @@ from surfaces import OWN, Surface
 
 from lightning_tricks import Tricks
 from lightning_tricks.search.sampling.outlook import matters
-from lightning_tricks.search.sampling.samplers import TrickSampler
+from lightning_tricks.search.sampling.trick_sampler import TrickSampler
 from lightning_tricks.selection.intervals import mean_interval
 
 TRIALS, EVERY, FIRST_SEED = 480, 4, 3000

@@ -12,6 +12,7 @@ from lightning_tricks import (
     InputError,
     ModuleTricks,
     Space,
+    Split,
     Task,
     Tricks,
     TricksModule,
@@ -60,6 +61,19 @@ def test_what_finds_nothing_to_act_on_is_left_out_and_told_in_a_line(name):
     assert "muon" in note
     assert "\n" not in note
     assert checked.space.nearest(Tricks()).normalization.kind == "none"
+
+
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_labels_that_do_not_begin_at_zero_are_told(first):
+    data = small_data()
+    splits = [Split(split.inputs, split.targets + first) for split in data.splits.values()]
+    shifted = InMemoryData(*splits, batch_size=8)
+    notes = check(Task("net", shifted, lambda tricks: mlp(classes=3 + first)), Space(Tricks)).notes
+    said = [note for note in notes if "no training sample has label 0" in note]
+    assert len(said) == (first > 0)
+    assert all(
+        f"one of its {3 + first} outputs" in note and f"begin at {first}" in note for note in said
+    )
 
 
 def test_what_is_pinned_is_never_left_out():

@@ -16,9 +16,7 @@ LISTS = {"_parser": "a line a flag", "optimize": "a line a check, and a line a p
 LONG = {
     "comparison": "one comparison, from the first seed to its rows",
     "coordinator": "one run of a study, which events enter and leave",
-    "checks": "one thing after another, each leaning on the one before",
     "space": "one class; what it walks is in `paths`",
-    "samplers": "what is drawn from what, in one place",
     "ray_workers": "one class, which talks to one process",
     "domains": "five domains that are read side by side",
     "initialization": "ten distributions that are read side by side",

@@ -13,7 +13,8 @@ from optuna_dashboard._note import get_note_from_system_attrs
 from test_study import children, store
 
 from lightning_tricks import InputError, Space, Task, Tricks, create_study, optimize
-from lightning_tricks.search.sampling.samplers import SAMPLERS, TrickSampler
+from lightning_tricks.search.sampling.samplers import SAMPLERS
+from lightning_tricks.search.sampling.trick_sampler import TrickSampler
 from lightning_tricks.search.studies import finished
 from lightning_tricks.tracking.agreement import differences
 

@@ -18,7 +18,9 @@ from lightning_tricks.errors import TakenOver
 from lightning_tricks.module.tricks_module import accuracy
 from lightning_tricks.search.pruners import PRUNERS
 from lightning_tricks.search.sampling.effects import draw_effects
-from lightning_tricks.search.sampling.samplers import CHANGED, KEPT, SAMPLERS, TrickSampler
+from lightning_tricks.search.sampling.proposal import CHANGED, KEPT
+from lightning_tricks.search.sampling.samplers import SAMPLERS
+from lightning_tricks.search.sampling.trick_sampler import TrickSampler
 from lightning_tricks.space.trick import stages
 from lightning_tricks.study.coordinator import MOST_REPEATS
 

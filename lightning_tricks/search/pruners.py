@@ -9,7 +9,7 @@ from optuna.pruners import BasePruner, NopPruner
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.search.optuna_internals import view
-from lightning_tricks.search.sampling.samplers import LATEST
+from lightning_tricks.search.sampling.evidence import LATEST
 
 PAUSE_AFTER = 6
 """A trial pauses after its epochs divided by this."""

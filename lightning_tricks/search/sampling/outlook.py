@@ -16,7 +16,7 @@ from lightning_tricks.search.outcomes import best_of
 from lightning_tricks.search.promotion import is_paused
 from lightning_tricks.search.sampling.effects import LEVEL
 from lightning_tricks.search.sampling.features import Option, features_of, options_of, quantiles_of
-from lightning_tricks.search.sampling.samplers import CHANGED
+from lightning_tricks.search.sampling.proposal import CHANGED
 
 Vector = NDArray[np.floating[Any]]
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)

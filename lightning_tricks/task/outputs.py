@@ -1,0 +1,94 @@
+"""What a plain network returns, and whether the loss and the metrics take it."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from lightning_tricks.errors import InputError, shown, user_code
+from lightning_tricks.module.measures import accuracy
+from lightning_tricks.module.tricks_module import TricksModule
+from lightning_tricks.surgery.graph import functions_called
+from lightning_tricks.task.task import Task
+
+
+def outputs_of(module: TricksModule, inputs: torch.Tensor) -> Any:
+    """Return a plain network's outputs.
+
+    Raises:
+        InputError: if it does not take the inputs, or returns neither a tensor nor a tuple.
+    """
+    module.eval()
+    shape = tuple(inputs.shape)
+    hint = "put a network that takes several inputs into a LightningModule"
+    with user_code(f"the backbone does not take inputs of shape {shape}", hint), torch.no_grad():
+        outputs = module.backbone(module.cast(inputs))
+    if not isinstance(outputs, (torch.Tensor, tuple)):
+        raise InputError(
+            f"the backbone must return its outputs as a tensor, such as logits (got "
+            f"{type(outputs).__name__}): return that from its forward, or put it into a LightningModule"
+        )
+    return outputs
+
+
+def check_measures(task: Task, outputs: Any, targets: torch.Tensor) -> None:
+    """Check that the loss and the metrics take the outputs and targets, and return one number.
+
+    Raises:
+        InputError: if they do not.
+    """
+    shape = tuple(getattr(outputs, "shape", ()))
+    given = f"outputs of shape {shape} and {len(targets)} targets up to {targets.max().item()}"
+    with user_code(f"the backbone's {given} do not fit each other"):
+        _check_fit(task, outputs, targets)
+        values = {"loss": task.loss(outputs, targets)}
+    metrics = copy.deepcopy(dict(task.metrics))  # some keep state
+    for name, metric in metrics.items():
+        with user_code(f"the metric {name!r} does not take {given}"):
+            values[name] = metric(outputs, targets)
+    _check_numbers(values)
+
+
+def _check_fit(task: Task, outputs: Any, targets: torch.Tensor) -> None:
+    if len(outputs) != len(targets):
+        raise ValueError("one output per sample is needed")
+    if targets.is_floating_point() and task.loss is F.cross_entropy:
+        raise ValueError("numbers to predict need another loss, such as mse_loss")
+    logits = _takes_logits(task, outputs, targets)
+    if targets.is_floating_point() and outputs.shape != targets.shape and not logits:
+        raise ValueError("numbers to predict need outputs of the same shape")
+    scored = any(f is accuracy for f in task.metrics.values())
+    single = outputs.dim() == 1 or outputs.shape[1] == 1
+    if scored and not logits and single and _binary(targets):
+        raise ValueError(
+            "accuracy takes binary logits, as binary_cross_entropy_with_logits does: give the task that "
+            "loss, or other metrics and a monitor"
+        )
+    if targets.is_floating_point() and scored and not logits:
+        raise ValueError(
+            "numbers to predict have no accuracy: give the task other metrics and a monitor, such as "
+            "metrics={}, monitor='val/loss', mode='min'"
+        )
+
+
+def _binary(targets: torch.Tensor) -> bool:
+    return not bool(((targets != 0) & (targets != 1)).any())
+
+
+def _takes_logits(task: Task, outputs: torch.Tensor, targets: torch.Tensor) -> bool:
+    """Tell whether the loss takes binary logits, with targets of 0 and 1."""
+    if not _binary(targets):
+        return False
+    with functions_called() as called, torch.no_grad():
+        task.loss(outputs, targets)
+    return bool(called.keys() & {"binary_cross_entropy_with_logits", "soft_margin_loss"})
+
+
+def _check_numbers(values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        if not isinstance(value, torch.Tensor) or value.numel() != 1:
+            tensor = isinstance(value, torch.Tensor)
+            found = f"one of shape {tuple(value.shape)}" if tensor else shown(value, 60)
+            raise InputError(f"{name} must return a tensor of one number (got {found})")
