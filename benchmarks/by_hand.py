@@ -7,12 +7,14 @@ On the held-out tasks of `tasks.py` (or the given ones) each arm spends the epoc
 - tpe, gp: Optuna's samplers over our space
 - asha: Optuna's TPE over our space, with Optuna's successive halving
 - one epoch: random recipes of our space for one epoch each; the best tenth trains to the end
-- ours, and "ours, median": as scripts run it, and with Optuna's median pruner instead of pauses
+- ours, and "ours, median": our search, and the same with Optuna's median pruner instead of pauses
+- "ours, verdict": `--budget` with these epochs, as scripts run it: a search, then a verdict over fresh
+  seeds, whose champion is the baseline unless a gain is confirmed
 
 All train with our `train`, which is faster than a loop by hand. An arm's choice is the recipe with the
-best score; ours is the best by evidence, as in a verdict. The truth of a choice is its mean score on
-unseen samples, over four seeds that nothing else uses. Regret is the distance to the best choice of any
-arm and seed: 0 for that choice, 1 for the baseline.
+best score; that of our searches the best by evidence, as finalists are chosen. The truth of a choice is
+its mean score on unseen samples, over four seeds that nothing else uses. Regret is the distance to the
+best choice of any arm and seed: 0 for that choice, 1 for the baseline.
 
     python benchmarks/by_hand.py segments power --arms ours tpe --seeds 5   # continues where it stopped
     python benchmarks/by_hand.py --summary
@@ -24,7 +26,7 @@ import sys
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -35,17 +37,19 @@ import optuna
 import torch
 from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial
 from tasks import HELD_OUT, TASKS, Known
 from truth import held_rows, truth
 
 from lightning_tricks import Space, Tricks, create_study, optimize, train
+from lightning_tricks.report.summary import Summary
 from lightning_tricks.search.outcomes import Outcome, is_repeat
 from lightning_tricks.search.promotion import GOING_ON
 from lightning_tricks.search.pruners import PAUSE_AFTER
-from lightning_tricks.search.studies import finished
+from lightning_tricks.search.studies import finished, trials_of_part
 from lightning_tricks.selection.intervals import difference, mean_interval
 from lightning_tricks.task.checks import check
-from lightning_tricks.verdict.finalists import finalists
+from lightning_tricks.verdict.finalists import by_evidence
 
 RESULTS = Path("by_hand.jsonl")
 TRAININGS = 40
@@ -128,6 +132,32 @@ def ours(known: Known, seed: int, pruner: str) -> tuple[Tricks, int]:
     """Search as a script does; return the best recipe by evidence, and the epochs spent."""
     task = known.task
     share = 1 / PAUSE_AFTER + (1 - 1 / PAUSE_AFTER) / GOING_ON if pruner == "pause" else MEDIAN_SHARE
+    study, _ = studied(known, seed, pruner, n_trials=round((TRAININGS - 2) / share) + 2)
+    trials = finished(study)
+    space, _ = check(task, Space(task.tricks))
+    search: Any = SimpleNamespace(history=trials, task=task, space=space)
+    best = next(iter(by_evidence(search).values()))
+    outcome = Outcome.read(best)
+    assert outcome is not None  # it was trained
+    return task.tricks.parse(outcome.recipe), epochs_of(trials)
+
+
+def ours_with_verdict(known: Known, seed: int) -> tuple[Tricks, int]:
+    """Search and judge within the epochs; return the champion's recipe, and the epochs spent."""
+    budget = f"{TRAININGS * known.task.epochs} epochs"
+    study, summary = studied(known, seed, "pause", budget=budget, finalists=3, seeds=3)
+    verdict = summary.verdict
+    assert verdict is not None  # the budget affords one
+    spent = epochs_of(finished(study)) + epochs_of(trials_of_part(study, "verdict"))
+    (champion,) = [trial for trial in finished(study) if trial.number == verdict.trial]
+    outcome = Outcome.read(champion)
+    assert outcome is not None
+    return known.task.tricks.parse(outcome.recipe), spent
+
+
+def studied(known: Known, seed: int, pruner: str, **limits: Any) -> tuple[optuna.Study, Summary]:
+    """Run a study as a script does, in memory."""
+    task = known.task
     with TemporaryDirectory() as folder:
         study = create_study(
             task.name,
@@ -137,29 +167,19 @@ def ours(known: Known, seed: int, pruner: str) -> tuple[Tricks, int]:
             pruner=pruner,
             seed=seed,
         )
-        optimize(
-            study,
-            task,
-            n_trials=round((TRAININGS - 2) / share) + 2,
-            seed=seed,
-            workers="inline",
-            fuse="off",
-            tracking_uri=None,
-            checkpoints=folder,
-            progress=False,
-        )
-    trials = finished(study)
-    space, _ = check(task, Space(task.tricks))
-    search: Any = SimpleNamespace(history=trials, task=task, space=space)
-    best = next(iter(finalists(search, 1).values()))
-    epochs = sum(len(trial.intermediate_values) for trial in trials if not is_repeat(trial))
-    outcome = Outcome.read(best)
-    assert outcome is not None  # it was trained
-    return task.tricks.parse(outcome.recipe), epochs
+        where = {"workers": "inline", "tracking_uri": None, "checkpoints": folder, "progress": False}
+        return study, optimize(study, task, seed=seed, fuse="off", **where, **limits)
+
+
+def epochs_of(trials: Iterable[FrozenTrial]) -> int:
+    """Return the epochs that some trials took."""
+    return sum(len(trial.intermediate_values) for trial in trials if not is_repeat(trial))
 
 
 def searched(known: Known, arm: str, seed: int) -> tuple[Tricks, int]:
     """Return an arm's choice, and the epochs that it spent."""
+    if arm == "ours, verdict":
+        return ours_with_verdict(known, seed)
     if arm.startswith("ours"):
         return ours(known, seed, "median" if arm == "ours, median" else "pause")
     space, _ = check(known.task, Space(known.task.tricks))
@@ -171,7 +191,7 @@ def searched(known: Known, arm: str, seed: int) -> tuple[Tricks, int]:
     return by_optuna(known, space, sampler, pruner, seed)
 
 
-ARMS = ("ours", "ours, median", "tutorial", "tpe", "gp", "asha", "one epoch")
+ARMS = ("ours", "ours, verdict", "ours, median", "tutorial", "tpe", "gp", "asha", "one epoch")
 
 
 def run(name: str, arm: str, seed: int) -> dict[str, Any]:
@@ -209,7 +229,8 @@ def summary() -> None:
             some = {row["seed"]: row for row in own if row["arm"] == arm}
             if not some:
                 continue
-            regrets[arm] += [(best - row["truth"]) / (best - baseline) for row in some.values()]
+            if best > baseline:  # otherwise there is nothing to find
+                regrets[arm] += [(best - row["truth"]) / (best - baseline) for row in some.values()]
             both = sorted(some.keys() & mine.keys())
             gap = difference([some[s]["truth"] for s in both], [mine[s] for s in both]) if both else ""
             means = (np.mean([row[key] for row in some.values()]) for key in ("epochs", "seconds"))

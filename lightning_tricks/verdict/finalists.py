@@ -31,14 +31,20 @@ def finalists(search: Session, count: int) -> dict[str, FrozenTrial]:
         count: number of recipes in addition to the incumbent.
     """
     known = by_name(search)
-    complete = {name: t for name, t in known.items() if t.state == TrialState.COMPLETE}
+    complete = [name for name, trial in known.items() if trial.state == TrialState.COMPLETE]
     incumbent = incumbent_of(complete)
-    complete.pop(YOURS, None)  # it is not in the space
-    worth = _evidence(search, {name: t for name, t in known.items() if name != YOURS})
-    rivals = [name for name in complete if name != incumbent]
-    rivals.sort(key=lambda name: (-worth[name], rank_of(complete[name], search.task.mode)))
+    rivals = [name for name in by_evidence(search) if name != incumbent]
     chosen = dict.fromkeys([*rivals[:count], incumbent, BASELINE, "plain"])
     return {name: known[name] for name in chosen if name in known}
+
+
+def by_evidence(search: Session) -> dict[str, FrozenTrial]:
+    """Return a search's complete trials of recipes in its space by name, the probably best first."""
+    known = {name: trial for name, trial in by_name(search).items() if name != YOURS}
+    worth = _evidence(search, known)
+    complete = [name for name, trial in known.items() if trial.state == TrialState.COMPLETE]
+    complete.sort(key=lambda name: (-worth[name], rank_of(known[name], search.task.mode)))
+    return {name: known[name] for name in complete}
 
 
 def _evidence(search: Session, trials: Mapping[str, FrozenTrial]) -> dict[str, float]:
