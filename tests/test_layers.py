@@ -30,13 +30,23 @@ ROOT = PACKAGE.parent
 ROWS = re.findall(
     r"^\| (?:`(\w+)/`|\(top\)) \|[^|]*\|(.*)\|$", (ROOT / "ARCHITECTURE.md").read_text(), re.M
 )
-FOLDERS = {folder: re.findall(r"`(\w+)(?:\.py|/)`", cell) for folder, cell in ROWS}
-"""The files of each folder in the order of the table; those of the top under ''."""
+
+
+def files_of(folder, cell):
+    """Return the files of a folder in order: by its docstring, or for the top by the table's cell."""
+    if not folder:
+        return re.findall(r"`(\w+)\.py`", cell)
+    doc = ast.get_docstring(ast.parse((PACKAGE / folder / "__init__.py").read_text()))
+    return re.findall(r"^- `(\w+)(?:\.py|/)`", doc, re.M)
+
+
+FOLDERS = {folder: files_of(folder, cell) for folder, cell in ROWS}
+"""The files of each folder in the order of its docstring; those of the top under ''."""
 ORDER = [f"{folder}.{name}".strip(".") for folder, names in FOLDERS.items() for name in names]
 
 
 def place(path):
-    """Return the position of a file in the table."""
+    """Return the position of a file in the order of imports."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts[:2]
     return ORDER.index(".".join(parts))
 

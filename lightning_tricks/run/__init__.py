@@ -1,1 +1,11 @@
-"""One call or one command: what is given is checked, and a study runs."""
+"""One call or one command.
+
+Its files, in the order of imports:
+
+- `archives.py` MLflow or the folder
+- `optimize.py`
+- `checking.py` `--check`
+- `program.py` a script after its arguments are read
+- `values.py` flag values
+- `arguments.py` `main`
+"""
