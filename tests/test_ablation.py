@@ -219,7 +219,7 @@ def loud(backbone=mlp_of_six):
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(150, 6, generator=generator)
     data = InMemoryData.from_arrays(inputs + 1e3, (inputs[:, 0] > 0).long(), batch_size=8)
-    return Task("tiny", data, backbone, epochs=8)
+    return Task("tiny", data, backbone, epochs=4)
 
 
 def part():

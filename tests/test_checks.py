@@ -1,5 +1,7 @@
 """The checks before the first trial, and what they leave out of the search."""
 
+from dataclasses import replace
+
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -74,6 +76,22 @@ def test_labels_that_do_not_begin_at_zero_are_told(first):
     assert all(
         f"one of its {3 + first} outputs" in note and f"begin at {first}" in note for note in said
     )
+
+
+def test_a_space_of_one_recipe_is_told():
+    one = Space(Tricks).pin({stage: getattr(Tricks(), stage) for stage in Tricks.model_fields})
+    notes = check(Task("net", small_data(), lambda tricks: mlp()), one).notes
+    assert any("nothing is searched" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("monitor", "mode"),
+    [("val_loss", "min"), ("val/RMSE", "min"), ("val/accuracy", "max"), ("glossary", "max")],
+)
+def test_less_of_a_loss_is_better_unless_told_otherwise(monitor, mode):
+    named = Task("net", small_data(), lambda tricks: mlp(), monitor=monitor)
+    assert named.mode == mode
+    assert replace(named, mode="max").mode == "max"
 
 
 def test_what_is_pinned_is_never_left_out():

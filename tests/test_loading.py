@@ -28,6 +28,8 @@ from lightning_tricks import (
     with_tricks,
     without_tricks,
 )
+from lightning_tricks.module.kept import keep
+from lightning_tricks.tricks.recipe_types import import_of
 
 
 class Wide(Tricks):
@@ -51,6 +53,29 @@ def test_a_recipe_of_a_subclass_is_loaded_as_what_it_was(tmp_path):
     assert again.tricks == module.tricks
     assert type(again.tricks) is Wide
     torch.testing.assert_close(again.eval()(INPUTS), module.eval()(INPUTS))
+
+
+def test_a_function_that_needs_a_type_that_is_not_imported_is_told_in_a_line(tmp_path):
+    keep([TricksModule(mlp(width=16), Wide(width=16))], Wide(width=16), tmp_path)
+    made = load_with_tricks(tmp_path, lambda recipe: mlp(width=recipe.width))
+    assert made.tricks == Wide(width=16)
+    held = tmp_path / "module.json"
+    held.write_text(held.read_text().replace("Wide", "Wider"))
+    with (
+        pytest.warns(UserWarning, match="not imported"),
+        pytest.raises(InputError, match=r"needs a recipe of the type 'Wider'.*import it before"),
+    ):
+        load_with_tricks(tmp_path, lambda recipe: mlp(width=recipe.width))
+
+
+def test_the_line_that_imports_a_type_is_one_that_can_be_run():
+    assert import_of(Tricks) == ""
+    assert import_of(Wide) == "from test_loading import Wide  # the type of the recipe\n"
+
+    class Inside(Tricks):
+        pass
+
+    assert import_of(Inside).startswith("# First import or define Inside")
 
 
 @pytest.mark.slow

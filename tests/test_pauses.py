@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from datetime import datetime
 
 import optuna
@@ -129,8 +130,8 @@ def searched(folder, n_trials=12, observers=(), **options):
         n_trials=n_trials,
         seed=3,
         observers=observers,
-        progress=False,
         **{
+            "progress": False,
             "workers": "inline",
             "fuse": "off",
             "tracking_uri": folder / "mlflow.db",
@@ -185,7 +186,7 @@ class Interrupting(Observer):
 
 
 @pytest.mark.parametrize("at", [17, 21, 22, 23, 30, 37])
-def test_interrupted_anywhere_it_goes_on_to_the_same_trials(at, undisturbed, tmp_path):
+def test_interrupted_anywhere_it_goes_on_to_the_same_trials(at, undisturbed, tmp_path, capsys):
     with pytest.raises(KeyboardInterrupt):
         searched(tmp_path, observers=[Interrupting(at)])
     study = optuna.load_study(
@@ -201,7 +202,11 @@ def test_interrupted_anywhere_it_goes_on_to_the_same_trials(at, undisturbed, tmp
         if "trial.number" in run.data.tags
     }
     assert {statuses[str(trial.number)] for trial in waiting} <= {"SCHEDULED"}
-    study = searched(tmp_path)
+    capsys.readouterr()
+    study = searched(tmp_path, progress=True)
+    counts = [int(at) for at in re.findall(r"^(\d+)/12  ", capsys.readouterr().err, re.M)]
+    assert max(counts) == 12
+    assert counts == sorted(counts)
     assert told(study) == told(undisturbed[1])
     assert differences(study, task(), f"sqlite:///{tmp_path / 'mlflow.db'}") == []
 

@@ -124,7 +124,7 @@ def test_a_report_is_drawn_again_only_if_something_changed_or_was_lost(report, m
     html = Report.html
     monkeypatch.setattr(Report, "html", lambda self: drawn.append(self) or html(self))
     study = create_study("tiny")
-    search(study, task(), n_trials=8)
+    assert "Read the report:     http" in search(study, task(), n_trials=8).look
     assert not drawn
     (run,) = MlflowClient(store()).search_runs(["1"], "tags.`role` = 'study'")
     Path(run.info.artifact_uri, "report.md").unlink()

@@ -103,6 +103,12 @@ def test_pin_a_kind_a_field_a_mapping_or_a_whole_trick():
     assert params == {}
 
 
+def test_what_is_narrowed_is_not_pinned_in_silence():
+    narrowed = Space(Tricks).narrow({"averaging": ["none", "ema"]})
+    with pytest.raises(InputError, match=r"averaging: is narrowed to .* already; pin it or narrow it"):
+        narrowed.pin({"averaging": "none"})
+
+
 @given(seed=st.integers(0, 10_000))
 @settings(max_examples=30, deadline=None)
 def test_narrowed_values_stay_inside(seed):

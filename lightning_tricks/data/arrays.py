@@ -69,10 +69,16 @@ def _check(name: str, split: Split, regression: bool) -> None:
             f"(got {len(inputs)} and {len(targets)})"
         )
     if inputs.is_floating_point() and not torch.isfinite(inputs).all():
-        bad = int((~torch.isfinite(inputs)).sum())
-        raise InputError(f"{name}: inputs must be finite (got {bad} NaN or infinite values)")
+        bad = (~torch.isfinite(inputs)).nonzero()
+        raise InputError(
+            f"{name}: inputs must be finite (got {len(bad)} NaN or infinite values, the first at "
+            f"{bad[0].tolist()}): fill them, or leave their samples out"
+        )
     if regression:
         if not torch.isfinite(targets).all():
             raise InputError(f"{name}: targets must be finite (got NaN or infinite values)")
     elif targets.is_floating_point() or int(targets.min()) < 0:
-        raise InputError(f"{name}: targets must be class numbers from 0 on (got {targets.min().item()})")
+        raise InputError(
+            f"{name}: targets must be class numbers from 0 on (got {targets.min().item()}); "
+            "`pandas.factorize` makes them of labels, with -1 for a label that is missing"
+        )

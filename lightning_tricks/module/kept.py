@@ -89,7 +89,16 @@ def bring_back(folder: Path, module: Makes, member: int = 0) -> Any:
         tricks = recipe_of(recipe, data["recipe_type"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{str(folder)!r} holds no module with tricks: {one_line(error)}") from None
-    changed = _made_again(module, tricks, data)
+    try:
+        changed = _made_again(module, tricks, data)
+    except AttributeError as error:
+        place, _, kind = data["recipe_type"].partition(":")
+        if kind == type(tricks).__qualname__:
+            raise
+        raise InputError(
+            f"the function needs a recipe of the type {kind!r} of {place!r}, which is not imported: "
+            f"import it before the model is loaded ({one_line(error)})"
+        ) from None
     # State that is no tensor was not saved: keep the new module's own.
     own = {name: value for name, value in changed.state_dict().items() if not torch.is_tensor(value)}
     with _weights_of_this_module():

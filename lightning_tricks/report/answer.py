@@ -11,6 +11,9 @@ from lightning_tricks.search.keys import CHAMPION
 from lightning_tricks.selection.ablation import Ablation
 from lightning_tricks.selection.intervals import Interval
 from lightning_tricks.selection.result import ENSEMBLE, WORDS, Verdict
+from lightning_tricks.task.task import Task
+from lightning_tricks.tricks.recipe import Tricks
+from lightning_tricks.tricks.recipe_types import import_of
 
 
 def first_screen(
@@ -19,7 +22,7 @@ def first_screen(
     ablation: Ablation | None,
     search: optuna.Study,
     cost: str,
-    monitor: str,
+    task: Task,
 ) -> Iterator[Block]:
     """Return what is seen first.
 
@@ -29,15 +32,15 @@ def first_screen(
         ablation: of the study, if there is one.
         search: the study.
         cost: the time of all devices, in words.
-        monitor: the metric that trials are compared by.
+        task: of the study.
     """
     yield _tiles(verdict, cost)
     if changes:
         yield _changes(verdict, changes, ablation)
     if gains := _gains(verdict):
-        yield figures.differences(gains, without_split(monitor))
+        yield figures.differences(gains, without_split(task.monitor))
     if CHAMPION in search.user_attrs:
-        yield _loading(search)
+        yield _loading(search, task.tricks)
 
 
 def _tiles(verdict: Verdict, cost: str) -> Tiles:
@@ -76,13 +79,15 @@ def _gains(verdict: Verdict) -> dict[str, Interval]:
     return found
 
 
-def _loading(search: optuna.Study) -> Code:
+def _loading(search: optuna.Study, recipe: type[Tricks]) -> Code:
     """Say how to load the champion: from MLflow, or from the study's folder."""
     in_mlflow = search.user_attrs[CHAMPION]["run_id"] is not None
     place = f"models:/{search.study_name}@champion" if in_mlflow else "champion"
     where = "" if in_mlflow else "; `champion` is the folder next to this file"
+    uri = ", tracking_uri=..." if in_mlflow else ""
+    also = "; the URI is the study's" if in_mlflow else ""
     return Code(
-        "from lightning_tricks import load_with_tricks\n\n"
-        f"# A new network, or the function that makes it{where}.\n"
-        f'model = load_with_tricks("{place}", network)'
+        f"from lightning_tricks import load_with_tricks\n{import_of(recipe)}\n"
+        f"# A new network, or the function that makes it{where}{also}.\n"
+        f'model = load_with_tricks("{place}", network{uri})'
     )

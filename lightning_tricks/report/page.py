@@ -133,7 +133,7 @@ class Report:
     def _sections(self) -> Iterator[tuple[str, list[Block]]]:
         monitor, mode = self.task.monitor, self.task.mode
         cost = facts.duration(3600 * facts.hours([*self.trials, *self.reruns]))
-        first = first_screen(self.verdict, self.changes, self.ablation, self.search, cost, monitor)
+        first = first_screen(self.verdict, self.changes, self.ablation, self.search, cost, self.task)
         yield "", list(first)
         yield "What was asked", [self._question()]
         yield "How good it is", list(scores(self.verdict, monitor))

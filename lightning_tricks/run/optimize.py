@@ -242,7 +242,7 @@ def _conclude(search: Session, terms: Terms, ablate: bool, repair: bool) -> Summ
 
 def _announce(study: optuna.Study, n_trials: int, notes: list[str], display: Progress) -> None:
     """Print what the study already holds, and the notes about the task."""
-    trials, waiting = finished(study), len(paused(study))
+    trials, waiting = finished(study), paused(study)
     held = outcomes.counted(trials)
     display.start(trials, waiting)
     for note in notes:
@@ -250,7 +250,7 @@ def _announce(study: optuna.Study, n_trials: int, notes: list[str], display: Pro
     if held >= n_trials:
         display.print(f"nothing to train: the study already holds {held} finished trials")
     elif trials:
-        and_paused = f", {waiting} are paused" if waiting else ""
+        and_paused = f", {len(waiting)} are paused" if waiting else ""
         of = "" if n_trials == MOST else f" of {n_trials}"
         display.print(f"continuing: {held}{of} trials are already finished{and_paused}")
 

@@ -71,7 +71,8 @@ class Space(Generic[T]):
                 mapping with a kind and the hyperparameters to pin too, or a whole trick.
 
         Raises:
-            InputError: if a path does not exist or is pinned already, or a value is not valid.
+            InputError: if a path does not exist, or is pinned or narrowed already, or a value is not
+                valid.
         """
         space = self
         for path, value in values.items():
@@ -242,6 +243,11 @@ class Space(Generic[T]):
         self._field(path)
         if path in self.changed and isinstance(self.changed[path], Fixed):
             raise InputError(f"{path}: is pinned to {self.changed[path].describe()} already")
+        if path in self.changed and isinstance(domain, Fixed):
+            raise InputError(
+                f"{path}: is narrowed to {self.changed[path].describe()} already; pin it or narrow it, "
+                "not both"
+            )
         return replace(self, changed={**self.changed, path: self._valid(path, domain)})
 
     def _valid(self, path: str, domain: Domain) -> Domain:

@@ -32,17 +32,18 @@ class Telling(Observer):
 
     def __init__(self, progress: Progress, history: History) -> None:
         self.progress, self.history = progress, history
-        self._paused: dict[int, float] = {}
-        """Seconds of each paused trial, which was counted when it paused."""
 
     def paused(self, number: int, outcome: Outcome) -> None:
-        earlier, self._paused[number] = self._paused.get(number), outcome.seconds
+        paused = self.progress.paused
+        earlier, paused[number] = paused.get(number), outcome.seconds
         seconds = outcome.seconds - (earlier or 0.0)
-        line = f"trial {number}: {outcome.score:.4f} after {len(outcome.epochs)} epochs, paused"
+        epochs = len(outcome.epochs)
+        after = f"{epochs} epoch{'s' if epochs > 1 else ''}"
+        line = f"trial {number}: {outcome.score:.4f} after {after}, paused"
         self.progress.trial_ended(line, "WAITING", self._best(), seconds, again=earlier is not None)
 
     def ended(self, trial: FrozenTrial, outcome: Outcome) -> None:
-        earlier = self._paused.pop(trial.number, None)
+        earlier = self.progress.paused.pop(trial.number, None)
         seconds = outcome.seconds - (earlier or 0.0)
         repeated = outcome.duplicate_of is not None
         took = f"repeats trial {outcome.duplicate_of}" if repeated else f"{seconds:.1f} s"

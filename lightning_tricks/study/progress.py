@@ -12,7 +12,7 @@ from rich.progress import Progress as LiveLine
 
 from lightning_tricks.redaction import redacted
 from lightning_tricks.report.facts import duration
-from lightning_tricks.search.outcomes import counted
+from lightning_tricks.search.outcomes import Outcome, counted
 
 TELLING = 3
 """Trained trials before the remaining time is shown: the first one is slow, because it loads and
@@ -43,17 +43,21 @@ class Progress:
         """Number of trials to finish; None if it is not known yet."""
         self.workers = 1
         self.stage = "search"
-        self.done = self.paused = self.pruned = self.failed = 0
-        """Number of trials tried, and of those that are paused, pruned and failed."""
+        self.done = self.pruned = self.failed = 0
+        """Number of trials tried, and of those that are pruned and failed."""
+        self.paused: dict[int, float] = {}
+        """Seconds of each paused trial, by its number; it was counted when it paused."""
         self._trained: list[float] = []
         """Seconds of each training in this run; a trial that paused has several."""
         self._before = 0
         """Number of trials tried in earlier runs."""
         self._live: LiveLine | None = None
 
-    def start(self, trials: Sequence[FrozenTrial], paused: int = 0) -> None:
+    def start(self, trials: Sequence[FrozenTrial], paused: Sequence[FrozenTrial] = ()) -> None:
         """Count the finished and the paused trials, and show the live line."""
-        self.done, self.paused = counted(trials) + paused, paused
+        outcomes = {trial.number: Outcome.read(trial) for trial in paused}
+        self.paused = {number: outcome.seconds for number, outcome in outcomes.items() if outcome}
+        self.done = counted(trials) + len(paused)
         self._before = self.done
         self.pruned = sum(trial.state == TrialState.PRUNED for trial in trials)
         self.failed = sum(trial.state == TrialState.FAIL for trial in trials)
@@ -117,7 +121,7 @@ class Progress:
         *,
         again: bool = False,
     ) -> None:
-        """Count a trial that ended or paused.
+        """Count a trial that ended or paused; the caller keeps `paused` up to date.
 
         Args:
             line: its description, printed if there is no live line and it is not empty.
@@ -129,10 +133,11 @@ class Progress:
         if seconds is not None:
             self._trained.append(seconds)
             self.done += not again
-        self.paused += (state == "WAITING") - again
+        if self.total is not None:  # a verdict of other finalists has earlier ones that count, too
+            self.total = max(self.total, self.done)
         self.pruned += state == "PRUNED"
         self.failed += state == "FAIL"
-        numbers = {"paused": self.paused, "pruned": self.pruned, "failed": self.failed}
+        numbers = {"paused": len(self.paused), "pruned": self.pruned, "failed": self.failed}
         counts = ", ".join(f"{n} {what}" for what, n in numbers.items() if n or what == "pruned")
         news = f"{counts}{f', best {best}' if best else ''}{self._left()}"
         if self._live is not None:

@@ -137,6 +137,8 @@ class _Checks:
             times = f"{self.task.repeats} times"
             yield f"every trial trains its recipe {times}, and its score is the mean{samples}"
         yield from self.kinds.notes()
+        if not self.kinds.space.searched():
+            yield "nothing is searched: the space holds a single recipe, because all else is pinned"
         if self.kept and self.kinds.of("initialization") != ["keep"]:
             yield (
                 "the backbone has the same weights each time it is made, and most trials replace them: "

@@ -23,6 +23,8 @@ def outputs_of(module: TricksModule, inputs: torch.Tensor) -> Any:
     module.eval()
     shape = tuple(inputs.shape)
     hint = "put a network that takes several inputs into a LightningModule"
+    if len(shape) == 3:
+        hint = "images need an axis for their channels, (N, channels, height, width)"
     with user_code(f"the backbone does not take inputs of shape {shape}", hint), torch.no_grad():
         outputs = module.backbone(module.cast(inputs))
     if not isinstance(outputs, (torch.Tensor, tuple)):

@@ -32,6 +32,9 @@ from lightning_tricks.tricks.scaling import Cast, takes_tokens
 
 SAMPLES = 4
 """Number of samples passed through a network to watch it."""
+_BY_NAME: Any = "by name"
+_OF_ERRORS = re.compile(r"(?<![a-z])(loss|error|err|mse|mae|rmse|nll|perplexity|ppl)(?![a-z])")
+"""Words for a metric of which less is better."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ class Task:
             searched stay the same in all trials. `Tricks.fine_tuning()` keeps the weights and the
             norms of a pretrained network.
         monitor: the metric that ranks trials, by its logged name.
-        mode: "min" if less of it is better, "max" if more is.
+        mode: "min" if less of it is better, "max" if more is; by default "min" if its name says that it
+            is a loss or an error.
         validation_loss: the metric that the plateau schedule follows. By default it is the monitor if
             less of it is better; else `val/loss`, or a similar name that a LightningModule logs, such
             as `val_loss`.
@@ -75,7 +79,7 @@ class Task:
     epochs: int = 20
     baseline: Tricks | None = None
     monitor: str = "val/accuracy"
-    mode: Mode = "max"
+    mode: Mode = _BY_NAME
     validation_loss: str | None = None
     loss: Measure = F.cross_entropy
     metrics: Mapping[str, Measure] = field(default_factory=lambda: {"accuracy": accuracy})
@@ -112,6 +116,9 @@ class Task:
                 "clipping is a trick: leave gradient_clip_val out of trainer, and pin clipping to "
                 f"{{'kind': 'norm', 'theta': {value}}} instead"
             )
+        if self.mode == _BY_NAME:
+            found = "min" if _OF_ERRORS.search(self.monitor.lower()) else "max"
+            object.__setattr__(self, "mode", found)
         if self.mode not in ("min", "max"):
             raise InputError(f"mode must be 'min' or 'max' (got {self.mode!r})")
 

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 from lightning_tricks.markdown import escaped
 from lightning_tricks.process import command
 from lightning_tricks.search.archive import REPORT, Archive, Models
-from lightning_tricks.search.keys import MLFLOW_RUN, PART_RUNS
+from lightning_tricks.search.keys import MLFLOW_RUN, PART_RUNS, REPORTED
 from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.studies import begun, finished
 from lightning_tricks.search.study_state import StudyState, known_runs
@@ -78,7 +78,8 @@ class MLflowArchive(Archive):
 
     @property
     def look(self) -> str:
-        return view.how_to_look(self.tracker.uri, self.tracker.link)
+        report = self.tracker.page_of(REPORT) if REPORTED in self.study.user_attrs else ""
+        return view.how_to_look(self.tracker.uri, self.tracker.link, report)
 
     @property
     def missing(self) -> str:

@@ -69,7 +69,7 @@ def _charts(monitor: str) -> dict[str, Any]:
         "lineSmoothness": 0,
     }
     at_the_end = {**common, "uuid": "objective", "type": "BAR", "metricKey": "objective"}
-    section = {"uuid": "score", "name": "score", "display": True, "isReordered": True}
+    section = {"uuid": "score", "name": "score", "display": True, "isReordered": True, "columns": 2}
     return {
         "compareRunCharts": [by_epoch, at_the_end],
         "compareRunSections": [section],
@@ -138,22 +138,24 @@ def model_page(name: str, version: str) -> str:
     return f"#/models/{quote(name, safe='')}/versions/{version}"
 
 
-def how_to_look(uri: str, link: str) -> str:
+def how_to_look(uri: str, link: str, report: str = "") -> str:
     """Return a message that says how to open the UI.
 
     Args:
         uri: the tracking URI.
         link: the path of the page, from `link`.
+        report: the path of the report's page; empty if there is no report.
     """
     uri = redacted(uri, whole=True)
+    pages = {"Look at the trials:": link, "Read the report:": report}
     if urlsplit(uri).scheme in ("http", "https"):
-        return f"Look at the trials:  {uri.rstrip('/')}/{link}"
-    port = _free_port()
-    option = "" if port == _PORT else f" --port {port}"
-    return (
-        f"Look at the trials:  mlflow ui --backend-store-uri {shlex.quote(uri)}{option}\n"
-        f"                     http://127.0.0.1:{port}/{link}"
-    )
+        base, lines = uri.rstrip("/"), []
+    else:
+        port = _free_port()
+        option = "" if port == _PORT else f" --port {port}"
+        base = f"http://127.0.0.1:{port}"
+        lines = [f"{'Start MLflow:':20} mlflow ui --backend-store-uri {shlex.quote(uri)}{option}"]
+    return "\n".join([*lines, *(f"{what:20} {base}/{page}" for what, page in pages.items() if page)])
 
 
 def _free_port() -> int:

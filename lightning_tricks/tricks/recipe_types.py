@@ -13,6 +13,15 @@ def type_name(recipe: Tricks) -> str:
     return f"{type(recipe).__module__}:{type(recipe).__qualname__}"
 
 
+def import_of(kind: type[Tricks]) -> str:
+    """Return the line that imports a recipe's type, which `recipe_of` needs; empty for our own."""
+    if kind.__module__.partition(".")[0] == "lightning_tricks":
+        return ""
+    if kind.__module__ == "__main__" or "<locals>" in kind.__qualname__:
+        return f"# First import or define {kind.__name__}, the type of the recipe, as the study does.\n"
+    return f"from {kind.__module__} import {kind.__name__}  # the type of the recipe\n"
+
+
 def recipe_of(data: Any, name: str = "") -> Tricks:
     """Return the recipe that plain data describe, as a checkpoint holds them.
 

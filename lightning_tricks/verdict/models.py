@@ -25,6 +25,7 @@ from lightning_tricks.trial.fit import fit
 from lightning_tricks.trial.training import Training
 from lightning_tricks.tricks.recipe import Tricks
 from lightning_tricks.tricks.recipe import describe as words
+from lightning_tricks.tricks.recipe_types import import_of
 from lightning_tricks.verdict import evaluation
 
 
@@ -68,11 +69,8 @@ class Registered:
         """Write how to load the model: by its alias, or this very version."""
         model = self.archive.address(self.alias, self.version if version else "")
         module = f"{self.kind}(...)" if self.kind else "backbone"
-        theirs = self.recipe.__module__
-        of_recipe = f"from {theirs} import {self.recipe.__name__}  # the type of the recipe\n"
         own = (
-            "from lightning_tricks import load_with_tricks\n"
-            f"{'' if theirs.partition('.')[0] in ('lightning_tricks', '__main__') else of_recipe}\n"
+            f"from lightning_tricks import load_with_tricks\n{import_of(self.recipe)}\n"
             f'module = load_with_tricks("{model}", {module})  # as the study makes it\n'
         )
         network = (
