@@ -10,7 +10,7 @@ from torchvision import models
 
 from lightning_tricks import InMemoryData, Split, Tricks, TricksModule
 from lightning_tricks.surgery.batch_norm import TrainingBatches, refresh_statistics
-from lightning_tricks.tricks.averaging import WeightAveraging
+from lightning_tricks.tricks.averaging import StochasticWeightAveraging, WeightAveraging
 
 KINDS = [("ema", {"horizon": 0.2}), ("swa", {"start": 0.5})]
 
@@ -47,6 +47,15 @@ def run(kind, fields, epochs=4, norm="none", **options):
 def same(ours, theirs):
     for name, value in theirs.items():
         torch.testing.assert_close(ours[name], value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("epochs", [2, 8, 50])
+@pytest.mark.parametrize("start", [0.0, 0.5, 0.9, 0.99])
+def test_swa_is_never_the_mean_of_one_epoch(epochs, start):
+    swa = StochasticWeightAveraging(start=start)
+    included = [at for at in range(1, epochs + 1) if swa.weight(0, float(at), epochs, 100)]
+    assert included == list(range(included[0], epochs + 1))
+    assert len(included) == max(epochs - int(start * epochs), 2)
 
 
 def test_swa_is_the_mean_of_the_epoch_ends_the_last_included():

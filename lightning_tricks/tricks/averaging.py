@@ -82,7 +82,8 @@ class ExponentialAveraging(AveragingTrick):
 class StochasticWeightAveraging(AveragingTrick):
     """The mean of the weights at the end of each epoch from `start` on (Izmailov et al., 2018).
 
-    `start` is a share of the budget. The last epoch is always included.
+    `start` is a share of the budget. The last two epochs are always included, because a mean of one
+    would change nothing.
 
     When it helps: in long runs whose learning rate is still high at the end. It adds little to a
     schedule that ends at zero.
@@ -94,7 +95,8 @@ class StochasticWeightAveraging(AveragingTrick):
     def weight(self, updates: int, epoch: float, epochs: int, steps: int) -> float:
         del steps
         ends_epoch = epoch == round(epoch)
-        return 1 / (updates + 1) if ends_epoch and epoch > self.start * epochs else 0.0
+        begins = min(self.start * epochs, epochs - 2)
+        return 1 / (updates + 1) if ends_epoch and epoch > begins else 0.0
 
 
 Averaging = NoAveraging | ExponentialAveraging | StochasticWeightAveraging
