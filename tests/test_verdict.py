@@ -105,6 +105,19 @@ def test_the_first_words_say_what_to_do():
     assert "as narrow as --margin asks for" in asked.method
 
 
+def test_recipes_that_did_better_but_were_dropped_are_named():
+    rows = {
+        "trial 7": Row(mean_interval([0.9, 0.9]), mean_interval([0.7, 0.7])),
+        "plain": Row(mean_interval([0.8, 0.8]), mean_interval([0.8, 0.8])),
+        "baseline": Row(mean_interval([0.9, 0.9]), mean_interval([0.9, 0.9])),
+        "trial 7 ensemble": Row(None, mean_interval([0.95, 0.95])),
+    }
+    found = verdict("Confirmed gain", champion="trial 7", rows=rows)
+    (line,) = found.dropped_but_higher("max")
+    assert line.startswith("plain did better in this table than trial 7, but was not compared")
+    assert found.dropped_but_higher("min") == []
+
+
 def test_blocks_of_a_mean_are_their_means_and_average_to_the_metric():
     """Also if the number of samples is not a multiple of the number of blocks."""
     generator = torch.Generator().manual_seed(0)

@@ -159,7 +159,12 @@ def summarize_verdict(
         [verdict.title(name), str(row.validation or ""), *([str(row.test or "")] if tested else [])]
         for name, row in single.items()
     ]
-    told = [verdict.method, *_ensembles(task, verdict), TESTED if tested else VALIDATED]
+    told = [
+        verdict.method,
+        *verdict.dropped_but_higher(task.mode),
+        *_ensembles(task, verdict),
+        TESTED if tested else VALIDATED,
+    ]
     if (later := counted(ended) - verdict.searched) > 0 < verdict.searched:
         told.append(f"This verdict is of the first {verdict.searched} trials: {later} came after it.")
     told += [ablation.headline()] if ablation is not None and ablation.trial == verdict.trial else []

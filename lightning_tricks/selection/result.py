@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from lightning_tricks.budget import Budget
+from lightning_tricks.scores import Mode
 from lightning_tricks.selection.intervals import Interval
 from lightning_tricks.selection.kept import Kept
 from lightning_tricks.selection.terms import Terms
@@ -172,6 +173,28 @@ class Verdict(Kept):
         """How the answer was found, and what would make it surer, in sentences."""
         how = "" if self.gain is None else self.gain.method
         return " ".join(sentence for sentence in (how, self._more(), self._used()) if sentence)
+
+    def dropped_but_higher(self, mode: Mode) -> list[str]:
+        """Return a sentence for each recipe that did better than the champion, but was not compared.
+
+        Only one recipe is compared with what the user has. The others were dropped while it was chosen,
+        or are only shown.
+        """
+        means = {
+            name: score.mean
+            for name, row in self.rows.items()
+            if not name.endswith(ENSEMBLE) and (score := row.test or row.validation) is not None
+        }
+        own = means.pop(self.champion, None)
+        others = {
+            name: mean for name, mean in means.items() if name not in (self.incumbent, self.candidate)
+        }
+        return [
+            f"{name} did better in this table than {self.champion}, but was not compared: it may be the "
+            "better choice."
+            for name, mean in others.items()
+            if own is not None and (mean > own if mode == "max" else mean < own)
+        ]
 
     def _found(self) -> str:
         have = WORDS[self.incumbent]
