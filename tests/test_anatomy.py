@@ -53,6 +53,28 @@ def test_layers_are_described_in_the_order_in_which_they_run(order, given):
     assert Anatomy.read(anatomy.plain()) == anatomy
 
 
+class WithChild(nn.Module):
+    """Multiplies with a weight of its own, and has a child: what comes before or after it is unclear."""
+
+    def __init__(self, child):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(8, 6))
+        if child:
+            self.act = nn.ReLU()
+
+    def forward(self, inputs):
+        hidden = F.linear(inputs, self.weight)
+        return self.act(hidden) if hasattr(self, "act") else hidden
+
+
+@pytest.mark.parametrize("child", [True, False])
+def test_a_layer_with_children_is_not_one_to_attach_to(child):
+    anatomy = watch(nn.Sequential(WithChild(child), nn.Linear(8, 3)), [torch.randn(4, 6)])
+    assert [layer.called for layer in anatomy.layers] == [not child, True]
+    parametrized = nn.utils.parametrizations.weight_norm(nn.Linear(6, 8))
+    assert watch(nn.Sequential(parametrized, nn.Linear(8, 3)), [torch.randn(4, 6)]).layers[0].called
+
+
 def test_what_is_read_back_is_input():
     with pytest.raises(InputError, match=r"an anatomy cannot be read: .*layers"):
         Anatomy.read({"layers": 3})

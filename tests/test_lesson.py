@@ -109,7 +109,7 @@ def test_gradients_vanish_with_depth_and_batch_norm_brings_them_back(digits):
 
     def ratio(**changes):
         found = results(digits, 10, 1, seeds=(0,), optimizer=momentum(0.02), **changes)
-        return found[0].epochs[0].metrics["weights/gradient_first_to_last"]
+        return found[0].epochs[0].metrics["weights/first_to_last"]
 
     assert ratio(initialization={"kind": "gaussian"}) < 1e-3
     assert ratio(initialization={"kind": "he_normal"}) > 0.05

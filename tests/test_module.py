@@ -15,7 +15,7 @@ LOGGED = {
     "val/accuracy",
     "weights/gradient_norm",
     "weights/steps_clipped",
-    "weights/gradient_first_to_last",
+    "weights/first_to_last",
 }
 
 
@@ -95,7 +95,7 @@ def test_gradient_health_is_that_of_the_gradients_before_clipping():
     assert found["weights/gradient_norm"] == pytest.approx(total.mean().item(), rel=1e-5)
     assert found["weights/steps_clipped"] == pytest.approx((total > 0.5).float().mean().item())
     expected = norms[:, 0].mean() / norms[:, 4].mean()
-    assert found["weights/gradient_first_to_last"] == pytest.approx(expected.item(), rel=1e-5)
+    assert found["weights/first_to_last"] == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_under_weight_norm_the_first_and_the_last_layers_directions_are_compared():
@@ -109,9 +109,7 @@ def test_under_weight_norm_the_first_and_the_last_layers_directions_are_compared
     tricks = Tricks(normalization={"kind": "weight"})
     module = fit(tricks, mlp(), callbacks=[Watch()], num_sanity_val_steps=0)
     first, last = torch.tensor(seen).mean(0)
-    assert module.epoch_metrics["weights/gradient_first_to_last"] == pytest.approx(
-        float(first / last), rel=1e-5
-    )
+    assert module.epoch_metrics["weights/first_to_last"] == pytest.approx(float(first / last), rel=1e-5)
 
 
 @pytest.mark.parametrize("utilities", [nn.utils.parametrizations, nn.utils])

@@ -193,7 +193,7 @@ def test_the_printed_link_shows_roles_and_tricks_the_champion_first_and_each_pag
         "params.`optimizer`",
         "params.`normalization`",
         "metrics.`objective`",
-        "metrics.`weights/gradient_first_to_last`",
+        "metrics.`weights/first_to_last`",
     ]
     assert charts.index("score") < charts.index("train") < charts.index("weights")
     assert "· best" in rows[0]

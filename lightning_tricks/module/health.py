@@ -54,7 +54,7 @@ class GradientHealth:
         """Return the means over the steps since the last summary, and forget them.
 
         `weights/gradient_norm` is the norm before clipping, `weights/steps_clipped` the share of steps
-        that were clipped, `weights/gradient_first_to_last` the ratio of the mean norms of the first and
+        that were clipped, `weights/first_to_last` the ratio of the mean norms of the first and
         the last layer. MLflow sorts charts by name; these come after those of `train` and `val`.
 
         Args:
@@ -89,7 +89,7 @@ def figures(loss: float, norm: float, clipped: float, first: float, last: float)
         "train/loss": loss,
         "weights/gradient_norm": norm,
         "weights/steps_clipped": clipped,
-        "weights/gradient_first_to_last": first / last if last > 0 else 0.0,
+        "weights/first_to_last": first / last if last > 0 else 0.0,
     }
 
 

@@ -21,7 +21,7 @@ def health(trials: Sequence[FrozenTrial], task: Task) -> Table:
         if outcome is None or not outcome.epochs:
             continue
         recipe = task.tricks.parse(outcome.recipe)
-        ratio = outcome.epochs[0]["metrics"].get("weights/gradient_first_to_last")
+        ratio = outcome.epochs[0]["metrics"].get("weights/first_to_last")
         if ratio is not None:
             place = (recipe.initialization.kind, recipe.normalization.kind)
             ratios.setdefault(place, []).append(ratio)

@@ -25,7 +25,7 @@ WIDTHS = {
     "params.`optimizer`": 110,
     "params.`normalization`": 110,
     "metrics.`objective`": 100,
-    "metrics.`weights/gradient_first_to_last`": 170,
+    "metrics.`weights/first_to_last`": 170,
     "tags.`reason`": 260,
 }
 """Column widths in pixels, by the UI's column names."""
@@ -44,7 +44,7 @@ def columns(task: Task, space: Space[Any]) -> list[str]:
         "tags.`role`",
         *(f"params.`{name}`" for name in first),
         "metrics.`objective`",
-        "metrics.`weights/gradient_first_to_last`",
+        "metrics.`weights/first_to_last`",
         "tags.`reason`",
         *(f"params.`{name}`" for name in ("optimizer.lr", *stages)),
         "metrics.`seconds`",
