@@ -75,6 +75,22 @@ def test_a_layer_with_children_is_not_one_to_attach_to(child):
     assert watch(nn.Sequential(parametrized, nn.Linear(8, 3)), [torch.randn(4, 6)]).layers[0].called
 
 
+def test_the_matrices_of_an_lstm_are_of_four_gates_and_its_projection_is_of_one():
+    class Reader(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.reader = nn.LSTM(6, 8, batch_first=True, proj_size=4)
+            self.head = nn.Linear(4, 3)
+
+        def forward(self, inputs):
+            return self.head(self.reader(inputs)[0][:, -1])
+
+    reader, _ = watch(Reader(), [torch.randn(2, 5, 6)]).layers
+    found = {weight.name: (weight.parts, weight.fans.outputs) for weight in reader.weights}
+    gates = {f"reader.weight_{name}_l0": (4, 8) for name in ("ih", "hh")}
+    assert found == {**gates, "reader.weight_hr_l0": (1, 4)}
+
+
 def test_what_is_read_back_is_input():
     with pytest.raises(InputError, match=r"an anatomy cannot be read: .*layers"):
         Anatomy.read({"layers": 3})
