@@ -113,11 +113,24 @@ def test_only_who_goes_on_is_trained_several_times(tmp_path):
     assert heard[0].score == whole.epochs[0].metrics["val repeats/0"]
 
 
-def test_an_early_end_is_no_pause(tmp_path):
-    job = Job(0, Tricks(), 5, tmp_path / "0.ckpt", EPOCHS - 1)
-    (result,) = trained([job], "off")
-    assert result.state == "complete"
-    assert len(result.epochs) == EPOCHS
+@pytest.mark.parametrize("fuse", ["off", 6])
+def test_the_last_epoch_is_no_pause(fuse, tmp_path):
+    results = trained(jobs_in(tmp_path, EPOCHS - 1), fuse)
+    assert {result.state for result in results} == {"complete"}
+    assert {len(result.epochs) for result in results} == {EPOCHS}
+
+
+@pytest.mark.parametrize("fuse", ["off", 6])
+def test_a_trial_that_is_stopped_where_it_would_pause_is_pruned(fuse, tmp_path):
+    found = {}
+    Runner(task()).train(
+        jobs_in(tmp_path, 1),
+        lambda job, epoch: epoch.number == 1,
+        lambda job, result: found.__setitem__(job.number, result),
+        GroupSize.of(fuse),
+    )
+    assert {result.state for result in found.values()} == {"pruned"}
+    assert {len(result.epochs) for result in found.values()} == {2}
 
 
 def searched(folder, n_trials=12, observers=(), **options):
