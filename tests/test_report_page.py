@@ -22,6 +22,7 @@ from lightning_tricks.report.page import Report
 from lightning_tricks.search.keys import VERDICT, kept
 from lightning_tricks.search.outcomes import is_repeat
 from lightning_tricks.selection.result import Verdict
+from lightning_tricks.tracking import artifacts
 from lightning_tricks.verdict.reporting import report_of
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -119,6 +120,10 @@ def test_a_report_is_kept_with_the_study_and_written_again_without_training(repo
     assert report_of(create_study("tiny"), shorter, verdict).markdown() == again
 
 
+def no_server(*unused):
+    raise ConnectionError("the server is away")
+
+
 def test_a_report_is_drawn_again_only_if_something_changed_or_was_lost(report, monkeypatch):
     drawn = []
     html = Report.html
@@ -133,6 +138,10 @@ def test_a_report_is_drawn_again_only_if_something_changed_or_was_lost(report, m
     assert Path(run.info.artifact_uri, "report.md").read_text().startswith("# Study tiny")
     search(study, task(), n_trials=9)
     assert len(drawn) == 2
+    with monkeypatch.context() as away:
+        away.setattr(artifacts, "repository", no_server)
+        search(study, task(), n_trials=9)
+    assert len(drawn) == 3
 
 
 TAKEN = ("optuna.journal", "mlflow.db", "checkpoints/r.html", "notes.html", "model.html", "folder.html")

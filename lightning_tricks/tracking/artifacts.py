@@ -4,6 +4,7 @@ MLflow's own functions are not used: they also look for networks of the run at M
 URI, which may differ from the client's.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
@@ -20,6 +21,14 @@ def files_of(client: MlflowClient, artifact_uri: str, folder: str | None = None)
     """Return the names of a run's files, or of those in one of its folders."""
     found = repository(client, artifact_uri).list_artifacts(folder)
     return frozenset(Path(file.path).name for file in found)
+
+
+def holds(client: MlflowClient, run_id: str, names: Collection[str]) -> bool:
+    """Return whether a run has files with these names; false if that cannot be seen."""
+    try:
+        return set(names) <= files_of(client, client.get_run(run_id).info.artifact_uri)
+    except Exception:  # a server that is away may cause any error; whoever writes next reports it
+        return False
 
 
 def fetch(client: MlflowClient, run_id: str, path: str, to: str) -> Path:

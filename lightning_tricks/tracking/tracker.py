@@ -16,7 +16,7 @@ from lightning_tricks.redaction import redacted
 from lightning_tricks.search.archive import Models
 from lightning_tricks.task.task import Task
 from lightning_tricks.tracking import registry, view
-from lightning_tricks.tracking.artifacts import files_of
+from lightning_tricks.tracking.artifacts import holds
 from lightning_tricks.tracking.client import (
     connect,
     experiment_id,
@@ -187,9 +187,8 @@ class Tracker:
         self.client.log_batch(self.writer.run_id, metrics=metrics)
 
     def holds_files(self, names: Collection[str]) -> bool:
-        """Return whether the study's run has artifacts with these names."""
-        run = self.client.get_run(self.writer.run_id).info
-        return set(names) <= files_of(self.client, run.artifact_uri)
+        """Return whether the study's run has artifacts with these names, as far as can be seen."""
+        return holds(self.client, self.writer.run_id, names)
 
     def log_report(self, files: Mapping[str, str]) -> None:
         """Store a report's files with the study's run, without passwords."""
