@@ -62,7 +62,8 @@ def judged(tmp_path_factory, empty_store):
     command = [sys.executable, str(script), *flags, "--tracking-uri", server.uri]
     try:
         printed = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, check=True)
-        yield Judged(server.uri, printed.stdout.split()[-1], folder)
+        (line,) = [line for line in printed.stdout.splitlines() if line.startswith("Look at the trials")]
+        yield Judged(server.uri, line.split()[-1], folder)
     finally:
         server.kill()
 
