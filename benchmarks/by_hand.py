@@ -46,7 +46,7 @@ from lightning_tricks.report.summary import Summary
 from lightning_tricks.search.outcomes import Outcome, is_repeat
 from lightning_tricks.search.promotion import GOING_ON
 from lightning_tricks.search.pruners import PAUSE_AFTER
-from lightning_tricks.search.studies import finished, trials_of_part
+from lightning_tricks.search.studies import finished
 from lightning_tricks.selection.intervals import difference, mean_interval
 from lightning_tricks.task.checks import check
 from lightning_tricks.verdict.finalists import by_evidence
@@ -63,7 +63,7 @@ TUTORIAL = {
     "weight_decay": ["l2"],
     "dropout": ["none", "dropout"],
     "normalization": ["none", "batch"],
-    "initialization": ["he_normal", "xavier_uniform"],
+    "initialization": ["he_normal", "glorot_uniform"],
     "clipping": ["none", "norm"],
     "schedule": ["constant", "exponential"],
 }
@@ -71,16 +71,12 @@ TUTORIAL = {
 
 def tutorial_space(space: Space[Any]) -> Space[Any]:
     """Return a space of what tutorials search; all other stages are off."""
-    pins, narrowed = {}, {}
+    narrowed = {}
     for stage, domain in ((path, space.domains[path]) for path in space.domains if "." not in path):
-        kinds = [kind for kind in TUTORIAL.get(stage, []) if kind in domain.extremes()]
-        if len(kinds) > 1:
+        kinds = [kind for kind in TUTORIAL.get(stage, ["none"]) if kind in domain.extremes()]
+        if kinds:
             narrowed[stage] = kinds
-        elif kinds:
-            pins[stage] = kinds[0]
-        elif stage not in TUTORIAL and "none" in domain.extremes():
-            pins[stage] = "none"
-    return space.pin(pins).narrow(narrowed)
+    return space.narrow(narrowed)
 
 
 def by_optuna(
@@ -128,13 +124,12 @@ def one_epoch(known: Known, space: Space[Any], seed: int) -> tuple[Tricks, int]:
     return max(ended, key=lambda one: one[:2])[2], count + len(ended) * task.epochs
 
 
-def ours(known: Known, seed: int, pruner: str) -> tuple[Tricks, int]:
+def ours(known: Known, space: Space[Any], seed: int, pruner: str) -> tuple[Tricks, int]:
     """Search as a script does; return the best recipe by evidence, and the epochs spent."""
     task = known.task
     share = 1 / PAUSE_AFTER + (1 - 1 / PAUSE_AFTER) / GOING_ON if pruner == "pause" else MEDIAN_SHARE
     study, _ = studied(known, seed, pruner, n_trials=round((TRAININGS - 2) / share) + 2)
     trials = finished(study)
-    space, _ = check(task, Space(task.tricks))
     search: Any = SimpleNamespace(history=trials, task=task, space=space)
     best = next(iter(by_evidence(search).values()))
     outcome = Outcome.read(best)
@@ -148,7 +143,7 @@ def ours_with_verdict(known: Known, seed: int) -> tuple[Tricks, int]:
     study, summary = studied(known, seed, "pause", budget=budget, finalists=3, seeds=3)
     verdict = summary.verdict
     assert verdict is not None  # the budget affords one
-    spent = epochs_of(finished(study)) + epochs_of(trials_of_part(study, "verdict"))
+    spent = epochs_of(finished(study)) + verdict.spent * known.task.epochs
     (champion,) = [trial for trial in finished(study) if trial.number == verdict.trial]
     outcome = Outcome.read(champion)
     assert outcome is not None
@@ -176,17 +171,18 @@ def epochs_of(trials: Iterable[FrozenTrial]) -> int:
     return sum(len(trial.intermediate_values) for trial in trials if not is_repeat(trial))
 
 
-def searched(known: Known, arm: str, seed: int) -> tuple[Tricks, int]:
+def searched(known: Known, space: Space[Any], arm: str, seed: int) -> tuple[Tricks, int]:
     """Return an arm's choice, and the epochs that it spent."""
     if arm == "ours, verdict":
         return ours_with_verdict(known, seed)
     if arm.startswith("ours"):
-        return ours(known, seed, "median" if arm == "ours, median" else "pause")
-    space, _ = check(known.task, Space(known.task.tricks))
+        return ours(known, space, seed, "median" if arm == "ours, median" else "pause")
     if arm == "one epoch":
         return one_epoch(known, space, seed)
     space = tutorial_space(space) if arm == "tutorial" else space
-    sampler = GPSampler(seed=seed) if arm == "gp" else TPESampler(seed=seed)
+    sampler = (
+        GPSampler(seed=seed, warn_independent_sampling=False) if arm == "gp" else TPESampler(seed=seed)
+    )
     pruner = SuccessiveHalvingPruner() if arm == "asha" else NopPruner()
     return by_optuna(known, space, sampler, pruner, seed)
 
@@ -197,11 +193,13 @@ ARMS = ("ours", "ours, verdict", "ours, median", "tutorial", "tpe", "gp", "asha"
 def run(name: str, arm: str, seed: int) -> dict[str, Any]:
     """Search with an arm on a task; return what it chose and how good that is."""
     known = TASKS[name]()
-    begin = time.perf_counter()
-    recipe, epochs = searched(known, arm, seed)
-    seconds = time.perf_counter() - begin
+    space, _ = check(known.task, Space(known.task.tricks))
+    begin = time.process_time()
+    recipe, epochs = searched(known, space, arm, seed)
+    seconds = time.process_time() - begin
     sign = 1 if known.task.mode == "max" else -1
-    mine, baseline = (sign * truth(known, r, FRESH).mean() for r in (recipe, known.task.reference()))
+    recipes = recipe, space.nearest(known.task.reference())
+    mine, baseline = (sign * truth(known, each, FRESH).mean() for each in recipes)
     return {
         "task": name,
         "arm": arm,

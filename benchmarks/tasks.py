@@ -135,7 +135,7 @@ def english() -> str:
 def code() -> str:
     """Return Python code: the modules of torch's optimizers."""
     folder = Path(torch.optim.__file__).parent
-    return _plain("\n".join(path.read_text() for path in sorted(folder.glob("*.py"))))
+    return _plain("\n".join(path.read_text() for path in sorted(folder.glob("*.py"))), rare=0.004)
 
 
 def insurance() -> Known:
@@ -239,10 +239,10 @@ def half_size(images: Tensor) -> Tensor:
     return F.avg_pool2d(images.float(), 2).round().byte()
 
 
-def _plain(text: str) -> str:
-    """Return a text in small letters; its rare characters become `~`."""
+def _plain(text: str, rare: float = 0.001) -> str:
+    """Return a text in small letters; characters of a smaller share than `rare` become `~`."""
     text = text.lower()
-    common = {character for character, count in Counter(text).items() if count >= len(text) / 1_000}
+    common = {character for character, count in Counter(text).items() if count >= rare * len(text)}
     return "".join(character if character in common else "~" for character in text)
 
 

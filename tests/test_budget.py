@@ -128,12 +128,12 @@ def test_the_ablation_gets_its_share_with_as_many_seeds_as_it_affords(tmp_path):
     assert taken(tmp_path)[2] > 100
 
 
-def test_an_ablation_that_the_budget_does_not_afford_is_left_out_with_a_line(tmp_path, capsys):
+def test_an_ablation_that_the_budget_does_not_afford_leaves_its_share_to_the_verdict(tmp_path, capsys):
     studied(tmp_path, "100 epochs", ablate=True, progress=True)
     assert re.search(
         r"no ablation: it needs \d+ trainings, and about \d+ are left", capsys.readouterr().err
     )
-    assert sum(taken(tmp_path)) <= 100
+    assert 85 <= sum(taken(tmp_path)) <= 100
 
 
 def test_it_says_at_the_start_what_it_affords(tmp_path, capsys):

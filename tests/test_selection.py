@@ -281,7 +281,7 @@ def test_a_gain_says_what_its_interval_allows_for():
     held = Interval(0.01, 0.005, 0.015)
     gain = Gain(held, "accuracy", 8, 1800, chose=False)
     assert str(gain) == "+0.0100 ± 0.0050 accuracy"
-    assert "8 fresh seeds and 1800 samples that took no part in choosing" in gain.method
+    assert "8 fresh seeds and 1800 test samples that took no part in choosing" in gain.method
     assert "the interval is over seeds only" in Gain(held, "val_f1", 8, None, chose=True).method
     assert "These samples chose the recipe, too" in Gain(held, "val_f1", 8, 50, chose=True).method
 

@@ -38,6 +38,7 @@ from lightning_tricks import (
 )
 from lightning_tricks.data.in_memory import InMemoryData
 from lightning_tricks.module.ensemble import Ensemble
+from lightning_tricks.report.summary import summarize_verdict
 from lightning_tricks.search.keys import CHAMPION, ENTRY, PHASE, SEED, SEED_INDEX, VERDICT, kept
 from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.selection.intervals import Interval, mean_interval
@@ -198,6 +199,11 @@ def listed_models(client, run):
     shown = [client.get_logged_model(output.model_id) for output in run.outputs.model_outputs]
     listed = [json.loads(model.tags["mlflow.modelVersions"]) for model in shown]
     return {(one["name"], one["version"]) for versions in listed for one in versions}
+
+
+def test_a_recipe_that_never_finished_has_a_row(study):
+    held = verdict(rows={"plain": Row(None, None), "baseline": Row(mean_interval([0.9, 0.8]), None)})
+    assert summarize_verdict(study, tiny_study.task(), held).rows[0] == ["plain", "did not finish"]
 
 
 def test_a_study_with_a_verdict(study):

@@ -20,11 +20,12 @@ from lightning_tricks.search.outcomes import Outcome, best_of, counted, is_repea
 from lightning_tricks.search.studies import finished
 from lightning_tricks.search.study_state import StudyState
 from lightning_tricks.selection.ablation import Ablation
-from lightning_tricks.selection.result import ENSEMBLE, YOURS, Verdict
+from lightning_tricks.selection.result import ENSEMBLE, YOURS, Row, Verdict
 from lightning_tricks.task.task import Task
 from lightning_tricks.tricks.recipe import ModuleTricks, Tricks
 
 VALIDATED = "±: 95% intervals over seeds."
+UNFINISHED = "did not finish"
 TESTED = "±: 95% intervals; of validation over seeds, of test over seeds and samples."
 NO_VERDICT = (
     "These scores took part in choosing, and the best of many trials is partly luck. For a verdict over "
@@ -155,10 +156,7 @@ def summarize_verdict(
     reference = reference_of(task, verdict, StudyState.read(study, task).baseline)
     single = {name: row for name, row in verdict.rows.items() if not name.endswith(ENSEMBLE)}
     tested = any(row.test for row in single.values())
-    rows = [
-        [verdict.title(name), str(row.validation or ""), *([str(row.test or "")] if tested else [])]
-        for name, row in single.items()
-    ]
+    rows = [[verdict.title(name), *_scores(row)][: 3 if tested else 2] for name, row in single.items()]
     told = [
         verdict.method,
         *verdict.dropped_but_higher(task.mode),
@@ -180,6 +178,11 @@ def summarize_verdict(
         notes=tuple(note for note in told if note),
         verdict=verdict,
     )
+
+
+def _scores(row: Row) -> list[str]:
+    """Return a row's validation and test score."""
+    return [UNFINISHED if row.unfinished else str(row.validation or ""), str(row.test or "")]
 
 
 def _ensembles(task: Task, verdict: Verdict) -> list[str]:

@@ -27,9 +27,15 @@ class Row:
     """How good one recipe is, or an ensemble of its models."""
 
     validation: Interval | None
-    """None for an ensemble whose members each had a validation split of their own."""
+    """None for an ensemble whose members each had a validation split of their own, and for a recipe
+    that was never trained to its end."""
     test: Interval | None
     """None where there is no test split, or it cannot be measured."""
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the recipe was never trained to its end."""
+        return self.validation is self.test is None
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,8 @@ class Gain:
     """Number of samples that the interval allows for; None if it is over seeds only."""
     chose: bool
     """Whether these samples took part in choosing. Then the interval is wider, to allow for that."""
+    splits: str = "test"
+    """The splits of these samples."""
     more: int | None = None
     """Number of further seeds that would confirm a gain of this size; None if no number would."""
 
@@ -69,7 +77,7 @@ class Gain:
         if self.samples is None:
             return f"The gain is over {over}; the interval is over seeds only.{chose}"
         untouched = "" if self.chose else " that took no part in choosing"
-        return f"The gain is over {over} and {self.samples} samples{untouched}.{chose}"
+        return f"The gain is over {over} and {self.samples} {self.splits} samples{untouched}.{chose}"
 
     def __str__(self) -> str:
         return f"{self.interval.signed} {self.metric}"

@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial
 
 from lightning_tricks.search.keys import ENTRY
 from lightning_tricks.selection.arms import trainings
-from lightning_tricks.selection.terms import Terms
+from lightning_tricks.selection.terms import FEWEST, Terms
 from lightning_tricks.study.session import Session
 from lightning_tricks.study.spending import spent_on
 from lightning_tricks.tricks.recipe import Tricks
@@ -76,7 +76,14 @@ def _left(
 
 
 def _cost_of_ablation(own: Session, recipes: Mapping[str, Tricks], terms: Terms) -> float:
-    """Return the number of epochs that an ablation may need: at most half of those that are left."""
-    plain = own.space.nearest(own.task.tricks.plain())
-    costs = [trainings(own.space, recipe, plain, terms.seeds) for recipe in recipes.values()]
-    return min(max(costs, default=0) * own.task.epochs, own.spending.left([]) / 2)
+    """Return the number of epochs that an ablation may need: at most half of those that are left.
+
+    It is 0 if that is too few for the smallest ablation: then the verdict gets all of them.
+    """
+    plain, half = own.space.nearest(own.task.tricks.plain()), own.spending.left([]) / 2
+    least, most = (
+        max((trainings(own.space, recipe, plain, seeds) for recipe in recipes.values()), default=0)
+        * own.task.epochs
+        for seeds in (FEWEST, terms.seeds)
+    )
+    return min(most, half) if least <= half else 0.0

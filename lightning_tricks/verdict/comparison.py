@@ -220,7 +220,15 @@ class Comparison:
         more = None if further is None else max(further - len(values), 1)
         samples = self.scores.samples if values.shape[1] > 1 else None
         found = crossed_interval(values, level)
-        return Gain(found, self.scores.metric, len(values), samples, not self.scores.fresh, more)
+        return Gain(
+            found,
+            self.scores.metric,
+            len(values),
+            samples,
+            not self.scores.fresh,
+            self.scores.splits,
+            more,
+        )
 
     def simpler(self, name: str, margin: float) -> str | None:
         """Return a simpler recipe that is not worse than a given one by more than a margin.
@@ -258,7 +266,7 @@ class Comparison:
 
     def table(self, names: Sequence[str], together: Sequence[str]) -> dict[str, Row]:
         """Return the rows of some recipes, followed by those of some ensembles."""
-        rows = {name: self.scores.row(self.trials(name)) for name in names if self.trials(name)}
+        rows = {name: self.scores.row(self.trials(name)) for name in names if name in self.recipes}
         for name in together:
             row = self.scores.ensemble_row(self.trials(name, self.terms.seeds))
             if row is not None:

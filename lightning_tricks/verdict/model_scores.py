@@ -67,9 +67,20 @@ class ModelScores:
     @property
     def metric(self) -> str:
         """Name of the score for the comparison."""
-        if self.validates:
+        if self._adds_validation:
             return without_split(self.task.monitor)
         return test_name(self.task.monitor) if self.tests else self.task.monitor
+
+    @property
+    def splits(self) -> str:
+        """The splits of the comparison's samples, in words."""
+        validates = self._adds_validation or not self.tests
+        return " and ".join(["validation"] * validates + ["test"] * self.tests)
+
+    @property
+    def _adds_validation(self) -> bool:
+        """Whether validation samples are compared, too: a score by sample is needed to join them."""
+        return self.validates and (self.measure is not None or not self.tests)
 
     @property
     def samples(self) -> int:
@@ -157,7 +168,9 @@ class ModelScores:
             self._seen.clear()
 
     def row(self, trials: Sequence[FrozenTrial]) -> Row:
-        """Return the scores of a recipe's models, one per seed, as a row."""
+        """Return the scores of a recipe's models, one per seed, as a row; an empty one for no models."""
+        if not trials:
+            return Row(None, None)
         validation = mean_interval([float(trial.value or 0.0) for trial in trials])
         return Row(validation, self._tests_of(trials))
 
