@@ -8,13 +8,14 @@ On the held-out tasks of `tasks.py` (or the given ones) each arm spends the epoc
 - asha: Optuna's TPE over our space, with Optuna's successive halving
 - one epoch: random recipes of our space for one epoch each; the best tenth trains to the end
 - ours, and "ours, median": our search, and the same with Optuna's median pruner instead of pauses
+- baseline: what the search begins with, for no epochs
 - "ours, verdict": `--budget` with these epochs, as scripts run it: a search, then a verdict over fresh
   seeds, whose champion is the baseline unless a gain is confirmed
 
 All train with our `train`, which is faster than a loop by hand. An arm's choice is the recipe with the
 best score; that of our searches the best by evidence, as finalists are chosen. The truth of a choice is
-its mean score on unseen samples, over four seeds that nothing else uses. Regret is the distance to the
-best choice of any arm and seed: 0 for that choice, 1 for the baseline.
+its mean score on unseen samples, over four seeds that nothing else uses. Regret is by how much its error
+(the loss, or 1 − accuracy) exceeds that of the best choice of any arm and seed. Seconds are of one core.
 
     python benchmarks/by_hand.py segments power --arms ours tpe --seeds 5   # continues where it stopped
     python benchmarks/by_hand.py --summary
@@ -173,9 +174,11 @@ def epochs_of(trials: Iterable[FrozenTrial]) -> int:
 
 def searched(known: Known, space: Space[Any], arm: str, seed: int) -> tuple[Tricks, int]:
     """Return an arm's choice, and the epochs that it spent."""
+    if arm == "baseline":
+        return space.nearest(known.task.reference()), 0
     if arm == "ours, verdict":
         return ours_with_verdict(known, seed)
-    if arm.startswith("ours"):
+    if arm in OURS:
         return ours(known, space, seed, "median" if arm == "ours, median" else "pause")
     if arm == "one epoch":
         return one_epoch(known, space, seed)
@@ -187,7 +190,8 @@ def searched(known: Known, space: Space[Any], arm: str, seed: int) -> tuple[Tric
     return by_optuna(known, space, sampler, pruner, seed)
 
 
-ARMS = ("ours", "ours, verdict", "ours, median", "tutorial", "tpe", "gp", "asha", "one epoch")
+OURS = ("ours", "ours, verdict", "ours, median")
+ARMS = ("baseline", *OURS, "tutorial", "tpe", "gp", "asha", "one epoch")
 
 
 def run(name: str, arm: str, seed: int) -> dict[str, Any]:
@@ -198,48 +202,52 @@ def run(name: str, arm: str, seed: int) -> dict[str, Any]:
     recipe, epochs = searched(known, space, arm, seed)
     seconds = time.process_time() - begin
     sign = 1 if known.task.mode == "max" else -1
-    recipes = recipe, space.nearest(known.task.reference())
-    mine, baseline = (sign * truth(known, each, FRESH).mean() for each in recipes)
     return {
         "task": name,
         "arm": arm,
         "seed": seed,
-        "truth": float(mine),
-        "baseline": float(baseline),
+        "truth": float(sign * truth(known, recipe, FRESH).mean()),
         "epochs": epochs,
         "seconds": round(seconds, 1),
     }
 
 
 def summary() -> None:
-    """Print truth, gain over the baseline and difference to ours by task; then the mean regrets."""
+    """Print each arm's truth and difference to ours by task; then its mean regret and seconds."""
     rows = held_rows(RESULTS)
-    regrets = defaultdict(list)
-    print(
-        "task                   arm           truth               − ours               epochs  seconds"
-    )
+    regrets: dict[str, list[float]] = defaultdict(list)
+    seconds: dict[str, list[float]] = defaultdict(list)
     for name in dict.fromkeys(row["task"] for row in rows):
         own = [row for row in rows if row["task"] == name]
-        best, baseline = max(row["truth"] for row in own), own[0]["baseline"]
-        print(f"{name:22} baseline      {baseline:.4f}")
+        print(f"{name:22} truth                 − ours                epochs  seconds")
+        least = min(map(_error, own))
         mine = {row["seed"]: row["truth"] for row in own if row["arm"] == "ours"}
         for arm in ARMS:
             some = {row["seed"]: row for row in own if row["arm"] == arm}
             if not some:
                 continue
-            if best > baseline:  # otherwise there is nothing to find
-                regrets[arm] += [(best - row["truth"]) / (best - baseline) for row in some.values()]
+            regrets[arm].append(100 * np.mean([_error(row) / least - 1 for row in some.values()]))
+            means = [np.mean([row[key] for row in some.values()]) for key in ("epochs", "seconds")]
+            seconds[arm].append(means[1])
+            truths = mean_interval([row["truth"] for row in some.values()])
             both = sorted(some.keys() & mine.keys())
-            gap = difference([some[s]["truth"] for s in both], [mine[s] for s in both]) if both else ""
-            means = (np.mean([row[key] for row in some.values()]) for key in ("epochs", "seconds"))
+            gap = difference([some[s]["truth"] for s in both], [mine[s] for s in both]) if both else None
             print(
-                f"{'':22} {arm:13} {mean_interval([row['truth'] for row in some.values()])!s:19} "
-                f"{'' if arm == 'ours' else getattr(gap, 'signed', gap):20} "
+                f"  {arm:20} {truths!s:20}  {'' if gap is None or arm == 'ours' else gap.signed:20} "
                 + "  ".join(f"{mean:7.0f}" for mean in means)
             )
-    print("\nmean normalized regret: 0 is the best choice of all, 1 the baseline")
-    for arm, values in regrets.items():
-        print(f"{arm:13} {mean_interval(values)}")
+    print("\nregret, %, and seconds: means over tasks")
+    for arm in ARMS:
+        if arm in regrets:
+            gap = [theirs - ours for theirs, ours in zip(regrets[arm], regrets["ours"], strict=False)]
+            beyond = "" if arm == "ours" else f"; − ours {mean_interval(gap).signed}"
+            print(f"{arm:16} {mean_interval(regrets[arm])}  {np.mean(seconds[arm]):5.0f} s{beyond}")
+
+
+def _error(row: dict[str, Any]) -> float:
+    """Return a choice's error: its loss, or 1 − its accuracy."""
+    truth: float = row["truth"]
+    return -truth if truth < 0 else 1 - truth
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from lightning_tricks import Tricks, scores
 from lightning_tricks.search.outcomes import Outcome, best_of, with_weights
 from lightning_tricks.search.sampling.samplers import SAMPLERS
 from lightning_tricks.study.folder import StudyFolder
+from lightning_tricks.study.history import History
 from lightning_tricks.trial.result import Epoch, Result
 
 
@@ -55,6 +56,13 @@ def test_of_equal_scores_the_lower_loss_of_the_last_epoch_is_the_best_then_the_e
 def test_a_trial_whose_loss_is_not_known_is_the_last_of_its_equals(unknown):
     assert best_of(study_of(unknown, TIED[1], unknown).trials, "max").number == 1
     assert best_of(study_of(unknown, unknown).trials, "max").number == 0
+
+
+def test_a_history_is_in_the_order_of_numbers_whichever_trial_ended_first():
+    history = History("max")
+    for trial in reversed(study_of(*TIED).trials):
+        history.add(trial)
+    assert [trial.number for trial in history] == [0, 1, 2, 3]
 
 
 def test_the_folder_keeps_the_same_trials():

@@ -107,6 +107,7 @@ def test_what_is_narrowed_is_not_pinned_in_silence():
     narrowed = Space(Tricks).narrow({"averaging": ["none", "ema"]})
     with pytest.raises(InputError, match=r"averaging: is narrowed to .* already; pin it or narrow it"):
         narrowed.pin({"averaging": "none"})
+    assert narrowed.narrow({"averaging": ["ema"]}).domains["averaging"].extremes() == ("ema",)
 
 
 @given(seed=st.integers(0, 10_000))

@@ -242,11 +242,11 @@ def test_a_backbone_without_hidden_layer_is_an_error_that_says_what_was_looked_f
 
 
 def test_weight_norm_keeps_the_weights_that_were_drawn():
-    tricks = Tricks(normalization={"kind": "weight"}, initialization={"kind": "he_normal"})
+    given = {"initialization": "he_normal"}
     torch.manual_seed(0)
-    wrapped = TricksModule(mlp(width=64), tricks).backbone[2].weight
+    wrapped = TricksModule(mlp(width=64), Tricks(**given, normalization="weight")).backbone[2].weight
     torch.manual_seed(0)
-    bare = TricksModule(mlp(width=64), Tricks(normalization={"kind": "none"})).backbone[2].weight
+    bare = TricksModule(mlp(width=64), Tricks(**given, normalization="none")).backbone[2].weight
     torch.testing.assert_close(wrapped, bare)
 
 

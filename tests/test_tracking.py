@@ -282,10 +282,10 @@ def test_the_champion_is_the_first_of_its_equals_and_what_was_not_trained_to_the
     for mode, order in (("max", "DESC"), ("min", "ASC")):
         study = create_study(f"tie {mode}", storage=None, pruner="none", direction=f"{mode}imize")
         tied = replace(level_task({"level": 0.5}), mode=mode)
-        space = Space(Tricks).pin(FEW)
-        optimize(study, tied, n_trials=5, space=space, progress=False)
+        given = {"space": Space(Tricks).pin(FEW), "seed": 3, "progress": False}
+        optimize(study, tied, n_trials=5, **given)
         study.enqueue_trial(study.trials[2].params)  # already tried
-        optimize(study, tied, n_trials=6, space=space, progress=False)
+        optimize(study, tied, n_trials=6, **given)
         best = best_of(study.trials, mode)
         client = MlflowClient(store())
         experiment = client.get_experiment_by_name(f"tie {mode}").experiment_id

@@ -55,11 +55,14 @@ def same_state(one, other):
     ("stages", "words"),
     [
         (
-            {},
+            {"initialization": "he_normal"},
             "initialization 'he_normal' draws new weights and normalization 'batch' takes",
         ),
         ({"initialization": {"kind": "keep"}}, r"1 has learned\), and normalization 'batch' takes"),
-        ({"normalization": {"kind": "own"}}, "and initialization 'he_normal' draws new weights:"),
+        (
+            {"initialization": "he_normal", "normalization": "own"},
+            "and initialization 'he_normal' draws new weights:",
+        ),
     ],
 )
 def test_weights_that_are_about_to_be_lost_are_warned_of(stages, words):

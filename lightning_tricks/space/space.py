@@ -77,6 +77,7 @@ class Space(Generic[T]):
         space = self
         for path, value in values.items():
             for inner, pinned in self._expand(path, value):
+                self._refuse_narrowed(inner)
                 space = space._change(inner, Fixed(pinned))
         return space._checked()
 
@@ -243,12 +244,14 @@ class Space(Generic[T]):
         self._field(path)
         if path in self.changed and isinstance(self.changed[path], Fixed):
             raise InputError(f"{path}: is pinned to {self.changed[path].describe()} already")
-        if path in self.changed and isinstance(domain, Fixed):
-            raise InputError(
-                f"{path}: is narrowed to {self.changed[path].describe()} already; pin it or narrow it, "
-                "not both"
-            )
         return replace(self, changed={**self.changed, path: self._valid(path, domain)})
+
+    def _refuse_narrowed(self, path: str) -> None:
+        held = self.changed.get(path)
+        if held is not None and not isinstance(held, Fixed):
+            raise InputError(
+                f"{path}: is narrowed to {held.describe()} already; pin it or narrow it, not both"
+            )
 
     def _valid(self, path: str, domain: Domain) -> Domain:
         """Check the domain's bounds or options against the validity of the field."""

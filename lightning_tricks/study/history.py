@@ -36,7 +36,8 @@ class History(Observer):
         return len(self._trials)
 
     def __iter__(self) -> Iterator[FrozenTrial]:
-        return iter(self._trials.values())
+        """Iterate in the order of numbers, which does not depend on which trial ended first."""
+        return iter([self._trials[number] for number in sorted(self._trials)])
 
     def __getitem__(self, number: int) -> FrozenTrial:
         return self._trials[number]
@@ -85,7 +86,7 @@ class History(Observer):
         """
         if len(self) < least or (self._first and self._scored):
             return
-        outcome = Outcome.read(list(self)[-1])
+        outcome = Outcome.read(next(reversed(self._trials.values())))
         why = outcome.reason if outcome else "no reason"
         if all(trial.state == TrialState.FAIL for trial in self):
             raise InputError(f"the first {len(self)} trials all failed, the last one with: {why}")

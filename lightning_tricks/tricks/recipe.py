@@ -13,7 +13,11 @@ from lightning_tricks.tricks.averaging import Averaging, NoAveraging
 from lightning_tricks.tricks.batch import Batches, OwnBatches
 from lightning_tricks.tricks.clipping import Clipping, NormClipping
 from lightning_tricks.tricks.dropout import AnyDropout, NoDropout, OwnDropout
-from lightning_tricks.tricks.initialization import HeNormal, Initialization, KeepInitialization
+from lightning_tricks.tricks.initialization import (
+    Initialization,
+    KeepInitialization,
+    TorchInitialization,
+)
 from lightning_tricks.tricks.kinds import Kinds, kinds_of
 from lightning_tricks.tricks.normalization import BatchNorm, Normalization, OwnNormalization
 from lightning_tricks.tricks.optimizers.adam import Adam
@@ -53,7 +57,7 @@ class Tricks(Trick):
     mixing: Mixing = Field(default=NoMixing(), discriminator="kind")
     smoothing: Smoothing = Field(default=NoSmoothing(), discriminator="kind")
     scaling: Scaling = Field(default=Standardize(), discriminator="kind")
-    initialization: Initialization = Field(default=HeNormal(), discriminator="kind")
+    initialization: Initialization = Field(default=TorchInitialization(), discriminator="kind")
     normalization: Normalization = Field(default=BatchNorm(), discriminator="kind")
     dropout: AnyDropout = Field(default=NoDropout(), discriminator="kind")
     zero_gamma: AnyZeroGamma = Field(default=NoZeroGamma(), discriminator="kind")

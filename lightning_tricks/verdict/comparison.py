@@ -56,6 +56,8 @@ class Comparison:
         """Complete trials of the comparison, by the recipe's name and the seed index."""
         self.compared_seeds = self._planned_seeds = self._chose = 0
         """Number of compared seeds; the number planned; number of trainings that chose the candidate."""
+        self._candidate: str | None = None
+        """Name of the recipe that is compared with the incumbent; None before it is chosen."""
 
     @property
     def most_trainings(self) -> int:
@@ -131,6 +133,7 @@ class Comparison:
         Returns:
             The candidate's gain (None if the two cannot be compared) and the margin.
         """
+        self._candidate = candidate
         looks = looks_up_to(self.terms.seeds, self._most_seeds())
         self._look(candidate, looks[0])
         self._settle_samples(candidate)
@@ -191,7 +194,8 @@ class Comparison:
     @property
     def _shown_only(self) -> int:
         """Number of trainings of recipes that are shown, but not compared."""
-        return FEWEST * len(({"plain", BASELINE} - {self.incumbent}) & set(self.recipes))
+        shown = {"plain", BASELINE} - {self.incumbent, self._candidate}
+        return FEWEST * len(shown & set(self.recipes))
 
     def _default_margin(self) -> float:
         """Return half the standard deviation of the incumbent's score over seeds."""
