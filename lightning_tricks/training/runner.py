@@ -139,7 +139,8 @@ class Runner:
                 ended(fused, whole)
         why = self.refusals.of(jobs[0].tricks) if len(left) > 1 else ""
         which = "" if self.refusals.of_all else " of its shape"
-        news = f"trials{which} are trained one by one: {why}" if why and why not in self._told else ""
+        told = {*self._told, size.why, ""}
+        news = "" if why in told else f"trials{which} are trained one by one: {why}"
         for job in list(left.values()):
             result: Result | RankDied = self._alone(job, on_epoch)
             if news and isinstance(result, Result) and why not in self._told:
