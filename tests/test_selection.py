@@ -286,6 +286,20 @@ def test_a_gain_says_what_its_interval_allows_for():
     assert "These samples chose the recipe, too" in Gain(held, "val_f1", 8, 50, chose=True).method
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "shown"),
+    [
+        (0.1, 0.5, "0.3000 ± 0.2000"),
+        (0.00002, 0.0054, "0.00271 ± 0.00269"),  # 0.0027 ± 0.0027 would not say that it excludes 0
+        (-0.0054, -0.00002, "-0.00271 ± 0.00269"),
+        (-0.00002, 0.0054, "0.0027 ± 0.0027"),
+        (0.0, 0.0, "0.0000 ± 0.0000"),
+    ],
+)
+def test_a_rounded_interval_shows_whether_it_excludes_zero(low, high, shown):
+    assert str(Interval((low + high) / 2, low, high)) == shown
+
+
 def test_simplicity_counts_the_stages_that_are_on():
     assert simplicity(Tricks.plain()) == 0
     assert simplicity(Tricks(normalization={"kind": "none"})) == simplicity(Tricks()) - 1

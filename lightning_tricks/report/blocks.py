@@ -94,9 +94,9 @@ def _marked(text: str) -> str:
 
 
 def html_of(block: Block) -> str:
-    """Return a block as HTML, figures as SVG."""
+    """Return a block as HTML, figures as SVG; on a phone they scroll sideways and stay legible."""
     if isinstance(block, Figure):
-        return svg(block)
+        return f'<div class="scroll">{svg(block)}</div>'
     return f"<p>{_marked(block)}</p>" if isinstance(block, str) else block.html()
 
 

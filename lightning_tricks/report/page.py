@@ -38,7 +38,7 @@ h1 { font-size: 1.6rem } h2 { font-size: 1.2rem; margin-top: 2.2rem }
 .scroll { overflow-x: auto } table { border-collapse: collapse; font-size: .9rem }
 th, td { text-align: left; vertical-align: top;
   padding: .25rem .8rem .25rem 0; border-bottom: 1px solid #ddd }
-svg { width: 100%; height: auto }
+svg { width: 100%; min-width: 32rem; height: auto }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .6rem;
   margin-bottom: 1rem }
 .tiles div { background: #f4f6f8; border-radius: 6px; padding: .5rem .7rem }

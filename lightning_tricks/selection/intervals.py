@@ -7,6 +7,8 @@ import numpy as np
 from scipy import stats
 
 LEVEL = 0.95
+DIGITS, MOST_DIGITS = 4, 8
+"""Number of digits after the point that are shown: usually, and if an interval almost touches 0."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,14 @@ class Interval:
 
     def __str__(self) -> str:
         half = self.half_width
-        return f"{self.mean:.4f}" if half is None else f"{self.mean:.4f} ± {half:.4f}"
+        if half is None:
+            return f"{self.mean:.{DIGITS}f}"
+        digits = next((n for n in range(DIGITS, MOST_DIGITS) if self._is_clear(half, n)), MOST_DIGITS)
+        return f"{self.mean:.{digits}f} ± {half:.{digits}f}"
+
+    def _is_clear(self, half: float, digits: int) -> bool:
+        """Whether the rounded numbers show, too, that the interval excludes 0, or that it does not."""
+        return (round(abs(self.mean), digits) > round(half, digits)) == self.excludes_zero
 
     @property
     def signed(self) -> str:

@@ -100,21 +100,21 @@ class Coordinator:
                 self._end_hopeless(plan.most)
                 if not self._advance(self._wanted(self._most(plan))):
                     break
-            n_trials = plan.most
             if not (interrupted() or self._leaving):
                 for paused, outcome in self.proposals.pauses.all():
                     self._finish(paused, outcome)
             if not keep_workers or self.proposals.open:
                 self.close()
-            if self.history.counted < n_trials and self._exhausted:
-                tried = self.history.repeats_in_a_row >= MOST_REPEATS
-                self.progress.print(
-                    "the sampler has no more to propose that was not tried before"
-                    if tried
-                    else "the search was ended by its sampler, or by a callback"
-                )
-            elif self.history.counted < n_trials and self.signals.late and self.session.searches:
-                self.progress.print("time is up: run the same command to go on")
+            if self.history.counted < plan.most:
+                self._say_why_it_ended()
+
+    def _say_why_it_ended(self) -> None:
+        if self.history.repeats_in_a_row >= MOST_REPEATS:
+            self.progress.print("the sampler has no more to propose that was not tried before")
+        elif self._exhausted:
+            self.progress.print("the search was ended by its sampler, or by a callback")
+        elif self.signals.late and self.session.searches:
+            self.progress.print("time is up: run the same command to go on")
 
     def _most(self, plan: SearchPlan) -> int:
         """Return the number of trials that there will be, as far as it is known, and show it."""
