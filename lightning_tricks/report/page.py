@@ -41,8 +41,8 @@ th, td { text-align: left; vertical-align: top;
 svg { width: 100%; min-width: 32rem; height: auto }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .6rem;
   margin-bottom: 1rem }
-.tiles div { background: #f4f6f8; border-radius: 6px; padding: .5rem .7rem }
-.tiles b { display: block; font-size: .95rem }
+.tiles div { background: #f4f6f8; border-radius: 6px; padding: .5rem .6rem }
+.tiles b { display: block; font-size: .85rem }
 .tiles span, .made { color: #666; font-size: .85rem }
 p, li { overflow-wrap: anywhere } nav { display: flex; flex-wrap: wrap; gap: 0 .8rem }
 pre { background: #f4f6f8; padding: .6rem .8rem; overflow-wrap: anywhere; white-space: pre-wrap;
