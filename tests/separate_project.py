@@ -61,7 +61,7 @@ def train(recipe):
         monitor="val/loss",
         mode="min",
     )
-    trainer = Trainer(max_epochs=4, accelerator="cpu", logger=False, enable_checkpointing=False)
+    trainer = Trainer(max_epochs=12, accelerator="cpu", logger=False, enable_checkpointing=False)
     trainer.fit(
         module, DataLoader(samples, batch_size=16, shuffle=True), DataLoader(samples, batch_size=64)
     )

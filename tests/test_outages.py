@@ -26,6 +26,7 @@ from sqlalchemy import create_engine, text
 from test_study import assert_agreement, children, start, store, wait_for
 
 from lightning_tricks import InputError, Task, create_study, optimize
+from lightning_tricks.search.keys import CHAMPION
 from lightning_tricks.search.storage import lock
 from lightning_tricks.search.storage.waiting import retrying
 from lightning_tricks.search.studies import finished
@@ -339,19 +340,22 @@ def test_what_differs_between_optuna_and_mlflow_is_told():
     client = MlflowClient(f"sqlite:///{Path('mlflow.db').absolute()}")
     runs = client.search_runs(["1"], filter_string="tags.`trial.number` != ''")
     by_number = {int(run.data.tags["trial.number"]): run.info.run_id for run in runs}
-    client.delete_run(by_number[0])
-    client.set_tag(by_number[1], "trial.state", "PRUNED")
-    client.log_metric(by_number[1], "objective", 7.0, step=1)
-    client.set_terminated(by_number[2], "FAILED")
-    client.log_param(by_number[2], "odd", 1)
+    gone = study.user_attrs[CHAMPION]["trial"]
+    changed, stopped = sorted({0, 1, 2} - {gone})
+    client.delete_run(by_number[gone])
+    client.set_tag(by_number[changed], "trial.state", "PRUNED")
+    client.log_metric(by_number[changed], "objective", 7.0, step=1)
+    client.set_terminated(by_number[stopped], "FAILED")
+    client.log_param(by_number[stopped], "odd", 1)
     found = differences(study, task(), uri)
     assert len(found) == 6
-    for number, words in ((0, "no run of it"), (1, "tag trial.state"), (1, "metric objective")):
+    told = (gone, "no run of it"), (changed, "tag trial.state"), (changed, "metric objective")
+    for number, words in told:
         assert any(line.startswith(f"trial {number}") and words in line for line in found), found
     for words in (
         "run status is FINISHED in Optuna, FAILED in MLflow",
         "param odd is 1 in MLflow",
-        "whose run is not one of the study's: 1",  # that of trial 0
+        "whose run is not one of the study's: 1",  # that of the champion
     ):
         assert any(words in line for line in found), found
     other = create_study("other", storage=None)
