@@ -51,7 +51,7 @@ def _tiles(verdict: Verdict, cost: str) -> Tiles:
     scores = {
         f"{name}'s {'test' if held.test else 'validation'} score": str(held.test or held.validation)
         for name, held in (("champion", row), ("its ensemble", together))
-        if held is not None
+        if held is not None and not held.unfinished
     }
     return Tiles({**gains, **scores, "device time": cost})
 
