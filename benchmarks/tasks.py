@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from networks import CharacterTransformer, TimeSeriesNet
@@ -149,20 +150,20 @@ def insurance() -> Known:
 def diamonds() -> Known:
     """Return an MLP that predicts the logarithm of a price: 3,000 of 53,940 rows of a table."""
     table = _table("diamonds")
-    targets = np.log(table.pop("price").to_numpy())[:, None]
-    data, unseen = _split(table, targets - targets.mean(), regression=True)
-    network = MLP(depth=2, width=64)
-    task = Task(
-        "diamonds",
-        data,
-        lambda tricks: network.build(data.sample_shape, 1),
-        epochs=EPOCHS,
-        loss=F.mse_loss,
-        metrics={},
-        monitor="val/loss",
-        mode="min",
-    )
-    return Known(task, unseen)
+    return _regression("diamonds", table, np.log(table.pop("price").to_numpy()))
+
+
+def computers() -> Known:
+    """Return an MLP that predicts the logarithm of a price: 3,000 of 6,259 rows of a table."""
+    table = _table("Computers")
+    return _regression("computers", table, np.log(table.pop("price").to_numpy()))
+
+
+def robot_arm() -> Known:
+    """Return an MLP that predicts how far an arm of eight links reaches, by the angles of its joints."""
+    angles = np.random.default_rng(0).uniform(-np.pi / 2, np.pi / 2, (23_000, 8))
+    at = np.exp(1j * angles.cumsum(axis=1)).sum(axis=1)
+    return _regression("robot-arm", pd.DataFrame(angles), np.abs(at))
 
 
 DESIGN: dict[str, Callable[[], Known]] = {
@@ -172,6 +173,8 @@ DESIGN: dict[str, Callable[[], Known]] = {
     "vowels": vowels,
     "english": lambda: characters("english", english()),
     "mnist-5k": lambda: mnist("mnist-5k", MLP(depth=2, width=128)),
+    "computers": computers,
+    "robot-arm": robot_arm,
 }
 """The tasks that the search was designed on."""
 HELD_OUT: dict[str, Callable[[], Known]] = {
@@ -186,6 +189,23 @@ HELD_OUT: dict[str, Callable[[], Known]] = {
 }
 """The tasks that only measure it."""
 TASKS = {**DESIGN, **HELD_OUT}
+
+
+def _regression(name: str, table: pd.DataFrame, targets: NDArray[np.floating[Any]]) -> Known:
+    """Return an MLP that predicts a number from the other columns of a table."""
+    data, unseen = _split(table, (targets - targets.mean())[:, None], regression=True)
+    network = MLP(depth=2, width=64)
+    task = Task(
+        name,
+        data,
+        lambda tricks: network.build(data.sample_shape, 1),
+        epochs=EPOCHS,
+        loss=F.mse_loss,
+        metrics={},
+        monitor="val/loss",
+        mode="min",
+    )
+    return Known(task, unseen)
 
 
 def _classify(
