@@ -173,14 +173,14 @@ DESIGN: dict[str, Callable[[], Known]] = {
     "vowels": vowels,
     "english": lambda: characters("english", english()),
     "mnist-5k": lambda: mnist("mnist-5k", MLP(depth=2, width=128)),
-    "computers": computers,
     "robot-arm": robot_arm,
+    "diamonds": diamonds,
 }
 """The tasks that the search was designed on."""
 HELD_OUT: dict[str, Callable[[], Known]] = {
     "fashion-10000-convnet": lambda: fashion_convnet(10_000, 6),
     "fashion-deep-mlp": fashion_deep_mlp,
-    "diamonds": diamonds,
+    "computers": computers,
     "power": power,
     "code": lambda: characters("code", code()),
     "fashion-3000-mlp": lambda: fashion_mlp(3_000),

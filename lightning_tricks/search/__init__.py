@@ -30,9 +30,8 @@ TPE sees running trials as the worst, so it proposes something else. A good tria
 nearly all of ten or more stages, which TPE alone does not find in a few dozen trials. So a linear
 regression, not TPE, chooses the kinds: it estimates what each adds to the score, beginning with a prior
 (`sampling/prior.yaml`, or earlier studies). A proposal changes at most three choices, the most
-promising, of the best trial so far (at first the baseline); every fourth trial is a random recipe. A
-repeated proposal takes over the known outcome, does not count, and doubles the uncertainty of the
-effects until something new is proposed.
+promising, of the best trial so far (at first the baseline). A repeated proposal takes over the known
+outcome, does not count, and doubles the uncertainty of the effects until something new is proposed.
 
 A trial is in Optuna completely or not at all. The sampler draws it in advance, on a storage view with
 one more trial (`draft.py`). One write then stores all of it.

@@ -1,18 +1,14 @@
-"""The sampler of tricks: small changes of the best trial, and random recipes."""
+"""The sampler of tricks: small changes of the best trial."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, RandomSampler
+from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.search.sampling.proposal import Proposal
-from lightning_tricks.seeds import derive
-
-RANDOM_EVERY = 4
-"""One trial in four is a random recipe."""
 
 
 class TrickSampler(BaseSampler):
@@ -27,9 +23,6 @@ class TrickSampler(BaseSampler):
     Parzen estimator (Bergstra et al., 2011) draws them, with one joint density per trick:
     `optimizer.adam.lr` and `optimizer.adam.beta1` are drawn together, independently of other tricks.
     Running trials count as bad there, so that several workers do not try the same.
-
-    Every fourth trial is a random recipe, as some are in PriorBand (Mallik et al., 2023). Without them,
-    a search far from the best recipe soon tries the same few changes again.
     """
 
     def __init__(self, seed: int) -> None:
@@ -72,9 +65,6 @@ class TrickSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        if trial.number % RANDOM_EVERY == RANDOM_EVERY - 1:
-            drawn = RandomSampler(seed=derive(self._seed, trial.number, param_name))
-            return drawn.sample_independent(study, trial, param_name, param_distribution)
         new = Proposal(self._seed, study, trial)
         proposal = self._proposals.setdefault((study.study_name, trial.number), new)
         return proposal.draw(trial, param_name, param_distribution)
