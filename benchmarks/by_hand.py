@@ -8,6 +8,7 @@ On the held-out tasks of `tasks.py` (or the given ones) each arm spends the epoc
 - asha: Optuna's TPE over our space, with Optuna's successive halving
 - one epoch: random recipes of our space for one epoch each; the best tenth trains to the end
 - ours, and "ours, median": our search, and the same with Optuna's median pruner instead of pauses
+- "tpe, paused": our search with Optuna's TPE as its sampler, which tells what our sampler is worth
 - baseline: what the search begins with, for no epochs
 - "ours, verdict": `--budget` with these epochs, as scripts run it: a search, then a verdict over fresh
   seeds, whose champion is the baseline unless a gain is confirmed
@@ -125,11 +126,14 @@ def one_epoch(known: Known, space: Space[Any], seed: int) -> tuple[Tricks, int]:
     return max(ended, key=lambda one: one[:2])[2], count + len(ended) * task.epochs
 
 
-def ours(known: Known, space: Space[Any], seed: int, pruner: str) -> tuple[Tricks, int]:
+def ours(
+    known: Known, space: Space[Any], seed: int, *, sampler: str = "tricks", pruner: str = "pause"
+) -> tuple[Tricks, int]:
     """Search as a script does; return the best recipe by evidence, and the epochs spent."""
     task = known.task
     share = 1 / PAUSE_AFTER + (1 - 1 / PAUSE_AFTER) / GOING_ON if pruner == "pause" else MEDIAN_SHARE
-    study, _ = studied(known, seed, pruner, n_trials=round((TRAININGS - 2) / share) + 2)
+    count = round((TRAININGS - 2) / share) + 2
+    study, _ = studied(known, seed, sampler, pruner, n_trials=count)
     trials = finished(study)
     search: Any = SimpleNamespace(history=trials, task=task, space=space)
     best = next(iter(by_evidence(search).values()))
@@ -141,7 +145,7 @@ def ours(known: Known, space: Space[Any], seed: int, pruner: str) -> tuple[Trick
 def ours_with_verdict(known: Known, seed: int) -> tuple[Tricks, int]:
     """Search and judge within the epochs; return the champion's recipe, and the epochs spent."""
     budget = f"{TRAININGS * known.task.epochs} epochs"
-    study, summary = studied(known, seed, "pause", budget=budget, finalists=3, seeds=3)
+    study, summary = studied(known, seed, budget=budget, finalists=3, seeds=3)
     verdict = summary.verdict
     assert verdict is not None  # the budget affords one
     spent = epochs_of(finished(study)) + verdict.spent * known.task.epochs
@@ -151,7 +155,9 @@ def ours_with_verdict(known: Known, seed: int) -> tuple[Tricks, int]:
     return known.task.tricks.parse(outcome.recipe), spent
 
 
-def studied(known: Known, seed: int, pruner: str, **limits: Any) -> tuple[optuna.Study, Summary]:
+def studied(
+    known: Known, seed: int, sampler: str = "tricks", pruner: str = "pause", **limits: Any
+) -> tuple[optuna.Study, Summary]:
     """Run a study as a script does, in memory."""
     task = known.task
     with TemporaryDirectory() as folder:
@@ -160,6 +166,7 @@ def studied(known: Known, seed: int, pruner: str, **limits: Any) -> tuple[optuna
             storage=None,
             direction=task.direction,
             epochs=task.epochs,
+            sampler=sampler,
             pruner=pruner,
             seed=seed,
         )
@@ -179,7 +186,7 @@ def searched(known: Known, space: Space[Any], arm: str, seed: int) -> tuple[Tric
     if arm == "ours, verdict":
         return ours_with_verdict(known, seed)
     if arm in OURS:
-        return ours(known, space, seed, "median" if arm == "ours, median" else "pause")
+        return ours(known, space, seed, **OURS[arm])
     if arm == "one epoch":
         return one_epoch(known, space, seed)
     space = tutorial_space(space) if arm == "tutorial" else space
@@ -190,8 +197,8 @@ def searched(known: Known, space: Space[Any], arm: str, seed: int) -> tuple[Tric
     return by_optuna(known, space, sampler, pruner, seed)
 
 
-OURS = ("ours", "ours, verdict", "ours, median")
-ARMS = ("baseline", *OURS, "tutorial", "tpe", "gp", "asha", "one epoch")
+OURS = {"ours": {}, "ours, median": {"pruner": "median"}, "tpe, paused": {"sampler": "tpe"}}
+ARMS = ("baseline", *OURS, "ours, verdict", "tutorial", "tpe", "gp", "asha", "one epoch")
 
 
 def run(name: str, arm: str, seed: int) -> dict[str, Any]:
