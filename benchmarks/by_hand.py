@@ -197,7 +197,12 @@ def searched(known: Known, space: Space[Any], arm: str, seed: int) -> tuple[Tric
     return by_optuna(known, space, sampler, pruner, seed)
 
 
-OURS = {"ours": {}, "ours, median": {"pruner": "median"}, "tpe, paused": {"sampler": "tpe"}}
+OURS: dict[str, dict[str, str]] = {
+    "ours": {},
+    "ours, median": {"pruner": "median"},
+    "tpe, paused": {"sampler": "tpe"},
+}
+"""What each variant of our search changes in it."""
 ARMS = ("baseline", *OURS, "ours, verdict", "tutorial", "tpe", "gp", "asha", "one epoch")
 
 
