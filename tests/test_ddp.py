@@ -17,7 +17,7 @@ from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.training.ranks import RankDied, Ranks
 from lightning_tricks.trial.training import Training
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ddp")]
 
 
 @pytest.fixture(scope="module")

@@ -331,6 +331,7 @@ def site(tmp_path_factory):
     return folder / "html"
 
 
+@pytest.mark.xdist_group("site")
 def test_the_site_has_a_page_for_each_trick_and_asks_nobody(site):
     for stage, kind in KINDS:
         assert (site / "tricks" / stage / f"{kind}.html").exists()
@@ -340,6 +341,7 @@ def test_the_site_has_a_page_for_each_trick_and_asks_nobody(site):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
+@pytest.mark.xdist_group("site")
 def test_pages_fit_a_phone_and_a_screen_and_ask_nobody(site):
     asked, said = [], []
 

@@ -9,7 +9,7 @@ import tiny_study
 from server import Server
 from test_outages import running
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("passwords")]
 
 PASSWORD = "hidden/horse:battery"
 ENCODED = "hidden%2Fhorse%3Abattery"

@@ -26,7 +26,7 @@ from lightning_tricks import create_study, load_with_tricks, recipe_of_champion,
 from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.study_state import StudyState
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("results")]
 
 TESTS = Path(__file__).parent
 

@@ -45,6 +45,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("without MLflow")
 def test_nothing_of_mlflow_is_imported_or_made(folder):
     *_, look, imported = (folder / "printed").read_text().splitlines()
     assert imported == ""
@@ -53,6 +54,7 @@ def test_nothing_of_mlflow_is_imported_or_made(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("without MLflow")
 def test_report_and_description_lie_in_the_folder(folder):
     place = folder / "checkpoints" / "judged"
     study = load_study("judged", folder / "optuna.journal")
@@ -63,6 +65,7 @@ def test_report_and_description_lie_in_the_folder(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("without MLflow")
 def test_champion_and_ensemble_are_loaded_from_the_folder(folder):
     place = folder / "checkpoints" / "judged"
     inputs = torch.randn(5, 6)

@@ -20,7 +20,7 @@ from lightning_tricks.workers.inline import Inline
 from lightning_tricks.workers.placement import Placement
 from lightning_tricks.workers.ray_workers import RayWorkers
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("workers")]
 
 TWO = GroupSize(2, final=True)
 

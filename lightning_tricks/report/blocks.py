@@ -21,7 +21,7 @@ class Table:
     def html(self) -> str:
         """Return it as HTML, which scrolls by itself where the page is narrow."""
         head = "".join(f"<th>{html.escape(cell)}</th>" for cell in self.header)
-        lines = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in self.rows)
+        lines = ("".join(f"<td>{_whole(cell)}</td>" for cell in row) for row in self.rows)
         body = "".join(f"<tr>{line}</tr>" for line in lines)
         return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
 
@@ -39,10 +39,9 @@ class Tiles:
 
     def html(self) -> str:
         """Return them as HTML: side by side, or below each other where the page is narrow."""
-        shown = {name: value.replace(" ± ", _WITH_INTERVAL) for name, value in self.values.items()}
         tiles = (
-            f"<div><b>{html.escape(value)}</b><span>{html.escape(name)}</span></div>"
-            for name, value in shown.items()
+            f"<div><b>{_whole(value)}</b><span>{html.escape(name)}</span></div>"
+            for name, value in self.values.items()
         )
         return f'<div class="tiles">{"".join(tiles)}</div>'
 
@@ -82,8 +81,6 @@ class Code:
         return f"```{self.language}\n{self.text}\n```"
 
 
-_WITH_INTERVAL = "\u00a0±\u00a0"
-"""A score stays on a line with its interval."""
 Written = str | Table | Tiles | Notes | Code
 Block = Written | Figure
 
@@ -91,6 +88,11 @@ Block = Written | Figure
 def _marked(text: str) -> str:
     """Return a sentence as HTML; what stands between backticks is code."""
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
+
+
+def _whole(text: str) -> str:
+    """Return a text as HTML that keeps a score and its interval on one line."""
+    return html.escape(text).replace(" ± ", "\u00a0±\u00a0")
 
 
 def html_of(block: Block) -> str:

@@ -26,7 +26,7 @@ def health(trials: Sequence[FrozenTrial], task: Task) -> Table:
             place = (recipe.initialization.kind, recipe.normalization.kind)
             ratios.setdefault(place, []).append(ratio)
     rows = [
-        (init, norm, str(len(values)), f"{min(values):.3g} to {max(values):.3g}")
+        (init, norm, str(len(values)), _range(values))
         for (init, norm), values in sorted(ratios.items(), key=lambda item: min(item[1]))
     ]
     header = (
@@ -36,6 +36,11 @@ def health(trials: Sequence[FrozenTrial], task: Task) -> Table:
         "gradient, first by last layer, epoch 1",
     )
     return Table(header, rows)
+
+
+def _range(values: Sequence[float]) -> str:
+    """Return the smallest and the largest value, or the only one."""
+    return " to ".join(dict.fromkeys(f"{value:.3g}" for value in (min(values), max(values))))
 
 
 def hours(trials: Iterable[FrozenTrial]) -> float:

@@ -22,6 +22,8 @@ COLORS = {
 }
 """Of the rows that every verdict has; the candidate is red, and its ensemble purple."""
 
+MOST_IN_A_LINE = 6
+"""Maximum number of names side by side that never touch; more of them alternate between two lines."""
 FAMILIES = {"leave one out": "#c23b22", "add one in": "#1f6fb4", "pair": "#7a3b9a"}
 
 
@@ -122,7 +124,7 @@ def differences(found: Mapping[str, Interval], metric: str) -> Figure:
 def coordinates(
     trials: Sequence[FrozenTrial], stages: Sequence[str], mode: Mode, champion: int
 ) -> Figure:
-    """Show the kinds of each trial as a line across the stages (parallel coordinates, Inselberg, 1985).
+    """Show the kinds of each trial as a line down the stages (parallel coordinates, Inselberg, 1985).
 
     Args:
         trials: which used their whole budget.
@@ -130,26 +132,32 @@ def coordinates(
         mode: whether less or more is better.
         champion: the number of its trial.
     """
-    figure, axes = axes_of("", "", 4.5)
+    figure, axes = axes_of("", "", 0.5 + 0.5 * len(stages))
     axes.spines[["left", "bottom"]].set_visible(False)
     kinds = {s: sorted({str(t.params[s]) for t in trials if s in t.params}) for s in stages}
     ranks = rank_from_worst([float(trial.value or 0.0) for trial in trials], mode)
     for place, trial in sorted(zip(ranks, trials, strict=True), key=lambda pair: pair[0]):
         own = trial.number == champion
-        heights = [_height(kinds[stage], trial.params.get(stage)) for stage in stages]
+        places = [_place(kinds[stage], trial.params.get(stage)) for stage in stages]
         color, share = ("#c23b22", 1.0) if own else ("#1f6fb4", 0.05 + 0.6 * place)
-        axes.plot(range(len(stages)), heights, color=color, alpha=share, zorder=2 + own)
+        axes.plot(places, range(len(stages)), color=color, alpha=share, zorder=2 + own)
+    paper = {"facecolor": "white", "edgecolor": "none", "pad": 1}
     for at, stage in enumerate(stages):
-        for kind in kinds[stage]:
-            axes.annotate(kind, (at, _height(kinds[stage], kind)), fontsize=7, rotation=20)
-    axes.set_xticks(range(len(stages)), stages, rotation=30, ha="right", fontsize=8)
-    axes.set_yticks([])
+        for number, kind in enumerate(kinds[stage]):
+            crowded = len(kinds[stage]) > MOST_IN_A_LINE
+            line = at + (0.2 if number % 2 else -0.2) * crowded
+            where = {"ha": "center", "va": "center", "fontsize": 7, "bbox": paper, "zorder": 5}
+            axes.text(_place(kinds[stage], kind), line, kind, **where)
+    axes.set_yticks(range(len(stages)), stages, fontsize=8)
+    axes.set_ylim(len(stages) - 0.6, -0.4)
+    axes.set_xticks([])
+    axes.set_xlim(0, 1)
     return figure
 
 
-def _height(kinds: Sequence[str], kind: object) -> float:
-    """Return where a kind stands on its axis, between 0 and 1; below where a trial has none."""
-    return (kinds.index(str(kind)) + 0.5) / len(kinds) if str(kind) in kinds else -0.1
+def _place(kinds: Sequence[str], kind: object) -> float:
+    """Return where a kind stands in its row, between 0 and 1; at the left where a trial has none."""
+    return (kinds.index(str(kind)) + 0.5) / len(kinds) if str(kind) in kinds else 0.0
 
 
 def rank_from_worst(values: Sequence[float], mode: Mode) -> list[float]:
