@@ -146,8 +146,8 @@ def coordinates(
         for number, kind in enumerate(kinds[stage]):
             crowded = len(kinds[stage]) > MOST_IN_A_LINE
             line = at + (0.2 if number % 2 else -0.2) * crowded
-            where = {"ha": "center", "va": "center", "fontsize": 7, "bbox": paper, "zorder": 5}
-            axes.text(_place(kinds[stage], kind), line, kind, **where)
+            place = _place(kinds[stage], kind)
+            axes.text(place, line, kind, ha="center", va="center", fontsize=7, bbox=paper, zorder=5)
     axes.set_yticks(range(len(stages)), stages, fontsize=8)
     axes.set_ylim(len(stages) - 0.6, -0.4)
     axes.set_xticks([])
