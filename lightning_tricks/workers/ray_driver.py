@@ -6,6 +6,7 @@ that it started; after `kill -9` of the coordinator, Ray's agents follow within 
 """
 
 import contextlib
+import gc
 import importlib
 import logging
 import os
@@ -39,9 +40,12 @@ class Actor:
 
     def __init__(self, paths: list[str], *arguments: Any) -> None:
         sys.path += [path for path in paths if path not in sys.path]
+        gc.disable()  # what is imported stays, so searching it for garbage only takes time
         self.runner = importlib.import_module("lightning_tricks.workers.ray_actor").TrialRunner(
             *arguments
         )
+        gc.freeze()
+        gc.enable()
 
     def place(self) -> tuple[str, int]:
         """Return Ray's id of the node, and the process id."""
