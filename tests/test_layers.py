@@ -17,7 +17,6 @@ LONG = {
     "comparison": "one comparison, from the first seed to its rows",
     "coordinator": "one run of a study, which events enter and leave",
     "space": "one class; what it walks is in `paths`",
-    "ray_workers": "one class, which talks to one process",
     "domains": "five domains that are read side by side",
     "initialization": "ten distributions that are read side by side",
     "papers": "a list, two thirds of it",

@@ -6,6 +6,7 @@ Its files, in the order of imports:
 - `optimize.py`
 - `checking.py` `--check`
 - `program.py` a script after its arguments are read
+- `loading.py` how slow libraries are imported
 - `values.py` flag values
 - `arguments.py` `main`
 """

@@ -5,18 +5,17 @@ Slow imports wait until the arguments are read, so a mistyped flag shows at once
 
 import argparse
 import difflib
-import gc
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 from lightning_tricks.errors import ENDING, InputError, TakenOver, Unfinished, user_code
 from lightning_tricks.redaction import redacted
 from lightning_tricks.run import values
+from lightning_tricks.run.loading import loading
 from lightning_tricks.search.choices import PRUNERS, SAMPLERS
 
 if TYPE_CHECKING:
@@ -118,7 +117,7 @@ def main(
 
         if sys.stderr.isatty():
             sys.stderr.write("loading torch, Lightning and MLflow …\n")
-        with _waiting_passively(), _no_garbage_collection():
+        with loading():
             from lightning_tricks.run.program import run
 
         with user_code("your code ended the study", of=ENDING):
@@ -130,35 +129,6 @@ def main(
         why = f" ({interrupt})" if str(interrupt) else ""
         sys.stderr.write(f"interrupted{redacted(why)}: run the same command to go on\n")
         return 130
-
-
-@contextmanager
-def _waiting_passively() -> Iterator[None]:
-    """Let idle threads of imported libraries sleep: spinning threads slow down a busy machine."""
-    variable = "OMP_WAIT_POLICY"  # which is read once, when torch is loaded
-    own = variable in os.environ
-    os.environ.setdefault(variable, "PASSIVE")
-    yield
-    if not own:
-        del os.environ[variable]
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Collect no garbage while libraries are imported, and never search them for it later.
-
-    They make a million objects that stay. Looking through them takes a third of the time until a study
-    starts.
-    """
-    if "lightning_tricks.run.program" in sys.modules or not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
 
 
 def _parser(n_trials: int, finalists: int, repeats: int | None = None) -> _Parser:

@@ -14,6 +14,7 @@ Its files, in the order of imports:
 - `grouping.py` how many trials are trained as one
 - `pauses.py` the paused trials
 - `proposals.py` what comes next
+- `growth.py` when to move to several workers
 - `search_plan.py` how many trials a budget affords
 - `coordinator.py` sends jobs, receives events
 

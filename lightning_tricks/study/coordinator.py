@@ -3,18 +3,18 @@
 It sends jobs to workers, handles their events, and notifies observers. Its answer may stop a trial.
 """
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Self
 
 from optuna.trial import TrialState
 
-from lightning_tricks.errors import InputError, one_line
+from lightning_tricks.errors import one_line
 from lightning_tricks.search import keys, outcomes
 from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.pruners import prunes
 from lightning_tricks.study.grouping import Grouping
+from lightning_tricks.study.growth import Growth
 from lightning_tricks.study.proposals import Proposals
 from lightning_tricks.study.search_plan import SearchPlan
 from lightning_tricks.study.session import Session
@@ -38,22 +38,17 @@ class Coordinator:
     """
 
     def __init__(self, session: Session) -> None:
-        self.session, self.placement = session, session.placement
+        self.session, self.growth = session, Growth(session)
         self.study, self.task, self.history = session.study, session.task, session.history
-        self.progress, self.signals, self.observers = (
-            session.progress,
-            session.signals,
-            session.observers,
-        )
+        self.progress, self.signals = session.progress, session.signals
+        self.observers = session.observers
         self.workers: Workers | None = None
-        self.trained: list[float] = []
-        """Seconds of each trial trained in this run."""
         self.grouping = Grouping(
             self.study,
             self.task,
-            self.placement.group_size,
+            session.placement.group_size,
             self.progress,
-            self.placement.processes,
+            session.placement.processes,
             planned=session.searches,
         )
         self.proposals = Proposals(session, self.grouping, self._repeat)
@@ -95,7 +90,8 @@ class Coordinator:
         plan = plan or SearchPlan(self.session, n_trials)
         with self.signals.handled(self.progress.print):
             if self.history.counted < self._most(plan) and self.workers is None:
-                self._work_with(self.placement.create(self.task, interrupted, self.progress.warn))
+                placement = self.session.placement
+                self._work_with(placement.create(self.task, interrupted, self.progress.warn))
             while not interrupted():
                 self._end_hopeless(plan.most)
                 if not self._advance(self._wanted(self._most(plan))):
@@ -225,7 +221,7 @@ class Coordinator:
 
     def _on_ended(self, running: OpenTrial, event: Ended) -> None:
         job, result = running.job, event.result
-        self.trained.append(result.seconds)
+        self.growth.trained.append(result.seconds)
         if result.warning:
             self.progress.warn(f"trial {job.number}: {result.warning}")
         if running.stopped:
@@ -284,23 +280,12 @@ class Coordinator:
 
     def _add_workers(self, wanted: int) -> None:
         """Move from this process to several workers once the remaining work is worth their start."""
-        left = wanted - 1
-        if len(self.trained) < 2 or self.proposals.open or left < 2 or self.signals.stopping:
-            return  # the first trial is too slow to measure by: it loads and compiles
-        seconds = left * statistics.median_low(self.trained)
-        count = self.placement.worthwhile(self.task, left, seconds)
-        if count == 1:
+        if self.proposals.open or self.signals.stopping:
             return
-        self.progress.print(f"about {seconds:.0f} s of work left: going on with {count} workers")
-        try:
-            several = self.placement.create_several(self.task, count, self.progress.warn)
-        except InputError as error:
-            self.progress.warn(f"staying in this process: {error}")
-        else:
+        if several := self.growth.several(wanted - 1):
             if self.workers is not None:
                 self.workers.close()
             self._work_with(several)
-        self.placement = replace(self.placement, workers="inline")
 
     def _work_with(self, workers: Workers) -> None:
         self.workers, self.progress.workers = workers, workers.count

@@ -7,6 +7,7 @@ Its files, in the order of imports:
 - `ray_address.py` whether a cluster answers
 - `ray_driver.py` Ray's driver, in its own process because it may die
 - `ray_actor.py` trains in an actor
+- `ray_process.py` the driver's process, and the connection to it
 - `ray_workers.py`
 - `placement.py` how many workers, and where
 

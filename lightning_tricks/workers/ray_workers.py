@@ -2,26 +2,19 @@
 
 Ray places the actors, gives each its devices, and notices when one dies; a new one then takes its place.
 An actor streams its trial's events. A stop reaches it as a call on its second thread. Ray's driver has
-its own process, `ray_driver`, because Ray's death would kill it.
+its own process (`ray_process.py`), because Ray's death would kill it.
 """
 
-import contextlib
 import os
-import subprocess
-import sys
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from multiprocessing.connection import Pipe
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import cloudpickle
 import joblib
 import torch
-from torch import Tensor
 
 from lightning_tricks.errors import InputError, Unfinished, one_line
 from lightning_tricks.task.task import Task
@@ -30,27 +23,12 @@ from lightning_tricks.training.ranks import pickled
 from lightning_tricks.trial.job import Job
 from lightning_tricks.trial.result import Result
 from lightning_tricks.workers.base import Callback, Ended, Lost, Measured, Reported, Workers
-from lightning_tricks.workers.ray_address import refusal, running_address
+from lightning_tricks.workers.ray_process import Message, RayProcess, paths
 
 TRIALS_PER_WORKER = 200
 """Number of trials after which a worker is replaced, because of memory leaks."""
 FAILED_STARTS = 3
 """Number of failed starts, without a successful one, after which we give up."""
-OPEN_SECONDS = 180.0
-"""Timeout in seconds for Ray to start or to answer."""
-CLOSE_SECONDS = 10.0
-"""Timeout in seconds for Ray's driver to end by itself."""
-LONGEST_TEMPORARY = 40
-"""Maximum length of the temporary folder's path: a socket's path has about 100 characters, and Ray uses
-60 of them below its folder."""
-_HOST = Path(__file__).with_name("ray_driver.py")
-_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
-    "OMP_WAIT_POLICY": "PASSIVE",  # idle threads leave the cores to the other workers
-}
-# Without a cluster, this makes Ray bind to the loopback interface only.
-_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 @dataclass(eq=False)
@@ -104,7 +82,7 @@ class RayWorkers(Workers):
         """Number of failed starts of workers; -1 once one succeeded."""
         self._vain = 0
         """Number of Ray's deaths since a worker was last ready."""
-        self._inbox: deque[tuple[int, str, Any]] = deque()
+        self._inbox: deque[Message] = deque()
         self._listened = time.monotonic()
         self._open()
 
@@ -120,7 +98,7 @@ class RayWorkers(Workers):
         slot = next(slot for slot in self._slots if slot.ready and not slot.busy)
         slot.jobs, slot.busy = {job.number: job for job in jobs}, True
         slot.last_sign = time.monotonic()
-        self._ask(slot, "train", cloudpickle.dumps((list(jobs), group_size)))
+        self._ray.send(slot.index, "train", cloudpickle.dumps((list(jobs), group_size)))
 
     def wait(self, callback: Callback, seconds: float) -> None:
         """Pass events to the callback.
@@ -142,34 +120,15 @@ class RayWorkers(Workers):
                 slot.last_sign = time.monotonic()
             if slot.busy and time.monotonic() - slot.last_sign > self.stall_seconds:
                 self._dismiss(slot, "kill")
-                minutes = self.stall_seconds / 60
-                self._lose(slot, callback, f"it gave no sign of life for {minutes:g} minutes")
+                minutes = f"{self.stall_seconds / 60:g} minutes"
+                self._lose(slot, callback, f"it gave no sign of life for {minutes}")
 
     def close(self) -> None:
-        self._connection.close()
-        try:
-            self._host.wait(CLOSE_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._host.kill()
-            self._host.wait()
+        self._ray.close()
 
     def _open(self) -> None:
         """Start Ray's driver and, with it, the workers."""
-        environment = {**_ENVIRONMENT, **({} if self.address else _LOOPBACK), **os.environ}
-        environment["PYTHONPATH"] = os.pathsep.join(_paths())
-        if self.address is None and len(tempfile.gettempdir()) > LONGEST_TEMPORARY:
-            environment.setdefault("RAY_TMPDIR", "/tmp")
-        self._connection, there = Pipe()
-        with there:
-            self._host = subprocess.Popen(
-                [sys.executable, "-P", str(_HOST), str(there.fileno())],
-                env=environment,
-                pass_fds=[there.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,  # Ray prints a hundred lines when it dies
-                start_new_session=True,  # Ctrl-C goes to the program only
-            )
+        self._ray = RayProcess(self.address)
         try:
             self._begin()
         except BaseException:
@@ -178,24 +137,13 @@ class RayWorkers(Workers):
 
     def _begin(self) -> None:
         gpus = 0 if self._on_cpu or self.address else torch.cuda.device_count()
-        cores = joblib.cpu_count(only_physical_cores=True)
-        room = gpus / self.devices if gpus else cores // self._processes
-        word, content = "refused", cast("Any", f"nothing in {OPEN_SECONDS:g} s")
-        try:
-            processors = max(self.wanted or 1, int(room)) * self._processes
-            self._connection.send((self.address or running_address(), processors))
-            if self._connection.poll(OPEN_SECONDS):
-                _, word, content = self._connection.recv()
-        except (EOFError, OSError):
-            word, content = "refused", "its process ended"
-        if word == "refused":
-            raise refusal(self.address, content)
-        held, nodes = content
+        room = gpus / self.devices or joblib.cpu_count(only_physical_cores=True) // self._processes
+        processors = max(self.wanted or 1, int(room)) * self._processes
+        held, nodes = self._ray.resources(processors)
         count, resources = self._fit(held)
         arguments = (self._work, self._processes, -(-count // nodes), os.environ.get("OMP_NUM_THREADS"))
         self._slots = [_Slot(index) for index in range(count)]
-        with contextlib.suppress(OSError):  # it died, which the next `wait` sees
-            self._connection.send((count, resources, (_paths(), *arguments)))
+        self._ray.send(count, resources, (paths(), *arguments))
 
     def _fit(self, held: Mapping[str, float]) -> tuple[int, dict[str, float]]:
         """Return the number of workers, and the resources of each."""
@@ -213,17 +161,13 @@ class RayWorkers(Workers):
         each = min(1 if gpus else self._processes, held.get("CPU", 1) / count)
         return count, {"num_cpus": each, **({"num_gpus": self.devices} if gpus else {})}
 
-    def _ask(self, slot: _Slot, word: str, content: Any = None) -> None:
-        with contextlib.suppress(OSError):  # it died, which the next `wait` sees
-            self._connection.send((slot.index, word, content))
-
     def _receive(self, seconds: float) -> None:
         """Move received messages to the inbox; wait up to `seconds` for the first."""
-        if self._inbox or not self._connection.poll(seconds):
+        if self._inbox or not self._ray.waits(seconds):
             return
         for _ in self._slots:
-            self._inbox.append(self._connection.recv())
-            if not self._connection.poll(0):
+            self._inbox.append(self._ray.receive())
+            if not self._ray.waits(0):
                 return
 
     def _take(self, index: int, word: str, content: Any, callback: Callback) -> None:
@@ -257,15 +201,14 @@ class RayWorkers(Workers):
         elif word == "group_size":
             callback(Measured(cloudpickle.loads(content)))
         elif word == "epoch" and callback(Reported(number, cloudpickle.loads(content))):
-            self._ask(slot, "stop", number)
+            self._ray.send(slot.index, "stop", number)
 
-    def _weights(self, slot: _Slot, number: int) -> Mapping[str, Tensor]:
-        self._ask(slot, "weights", number)
+    def _weights(self, slot: _Slot, number: int) -> Any:
+        self._ray.send(slot.index, "weights", number)
         while True:
-            index, word, content = self._connection.recv()
+            index, word, content = self._ray.receive()
             if index == slot.index and word == "weights":
-                weights: Mapping[str, Tensor] = cloudpickle.loads(content)
-                return weights
+                return cloudpickle.loads(content)
             if index == slot.index and word == "no weights":
                 raise RuntimeError(content)
             self._inbox.append((index, word, content))
@@ -282,7 +225,7 @@ class RayWorkers(Workers):
         """Give a worker no more jobs until a new actor has replaced it."""
         slot.ready, slot.trained, slot.spoiled = False, 0, False
         if word:
-            self._ask(slot, word)
+            self._ray.send(slot.index, word, None)
 
     def _lose(self, slot: _Slot, callback: Callback, why: str) -> None:
         jobs, slot.jobs, slot.busy = slot.jobs, {}, False
@@ -304,7 +247,3 @@ class RayWorkers(Workers):
             raise Unfinished(f"Ray died, and {error}; then run the same command to go on") from None
         for job in under_way:
             callback(Lost(job.number, "Ray died", by_itself=False))
-
-
-def _paths() -> list[str]:
-    return [str(Path(path).absolute()) for path in sys.path]
