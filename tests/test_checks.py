@@ -171,7 +171,8 @@ def own_task(**changes):
 @pytest.mark.usefixtures("without_mlflow")
 def test_the_plateau_schedule_looks_at_the_loss_that_the_task_names():
     task = own_task(validation_loss="own_loss")
-    assert check(task, Space(ModuleTricks)).notes == []
+    (note,) = check(task, Space(ModuleTricks)).notes
+    assert note.startswith("the test split is not used, because Own has no test_step")
     study = create_study("own", storage=None, epochs=2)
     plateau = Space(ModuleTricks).pin({"schedule": "plateau"})
     optimize(study, task, n_trials=3, space=plateau, workers="inline", progress=False)
@@ -183,7 +184,7 @@ def test_the_plateau_schedule_looks_at_the_loss_that_the_task_names():
 def test_without_that_loss_plateau_is_left_out_and_an_error_only_if_pinned():
     checked = check(own_task(), Space(ModuleTricks))
     assert "plateau" not in checked.space.domains["schedule"].extremes()
-    assert "validation_loss 'val/loss' is never logged" in checked.notes[0]
+    assert any("validation_loss 'val/loss' is never logged" in note for note in checked.notes)
     with pytest.raises(InputError, match=r"validation_loss 'val/loss' is never logged.*own_loss"):
         check(own_task(), Space(ModuleTricks).pin({"schedule": "plateau"}))
     with pytest.raises(InputError, match=r"validation_loss 'val/los' is never logged"):
@@ -282,6 +283,39 @@ def test_numbers_to_predict_have_no_accuracy():
     task = Task("sums", data, lambda tricks: mlp(classes=1), loss=F.mse_loss)
     with pytest.raises(InputError, match=r"numbers to predict have no accuracy.*metrics=\{\}"):
         check(task, Space(Tricks))
+
+
+@pytest.mark.parametrize("loss", [F.cross_entropy, F.mse_loss])
+def test_what_numbers_to_predict_need_is_said_at_once(loss):
+    inputs = torch.randn(40, 6)
+    data = InMemoryData.from_arrays(inputs, inputs.sum(1), regression=True)
+    task = Task("sums", data, lambda tricks: mlp(classes=1), loss=loss)
+    with pytest.raises(InputError, match=r"metrics=\{\}, monitor='val/loss'"):
+        check(task, Space(Tricks))
+
+
+@pytest.mark.parametrize(
+    ("scale", "shift", "noted"),
+    [(1, 0, False), (3, 5, False), (1e5, 5e5, True), (1, 300, True), (1e-4, 0, True), (0, 0, False)],
+)
+@pytest.mark.parametrize("loaders", [False, True])
+def test_targets_that_networks_hardly_learn_are_noted(scale, shift, noted, loaders):
+    inputs = torch.randn(200, 6)
+    data = InMemoryData.from_arrays(inputs, scale * inputs.sum(1) + shift, regression=True)
+    if loaders:
+        data = (data.train_dataloader(), data.val_dataloader())
+    settings = {"loss": F.mse_loss, "metrics": {}, "monitor": "val/loss"}
+    task = Task("sums", data, lambda tricks: mlp(classes=1), **settings)
+    notes = check(task, Space(Tricks)).notes
+    assert any("scale the targets first" in note for note in notes) == noted
+
+
+def test_labels_and_probabilities_are_no_unscaled_targets():
+    inputs = torch.randn(60, 6)
+    data = InMemoryData.from_arrays(inputs, (inputs[:, :3] > 1.5).float(), regression=True)
+    settings = {"loss": F.binary_cross_entropy_with_logits, "metrics": {}, "monitor": "val/loss"}
+    task = Task("labels", data, lambda tricks: mlp(), **settings)
+    assert not any("targets" in note for note in check(task, Space(Tricks)).notes)
 
 
 def test_a_backbone_that_is_no_network_is_told():

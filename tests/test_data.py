@@ -63,6 +63,14 @@ BAD = {
     ),
     "empty": (lambda: InMemoryData.from_arrays(np.zeros((0, 2)), []), "of one length, at least 1"),
     "lengths": (lambda: InMemoryData.from_arrays(np.zeros((3, 2)), [0, 1]), "of one length"),
+    "prices": (
+        lambda: InMemoryData.from_arrays(np.zeros((40, 2)), np.arange(40) * 1000),
+        "40 different values in 40 samples.*set regression=True",
+    ),
+    "prices in cents": (
+        lambda: InMemoryData.from_arrays(np.zeros((40, 2)), np.arange(40) / 100),
+        "for numbers to predict, set regression=True",
+    ),
     "few": (lambda: InMemoryData.from_arrays(np.zeros((3, 2)), [0, 1, 1]), "cannot be split"),
     "negative": (lambda: InMemoryData.from_arrays([[1.0]] * 20, [-1, 1] * 10), "class numbers"),
     "strings": (lambda: InMemoryData.from_arrays([[1.0]] * 9, ["a", "b", "c"] * 3), "must be numbers"),

@@ -134,10 +134,12 @@ def test_the_recipes_of_the_cookbook_run(tmp_path_factory):
     small.write_text(page)
     rows = [f"{n}.5,{'red' if n % 3 else 'blue'},{'yes' if n % 2 else 'no'}" for n in range(60)]
     Path("table.csv").write_text("\n".join(["size,color,label", *rows]))
+    rows = [f"{n}.5,{'red' if n % 3 else 'blue'},{1000 * n}" for n in range(60)]
+    Path("prices.csv").write_text("\n".join(["size,color,price", *rows]))
     images = TensorDataset(torch.rand(8, 3, 32, 32), torch.arange(8) % 10)
     loader = DataLoader(images, batch_size=4)
     tasks = run_blocks(small, {"train": loader, "validation": loader})
-    assert set(tasks) == {"table", "smoothing", "pets"}
+    assert set(tasks) == {"table", "prices", "smoothing", "pets"}
 
 
 def test_a_recipe_of_the_cookbook_has_twelve_lines_at_most():

@@ -293,7 +293,7 @@ def test_names_that_tricks_need_are_told():
 @pytest.mark.parametrize(
     ("outputs", "loss", "message"),
     [
-        (1, F.cross_entropy, "another loss, such as mse_loss"),
+        (1, F.cross_entropy, "another loss, metrics and monitor"),
         (2, F.mse_loss, "outputs of the same shape"),
     ],
 )

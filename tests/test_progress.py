@@ -30,18 +30,18 @@ def lines(total, *seconds, workers=1):
 def test_the_time_left_is_told_once_it_can_be_known_by_the_mean_of_all_trials_but_the_first():
     told = lines(13, 60.0, 1.0, 2.0, 2.0)
     assert not any("left" in line for line in told[:2])  # the first trial includes the start
-    assert told[2].endswith("about 15 s left)")
-    assert told[3].endswith("about 15 s left)")
+    assert told[2].endswith(", 15 s left)")
+    assert told[3].endswith(", 15 s left)")
 
 
 def test_repeats_are_no_measure():
     told = lines(9, None, 4.0, None, 4.0, None, 4.0)
     assert [("left" in line) for line in told] == [False] * 5 + [True]
-    assert told[-1].endswith("about 24 s left)")
+    assert told[-1].endswith(", 24 s left)")
 
 
 def test_several_workers_share_what_is_left():
-    assert lines(10, 6.0, 6.0, 6.0, workers=4)[-1].endswith("about 12 s left)")
+    assert lines(10, 6.0, 6.0, 6.0, workers=4)[-1].endswith(", 12 s left)")
 
 
 def test_nothing_is_left_at_the_end():
@@ -66,6 +66,7 @@ def test_the_live_line_on_a_terminal_of_80_columns_tells_the_same(monkeypatch):
     with os.fdopen(terminal, "w") as stream, Progress(130, stream=stream) as bar:
         bar.start([])
         for best in ("none yet", "0.9", "0.9333", "0.9806 (trial 123)"):
+            bar.pruned, bar.paused = bar.pruned + 20, dict.fromkeys(range(12), 1.0)
             bar.trial_ended("trial", "PRUNED", best, 1.0)
         bar.warn("[red]a word in brackets is shown as it is[/red]")
         bar.start_stage("verdict", 7, [])
@@ -75,8 +76,9 @@ def test_the_live_line_on_a_terminal_of_80_columns_tells_the_same(monkeypatch):
     assert any(line.startswith("warning: [red]a word") for line in lines)
     live = [line.strip() for line in lines if "/130" in line]
     assert "pruned" not in live[0]
+    assert all("0:00:0" in line for line in live)
     assert "left" not in live[2]
-    assert live[-1].endswith("4 pruned, best 0.9806 (trial 123), about 2 min left")
+    assert live[-1].endswith("12 paused, 84 pruned, best 0.9806 (trial 123), 2 min left")
     assert all(line.startswith("search ") for line in live)
     assert any(line.strip().startswith("verdict ") and "0/7" in line for line in lines)
     assert max(map(len, live)) <= 80

@@ -80,5 +80,6 @@ def _check(name: str, split: Split, regression: bool) -> None:
     elif targets.is_floating_point() or int(targets.min()) < 0:
         raise InputError(
             f"{name}: targets must be class numbers from 0 on (got {targets.min().item()}); "
-            "`pandas.factorize` makes them of labels, with -1 for a label that is missing"
+            "`pandas.factorize` makes them of labels, with -1 for a label that is missing; for numbers "
+            "to predict, set regression=True"
         )

@@ -19,6 +19,8 @@ EVALUATION_BATCH = 4096
 """Samples per batch in evaluation; fewer if samples are large."""
 EVALUATION_NUMBERS = 2**19
 """Input numbers per evaluation batch; the layers of a network produce many times more."""
+MOST_CLASSES = 10
+"""Number of classes above which few samples of each mean that targets are numbers to predict."""
 
 
 class InMemoryData(pl.LightningDataModule):
@@ -122,10 +124,7 @@ class InMemoryData(pl.LightningDataModule):
                 stratify=None if classes is None else classes[rest],
             )
         except ValueError as error:
-            raise InputError(
-                f"the data set cannot be split: {one_line(error)} (numbers to predict need "
-                "regression=True)"
-            ) from None
+            raise InputError(_why_not_split(error, whole.targets, regression)) from None
         parts = [Split(whole.inputs[part], whole.targets[part]) for part in (train, compared, held)]
         data = cls(*parts, batch_size=batch_size, regression=regression)
         data.split_seed = seed
@@ -211,6 +210,17 @@ class InMemoryData(pl.LightningDataModule):
 
     def _share(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+
+def _why_not_split(error: ValueError, targets: Tensor, regression: bool) -> str:
+    """Return why data cannot be split. Usually numbers to predict were taken for classes."""
+    different = len(torch.unique(targets))
+    if not regression and different > max(MOST_CLASSES, len(targets) / 4):
+        return (
+            f"the targets have {different} different values in {len(targets)} samples, which are too "
+            "many classes to be split: if they are numbers to predict, set regression=True"
+        )
+    return f"the data set cannot be split: {one_line(error)}"
 
 
 def _fits(splits: Iterable[Split], device: torch.device) -> bool:

@@ -9,6 +9,10 @@ from scipy import stats
 LEVEL = 0.95
 DIGITS, MOST_DIGITS = 4, 8
 """Number of digits after the point that are shown: usually, and if an interval almost touches 0."""
+FEWER_DIGITS = ((10_000, 0), (1_000, 1), (100, 2))
+"""Number of digits after the point from some size on."""
+HUGE = 1e6
+"""Size from which numbers are shown with an exponent."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +25,13 @@ class Interval:
 
     def __str__(self) -> str:
         half = self.half_width
+        largest = max(abs(self.mean), half or 0.0)
+        if largest >= HUGE:
+            return f"{self.mean:.3e}" if half is None else f"{self.mean:.3e} ± {half:.1e}"
+        fewest = next((digits for least, digits in FEWER_DIGITS if largest >= least), DIGITS)
         if half is None:
-            return f"{self.mean:.{DIGITS}f}"
-        digits = next((n for n in range(DIGITS, MOST_DIGITS) if self._is_clear(half, n)), MOST_DIGITS)
+            return f"{self.mean:.{fewest}f}"
+        digits = next((n for n in range(fewest, MOST_DIGITS) if self._is_clear(half, n)), MOST_DIGITS)
         return f"{self.mean:.{digits}f} ± {half:.{digits}f}"
 
     def _is_clear(self, half: float, digits: int) -> bool:

@@ -9,6 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as LiveLine
+from rich.table import Column
 
 from lightning_tricks.redaction import redacted
 from lightning_tricks.report.facts import duration
@@ -18,7 +19,9 @@ TELLING = 3
 """Trained trials before the remaining time is shown: the first one is slow, because it loads and
 compiles."""
 BAR_WIDTH = 12
-"""Width of the bar, in columns; the line then fits on a terminal of 80 columns."""
+"""Width of the bar, in columns."""
+WIDE = 100
+"""Least width of a terminal that has room for the bar."""
 
 
 class Progress:
@@ -62,13 +65,16 @@ class Progress:
         self.pruned = sum(trial.state == TrialState.PRUNED for trial in trials)
         self.failed = sum(trial.state == TrialState.FAIL for trial in trials)
         if self.stream.isatty() and not self.quiet:
+            console = Console(file=self.stream)
+            rest = Column(no_wrap=True, overflow="ellipsis", ratio=1)
             self._live = LiveLine(
                 TextColumn("{task.fields[stage]}", markup=False),
-                BarColumn(bar_width=BAR_WIDTH),
+                *([BarColumn(bar_width=BAR_WIDTH)] if console.width >= WIDE else []),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
-                TextColumn("{task.description}", markup=False),
-                console=Console(file=self.stream),
+                TextColumn("{task.description}", markup=False, table_column=rest),
+                console=console,
+                expand=True,
                 redirect_stdout=False,
                 redirect_stderr=False,
             )
@@ -154,4 +160,4 @@ class Progress:
             return ""
         rounds, tried = math.ceil(left / self.workers), self.done - self._before - 1
         seconds = sum(self._trained[1:]) / max(tried, 1)
-        return f", about {duration(rounds * seconds)} left"
+        return f", {duration(rounds * seconds)} left"

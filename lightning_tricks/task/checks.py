@@ -15,7 +15,12 @@ from lightning_tricks.flavors import is_lightning_module
 from lightning_tricks.module.tricks_module import Batch, TricksModule, heads
 from lightning_tricks.space.space import Space
 from lightning_tricks.surgery.anatomy import Anatomy
-from lightning_tricks.task.data_checks import check_batches, check_loader, labels_from_one
+from lightning_tricks.task.data_checks import (
+    check_batches,
+    check_loader,
+    labels_from_one,
+    unscaled_targets,
+)
 from lightning_tricks.task.kinds_left import KindsLeft
 from lightning_tricks.task.making import made_again
 from lightning_tricks.task.outputs import check_measures, outputs_of
@@ -115,6 +120,7 @@ class _Checks:
         _check_logged(self.task.monitor, list(seen.logged), "monitor")
         self._check_plateau(list(seen.logged))
         self._say_if_unwatched(seen.anatomy)
+        self._say_if_untested(network)
         self._say_what_is_replaced(network, seen)
         for stage in forward_stages(self.task.tricks):
             self.kinds.try_each(stage, partial(build, self.task))
@@ -156,6 +162,14 @@ class _Checks:
             self.lines.append(
                 f"no trial trains {len(anatomy.idle)} parameters that the module's own optimizer leaves "
                 f"out, such as {anatomy.idle[0]}; to train all, set transfer to 'all'"
+            )
+
+    def _say_if_untested(self, network: pl.LightningModule) -> None:
+        """Note that the module cannot use the test split."""
+        if self.task.tests() and not overrides(network, "test_step"):
+            self.lines.append(
+                f"the test split is not used, because {type(network).__name__} has no test_step: with "
+                "one that logs the score, the verdict compares on samples that chose nothing"
             )
 
     def _say_what_is_replaced(self, network: pl.LightningModule, seen: Watched) -> None:
@@ -212,6 +226,7 @@ class _Checks:
         outputs = heads(outputs_of(module, inputs))[0]
         check_measures(self.task, outputs, targets)
         self.lines += labels_from_one(self.task.data, outputs)
+        self.lines += unscaled_targets(outputs, targets)
         return module, (inputs[:SAMPLES], targets[:SAMPLES])
 
     def _check_plateau(self, logged: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""What the data take: another batch size, schedules that count steps, labels from 0 on."""
+"""What the data take, such as another batch size, and mistakes in labels and numbers to predict."""
 
 from functools import partial
 from typing import Any
@@ -16,6 +16,8 @@ from lightning_tricks.tricks.recipe import Tricks
 
 SIZE = "batch.size.size"
 """Path of the batch size."""
+SMALLEST_TARGETS, LARGEST_TARGETS = 0.01, 10.0
+"""Root mean squares of targets between which networks learn them at usual learning rates."""
 
 
 def check_batches(kinds: KindsLeft) -> None:
@@ -54,6 +56,22 @@ def labels_from_one(data: Any, outputs: torch.Tensor) -> list[str]:
     line = (
         f"no training sample has label 0, for which the network has one of its {outputs.shape[1]} "
         f"outputs: labels count from 0, and these begin at {int(targets.min())}"
+    )
+    return [line]
+
+
+def unscaled_targets(outputs: torch.Tensor, targets: torch.Tensor) -> list[str]:
+    """Return a line if numbers to predict are so large or so small that networks hardly learn them."""
+    if not targets.is_floating_point() or outputs.shape != targets.shape:
+        return []
+    size = float(targets.double().square().mean().sqrt())
+    if not size or SMALLEST_TARGETS <= size <= LARGEST_TARGETS:
+        return []
+    mean, deviation = float(targets.double().mean()), float(targets.double().std(correction=0))
+    line = (
+        f"the targets have a mean of {mean:.3g} and a standard deviation of {deviation:.3g}, and "
+        "networks begin with outputs near 0: scale the targets first, (targets - mean) / deviation, "
+        "unless your loss or your network does"
     )
     return [line]
 

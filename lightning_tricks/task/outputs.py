@@ -57,7 +57,10 @@ def _check_fit(task: Task, outputs: Any, targets: torch.Tensor) -> None:
     if len(outputs) != len(targets):
         raise ValueError("one output per sample is needed")
     if targets.is_floating_point() and task.loss is F.cross_entropy:
-        raise ValueError("numbers to predict need another loss, such as mse_loss")
+        raise ValueError(
+            "numbers to predict need another loss, metrics and monitor: give the task, for example, "
+            "loss=torch.nn.functional.mse_loss, metrics={}, monitor='val/loss'"
+        )
     logits = _takes_logits(task, outputs, targets)
     if targets.is_floating_point() and outputs.shape != targets.shape and not logits:
         raise ValueError("numbers to predict need outputs of the same shape")
@@ -71,7 +74,7 @@ def _check_fit(task: Task, outputs: Any, targets: torch.Tensor) -> None:
     if targets.is_floating_point() and scored and not logits:
         raise ValueError(
             "numbers to predict have no accuracy: give the task other metrics and a monitor, such as "
-            "metrics={}, monitor='val/loss', mode='min'"
+            "metrics={}, monitor='val/loss'"
         )
 
 
