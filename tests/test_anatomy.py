@@ -264,3 +264,56 @@ def test_watching_draws_no_random_number_and_changes_nothing():
     assert torch.equal(torch.rand(3), expected)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())
+
+
+class DroppingByFunction(nn.Module):
+    """Calls a dropout function whose rate no attribute holds, next to what has the same rate."""
+
+    def __init__(self, beside):
+        super().__init__()
+        self.first, self.second, self.beside = nn.Linear(6, 8), nn.Linear(8, 3), beside
+        if beside == "layer":
+            self.drop = nn.Dropout(0.5)
+        else:
+            setattr(self, beside, 0.5)
+
+    def forward(self, inputs):
+        hidden = F.dropout(F.relu(self.first(inputs)), training=self.training)
+        return self.second(self.drop(hidden) if self.beside == "layer" else hidden)
+
+
+@pytest.mark.parametrize(
+    ("beside", "holds"), [("layer", False), ("threshold", False), ("p", True), ("p_drop", True)]
+)
+def test_only_an_attribute_named_like_a_rate_holds_the_rate_of_a_dropout_function(beside, holds):
+    (draw,) = watch(DroppingByFunction(beside), [torch.randn(4, 6)]).draws
+    assert draw.rate == 0.5
+    assert draw.attribute == (beside if holds else "")
+
+
+def test_a_parametrized_layer_that_does_not_run_is_left_alone():
+    class Unused(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.unused = (
+                nn.Linear(6, 3),
+                nn.utils.parametrizations.weight_norm(nn.Linear(6, 3)),
+            )
+
+        def forward(self, inputs):
+            return self.used(inputs)
+
+    assert [layer.path for layer in watch(Unused(), [torch.randn(4, 6)]).layers] == ["used"]
+
+
+def test_a_weight_that_is_made_of_several_parameters_is_no_weight_to_draw():
+    class Noisy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mean, self.deviation = (nn.Parameter(torch.rand(3, 6)) for _ in range(2))
+
+        def forward(self, inputs):
+            return F.linear(inputs, self.mean + self.deviation * torch.randn(3, 6))
+
+    names = [w.name for layer in watch(Noisy(), [torch.randn(4, 6)]).layers for w in layer.weights]
+    assert names == []

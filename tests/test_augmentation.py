@@ -87,3 +87,14 @@ def test_the_same_random_state_gives_the_same_images(stage):
         first = variant(stage, kind).apply(pictures())
         torch.manual_seed(5)
         assert torch.equal(variant(stage, kind).apply(pictures()), first)
+
+
+@pytest.mark.parametrize(("stage", "kind"), [("augmentation", "flip_crop"), ("erasing", "erasing")])
+@pytest.mark.parametrize("colors", [1, 3])
+def test_images_with_their_channels_last_are_refused(stage, kind, colors):
+    images = pictures(8, colors, 16).permute(0, 2, 3, 1)
+    with pytest.raises(InputError, match=r"shape \(N, channels, height, width\) \(got \(8, 16, 16"):
+        variant(stage, kind).apply(images)
+    with pytest.raises(InputError, match="cutmix"):
+        variant("mixing", "cutmix").mix(images.float(), torch.arange(8) % 2, 2)
+    variant(stage, kind).apply(pictures(8, colors, 3))

@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchvision import models
 
-from lightning_tricks import InMemoryData, Split, Tricks, TricksModule
+from lightning_tricks import InMemoryData, ModuleTricks, Split, Task, Tricks, TricksModule, train
 from lightning_tricks.surgery.batch_norm import TrainingBatches, refresh_statistics
 from lightning_tricks.tricks.averaging import StochasticWeightAveraging, WeightAveraging
 
@@ -284,3 +284,56 @@ def test_on_a_gpu_an_average_goes_on_from_a_checkpoint(kind, fields, tmp_path):
     path = runner.checkpoint_callback.best_model_path
     trainer(4, accelerator="gpu").fit(module, datamodule=small_data(), ckpt_path=path)
     assert all(torch.isfinite(p).all() for p in module.parameters())
+
+
+class Transferred(pl.LightningModule):
+    """A head on a body whose batch norm keeps its statistics, or whose training has a second output."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how, self.body, self.head = (
+            how,
+            nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4)),
+            nn.Linear(4, 3),
+        )
+        self.body[1].running_mean.fill_(3)
+        if how == "in init":
+            self.body.eval()
+
+    def forward(self, inputs):
+        if self.how == "in forward":
+            self.body.eval()
+        outputs = self.head(self.body(inputs))
+        return (outputs, outputs) if self.training and self.how == "two outputs" else outputs
+
+    def training_step(self, batch, batch_idx):
+        outputs = self(batch[0])
+        if self.how == "two outputs":
+            outputs, _ = outputs
+        return nn.functional.cross_entropy(outputs, batch[1])
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", nn.functional.cross_entropy(self(batch[0]), batch[1]))
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters())
+
+
+@pytest.mark.parametrize("how", ["in init", "in forward", "two outputs"])
+@pytest.mark.parametrize(
+    "stages", [{"averaging": "ema"}, {"averaging": "swa"}, {"optimizer": "schedule_free"}]
+)
+def test_averages_gather_the_statistics_that_training_gathers_and_no_others(how, stages):
+    recipe = ModuleTricks(**stages, schedule="constant")
+    task = Task(
+        "own",
+        small_data(),
+        lambda tricks: Transferred(how),
+        tricks=ModuleTricks,
+        monitor="val_loss",
+        epochs=2,
+    )
+    result = train(task, recipe, 0)
+    assert result.state == "complete"
+    mean = result.weights["body.1.running_mean"]
+    assert torch.equal(mean, torch.full((4,), 3.0)) == (how != "two outputs")

@@ -6,6 +6,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+import torchmetrics
 from conftest import mlp, small_data, trainer
 from torch import nn
 
@@ -321,3 +322,103 @@ def test_labels_and_probabilities_are_no_unscaled_targets():
 def test_a_backbone_that_is_no_network_is_told():
     with pytest.raises(InputError, match=r"must be an nn.Module \(got str\)"):
         TricksModule("x", Tricks())
+
+
+@pytest.mark.parametrize(
+    ("monitor", "mode", "noted"),
+    [
+        *[(f"val_{n}", "min", False) for n in ("logloss", "log_loss", "mape", "rmsle", "wer", "bce")],
+        *[(name, "min", False) for name in ("valloss", "val/brier", "val/fid", "val_err@1", "rmse")],
+        *[
+            (f"val_{n}", "max", False)
+            for n in ("acc", "acc@1", "f1", "auroc", "mAP", "r2", "top1", "iou")
+        ],
+        ("val_quality", "max", True),
+    ],
+)
+def test_the_direction_follows_from_the_monitors_name_or_a_note_says_so(monitor, mode, noted):
+    name = monitor.removeprefix("val/").removeprefix("val_")
+    metrics = {name: lambda outputs, targets: outputs.mean()}
+    task = Task("t", small_data(), lambda tricks: mlp(), monitor=f"val/{name}", metrics=metrics)
+    assert Task("t", small_data(), lambda tricks: mlp(), monitor=monitor).mode == mode
+    assert task.mode == mode
+    notes = check(task, Space(Tricks)).notes
+    assert any("is taken to be better" in note for note in notes) == noted
+
+
+def test_the_direction_of_a_torchmetric_is_its_own():
+    metrics = {"quality": torchmetrics.MeanAbsolutePercentageError()}
+    task = Task("t", small_data(), lambda tricks: mlp(), monitor="val/quality", metrics=metrics)
+    assert task.mode == "min"
+
+
+def test_a_loss_with_parameters_is_refused_because_nothing_would_train_them():
+    class Weighted(nn.CrossEntropyLoss):
+        def __init__(self):
+            super().__init__()
+            self.factor = nn.Parameter(torch.ones(()))
+
+    task = Task("t", small_data(), lambda tricks: mlp(), loss=Weighted())
+    with pytest.raises(InputError, match="the loss Weighted has parameters"):
+        check(task, Space(Tricks))
+
+
+@pytest.mark.parametrize(
+    ("interval", "ends"), [(0.5, False), (2, False), (5, True), (1, True), (1.0, True), (0.2, True)]
+)
+@pytest.mark.parametrize("loaders", [False, True])
+def test_validation_that_does_not_end_with_an_epoch_is_refused(interval, ends, loaders):
+    data = InMemoryData.from_arrays(torch.randn(90, 6), torch.arange(90) % 3, batch_size=12)  # five
+    data = (data.train_dataloader(), data.val_dataloader()) if loaders else data
+    task = Task("t", data, lambda tricks: mlp(), trainer={"val_check_interval": interval}, epochs=1)
+    if ends:
+        check(task, Space(Tricks))
+        assert train(task, Tricks(), 0).state == "complete"
+    else:
+        with pytest.raises(InputError, match="leave val_check_interval out of trainer"):
+            check(task, Space(Tricks))
+
+
+def squared(outputs, targets):
+    return (outputs - targets.float()).square().mean()
+
+
+@pytest.mark.parametrize(
+    ("loss", "broadcasts"),
+    [
+        (squared, True),
+        (lambda outputs, targets: squared(outputs[:, 0], targets), False),
+        (lambda outputs, targets: outputs.square().mean(), False),  # of a network that returns its loss
+    ],
+    ids=["all targets", "its target", "no target"],
+)
+def test_a_loss_that_compares_each_output_with_all_targets_is_refused(loss, broadcasts):
+    samples = torch.utils.data.TensorDataset(torch.randn(40, 6), torch.arange(40) % 7)
+    loaders = [torch.utils.data.DataLoader(samples, 20) for _ in range(2)]
+    settings = {"loss": loss, "metrics": {}, "monitor": "val/loss"}
+    task = Task("t", loaders, lambda tricks: mlp(classes=1), **settings)
+    if broadcasts:
+        with pytest.raises(InputError, match="compares each output with all targets"):
+            check(task, Space(Tricks))
+    else:
+        check(task, Space(Tricks))
+
+
+class Categories(nn.Module):
+    """Looks up a column of codes of a table of floating-point numbers; or a position, if it does not."""
+
+    def __init__(self, codes):
+        super().__init__()
+        self.codes, self.embedding, self.head = codes, nn.Embedding(5, 4), nn.Linear(9, 3)
+
+    def forward(self, table):
+        codes = table[:, 0].long() if self.codes else torch.zeros(len(table), dtype=torch.long)
+        return self.head(torch.cat([self.embedding(codes), table[:, 1:]], 1))
+
+
+@pytest.mark.parametrize("codes", [True, False])
+def test_category_codes_in_a_table_of_numbers_are_not_scaled(codes):
+    table = torch.cat([torch.arange(60)[:, None] % 5, torch.randn(60, 5)], 1)
+    data = InMemoryData.from_arrays(table, torch.arange(60) % 3)
+    space = check(Task("t", data, lambda tricks: Categories(codes)), Space(Tricks)).space
+    assert (space.domains["scaling"].extremes() == ("none",)) == codes

@@ -4,9 +4,15 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from conftest import mlp, samples, trainer
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import (
+    DataLoader,
+    IterableDataset,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
-from lightning_tricks import InputError, Task, Tricks, TricksModule, create_study, optimize
+from lightning_tricks import InputError, Task, Tricks, TricksModule, create_study, optimize, train
 from lightning_tricks.data.loaders import LoaderData, fresh
 
 pytestmark = pytest.mark.usefixtures("with_store")
@@ -105,3 +111,20 @@ def test_what_can_be_walked_once_is_no_loader():
         Task("once", (iter([1]), loader()), lambda tricks: mlp())
     with pytest.raises(InputError, match=r"two or three loaders.*got 1"):
         Task("one", (loader(),), lambda tricks: mlp())
+
+
+@pytest.mark.parametrize("sampler", [None, WeightedRandomSampler, SubsetRandomSampler])
+def test_the_order_of_samples_follows_from_the_seed_if_a_loader_has_its_own_generator(sampler):
+    data, generator = TensorDataset(*samples(32, 6)), torch.Generator().manual_seed(0)
+    if sampler is WeightedRandomSampler:
+        order = {"sampler": sampler([1.0, 2.0] * 16, 32, generator=generator)}
+    elif sampler is SubsetRandomSampler:
+        order = {"sampler": sampler(range(24), generator=generator)}
+    else:
+        order = {"shuffle": True, "generator": generator}
+    loaders = DataLoader(data, 8, **order), DataLoader(data, 32)
+    task = Task("t", loaders, lambda tricks: mlp(), epochs=2, monitor="val/loss")
+    scores = [train(task, Tricks(), 0).score for _ in range(2)]
+    assert scores[0] == scores[1]
+    assert train(task, Tricks(), 1).score != scores[0]
+    assert loaders[0].generator is order.get("generator")  # the user's own stays as it is

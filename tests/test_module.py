@@ -144,3 +144,22 @@ def test_every_trick_on_a_gpu():
         for kind in options:
             module = fit(Tricks(**{stage: {"kind": kind}}), mlp(), accelerator="gpu", devices=1)
             assert all(torch.isfinite(p).all() for p in module.parameters())
+
+
+def test_features_beside_the_outputs_are_no_auxiliary_head():
+    class Both(nn.Module):
+        def __init__(self, width):
+            super().__init__()
+            self.body, self.head, self.other = nn.Linear(6, 8), nn.Linear(8, 3), nn.Linear(8, width)
+
+        def forward(self, inputs):
+            hidden = self.body(inputs)
+            return self.head(hidden), self.other(hidden)
+
+    inputs, targets = samples(8, 6)
+    loss = nn.functional.cross_entropy
+    for width in (3, 5):
+        module = TricksModule(Both(width), Tricks.plain())
+        outputs, beside = module(inputs)
+        expected = loss(outputs, targets) + (0.3 * loss(beside, targets) if width == 3 else 0)
+        torch.testing.assert_close(module.learned_loss((inputs, targets)), expected)

@@ -114,3 +114,10 @@ def test_an_exception_leaves_the_weights_where_they_were():
         variant("sharpness", "sam").closure(module, evaluate)()
     assert torch.equal(module[0].weight, before)
     assert module[1].track_running_stats
+
+
+def test_a_step_without_a_loss_has_nothing_to_climb():
+    module = nn.Linear(6, 3)
+    before = module.weight.detach().clone()
+    assert variant("sharpness", "sam").closure(module, lambda: None)() is None
+    assert torch.equal(module.weight, before)

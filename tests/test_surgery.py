@@ -373,6 +373,25 @@ def test_a_transformer_answers_alike_with_and_without_gradients(kind):
     assert dropouts == [0.0, 0.0]
 
 
+@pytest.mark.parametrize("kind", ["none", "batch", "group", "layer"])
+def test_a_transformer_takes_padding_in_evaluation_with_every_norm(kind):
+    class Padded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+            self.encoder, self.head = nn.TransformerEncoder(layer, 2), nn.Linear(8, 3)
+
+        def forward(self, inputs):
+            padded = inputs[..., 0] == 0
+            return self.head(self.encoder(inputs, src_key_padding_mask=padded).mean(1))
+
+    module = TricksModule(Padded(), Tricks(normalization=kind, scaling="none")).eval()
+    inputs = torch.randn(4, 5, 8)
+    inputs[:, 3:, 0] = 0
+    with torch.no_grad():
+        assert module(inputs).isfinite().all()
+
+
 def test_what_is_frozen_stays_as_it_is():
     class Distilled(nn.Module):
         def __init__(self):

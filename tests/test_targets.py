@@ -7,6 +7,7 @@ from conftest import convnet, mlp, samples, variant
 
 from lightning_tricks import ImageTricks, Task, Tricks, TricksModule, optimize
 from lightning_tricks.errors import InputError
+from lightning_tricks.module.measures import accuracy
 from lightning_tricks.search.studies import create_study
 
 
@@ -67,3 +68,26 @@ def test_a_loss_that_takes_no_probabilities_is_an_error_before_the_first_trial()
         InputError, match="smoothing 'label_smoothing' does not fit the backbone, the data or the loss"
     ):
         optimize(study, task, n_trials=1, space=space)
+
+
+@pytest.mark.parametrize("columns", [1, 4])
+def test_numbers_and_several_labels_are_not_smoothed(columns):
+    module = TricksModule(
+        mlp(classes=columns), Tricks(smoothing="label_smoothing"), loss=F.mse_loss, metrics={}
+    )
+    with pytest.raises(InputError, match="label_smoothing needs classes"):
+        module.learned_loss((torch.randn(8, 6), torch.rand(8, columns)))
+
+
+def test_probabilities_are_smoothed():
+    module = TricksModule(mlp(), Tricks(smoothing="label_smoothing", scaling="none"))
+    inputs, targets = torch.randn(8, 6), torch.rand(8, 3).softmax(1)
+    expected = F.cross_entropy(module(inputs), 0.9 * targets + 0.1 / 3)
+    torch.testing.assert_close(module.learned_loss((inputs, targets)), expected)
+
+
+@pytest.mark.parametrize("ignored", [-100, 255])
+def test_samples_without_a_label_do_not_count_for_accuracy(ignored):
+    outputs = torch.tensor([[2.0, 1.0], [1.0, 2.0], [2.0, 1.0], [2.0, 1.0]])
+    assert float(accuracy(outputs, torch.tensor([0, 0, ignored, 0]))) == pytest.approx(2 / 3)
+    assert float(accuracy(outputs, torch.full((4,), ignored))) == 0.0

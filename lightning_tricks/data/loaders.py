@@ -6,7 +6,7 @@ from itertools import islice
 from typing import Any
 
 import pytorch_lightning as pl
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from lightning_tricks.data.tensor_loader import TensorLoader
 from lightning_tricks.errors import InputError
@@ -25,15 +25,33 @@ def length_of(loader: Any) -> int | None:
 
 
 def fresh(loader: Any) -> Any:
-    """Return a loader of the same batches with an iterator of its own.
+    """Return a loader of the same samples with an iterator of its own, which torch's seed orders.
 
     A `DataLoader` with persistent workers has only one iterator. Reading it would take batches away
-    from training.
+    from training. A generator of the loader's own would go on from trial to trial, so that the order
+    of a trial's samples would not follow from its seed.
     """
     if not isinstance(loader, DataLoader):
         return loader
     alike = copy.copy(loader)
     vars(alike)["_iterator"] = None  # torch's attribute for the iterator of persistent workers
+    vars(alike)["generator"] = None
+    sampler = _seeded(loader.sampler)
+    vars(alike)["sampler"] = sampler
+    if getattr(loader.batch_sampler, "sampler", None) is loader.sampler:
+        batches = copy.copy(loader.batch_sampler)
+        vars(batches)["sampler"] = sampler
+        vars(alike)["batch_sampler"] = batches
+    return alike
+
+
+def _seeded(sampler: Any) -> Any:
+    """Return one of torch's samplers without its generator: it then draws from torch's seed."""
+    torchs = type(sampler).__module__ == Sampler.__module__
+    if not torchs or getattr(sampler, "generator", None) is None:
+        return sampler
+    alike = copy.copy(sampler)
+    alike.generator = None
     return alike
 
 

@@ -15,6 +15,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils._pytree import tree_leaves
+from torchvision.ops import StochasticDepth
 
 from lightning_tricks.errors import InputError
 from lightning_tricks.flavors import is_lightning_module
@@ -23,11 +24,14 @@ from lightning_tricks.module.lightning_internals import trainer_if_any
 from lightning_tricks.module.tricks_module import TricksModule
 from lightning_tricks.scores import Mode
 from lightning_tricks.surgery.anatomy import Anatomy, describe, forget
+from lightning_tricks.surgery.layers import DROPOUTS
 from lightning_tricks.surgery.torch_internals import names_in
 from lightning_tricks.surgery.unfit import check_fit
 from lightning_tricks.tricks.acting import forward_stages
 from lightning_tricks.tricks.recipe import ModuleTricks, Tricks
 
+DRAWING: tuple[type[nn.Module], ...] = (*DROPOUTS, StochasticDepth)
+"""Layers that draw masks in training."""
 _OURS = (
     "tricks",
     "tricks_subject",
@@ -165,8 +169,14 @@ class _WithTricks(TricksHooks):
 
     @contextmanager
     def passing(self) -> Iterator[TricksHooks]:
-        """Lend a copy, because a training step may count, keep or send its batches."""
-        lent = detached_copy(self)
+        """Lend a copy, because a training step may count, keep or send its batches.
+
+        Only dropout is in evaluation mode: a training step may need what others return in training.
+        """
+        lent = detached_copy(self).train()
+        for layer in lent.modules():
+            if isinstance(layer, DRAWING):
+                layer.eval()
         lent.trainer = self.trainer
         with torch.enable_grad():  # the step may need gradients of its inputs
             yield lent

@@ -88,8 +88,8 @@ class TricksHooks(_Module):
 
     @contextmanager
     def passing(self) -> Iterator["TricksHooks"]:
-        """Lend a module to pass batches through; its norms gather statistics."""
-        yield self
+        """Lend a module to pass batches through, in evaluation mode; its norms gather statistics."""
+        yield self.eval()
 
     def pass_batch(self, batch: Any, batch_idx: int) -> None:
         """Pass a training batch through the network, so that its norms gather statistics."""

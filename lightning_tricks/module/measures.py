@@ -1,11 +1,40 @@
 """Measures: functions of outputs and targets."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
+from torchmetrics import Metric
 
+from lightning_tricks.scores import Mode, without_split
+
+_LESS = re.compile(
+    r"loss(es)?(?![a-z])|error|deviance|perplexity|divergence|distance|hinge|(?<![a-z])(err|l1|l2|r?ms?l?e|r?mae|s?mape|"
+    r"medae|mdape|nll|ppl|bpc|bpb|ce|bce|xent|kld?|wer|cer|mer|per|brier|ece|eer|crps|fid|kid|lpips)"
+    r"(?![a-z])"
+)
+"""Words for a metric of which less is better."""
+_MORE = re.compile(
+    r"acc|score|auc|auroc|auprc|precision|recall|iou|dice|jaccard|sensitiv|specific|kappa|corr|likelihood|"
+    r"reward|return|hit|top|success|similar|(?<![a-z])(f\d|fbeta|m?ap|r2|mcc|elbo|psnr|ssim|sdr|snr|bleu|"
+    r"rouge|meteor|n?dcg|mrr|pearson|spearman|kendall|em)(?![a-z])"
+)
+"""Words for a metric of which more is better."""
 Measure = Callable[[Tensor, Tensor], Tensor]
 """Function of outputs and targets. A `torchmetrics.Metric` is computed over a whole split."""
+
+
+def mode_of(monitor: str, metrics: Mapping[str, Measure]) -> Mode:
+    """Return whether less or more of a metric is better: by what torchmetrics says, else by its name."""
+    metric = metrics.get(without_split(monitor))
+    if isinstance(metric, Metric) and metric.higher_is_better is not None:
+        return "max" if metric.higher_is_better else "min"
+    return "min" if _LESS.search(monitor.lower()) else "max"
+
+
+def more_is_better(monitor: str) -> bool:
+    """Tell whether the name of a metric says that more of it is better."""
+    return bool(_MORE.search(monitor.lower()))
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -14,8 +43,10 @@ def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
     Args:
         outputs: scores of shape (N, classes, …); the largest is the prediction. Or binary logits, of
             shape (N,) or (N, 1), or of the shape of targets of 0.0 and 1.0; above 0 means 1.
-        targets: class numbers, of shape (N, …), or numbers of the outputs' shape.
+        targets: class numbers, of shape (N, …), or numbers of the outputs' shape. Numbers that are no
+            class, such as the -100 or 255 of pixels without a label, do not count.
     """
     if outputs.dim() == 1 or outputs.shape[1] == 1 or targets.is_floating_point():
         return ((outputs > 0) == (targets > 0.5).view_as(outputs)).float().mean()
-    return (outputs.argmax(1) == targets).float().mean()
+    known = (targets >= 0) & (targets < outputs.shape[1])
+    return ((outputs.argmax(1) == targets) & known).sum() / known.sum().clamp(min=1)

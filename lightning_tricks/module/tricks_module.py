@@ -21,7 +21,7 @@ from lightning_tricks.surgery.watch import anatomy_of
 from lightning_tricks.tricks.recipe import Tricks
 from lightning_tricks.tricks.recipe_types import recipe_of, type_name
 from lightning_tricks.tricks.scaling import Cast, takes_tokens
-from lightning_tricks.tricks.targets import probabilities
+from lightning_tricks.tricks.targets import check_probabilities, probabilities
 
 AUXILIARY = 0.3
 """Weight of each auxiliary head's loss; the main head has weight 1 (Szegedy et al., 2014)."""
@@ -170,6 +170,8 @@ class TricksModule(TricksHooks, pl.LightningModule):
             if self._class_loss is None:
                 self._class_loss = class_loss(self.loss, targets, self.classes)
             targets = self._class_loss.hide_ignored(targets)
+        elif not self.tricks.smoothing.neutral:
+            check_probabilities(targets)
         inputs, targets = self.tricks.mixing.mix(self.cast(inputs), targets, self.classes)
         certain = probabilities(targets, self.classes)
         changed = self.tricks.smoothing.smooth(certain, self.classes)
@@ -238,7 +240,11 @@ class TricksModule(TricksHooks, pl.LightningModule):
 
 
 def heads(outputs: Any) -> list[Tensor]:
-    """Return the main output, then those of auxiliary heads, which some networks have in training."""
+    """Return the main output, then those of auxiliary heads, which some networks have in training.
+
+    A further output of another shape, such as features, is no head.
+    """
     if not isinstance(outputs, tuple):
         return [outputs]
-    return [output for output in outputs if output is not None]
+    main, *others = [output for output in outputs if output is not None]
+    return [main, *(other for other in others if getattr(other, "shape", None) == main.shape)]

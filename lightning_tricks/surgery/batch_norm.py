@@ -1,7 +1,7 @@
 """Running statistics of batch norm for weights that were not trained themselves, such as averages."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,6 +29,8 @@ class TrainingBatches(pl.Callback):
 
     def __init__(self) -> None:
         self.batches: list[Any] = []
+        self.still: set[str] = set()
+        """Names of the batch norms that training leaves in evaluation mode, with fixed statistics."""
         self._bytes = 0
         self._used = self._wanted = False
 
@@ -56,6 +58,17 @@ class TrainingBatches(pl.Callback):
             self.batches.append(copy.deepcopy(batch))  # a step may change its batch in place
             self._bytes += _bytes(batch)
 
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *unused: Any
+    ) -> None:
+        del trainer, unused
+        if self._wanted:
+            self.still = {
+                name
+                for name, layer in pl_module.named_modules()
+                if isinstance(layer, BatchNormLayer) and not layer.training
+            }
+
     def _forget(self) -> None:
         self.batches, self._bytes, self._used = [], 0, False
 
@@ -64,22 +77,23 @@ class TrainingBatches(pl.Callback):
 def refresh_statistics(trainer: pl.Trainer, module: pl.LightningModule) -> None:
     """Gather the running statistics of batch norm again, from the first batches of the epoch.
 
-    At most 32 batches are used. Everything except batch norm is in evaluation mode meanwhile, because
-    dropout would widen the variance. The random state of training is not changed.
+    At most 32 batches are used. Dropout is in evaluation mode meanwhile, because it would widen the
+    variance. The random state of training is not changed.
 
     Args:
         trainer: a Trainer with `TrainingBatches` among its callbacks.
-        module: a module whose methods `passing` and `pass_batch` pass a batch through it.
+        module: a module with the methods `passing` and `pass_batch`.
     """
-    norms = batch_norms(module)
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # attribute set at runtime
     kept = [callback for callback in callbacks if isinstance(callback, TrainingBatches)]
-    batches = kept[0].take() if kept else []
+    batches, still = (kept[0].take(), kept[0].still) if kept else ([], set())
+    norms = batch_norms(module, still)
     if not norms or not batches:
         return
     with torch.random.fork_rng(), lend(module) as lent:
-        lent.eval()
-        gathering = batch_norms(lent)
+        for name, layer in lent.named_modules():
+            layer.training &= name not in still
+        gathering = batch_norms(lent, still)
         for norm in gathering:
             norm.reset_running_stats()
             norm.momentum = None  # a plain mean over the batches
@@ -95,9 +109,15 @@ def refresh_statistics(trainer: pl.Trainer, module: pl.LightningModule) -> None:
             getattr(norm, name).copy_(trainer.strategy.reduce(getattr(norm, name), reduce_op="mean"))
 
 
-def batch_norms(module: nn.Module) -> list[BatchNormLayer]:
-    """Return the batch norms of a module that keep running statistics and are not frozen."""
-    norms = [m for m in module.modules() if isinstance(m, BatchNormLayer)]
+def batch_norms(module: nn.Module, still: Collection[str] = ()) -> list[BatchNormLayer]:
+    """Return the batch norms of a module that keep running statistics and are not frozen.
+
+    Args:
+        module: the module.
+        still: names of batch norms whose statistics are fixed.
+    """
+    named = module.named_modules()
+    norms = [m for name, m in named if isinstance(m, BatchNormLayer) and name not in still]
     return [norm for norm in norms if norm.track_running_stats and not frozen(norm)]
 
 

@@ -24,6 +24,9 @@ from lightning_tricks.surgery.products import channels_of, weight_of
 from lightning_tricks.surgery.teachers import copies
 from lightning_tricks.surgery.uses import CONVOLUTIONS, Seen, Use
 
+RATES = ("p", "rate", "prob", "probability")
+"""Names of attributes that hold the rate of a dropout function, besides those with `drop` in them."""
+
 
 def build(network: nn.Module, seen: Seen, result: Any, inputs: Any = None, why: str = "") -> Anatomy:
     """Return the anatomy of a network.
@@ -138,7 +141,7 @@ class _Builder:
         for path, module in self.modules.items():
             if id(module) in known:
                 before = path if path in found else before
-            elif (typed := known_layer(path, module)) is not None:
+            elif (typed := known_layer(path, module)) is not None and not is_parametrized(module):
                 known |= {id(inside) for inside in module.modules()}
                 found[path] = self._told(replace(typed, ran=not self.seen.calls))
                 order.insert(order.index(before) + 1 if before in order else len(order), path)
@@ -225,16 +228,15 @@ class _Builder:
         return list(dict.fromkeys([*self.seen.tables, *typed]))
 
     def draws(self) -> Iterator[Draw]:
-        """Walk the places that call a dropout function, with the attributes that hold their rates.
-
-        Attention that takes its rate from a dropout layer inside it does not count.
-        """
+        """Walk the places that call a dropout function, with the attributes that hold their rates."""
+        # Attention that takes its rate from a layer inside it, which then never runs, does not count.
+        idle = {id(m) for path, m in self.modules.items() if path not in self.seen.calls}
         for path, rate in dict.fromkeys(self.seen.drops):
             module = self.modules[path]
-            if any(isinstance(m, DROPOUTS) and m.p == rate for m in module.modules()):
+            if any(isinstance(m, DROPOUTS) and m.p == rate and id(m) in idle for m in module.modules()):
                 continue
             names = [n for n, v in vars(module).items() if isinstance(v, float) and v == rate]
-            named = [n for n in names if "drop" in n] or names
+            named = [n for n in names if "drop" in n.lower()] or [n for n in names if n in RATES]
             yield Draw(path, named[0] if len(named) == 1 else "", rate)
 
 

@@ -14,6 +14,8 @@ def replace_everywhere(network: nn.Module, old: nn.Module, new: nn.Module) -> No
         if isinstance(parent, nn.TransformerEncoderLayer):
             # Switch off its fast path: the fused kernel would ignore the new module.
             parent.activation_relu_or_gelu = 0
+        if isinstance(parent, nn.TransformerEncoder):
+            parent.use_nested_tensor = False  # of the same fast path, which reads the layers' weights
         for name, child in list(submodules(parent).items()):
             if child is old:
                 setattr(parent, name, new)

@@ -178,7 +178,10 @@ class _Recorder(TorchFunctionMode):
         self.seen.uses.append(Use(path, names, function, nodes=nodes_of(result), **more))
 
     def _name(self, weight: Any, computed: bool) -> str:
-        """Return the name of a parameter; for a computed weight, of the parameter it is made of."""
+        """Return the name of a parameter; for a computed weight, of the one that it is made of.
+
+        A weight that is made of several, such as a mean and a deviation, has no name.
+        """
         if not isinstance(weight, Tensor) or id(weight) in self.names or not computed:
             return self.names.get(id(weight), "")
         path, module = self.running[-1]
@@ -188,7 +191,8 @@ class _Recorder(TorchFunctionMode):
             if parameter.shape == weight.shape
             and ("." not in name or name.startswith("parametrizations."))
         ]
-        return ".".join(filter(None, (path, own[-1]))) if own else ""
+        several = len(own) > 1 and not any(name.startswith("parametrizations.") for name in own)
+        return "" if several or not own else ".".join(filter(None, (path, own[-1])))
 
 
 def _at(args: tuple[Any, ...], place: int) -> Any:

@@ -7,11 +7,11 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
-import torch
 
 from lightning_tricks.data.in_memory import InMemoryData
 from lightning_tricks.errors import InputError
 from lightning_tricks.flavors import is_lightning_module
+from lightning_tricks.module.measures import more_is_better
 from lightning_tricks.module.tricks_module import Batch, TricksModule, heads
 from lightning_tricks.space.space import Space
 from lightning_tricks.surgery.anatomy import Anatomy
@@ -23,7 +23,7 @@ from lightning_tricks.task.data_checks import (
 )
 from lightning_tricks.task.kinds_left import KindsLeft
 from lightning_tricks.task.making import made_again
-from lightning_tricks.task.outputs import check_measures, outputs_of
+from lightning_tricks.task.outputs import check_measures, check_scaling, looks_up_inputs, outputs_of
 from lightning_tricks.task.rehearsal import build, overrides, rehearse_module, rehearse_network, step
 from lightning_tricks.task.task import SAMPLES, Task
 from lightning_tricks.task.watching import Watched
@@ -135,6 +135,8 @@ class _Checks:
     def notes(self) -> Iterator[str]:
         """Yield what the user should know, line by line."""
         yield from self.lines
+        if self.task.mode == "max" and not more_is_better(self.task.monitor):
+            yield f"more of {self.task.monitor} is taken to be better: if less is, set mode to 'min'"
         if self.task.repeats > 1:
             samples = ""
             if isinstance(self.task.data, InMemoryData):
@@ -222,7 +224,8 @@ class _Checks:
             self.task, self.kinds.recipe_with("normalization", self.kinds.off("normalization"))
         )
         assert isinstance(module, TricksModule)
-        self.kinds.try_each("scaling", partial(_check_scaling, module, inputs))
+        looks_up = looks_up_inputs(module, inputs)
+        self.kinds.try_each("scaling", partial(check_scaling, module, inputs, looks_up))
         outputs = heads(outputs_of(module, inputs))[0]
         check_measures(self.task, outputs, targets)
         self.lines += labels_from_one(self.task.data, outputs)
@@ -235,11 +238,6 @@ class _Checks:
                 _check_logged(self.task.plateau, logged, "validation_loss")
 
         self.kinds.try_each("schedule", attempt)
-
-
-def _check_scaling(module: TricksModule, inputs: torch.Tensor, tricks: Tricks) -> None:
-    if not tricks.scaling.neutral:
-        module.check_scalable(inputs)
 
 
 def _check_logged(name: str, logged: list[str], what: str) -> None:

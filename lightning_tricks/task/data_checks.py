@@ -1,5 +1,6 @@
 """What the data take, such as another batch size, and mistakes in labels and numbers to predict."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 
 from lightning_tricks.data.batches import batch_size_of
 from lightning_tricks.data.in_memory import InMemoryData
+from lightning_tricks.data.loaders import length_of
 from lightning_tricks.errors import InputError
 from lightning_tricks.module.singles import ONE_SAMPLE
 from lightning_tricks.task import data_facts
@@ -37,13 +39,34 @@ def check_batches(kinds: KindsLeft) -> None:
 def check_loader(kinds: KindsLeft) -> list[str]:
     """Check what depends on the length of the training loader; return what the user should know."""
     task = kinds.task
-    if isinstance(task.data, InMemoryData):
+    if "val_check_interval" not in task.trainer and isinstance(task.data, InMemoryData):
         return []
     loader = data_facts.training_loader(task.data, task.rehearsed)
+    _check_validation(loader, task.trainer)
     if not data_facts.knows_steps(loader, task.trainer):
         for stage in ("schedule", "averaging"):
             kinds.try_each(stage, partial(_check_steps, stage))
     return [f"{ONE_SAMPLE}, in trials with it"] if data_facts.leaves_one_sample(loader) else []
+
+
+def _check_validation(loader: Any, trainer: Mapping[str, Any]) -> None:
+    """Check that a validation ends each epoch, because trials are compared there.
+
+    Raises:
+        InputError: if `val_check_interval` does not divide the batches of an epoch.
+    """
+    interval, limit = trainer.get("val_check_interval"), trainer.get("limit_train_batches", 1.0)
+    batches = length_of(loader)
+    if interval is None or batches is None:
+        return
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    whole = isinstance(interval, (int, float))
+    every = interval if isinstance(interval, int) else int(batches * interval) if whole else 0
+    if not every or batches % every:
+        raise InputError(
+            "trials are compared at the end of each epoch, and no validation ends there: leave "
+            f"val_check_interval out of trainer (got {interval}, with {batches} batches in an epoch)"
+        )
 
 
 def labels_from_one(data: Any, outputs: torch.Tensor) -> list[str]:

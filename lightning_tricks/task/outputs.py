@@ -6,12 +6,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from pytorch_lightning.utilities.seed import isolate_rng
 
 from lightning_tricks.errors import InputError, shown, user_code
 from lightning_tricks.module.measures import accuracy
 from lightning_tricks.module.tricks_module import TricksModule
 from lightning_tricks.surgery.graph import functions_called
 from lightning_tricks.task.task import Task
+from lightning_tricks.tricks.recipe import Tricks
 
 
 def outputs_of(module: TricksModule, inputs: torch.Tensor) -> Any:
@@ -35,12 +37,55 @@ def outputs_of(module: TricksModule, inputs: torch.Tensor) -> Any:
     return outputs
 
 
+def looks_up_inputs(module: TricksModule, inputs: torch.Tensor) -> bool:
+    """Tell whether a network looks up some of its inputs, such as category codes, in an embedding.
+
+    It does if an embedding gets other numbers when the inputs change, or fails then.
+    """
+    asked: list[torch.Tensor] = []
+    embeddings = [m for m in module.backbone.modules() if isinstance(m, torch.nn.Embedding)]
+    hooks = [
+        embedding.register_forward_pre_hook(lambda layer, given: asked.append(given[0].detach().clone()))
+        for embedding in embeddings
+    ]
+    try:
+        for changed in (inputs, inputs * 3 + 1) if embeddings else ():
+            with torch.no_grad():
+                module.backbone(module.cast(changed))
+    except (IndexError, RuntimeError):
+        return True
+    finally:
+        for hook in hooks:
+            hook.remove()
+    half = len(asked) // 2
+    return not all(map(torch.equal, asked[:half], asked[half:]))
+
+
+def check_scaling(module: TricksModule, inputs: torch.Tensor, looks_up: bool, tricks: Tricks) -> None:
+    """Check that scaling changes no numbers that the network looks up.
+
+    Raises:
+        InputError: if it does.
+    """
+    if not tricks.scaling.neutral:
+        module.check_scalable(inputs)
+        if looks_up:
+            raise InputError(
+                "scaling would change the numbers that nn.Embedding looks up: set scaling to 'none'"
+            )
+
+
 def check_measures(task: Task, outputs: Any, targets: torch.Tensor) -> None:
     """Check that the loss and the metrics take the outputs and targets, and return one number.
 
     Raises:
-        InputError: if they do not.
+        InputError: if they do not, or if the loss has parameters.
     """
+    if isinstance(task.loss, torch.nn.Module) and any(p.requires_grad for p in task.loss.parameters()):
+        raise InputError(
+            f"the loss {type(task.loss).__name__} has parameters, which no trial would train: put "
+            "network and loss into a LightningModule"
+        )
     shape = tuple(getattr(outputs, "shape", ()))
     given = f"outputs of shape {shape} and {len(targets)} targets up to {targets.max().item()}"
     with user_code(f"the backbone's {given} do not fit each other"):
@@ -64,6 +109,10 @@ def _check_fit(task: Task, outputs: Any, targets: torch.Tensor) -> None:
     logits = _takes_logits(task, outputs, targets)
     if targets.is_floating_point() and outputs.shape != targets.shape and not logits:
         raise ValueError("numbers to predict need outputs of the same shape")
+    if outputs.dim() == targets.dim() + 1 and outputs.shape[-1] == 1 and _mixes(task, outputs, targets):
+        raise ValueError(
+            "the loss compares each output with all targets: give it targets of the shape of the outputs"
+        )
     scored = any(f is accuracy for f in task.metrics.values())
     single = outputs.dim() == 1 or outputs.shape[1] == 1
     if scored and not logits and single and _binary(targets):
@@ -76,6 +125,18 @@ def _check_fit(task: Task, outputs: Any, targets: torch.Tensor) -> None:
             "numbers to predict have no accuracy: give the task other metrics and a monitor, such as "
             "metrics={}, monitor='val/loss'"
         )
+
+
+def _mixes(task: Task, outputs: torch.Tensor, targets: torch.Tensor) -> bool:
+    """Tell whether the loss depends on the targets, but not on which sample each belongs to."""
+    with torch.no_grad(), isolate_rng():
+        some = torch.randn(outputs.shape, dtype=outputs.dtype)
+        loss, shuffled, other = (
+            task.loss(some, each) for each in (targets, targets.roll(1), targets.flip(0) * 0)
+        )
+    if bool((targets == targets[0]).all()):
+        return False
+    return bool(torch.isclose(loss, shuffled, rtol=1e-5) & ~torch.isclose(loss, other, rtol=1e-5))
 
 
 def _binary(targets: torch.Tensor) -> bool:

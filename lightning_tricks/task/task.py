@@ -19,7 +19,7 @@ from lightning_tricks.data.loaders import LoaderData, ModuleData, data_module
 from lightning_tricks.errors import InputError, check_name, shown, user_code, whole_number
 from lightning_tricks.flavors import adapt, check_one_flavor, flavor_of, is_lightning_module
 from lightning_tricks.module.conversion import with_tricks
-from lightning_tricks.module.measures import Measure, accuracy
+from lightning_tricks.module.measures import Measure, accuracy, mode_of
 from lightning_tricks.module.tricks_module import TricksModule
 from lightning_tricks.scores import Mode
 from lightning_tricks.surgery.unfit import check_fit
@@ -33,8 +33,6 @@ from lightning_tricks.tricks.scaling import Cast, takes_tokens
 SAMPLES = 4
 """Number of samples passed through a network to watch it."""
 _BY_NAME: Any = "by name"
-_OF_ERRORS = re.compile(r"(?<![a-z])(loss|error|err|mse|mae|rmse|nll|perplexity|ppl)(?![a-z])")
-"""Words for a metric of which less is better."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +115,7 @@ class Task:
                 f"{{'kind': 'norm', 'theta': {value}}} instead"
             )
         if self.mode == _BY_NAME:
-            found = "min" if _OF_ERRORS.search(self.monitor.lower()) else "max"
-            object.__setattr__(self, "mode", found)
+            object.__setattr__(self, "mode", mode_of(self.monitor, self.metrics))
         if self.mode not in ("min", "max"):
             raise InputError(f"mode must be 'min' or 'max' (got {self.mode!r})")
 

@@ -17,6 +17,8 @@ from lightning_tricks.errors import InputError
 from lightning_tricks.space.domains import Float, Int
 from lightning_tricks.space.trick import Trick
 
+COLORS = (1, 3, 4)
+"""Number of channels of images: gray, colors, and colors with transparency."""
 GROUPS = 16
 """Number of groups in a batch, for transforms that draw only once per call."""
 
@@ -35,11 +37,7 @@ class AugmentationTrick(Trick):
         Raises:
             InputError: if the inputs are not images, or have a type that the trick cannot change.
         """
-        if images.dim() != 4:
-            raise InputError(
-                f"{self.kind!r} changes images of shape (N, channels, height, width) "
-                f"(got {tuple(images.shape)})"
-            )
+        check_images(self.kind, images)
         return self.change(images)
 
     @abstractmethod
@@ -179,6 +177,18 @@ class RandomErasing(AugmentationTrick):
         across = _inside(width, (area / ratio).sqrt())
         erased = chosen[:, None, None] & down[:, :, None] & across[:, None, :]
         return images.masked_fill(erased[:, None], 0)
+
+
+def check_images(kind: str, images: Tensor) -> None:
+    """Check that inputs are images of shape (N, channels, height, width).
+
+    Raises:
+        InputError: if they are not, or look like images with the channels last.
+    """
+    shape = tuple(images.shape)
+    last = len(shape) == 4 and shape[3] in COLORS and not {shape[1], shape[2]} & set(COLORS)
+    if len(shape) != 4 or last:
+        raise InputError(f"{kind!r} changes images of shape (N, channels, height, width) (got {shape})")
 
 
 def _inside(side: int, lengths: Tensor) -> Tensor:

@@ -77,6 +77,8 @@ class SharpnessAware(SharpnessTrick):
             device = next(module.parameters()).device
             draws = _random_state(device)
             result = evaluate()
+            if all(parameter.grad is None for parameter in module.parameters()):
+                return result  # this step has no loss
             with self._climbed(module), _statistics_kept(module):
                 _draw_again(draws, device)
                 evaluate()

@@ -16,6 +16,10 @@ from torchvision.transforms import v2
 from lightning_tricks.errors import InputError
 from lightning_tricks.space.domains import Float
 from lightning_tricks.space.trick import Trick
+from lightning_tricks.tricks.augmentation import check_images
+
+PROBABLE = 1e-2
+"""Largest distance from 1 of the sum of a sample's probabilities, which half precision rounds."""
 
 
 def probabilities(targets: Tensor, classes: int) -> Tensor:
@@ -33,6 +37,20 @@ def probabilities(targets: Tensor, classes: int) -> Tensor:
         return targets
     certain = F.one_hot(targets.clamp(min=0), classes).movedim(-1, 1).float()
     return certain * (targets >= 0).unsqueeze(1)
+
+
+def check_probabilities(targets: Tensor) -> None:
+    """Check that targets are a probability for each class.
+
+    Raises:
+        InputError: if they are other numbers, which cannot be smoothed.
+    """
+    whole = targets.sum(1) if targets.dim() > 1 else targets
+    if bool(((whole - 1).abs() > PROBABLE).any()) or targets.dim() < 2 or targets.shape[1] < 2:
+        raise InputError(
+            "label_smoothing needs classes, or a probability for each class: these targets are numbers "
+            "to predict, or several labels per sample; set smoothing to 'none'"
+        )
 
 
 class SmoothingTrick(Trick):
@@ -138,6 +156,7 @@ class CutMix(MixingTrick):
     alpha: Annotated[float, Float(0.2, 1.0, log=True)] = Field(default=1.0, gt=0)
 
     def mix(self, inputs: Tensor, targets: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+        check_images(self.kind, inputs)
         return _mixed(v2.CutMix(alpha=self.alpha), inputs, targets, classes)
 
 
