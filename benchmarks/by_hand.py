@@ -53,7 +53,7 @@ from lightning_tricks.selection.intervals import difference, mean_interval
 from lightning_tricks.task.checks import check
 from lightning_tricks.verdict.finalists import by_evidence
 
-RESULTS = Path("by_hand.jsonl")
+RESULTS = Path(__file__).with_suffix(".jsonl")
 TRAININGS = 40
 """The number of full trainings whose epochs every arm may spend."""
 MEDIAN_SHARE = 0.72

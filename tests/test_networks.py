@@ -4,6 +4,7 @@ import shutil
 import warnings
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from conftest import in_order, picture_data, residual_convnet, variant
@@ -306,6 +307,18 @@ def test_stochastic_depth_drops_branches_and_keeps_the_mean():
     out = backbone(torch.ones(20_000, 1)).detach()
     assert out.unique().tolist() == pytest.approx([1.0, 1 + 1 / 0.75])
     assert float(out.mean()) == pytest.approx(2.0, abs=0.03)
+
+
+def test_the_rates_of_timms_drop_path_are_set():
+    network = timm.create_model("convnext_atto", drop_path_rate=0.5, num_classes=5)
+    layers = [layer for layer in network.modules() if type(layer).__name__ == "DropPath"]
+    assert len(layers) > 3
+    variant("stochastic_depth", "linear", p=0.25).apply(network)
+    rates = [layer.drop_prob for layer in layers]
+    assert rates == sorted(rates)
+    assert rates[-1] == 0.25
+    variant("stochastic_depth", "none").apply(network)
+    assert {layer.drop_prob for layer in layers} == {0.0}
 
 
 def test_stochastic_depth_that_a_backbone_has_is_off_without_the_trick():

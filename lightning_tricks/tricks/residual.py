@@ -97,7 +97,8 @@ class NoStochasticDepth(_NoResidualTrick):
     kind: Literal["none"] = "none"
 
     def apply(self, module: nn.Module) -> None:
-        _switch_off(module)
+        for layer, rate in _own_layers(module):
+            setattr(layer, rate, 0.0)
 
 
 class OwnStochasticDepth(_NoResidualTrick):
@@ -115,7 +116,8 @@ class LinearStochasticDepth(ResidualTrick):
     """A sample skips the i-th of L residual branches with probability p·i/L (Huang et al., 2016).
 
     Branches that are kept are divided by 1 − p·i/L. It puts `torchvision.ops.StochasticDepth` at the
-    end of each branch; if the backbone already has such layers, it sets their rates.
+    end of each branch. If the backbone already has such layers, or timm's `DropPath`, it sets the rates
+    of all of them instead.
 
     When it helps: in residual networks of many blocks, in long runs. It makes shallow ones worse.
     """
@@ -126,28 +128,40 @@ class LinearStochasticDepth(ResidualTrick):
     kind: Literal["linear"] = "linear"
     p: Annotated[float, Float(0.02, 0.3)] = Field(default=0.1, gt=0, lt=1)
 
+    def apply(self, module: nn.Module) -> None:
+        own = _own_layers(module)
+        for number, (layer, rate) in enumerate(own, start=1):
+            setattr(layer, rate, self.p * number / len(own))
+        if not own:
+            super().apply(module)
+
     def change(self, module: nn.Module, found: list[Branch]) -> int:
-        _switch_off(module)
         changed = 0
         for number, branch in enumerate(found, start=1):
-            rate, end = self.p * number / len(found), module.get_submodule(branch.end)
-            if isinstance(end, StochasticDepth):
-                end.p = rate
-            elif branch.end and branch.alone:
+            if branch.end and branch.alone:
+                rate, end = self.p * number / len(found), module.get_submodule(branch.end)
                 attach(end, DEPTH, StochasticDepth(rate, "row"))
-            else:
-                continue
-            changed += 1
+                changed += 1
         return changed
 
     def needs(self) -> str:
         return "looked for branches whose last module is called nowhere else"
 
 
-def _switch_off(module: nn.Module) -> None:
+def _own_layers(module: nn.Module) -> list[tuple[nn.Module, str]]:
+    """Return the stochastic-depth layers of a network, each with the attribute that holds its rate.
+
+    They are torchvision's, and those like timm's `DropPath`, which many packages copied.
+    """
+    found: list[tuple[nn.Module, str]] = []
     for layer in module.modules():
         if isinstance(layer, StochasticDepth):
-            layer.p = 0.0
+            found.append((layer, "p"))
+        elif type(layer).__name__.endswith("DropPath") and isinstance(
+            getattr(layer, "drop_prob", None), float
+        ):
+            found.append((layer, "drop_prob"))
+    return found
 
 
 AnyZeroGamma = NoZeroGamma | ZeroGamma
