@@ -309,6 +309,21 @@ def test_stochastic_depth_drops_branches_and_keeps_the_mean():
     assert float(out.mean()) == pytest.approx(2.0, abs=0.03)
 
 
+def test_an_embedding_of_positions_is_no_branch():
+    class Reader(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.tokens, self.places = nn.Embedding(20, 16), nn.Embedding(8, 16)
+            self.layer = nn.Linear(16, 16)
+
+        def forward(self, tokens):
+            places = torch.arange(tokens.size(1), device=tokens.device)
+            hidden = self.tokens(tokens) + self.places(places)
+            return hidden + self.layer(torch.relu(hidden))
+
+    assert [branch.end for branch in branches(Reader())] == ["layer"]
+
+
 def test_the_rates_of_timms_drop_path_are_set():
     network = timm.create_model("convnext_atto", drop_path_rate=0.5, num_classes=5)
     layers = [layer for layer in network.modules() if type(layer).__name__ == "DropPath"]

@@ -18,6 +18,8 @@ from lightning_tricks.surgery.norms import NORMS, after_norm, known
 from lightning_tricks.surgery.torch_internals import submodules
 
 _ADDITIONS = {operator.add, operator.iadd, torch.add, "add", "add_"}
+_ABOUT = {"size", "dim", "numel", len, getattr}
+"""Operations that take a tensor's shape or device only, as those that number positions do."""
 _PASSING = (nn.Identity, StochasticDepth, *DROPOUTS)
 """Modules that may stand between a branch's last layer and the sum."""
 
@@ -78,11 +80,13 @@ def _longer(addition: fx.Node) -> fx.Node | None:
 
 
 def _distances(node: fx.Node) -> dict[fx.Node, int]:
-    """Return the distance to each earlier result, in operations."""
+    """Return the distance to each earlier result, in operations on its values."""
     found = {node: 0}
     waiting = deque([node])
     while waiting:
         later = waiting.popleft()
+        if later.target in _ABOUT:
+            continue
         for earlier in later.all_input_nodes:
             if earlier not in found:
                 found[earlier] = found[later] + 1
