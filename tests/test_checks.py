@@ -350,6 +350,12 @@ def test_the_direction_of_a_torchmetric_is_its_own():
     metrics = {"quality": torchmetrics.MeanAbsolutePercentageError()}
     task = Task("t", small_data(), lambda tricks: mlp(), monitor="val/quality", metrics=metrics)
     assert task.mode == "min"
+    higher = torchmetrics.classification.MulticlassAccuracy(3)
+    task = Task(
+        "t", small_data(), lambda tricks: mlp(), monitor="val/quality", metrics={"quality": higher}
+    )
+    assert task.mode == "max"
+    assert not any("is taken to be better" in note for note in check(task, Space(Tricks)).notes)
 
 
 def test_a_loss_with_parameters_is_refused_because_nothing_would_train_them():

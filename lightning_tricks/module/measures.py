@@ -9,9 +9,9 @@ from torchmetrics import Metric
 from lightning_tricks.scores import Mode, without_split
 
 _LESS = re.compile(
-    r"loss(es)?(?![a-z])|error|deviance|perplexity|divergence|distance|hinge|(?<![a-z])(err|l1|l2|r?ms?l?e|r?mae|s?mape|"
-    r"medae|mdape|nll|ppl|bpc|bpb|ce|bce|xent|kld?|wer|cer|mer|per|brier|ece|eer|crps|fid|kid|lpips)"
-    r"(?![a-z])"
+    r"loss(es)?(?![a-z])|error|deviance|perplexity|divergence|distance|hinge|(?<![a-z])(err|l1|l2|mse|rmse|"
+    r"msle|rmsle|mae|rmae|mape|smape|medae|mdape|nll|ppl|bpc|bpb|ce|bce|xent|kl|kld|wer|cer|mer|per|brier|"
+    r"ece|eer|crps|fid|kid|lpips)(?![a-z])"
 )
 """Words for a metric of which less is better."""
 _MORE = re.compile(
@@ -24,17 +24,17 @@ Measure = Callable[[Tensor, Tensor], Tensor]
 """Function of outputs and targets. A `torchmetrics.Metric` is computed over a whole split."""
 
 
-def mode_of(monitor: str, metrics: Mapping[str, Measure]) -> Mode:
-    """Return whether less or more of a metric is better: by what torchmetrics says, else by its name."""
+def mode_of(monitor: str, metrics: Mapping[str, Measure]) -> Mode | None:
+    """Return whether less or more of a metric is better: by what torchmetrics says, else by its name.
+
+    None if neither says so.
+    """
     metric = metrics.get(without_split(monitor))
     if isinstance(metric, Metric) and metric.higher_is_better is not None:
         return "max" if metric.higher_is_better else "min"
-    return "min" if _LESS.search(monitor.lower()) else "max"
-
-
-def more_is_better(monitor: str) -> bool:
-    """Tell whether the name of a metric says that more of it is better."""
-    return bool(_MORE.search(monitor.lower()))
+    if _LESS.search(monitor.lower()):
+        return "min"
+    return "max" if _MORE.search(monitor.lower()) else None
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:

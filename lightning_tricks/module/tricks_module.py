@@ -240,11 +240,9 @@ class TricksModule(TricksHooks, pl.LightningModule):
 
 
 def heads(outputs: Any) -> list[Tensor]:
-    """Return the main output, then those of auxiliary heads, which some networks have in training.
-
-    A further output of another shape, such as features, is no head.
-    """
+    """Return the main output, then those of auxiliary heads of its shape, which some networks have."""
     if not isinstance(outputs, tuple):
         return [outputs]
     main, *others = [output for output in outputs if output is not None]
-    return [main, *(other for other in others if getattr(other, "shape", None) == main.shape)]
+    shape = getattr(main, "shape", None)
+    return [main, *(other for other in others if getattr(other, "shape", None) == shape)]

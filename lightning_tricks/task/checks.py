@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 from lightning_tricks.data.in_memory import InMemoryData
 from lightning_tricks.errors import InputError
 from lightning_tricks.flavors import is_lightning_module
-from lightning_tricks.module.measures import more_is_better
+from lightning_tricks.module.measures import mode_of
 from lightning_tricks.module.tricks_module import Batch, TricksModule, heads
 from lightning_tricks.space.space import Space
 from lightning_tricks.surgery.anatomy import Anatomy
@@ -135,7 +135,7 @@ class _Checks:
     def notes(self) -> Iterator[str]:
         """Yield what the user should know, line by line."""
         yield from self.lines
-        if self.task.mode == "max" and not more_is_better(self.task.monitor):
+        if self.task.mode == "max" and mode_of(self.task.monitor, self.task.metrics) is None:
             yield f"more of {self.task.monitor} is taken to be better: if less is, set mode to 'min'"
         if self.task.repeats > 1:
             samples = ""

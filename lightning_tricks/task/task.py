@@ -51,8 +51,8 @@ class Task:
             searched stay the same in all trials. `Tricks.fine_tuning()` keeps the weights and the
             norms of a pretrained network.
         monitor: the metric that ranks trials, by its logged name.
-        mode: "min" if less of it is better, "max" if more is; by default "min" if its name says that it
-            is a loss or an error.
+        mode: "min" if less of it is better, "max" if more is; by default what torchmetrics or its name
+            says, else "max", with a note.
         validation_loss: the metric that the plateau schedule follows. By default it is the monitor if
             less of it is better; else `val/loss`, or a similar name that a LightningModule logs, such
             as `val_loss`.
@@ -115,7 +115,7 @@ class Task:
                 f"{{'kind': 'norm', 'theta': {value}}} instead"
             )
         if self.mode == _BY_NAME:
-            object.__setattr__(self, "mode", mode_of(self.monitor, self.metrics))
+            object.__setattr__(self, "mode", mode_of(self.monitor, self.metrics) or "max")
         if self.mode not in ("min", "max"):
             raise InputError(f"mode must be 'min' or 'max' (got {self.mode!r})")
 
