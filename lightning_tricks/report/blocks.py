@@ -92,7 +92,7 @@ def _marked(text: str) -> str:
 
 def _whole(text: str) -> str:
     """Return a text as HTML that keeps a score and its interval on one line."""
-    return html.escape(text).replace(" ± ", "\u00a0±\u00a0")
+    return re.sub(r"\S+ ± \S+", r'<span class="whole">\g<0></span>', html.escape(text))
 
 
 def html_of(block: Block) -> str:

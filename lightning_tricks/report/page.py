@@ -43,12 +43,13 @@ svg { width: 100%; min-width: 32rem; height: auto }
   margin-bottom: 1rem }
 .tiles div { background: #f4f6f8; border-radius: 6px; padding: .5rem .6rem }
 .tiles b { display: block; font-size: .85rem }
-.tiles span, .made { color: #666; font-size: .85rem }
+.tiles div > span, .made { color: #666; font-size: .85rem }
 p, li { overflow-wrap: anywhere } nav { display: flex; flex-wrap: wrap; gap: 0 .8rem }
 pre { background: #f4f6f8; padding: .6rem .8rem; overflow-wrap: anywhere; white-space: pre-wrap;
   font-size: .85rem }
-td { overflow-wrap: anywhere; min-width: 5rem } td:first-child { overflow-wrap: normal }
-@media print { body { margin: 0; max-width: none } svg, table { break-inside: avoid } }
+td { min-width: 5rem } .whole { white-space: nowrap }
+@media print { body { margin: 0; max-width: none } svg, table { break-inside: avoid }
+  td { overflow-wrap: anywhere } }
 """
 
 
