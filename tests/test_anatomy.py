@@ -295,10 +295,8 @@ def test_a_parametrized_layer_that_does_not_run_is_left_alone():
     class Unused(nn.Module):
         def __init__(self):
             super().__init__()
-            self.used, self.unused = (
-                nn.Linear(6, 3),
-                nn.utils.parametrizations.weight_norm(nn.Linear(6, 3)),
-            )
+            self.used = nn.Linear(6, 3)
+            self.unused = nn.utils.parametrizations.weight_norm(nn.Linear(6, 3))
 
         def forward(self, inputs):
             return self.used(inputs)

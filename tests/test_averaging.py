@@ -291,11 +291,8 @@ class Transferred(pl.LightningModule):
 
     def __init__(self, how):
         super().__init__()
-        self.how, self.body, self.head = (
-            how,
-            nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4)),
-            nn.Linear(4, 3),
-        )
+        self.how, self.head = how, nn.Linear(4, 3)
+        self.body = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4))
         self.body[1].running_mean.fill_(3)
         if how == "in init":
             self.body.eval()

@@ -15,7 +15,6 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils._pytree import tree_leaves
-from torchvision.ops import StochasticDepth
 
 from lightning_tricks.errors import InputError
 from lightning_tricks.flavors import is_lightning_module
@@ -24,14 +23,12 @@ from lightning_tricks.module.lightning_internals import trainer_if_any
 from lightning_tricks.module.tricks_module import TricksModule
 from lightning_tricks.scores import Mode
 from lightning_tricks.surgery.anatomy import Anatomy, describe, forget
-from lightning_tricks.surgery.layers import DROPOUTS
+from lightning_tricks.surgery.layers import DROPOUTS, depth_rate
 from lightning_tricks.surgery.torch_internals import names_in
 from lightning_tricks.surgery.unfit import check_fit
 from lightning_tricks.tricks.acting import forward_stages
 from lightning_tricks.tricks.recipe import ModuleTricks, Tricks
 
-DRAWING: tuple[type[nn.Module], ...] = (*DROPOUTS, StochasticDepth)
-"""Layers that draw masks in training."""
 _OURS = (
     "tricks",
     "tricks_subject",
@@ -175,7 +172,7 @@ class _WithTricks(TricksHooks):
         """
         lent = detached_copy(self).train()
         for layer in lent.modules():
-            if isinstance(layer, DRAWING):
+            if isinstance(layer, DROPOUTS) or depth_rate(layer):
                 layer.eval()
         lent.trainer = self.trainer
         with torch.enable_grad():  # the step may need gradients of its inputs

@@ -59,10 +59,15 @@ class TrainingBatches(pl.Callback):
             self._bytes += _bytes(batch)
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *unused: Any
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
-        del trainer, unused
-        if self._wanted:
+        del trainer, outputs, batch
+        if self._wanted and not batch_idx:
             self.still = {
                 name
                 for name, layer in pl_module.named_modules()

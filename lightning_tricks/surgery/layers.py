@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 import torch
 from torch import nn
+from torchvision.ops import StochasticDepth
 
 from lightning_tricks.surgery.anatomy import Fans, Layer, Weight
 from lightning_tricks.surgery.torch_internals import Convolution, DropoutLayer, TransposedConvolution
@@ -53,6 +54,17 @@ def frozen(layer: nn.Module) -> bool:
     """Tell whether a layer has parameters and none of them is trained; then it must not change."""
     parameters = list(layer.parameters())
     return bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
+
+
+def depth_rate(layer: nn.Module) -> str:
+    """Return the attribute that holds the rate of a stochastic-depth layer; empty for another layer.
+
+    Such layers are torchvision's, and those like timm's `DropPath`, which many packages copied.
+    """
+    if isinstance(layer, StochasticDepth):
+        return "p"
+    copied = type(layer).__name__.endswith("DropPath")
+    return "drop_prob" if copied and isinstance(getattr(layer, "drop_prob", None), float) else ""
 
 
 def known_layer(path: str, module: nn.Module) -> Layer | None:

@@ -224,9 +224,9 @@ class _Checks:
             self.task, self.kinds.recipe_with("normalization", self.kinds.off("normalization"))
         )
         assert isinstance(module, TricksModule)
+        outputs = heads(outputs_of(module, inputs))[0]
         looks_up = looks_up_inputs(module, inputs)
         self.kinds.try_each("scaling", partial(check_scaling, module, inputs, looks_up))
-        outputs = heads(outputs_of(module, inputs))[0]
         check_measures(self.task, outputs, targets)
         self.lines += labels_from_one(self.task.data, outputs)
         self.lines += unscaled_targets(outputs, targets)

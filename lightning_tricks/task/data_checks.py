@@ -60,9 +60,8 @@ def _check_validation(loader: Any, trainer: Mapping[str, Any]) -> None:
     if interval is None or batches is None:
         return
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    whole = isinstance(interval, (int, float))
-    every = interval if isinstance(interval, int) else int(batches * interval) if whole else 0
-    if not every or batches % every:
+    every = int(batches * interval) if isinstance(interval, float) else interval
+    if not isinstance(every, int) or not every or batches % every:
         raise InputError(
             "trials are compared at the end of each epoch, and no validation ends there: leave "
             f"val_check_interval out of trainer (got {interval}, with {batches} batches in an epoch)"

@@ -40,7 +40,8 @@ def outputs_of(module: TricksModule, inputs: torch.Tensor) -> Any:
 def looks_up_inputs(module: TricksModule, inputs: torch.Tensor) -> bool:
     """Tell whether a network looks up some of its inputs, such as category codes, in an embedding.
 
-    It does if an embedding gets other numbers when the inputs change, or fails then.
+    It does if an embedding gets other numbers when the inputs change, or fails then. The module must be
+    in evaluation mode, and take the inputs.
     """
     asked: list[torch.Tensor] = []
     embeddings = [m for m in module.backbone.modules() if isinstance(m, torch.nn.Embedding)]
@@ -129,13 +130,12 @@ def _check_fit(task: Task, outputs: Any, targets: torch.Tensor) -> None:
 
 def _mixes(task: Task, outputs: torch.Tensor, targets: torch.Tensor) -> bool:
     """Tell whether the loss depends on the targets, but not on which sample each belongs to."""
-    with torch.no_grad(), isolate_rng():
-        some = torch.randn(outputs.shape, dtype=outputs.dtype)
-        loss, shuffled, other = (
-            task.loss(some, each) for each in (targets, targets.roll(1), targets.flip(0) * 0)
-        )
     if bool((targets == targets[0]).all()):
         return False
+    with torch.no_grad(), isolate_rng():
+        some = torch.randn(outputs.shape, dtype=outputs.dtype)
+        given = (targets, targets.roll(1), torch.zeros_like(targets))
+        loss, shuffled, other = (task.loss(some, each) for each in given)
     return bool(torch.isclose(loss, shuffled, rtol=1e-5) & ~torch.isclose(loss, other, rtol=1e-5))
 
 

@@ -16,6 +16,7 @@ from lightning_tricks.space.domains import Float
 from lightning_tricks.space.trick import Trick
 from lightning_tricks.surgery.attach import DEPTH, attach
 from lightning_tricks.surgery.branches import Branch, branches
+from lightning_tricks.surgery.layers import depth_rate
 
 LOOKED = "looked with torch.fx for sums of a path and its shortcut"
 
@@ -149,19 +150,8 @@ class LinearStochasticDepth(ResidualTrick):
 
 
 def _own_layers(module: nn.Module) -> list[tuple[nn.Module, str]]:
-    """Return the stochastic-depth layers of a network, each with the attribute that holds its rate.
-
-    They are torchvision's, and those like timm's `DropPath`, which many packages copied.
-    """
-    found: list[tuple[nn.Module, str]] = []
-    for layer in module.modules():
-        if isinstance(layer, StochasticDepth):
-            found.append((layer, "p"))
-        elif type(layer).__name__.endswith("DropPath") and isinstance(
-            getattr(layer, "drop_prob", None), float
-        ):
-            found.append((layer, "drop_prob"))
-    return found
+    """Return the stochastic-depth layers of a network, each with the attribute that holds its rate."""
+    return [(layer, rate) for layer in module.modules() if (rate := depth_rate(layer))]
 
 
 AnyZeroGamma = NoZeroGamma | ZeroGamma

@@ -45,8 +45,8 @@ def check_probabilities(targets: Tensor) -> None:
     Raises:
         InputError: if they are other numbers, which cannot be smoothed.
     """
-    whole = targets.sum(1) if targets.dim() > 1 else targets
-    if bool(((whole - 1).abs() > PROBABLE).any()) or targets.dim() < 2 or targets.shape[1] < 2:
+    several = targets.dim() > 1 and targets.shape[1] > 1
+    if not several or bool(((targets.sum(1) - 1).abs() > PROBABLE).any()):
         raise InputError(
             "label_smoothing needs classes, or a probability for each class: these targets are numbers "
             "to predict, or several labels per sample; set smoothing to 'none'"
