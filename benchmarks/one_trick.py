@@ -14,7 +14,6 @@ take hours: with `--keep`, finished trainings are kept, and the same command con
 """
 
 import argparse
-import re
 import sys
 import warnings
 from pathlib import Path
@@ -147,13 +146,6 @@ def cells(arm, found):
     return [f"{lr:.2g}", f"{accuracy:.2f}", f"**{worth}**" if alone.excludes_zero else worth]
 
 
-def paper(stage, kind):
-    """Return the first paper that a trick's docstring names."""
-    option = stages(ImageTricks).get(stage, {}).get(kind)
-    found = re.search(r"\(([^()]*?\b(?:19|20)\d\d)[^()]*\)", option.__doc__ or "") if option else None
-    return " ".join(found[1].split()) if found else "—"
-
-
 def main():
     """Train everything, and print a line for each trick."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -171,12 +163,11 @@ def main():
         keep = given.keep and Path(given.keep, f"{given.images}x{epochs}")
         found.append(measure(tasks, given.seeds, given.jobs, Memory(keep, verbose=0)))
     heads = [f"{epochs} epochs: rate | accuracy, % | worth, points" for epochs in given.epochs]
-    print(f"| {' | '.join(['stage', 'kind', 'paper', *heads])} |")
-    print("|---" * (3 + 3 * len(heads)) + "|")
+    print(f"| {' | '.join(['stage', 'kind', *heads])} |")
+    print("|---" * (2 + 3 * len(heads)) + "|")
     for arm in arms():
         network, stage, kind = arm
-        told = f"`{stage}` | {kind} | {paper(stage, kind)}"
-        name = f"plain, {network} | | " if stage == "plain" else told
+        name = f"plain, {network} | " if stage == "plain" else f"`{stage}` | {kind}"
         print(f"| {' | '.join([name, *(cell for budget in found for cell in cells(arm, budget))])} |")
 
 

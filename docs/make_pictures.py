@@ -38,9 +38,9 @@ def main() -> None:
         server = Server(Path(folder))
         server.start()
         try:
-            study = create_study("digits", storage=None, epochs=20)
             where = {"workers": "inline", "tracking_uri": server.uri}
             digits = replace(task(), repeats=REPEATS)
+            study = create_study(digits, storage=None)
             summary = optimize(study, digits, n_trials=TRIALS, finalists=6, **where)
             (PICTURES / "summary.svg").write_text(drawn(summary.text(width=100)))
             (trials,) = [line for line in summary.look.splitlines() if "the trials" in line]

@@ -1,5 +1,6 @@
 """Shared by several tests: the variants of every stage, small networks and small data."""
 
+import inspect
 import logging
 import os
 import shutil
@@ -25,6 +26,12 @@ from lightning_tricks.training.group_size import Fuse, GroupSize
 # The time of an example says something about the machine only.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that run one after another, so that no process waits for them at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+
 
 MEASURING = GroupSize.of
 """The original of what `nothing_is_fused_unless_asked_for` replaces."""
@@ -221,4 +228,4 @@ def with_store(empty_store, in_its_own_folder):
 @pytest.fixture
 def without_mlflow(monkeypatch):
     """Run studies without MLflow in tests that ignore it: MLflow takes half of their time."""
-    monkeypatch.setitem(optimize.__wrapped__.__kwdefaults__, "tracking_uri", None)
+    monkeypatch.setitem(inspect.unwrap(optimize).__kwdefaults__, "tracking_uri", None)

@@ -1,5 +1,6 @@
 """The anatomy of a network: the same for every order in which its layers are assigned."""
 
+import copy
 import itertools
 
 import pytest
@@ -186,6 +187,57 @@ def test_copies_without_gradients_are_teachers():
     assert [layer.path for layer in anatomy.layers if layer.trained] == ["student.0", "student.2"]
 
 
+class SelfTaught(nn.Module):
+    """A student, and its deep copy that runs without gradients; its parameters still ask for them."""
+
+    def __init__(self, student, another):
+        super().__init__()
+        self.student, self.another = student, another
+
+    def forward(self, inputs):
+        with torch.no_grad():
+            target = self.another(inputs)
+        return self.student(inputs) - target
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_deep_copy_that_runs_without_gradients_is_a_teacher(same):
+    student = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    another = copy.deepcopy(student)
+    if not same:
+        for layer in (another[0], another[2]):
+            nn.init.normal_(layer.weight)
+    anatomy = anatomy_of_given(SelfTaught(student, another), torch.randn(4, 6))
+    assert anatomy.copies == ((("another", "student"),) if same else ())
+
+
+def test_trained_copies_of_one_layer_are_no_teachers():
+    block = nn.Sequential(nn.Linear(6, 6), nn.ReLU())
+    network = nn.Sequential(block, copy.deepcopy(block), nn.Linear(6, 3))
+    assert anatomy_of_given(network, torch.randn(4, 6)).copies == ()
+
+
+class Physical(nn.Module):
+    """Returns the derivatives of its outputs by its inputs, as a physics-informed loss does."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 1)
+        )
+
+    def forward(self, inputs):
+        inputs = inputs.detach().requires_grad_()
+        values = self.body(inputs)
+        (slopes,) = torch.autograd.grad(values.sum(), inputs, create_graph=True)
+        return values + slopes.sum(1, keepdim=True)
+
+
+def test_a_loss_with_derivatives_makes_no_hidden_layer_an_output():
+    layers = anatomy_of_given(Physical(), torch.randn(4, 2)).layers
+    assert [layer.output for layer in layers] == [False, False, True]
+
+
 def test_zeros_and_parametrized_weights_are_kept():
     network = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.Linear(8, 3))
     nn.utils.parametrizations.spectral_norm(network[0])
@@ -241,6 +293,39 @@ def test_the_axis_of_features_is_found_through_a_transposed_view():
             return self.layer(inputs.transpose(1, 2)).mean(2)
 
     assert anatomy_of_given(Signals(), torch.randn(4, 6, 6)).axes == (3, 2)
+
+
+class OverTime(nn.Module):
+    """Mixes the steps of each feature, as DLinear and TSMixer do; its inputs are (N, time, features)."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps = nn.Linear(24, 4)
+
+    def forward(self, inputs):
+        return self.steps(inputs.transpose(1, 2)).flatten(1)
+
+
+class Signal(nn.Module):
+    """Takes a signal of (N, time) as one channel."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv1d(1, 4, 3)
+
+    def forward(self, inputs):
+        return self.layer(inputs[:, None]).mean(2)
+
+
+def test_steps_that_a_first_layer_mixes_are_no_features():
+    torch.manual_seed(0)
+    series = torch.randn(32, 24, 3)
+    assert anatomy_of_given(OverTime(), series).axes == (3, None)
+    units = torch.tensor([1.0, 1000.0, 0.01])
+    assert anatomy_of_given(OverTime(), series * units).axes == (3, 2)
+    decay = torch.linspace(0, 9, 24).neg().exp()[:, None]
+    assert anatomy_of_given(OverTime(), series * decay).axes == (3, 1)
+    assert anatomy_of_given(Signal(), torch.randn(4, 24)).axes == (2, None)
 
 
 def test_a_network_that_cannot_be_watched_is_described_by_the_order_of_assignment():
@@ -315,3 +400,77 @@ def test_a_weight_that_is_made_of_several_parameters_is_no_weight_to_draw():
 
     names = [w.name for layer in watch(Noisy(), [torch.randn(4, 6)]).layers for w in layer.weights]
     assert names == []
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")  # people still have such parts
+@pytest.mark.parametrize(
+    "compiling", [torch.jit.script, lambda part: torch.jit.trace(part, torch.ones(2, 8))]
+)
+def test_a_part_that_torch_compiled_leaves_the_rest_watched(compiling):
+    compiled = compiling(nn.Sequential(nn.Linear(8, 8), nn.ReLU()))
+    network = nn.Sequential(nn.Linear(6, 8), compiled, nn.Linear(8, 3))
+    anatomy = watch(network, [torch.ones(4, 6)])
+    assert [(layer.path, layer.output) for layer in anatomy.layers] == [("0", False), ("2", True)]
+    assert "no trick changes the layers in 1, which torch.jit compiled" in next(anatomy.notes())
+
+
+PRODUCTS = {
+    "x @ w": ((8, 5), lambda x, w: x @ w, 1),
+    "x @ w.T": ((5, 8), lambda x, w: x @ w.T, 0),
+    "x @ w.t()": ((5, 8), lambda x, w: x @ w.t().contiguous(), 0),
+    "w @ x": ((5, 8), lambda x, w: (w @ x.T).T, 0),
+    "matmul of a transposed": ((5, 8), lambda x, w: torch.matmul(x, w.transpose(-2, -1)), 0),
+    "linear": ((5, 8), F.linear, 0),
+    "linear of a transposed": ((8, 5), lambda x, w: F.linear(input=x, weight=w.permute(1, 0)), 1),
+    "einsum": ((8, 5), lambda x, w: torch.einsum("nf,fo->no", x, w), 1),
+    "einsum of a list": ((8, 5), lambda x, w: torch.einsum("nf,fo->no", [x, w]), 1),
+    "einsum without a result": ((5, 8), lambda x, w: torch.einsum("nf,of", x, w), 0),
+    "einsum from the right": ((5, 8), lambda x, w: torch.einsum("of,...f->...o", w, x), 0),
+    "tensordot": ((8, 5), lambda x, w: torch.tensordot(x, w, dims=1), 1),
+    "tensordot of axes": ((5, 8), lambda x, w: torch.tensordot(x, w, dims=([1], [1])), 0),
+    "inner": ((5, 8), torch.inner, 0),
+}
+
+
+class HeadOf(nn.Module):
+    """A first layer, and a head that multiplies in one of many ways."""
+
+    def __init__(self, shape, multiply):
+        super().__init__()
+        self.body, self.head, self.multiply = nn.Linear(6, 8), nn.Parameter(torch.randn(shape)), multiply
+
+    def forward(self, inputs):
+        return self.multiply(self.body(inputs).relu(), self.head)
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_a_weight_is_known_however_it_is_multiplied(name):
+    shape, multiply, unit = PRODUCTS[name]
+    body, head = watch(HeadOf(shape, multiply), [torch.randn(3, 6)]).layers
+    assert [weight.name for weight in head.weights] == ["head"]
+    assert (tuple(head.weights[0].fans), head.weights[0].unit) == ((8, 5), unit)
+    assert (body.output, head.output, head.kept) == (False, True, "")
+
+
+def test_experts_are_matrices_and_a_weight_of_several_axes_is_not_drawn_again():
+    experts = HeadOf((2, 4, 5), lambda x, w: torch.einsum("ned,edo->neo", x.view(-1, 2, 4), w))
+    heads = HeadOf((8, 2, 5), lambda x, w: torch.einsum("nf,fhd->nhd", x, w))
+    twice = HeadOf((5, 8, 8), lambda x, w: F.bilinear(x, x, w))
+    found = [watch(network, [torch.randn(3, 6)]).layers[1] for network in (experts, heads, twice)]
+    assert [tuple(layer.weights[0].fans) for layer in found] == [(4, 5), (8, 10), (64, 5)]
+    assert [layer.weights[0].blocks for layer in found] == [2, 1, 1]
+    assert [layer.kept for layer in found] == ["", *["they are summed along several axes"] * 2]
+
+
+def test_a_gain_in_an_equation_is_no_weight():
+    network = HeadOf((3, 8), lambda x, w: torch.einsum("nf,of->nf", x, w))
+    assert [layer.path for layer in watch(network, [torch.randn(3, 6)]).layers] == ["body"]
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+def test_attention_by_an_equation_is_attention(as_list):
+    def mix(x, w):
+        shares = (x @ x.T).softmax(-1)
+        return torch.einsum("qk,kf->qf", *([[shares, x]] if as_list else [shares, x])) @ w
+
+    assert watch(HeadOf((8, 5), mix), [torch.randn(3, 6)]).attends

@@ -1,5 +1,6 @@
 """The checks before the first trial, and what they leave out of the search."""
 
+import threading
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 import torchmetrics
 from conftest import mlp, small_data, trainer
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_tricks import (
     InMemoryData,
@@ -167,6 +169,18 @@ def own_task(**changes):
             **changes,
         }
     )
+
+
+@pytest.mark.usefixtures("without_mlflow")
+def test_a_test_split_that_cannot_be_used_is_said_once(capsys):
+    judged = optimize(
+        create_study(own_task(), storage=None), own_task(), n_trials=3, finalists=1, seeds=3
+    )
+    assert judged.verdict is not None
+    errors = capsys.readouterr().err
+    assert errors.count("test split") == errors.count("no test_step") == 1
+    optimize(create_study(own_task(), name="search", storage=None), own_task(), n_trials=2)
+    assert "no test score" not in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("without_mlflow")
@@ -358,6 +372,13 @@ def test_the_direction_of_a_torchmetric_is_its_own():
     assert not any("is taken to be better" in note for note in check(task, Space(Tricks)).notes)
 
 
+def test_a_training_loader_without_batches_is_refused():
+    train, validation = (TensorDataset(torch.randn(6, 6), torch.arange(6) % 3) for _ in range(2))
+    loaders = DataLoader(train, 8, drop_last=True), DataLoader(validation, 6)
+    with pytest.raises(InputError, match="the training loader has no batches"):
+        check(Task("t", loaders, lambda tricks: mlp()), Space(Tricks))
+
+
 def test_a_loss_with_parameters_is_refused_because_nothing_would_train_them():
     class Weighted(nn.CrossEntropyLoss):
         def __init__(self):
@@ -422,9 +443,47 @@ class Categories(nn.Module):
         return self.head(torch.cat([self.embedding(codes), table[:, 1:]], 1))
 
 
+class Table(Categories):
+    """Looks up its codes in a parameter."""
+
+    def __init__(self, codes):
+        super().__init__(codes)
+        self.embedding = nn.Identity()
+        self.rows = nn.Parameter(torch.randn(5, 4))
+
+    def forward(self, table):
+        codes = table[:, 0].int() if self.codes else torch.zeros(len(table), dtype=torch.int)
+        return self.head(torch.cat([self.rows[codes], table[:, 1:]], 1))
+
+
+@pytest.mark.parametrize("network", [Categories, Table])
 @pytest.mark.parametrize("codes", [True, False])
-def test_category_codes_in_a_table_of_numbers_are_not_scaled(codes):
+def test_category_codes_in_a_table_of_numbers_are_neither_scaled_nor_mixed(codes, network):
     table = torch.cat([torch.arange(60)[:, None] % 5, torch.randn(60, 5)], 1)
     data = InMemoryData.from_arrays(table, torch.arange(60) % 3)
-    space = check(Task("t", data, lambda tricks: Categories(codes)), Space(Tricks)).space
-    assert (space.domains["scaling"].extremes() == ("none",)) == codes
+    wide = Space(Tricks).narrow({"mixing": ["none", "mixup"]})
+    space = check(Task("t", data, lambda tricks: network(codes)), wide).space
+    for stage in ("scaling", "mixing"):
+        assert (space.domains[stage].extremes() == ("none",)) == codes
+
+
+def test_clipping_by_layer_needs_a_hidden_layer():
+    data, space = small_data(), Space(Tricks).narrow({"clipping": ["norm", "adaptive"]})
+    only = check(Task("t", data, lambda tricks: nn.Linear(6, 3)), space)
+    assert only.space.domains["clipping"].extremes() == ("norm",)
+    assert any("clipping 'adaptive' found nothing to act on" in note for note in only.notes)
+    both = check(Task("t", data, lambda tricks: mlp()), space).space
+    assert both.domains["clipping"].extremes() == ("norm", "adaptive")
+
+
+def test_an_optimizer_that_shows_an_average_is_rehearsed_with_a_validation():
+    class Locked(Own):
+        def __init__(self):
+            super().__init__()
+            self.lock = threading.Lock()
+            self.network = nn.Sequential(nn.BatchNorm1d(6), mlp())
+
+    task = Task("t", small_data(), lambda tricks: Locked(), tricks=ModuleTricks, monitor="own_loss")
+    space = check(task, Space(ModuleTricks)).space
+    assert "schedule_free" not in space.domains["optimizer"].extremes()
+    assert "adam" in space.domains["optimizer"].extremes()

@@ -1,6 +1,9 @@
 """Every bad input on the command line gives one clear line and exit code 2, and loses nothing."""
 
+import contextlib
+import io
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,7 @@ import tiny_study
 from conftest import mlp, samples, small_data
 
 from lightning_tricks import InMemoryData, Task, main
+from lightning_tricks.run.arguments import _open_streams
 
 BAD = {
     "unknown flag": (["--trials", "3"], "unrecognized arguments: --trials"),
@@ -147,3 +151,26 @@ def test_a_space_file_pins_what_is_searched(capsys):
     Path("space.yaml").write_text("pin: {optimizer: adam, normalization: none}\n")
     assert tiny_study.main(tiny_study.task, ["--n-trials", "3", "--space", "space.yaml"]) == 0
     assert "sgd" not in capsys.readouterr().out
+
+
+def test_an_output_that_cannot_be_written_to_is_one_line(capsys, monkeypatch):
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert tiny_study.main(tiny_study.task, ["--n-trials", "2", "--tracking-uri", "none"]) == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert error.startswith("error: the standard output cannot be written to")
+        sys.stdout.close()
+        with contextlib.suppress(OSError):
+            full.close()
+
+
+def test_closed_streams_and_those_of_few_characters_take_what_is_written(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "ascii"))
+    monkeypatch.setattr(sys, "stderr", None)
+    _open_streams()
+    sys.stdout.write("0.5 ± 0.1")
+    sys.stdout.flush()
+    assert written.getvalue() == b"0.5 ? 0.1"
+    sys.stderr.write("±")
+    sys.stderr.close()

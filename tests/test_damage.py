@@ -153,7 +153,9 @@ def test_a_database_that_could_not_be_made_whole_is_not_there(monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             Tracker("sqlite:///mlflow.db", "tiny", print)
     assert not list(Path().glob("mlflow.db*"))
-    Tracker("sqlite:///mlflow.db", "tiny", print)
+    tracker = Tracker("sqlite:///mlflow.db", "tiny", print)
+    tracker.open(None, {})
+    assert tracker.close("FINISHED")
     assert [path.name for path in Path().glob("mlflow.db*")] == ["mlflow.db"]
     assert MlflowClient(store()).get_experiment_by_name("tiny") is not None
 

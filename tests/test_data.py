@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import samples, small_data
@@ -59,7 +60,13 @@ BAD = {
     "one class": (lambda: bad(train=samples(6, 4, classes=1)), "at least two classes"),
     "nan": (
         lambda: InMemoryData.from_arrays([[1.0], [float("nan")]] * 9, [0, 1] * 9),
-        r"must be finite \(got 9 NaN",
+        r"must be finite \(got 9 NaN.*the first at \[1, 0\]\)",
+    ),
+    "nan in a table": (
+        lambda: InMemoryData.from_arrays(
+            pd.DataFrame({"age": [1.0] * 9, "size": [2.0] * 8 + [None]}), [0, 1, 0] * 3
+        ),
+        r"the first at \[8, 1\], in column 'size'\)",
     ),
     "empty": (lambda: InMemoryData.from_arrays(np.zeros((0, 2)), []), "of one length, at least 1"),
     "lengths": (lambda: InMemoryData.from_arrays(np.zeros((3, 2)), [0, 1]), "of one length"),

@@ -14,8 +14,8 @@ import formulas
 import pytest
 import torch
 import trick_pages
+from browser import chromium, needs_chromium
 from PIL import Image
-from playwright.sync_api import sync_playwright
 from pydantic import Field
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -34,7 +34,6 @@ DOCUMENTS = ROOT / "docs"
 PAGES = {path.name: path for path in (ROOT / "README.md", *sorted(DOCUMENTS.glob("*.md")))}
 """The README and the pages written by hand."""
 TEXTS = {**PAGES, "studies": ROOT / "studies" / "README.md"}
-CHROMIUM = shutil.which("chromium")
 KINDS = [(stage, kind) for stage, options in stages(Tricks).items() for kind in options]
 NO_SCRIPTS = {
     "--artifact-dir",
@@ -115,6 +114,12 @@ def test_the_spaces_of_a_page_are_read(name, tmp_path):
         assert Space.from_yaml(Tricks, tmp_path / "narrow.yaml").searched()
 
 
+def test_the_file_of_the_cookbook_has_the_values_of_the_baseline(tmp_path):
+    (block,) = blocks(PAGES["cookbook.md"], "yaml")
+    (tmp_path / "narrow.yaml").write_text(block)
+    assert Space.from_yaml(Tricks, tmp_path / "narrow.yaml").nearest(Tricks()) == Tricks()
+
+
 SMALL = {
     r"\bepochs=\d+": "epochs=1",
     r"n_trials=\d+": "n_trials=3",
@@ -133,7 +138,9 @@ def test_the_recipes_of_the_cookbook_run(tmp_path_factory):
     small = tmp_path_factory.mktemp("pages") / "small.md"
     small.write_text(page)
     rows = [f"{n}.5,{'red' if n % 3 else 'blue'},{'yes' if n % 2 else 'no'}" for n in range(60)]
+    rows += [",blue,yes", "7.5,,no", "8.5,red,"]  # missing values
     Path("table.csv").write_text("\n".join(["size,color,label", *rows]))
+    Path("new.csv").write_text("size,color\n3.5,red\n,\n2.5,green\n")
     rows = [f"{n}.5,{'red' if n % 3 else 'blue'},{1000 * n}" for n in range(60)]
     Path("prices.csv").write_text("\n".join(["size,color,price", *rows]))
     images = TensorDataset(torch.rand(8, 3, 32, 32), torch.arange(8) % 10)
@@ -342,7 +349,7 @@ def test_the_site_has_a_page_for_each_trick_and_asks_nobody(site):
         assert not re.search(loads, path.read_text()), path
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
+@needs_chromium
 @pytest.mark.xdist_group("site")
 def test_pages_fit_a_phone_and_a_screen_and_ask_nobody(site):
     asked, said = [], []
@@ -354,10 +361,10 @@ def test_pages_fit_a_phone_and_a_screen_and_ask_nobody(site):
             asked.append(route.request.url)
             route.abort()
 
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as browser:
         for width in (390, 1400):
-            page = browser.new_page(viewport={"width": width, "height": 900})
+            page = browser.new_page()
+            page.set_viewport_size({"width": width, "height": 900})
             page.route("**/*", refuse)
             page.on("console", lambda message: said.append(message.text))
             page.on("pageerror", lambda error: said.append(str(error)))
@@ -368,6 +375,5 @@ def test_pages_fit_a_phone_and_a_screen_and_ask_nobody(site):
             assert "←" in page.locator(".formula").first.inner_text()
         page.goto((site / "search.html").as_uri() + "?q=nesterov")
         page.wait_for_selector("#search-results li a")
-        browser.close()
     assert asked == []
     assert said == []

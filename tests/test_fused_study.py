@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from conftest import MEASURING, mlp, small_data
 from optuna.trial import TrialState
+from programs import end_of, start, wait_for
 from test_fusion import Choosy
 from test_repeats import whole
-from test_study import load, run, start, store, values, wait_for
+from test_study import load, run, store, values
 
 from lightning_tricks import InputError, ModuleTricks, Space, Task, Tricks, create_study, optimize, train
 from lightning_tricks.fusion.shape import shape_of
@@ -95,7 +96,7 @@ def test_killed_in_a_group_it_goes_on_to_the_same_trials(pruner, tmp_path):
             process = start(*steps[1], *options, SLOW="0.5")
             wait_for(process, lambda: sum(t.state == TrialState.RUNNING for t in load().trials) > 1)
             process.send_signal(signal.SIGKILL)
-            process.communicate(timeout=60)
+            end_of(process)
         assert run(*steps[1], *options) == 0
         assert groups(load())
         found.append((values(load()), [t.params for t in load().trials]))

@@ -1,5 +1,6 @@
 """Tricks for the user's own LightningModule, and for tasks other than classification."""
 
+import itertools
 import pickle
 
 import cloudpickle
@@ -88,6 +89,36 @@ def test_its_hooks_are_called_beside_ours():
     assert module.called == ["fit", "epoch", "epoch"]
     assert module.trainer.callback_metrics["weights/gradient_norm"] > 0
     assert module.trainer.callback_metrics["train/loss"] > 0
+
+
+class Stepping(Own):
+    """Steps its schedule itself, as Lightning's documentation does for manual optimization."""
+
+    def on_train_epoch_end(self):
+        schedule = self.lr_schedulers()
+        self.called.append(schedule.get_last_lr()[0])
+        schedule.step()
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.SGD(self.parameters(), 0.1)
+        halves = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+        return [optimizer], [{"scheduler": halves, "frequency": 10**6}]
+
+
+@pytest.mark.parametrize(
+    ("tricks", "factor"),
+    [
+        (ModuleTricks.yours(), 0.5),
+        (ModuleTricks(schedule={"kind": "exponential", "gamma": 0.9}), 0.9),
+        (ModuleTricks(schedule={"kind": "constant"}), 1.0),
+    ],
+)
+def test_a_module_steps_its_own_schedule_and_not_that_of_the_tricks(tricks, factor):
+    module = with_tricks(Stepping(), tricks, monitor="own_loss", validation_loss="own_loss")
+    trainer(3).fit(module, datamodule=small_data())
+    rates = [one for one in module.called if isinstance(one, float)]
+    assert len(rates) == 3
+    assert [late / early for early, late in itertools.pairwise(rates)] == pytest.approx([factor] * 2)
 
 
 def test_with_every_trick_off_it_trains_as_plain_sgd_does():
@@ -288,6 +319,18 @@ def test_names_that_tricks_need_are_told():
 
     with pytest.raises(InputError, match=r"Named defines \['tricks'\]"):
         with_tricks(Named(), OFF)
+
+    class Ancestor(Own):
+        def parameter_groups(self):
+            return []
+
+    class Heir(Ancestor):
+        def __init__(self):
+            super().__init__()
+            self._health = 3
+
+    with pytest.raises(InputError, match=r"Heir defines \['_health', 'parameter_groups'\]"):
+        with_tricks(Heir(), OFF)
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -5,7 +6,9 @@ import torch
 from conftest import VARIANTS, variant
 from torch import nn
 
+from lightning_tricks.surgery.anatomy import describe
 from lightning_tricks.surgery.layers import fans, known_layer, unit_dims
+from lightning_tricks.surgery.watch import watch
 
 LAYERS = [
     nn.Linear(400, 300),
@@ -80,6 +83,41 @@ def test_orthogonal_rows_have_the_length_of_the_gain():
     layer = nn.Linear(50, 20)
     variant("initialization", "orthogonal", gain=2.0).draw(layer.weight, fans(layer), head=False)
     torch.testing.assert_close(layer.weight @ layer.weight.T, 4 * torch.eye(20))
+
+
+def test_each_group_of_a_convolution_is_orthogonal_and_each_matrix_of_a_stack():
+    depthwise = nn.Sequential(nn.Conv2d(8, 8, 3, groups=8), nn.ReLU(), nn.Conv2d(8, 2, 1))
+    variant("initialization", "orthogonal", gain=2.0).apply(depthwise)
+    lengths = torch.linalg.vector_norm(depthwise[0].weight, dim=(1, 2, 3))
+    torch.testing.assert_close(lengths, torch.full((8,), 2.0))
+
+    class Experts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stack, self.head = nn.Parameter(torch.randn(3, 5, 5)), nn.Linear(5, 2)
+
+        def forward(self, inputs):
+            return self.head((inputs[:, None, None] @ self.stack).sum((1, 2)).relu())
+
+    experts = Experts()
+    describe(experts, watch(experts, [torch.randn(4, 5)]))
+    variant("initialization", "orthogonal", gain=2.0).apply(experts)
+    products = experts.stack @ experts.stack.mT
+    torch.testing.assert_close(products, 4 * torch.eye(5).expand(3, 5, 5))
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (2, 2), (4, 2)])
+def test_he_keeps_the_signal_through_transposed_convolutions(kernel, stride):
+    sizes = [nn.ConvTranspose2d(32, 32, kernel, stride) for _ in range(3)]
+    network = nn.Sequential(
+        *(layer for size in sizes for layer in (size, nn.ReLU())), nn.Conv2d(32, 2, 1)
+    )
+    inputs = torch.randn(4, 32, 6, 6).relu()
+    describe(network, watch(copy.deepcopy(network), [inputs]))
+    variant("initialization", "he_normal").apply(network)
+    with torch.no_grad():
+        outputs = network[:-1](inputs)[..., 4:-4, 4:-4]  # borders sum over fewer inputs
+    assert 0.7 < float(outputs.square().mean() / inputs.square().mean()) ** 0.5 < 1.4
 
 
 @pytest.mark.parametrize("kind", ["he_normal", "he_uniform", "orthogonal"])

@@ -14,6 +14,8 @@ from torch.utils.data import (
 
 from lightning_tricks import InputError, Task, Tricks, TricksModule, create_study, optimize, train
 from lightning_tricks.data.loaders import LoaderData, fresh
+from lightning_tricks.trial import callback
+from lightning_tricks.trial.result import Interrupted
 
 pytestmark = pytest.mark.usefixtures("with_store")
 
@@ -128,3 +130,31 @@ def test_the_order_of_samples_follows_from_the_seed_if_a_loader_has_its_own_gene
     assert scores[0] == scores[1]
     assert train(task, Tricks(), 1).score != scores[0]
     assert loaders[0].generator is order.get("generator")  # the user's own stays as it is
+
+
+class OwnOrder(pl.LightningDataModule):
+    """A data module whose loaders share one generator for all trials."""
+
+    generator = torch.Generator()
+
+    def train_dataloader(self):
+        return DataLoader(TensorDataset(*samples(32, 6)), 8, shuffle=True, generator=self.generator)
+
+    def val_dataloader(self):
+        return DataLoader(TensorDataset(*samples(32, 6)), 32)
+
+
+def test_the_order_of_samples_follows_from_the_seed_in_a_data_module_with_a_generator(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(callback, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(callback, "WRITING_SHARE", 1e9)
+    task = Task("t", OwnOrder(), lambda tricks: mlp(), epochs=3, monitor="val/loss")
+    whole = train(task, Tricks(), 0)
+    again = train(task, Tricks(), 0)
+    assert again.score == whole.score != train(task, Tricks(), 1).score
+    place, asked = tmp_path / "trial.ckpt", iter([False] * 14 + [True])
+    with pytest.raises(Interrupted):
+        train(task, Tricks(), 0, interrupted=lambda: next(asked), checkpoint=place)
+    assert place.exists()
+    assert train(task, Tricks(), 0, checkpoint=place).score == whole.score

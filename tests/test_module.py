@@ -58,8 +58,24 @@ def test_clipping_twice_is_an_error():
 
 def test_a_schedule_needs_the_length_of_training():
     with pytest.raises(InputError, match="set max_epochs"):
-        run = trainer(-1, max_steps=5)
-        run.fit(TricksModule(mlp(), Tricks()), datamodule=small_data())
+        trainer(-1).fit(TricksModule(mlp(), Tricks()), datamodule=small_data())
+
+
+@pytest.mark.parametrize("epochs", [-1, 50])
+@pytest.mark.parametrize("schedule", ["cosine", "exponential", "step"])
+def test_a_schedule_spans_the_steps_if_they_end_training_first(epochs, schedule):
+    """Its learning rates are those of as many epochs."""
+
+    def rates(*length, **options):
+        tricks = Tricks(schedule={"kind": schedule}, averaging={"kind": "ema"})
+        seen, module, run = [], TricksModule(mlp(), tricks), trainer(*length, **options)
+        module.on_train_batch_start = lambda *_: seen.append(run.optimizers[0].param_groups[0]["lr"])
+        run.fit(module, datamodule=small_data())
+        return seen
+
+    by_epochs = rates(4)
+    assert rates(epochs, max_steps=len(by_epochs)) == by_epochs
+    assert len(set(by_epochs)) > 1
 
 
 def test_raw_huge_inputs_diverge_and_say_where():

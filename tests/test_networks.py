@@ -46,10 +46,23 @@ def network(name):
         return models.SwinTransformer([4, 4], 16, [2, 2], [2, 4], [4, 4], num_classes=10)
     if name == "densenet121":
         return models.DenseNet(8, (2, 2), 16, num_classes=10)
+    if name.startswith("vgg"):
+        return thin_vgg(normed=name.endswith("bn"))
     if name == "convnext_tiny":
         blocks = [models.convnext.CNBlockConfig(16, 32, 2), models.convnext.CNBlockConfig(32, None, 2)]
         return models.ConvNeXt(blocks, num_classes=10)
     return models.get_model(name, num_classes=10, **options)
+
+
+def thin_vgg(normed):
+    """Return a VGG whose layers are narrow; its own classifier has 120 million weights."""
+    with torch.device("meta"):
+        thin = models.VGG(nn.Identity(), num_classes=10, init_weights=False)
+    thin.features = models.vgg.make_layers([8, "M", 16, "M", 16, 16, "M"], batch_norm=normed)
+    widths = iter([(16 * 49, 32), (32, 32), (32, 10)])
+    layers = [nn.Linear(*next(widths)) if isinstance(m, nn.Linear) else m for m in thin.classifier]
+    thin.classifier = nn.Sequential(*layers)
+    return thin
 
 
 def images(name, count=2):
@@ -428,3 +441,21 @@ def test_a_compiled_network_learns_the_same():
     compiled = weights(True)
     for name, value in plain.items():
         torch.testing.assert_close(compiled[name], value, rtol=1e-3, atol=1e-4)
+
+
+class Remembers(nn.Module):
+    """Keeps its last inner result, as attention often does."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.last = nn.Linear(6, 6), None
+
+    def forward(self, inputs):
+        self.last = self.inner(inputs)
+        return inputs + self.last
+
+
+def test_looking_for_branches_leaves_no_trace_in_what_a_module_remembers():
+    module = Remembers()
+    assert [branch.end for branch in branches(module)] == ["inner"]
+    assert module.last is None

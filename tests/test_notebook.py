@@ -1,6 +1,7 @@
 """What Python and a notebook show of a user's objects."""
 
 import re
+from dataclasses import replace
 
 import optuna
 import pytest
@@ -40,6 +41,7 @@ def summary():
 
 def test_a_summary_prints_as_its_table(summary):
     assert str(summary) == summary.text()
+    assert str(replace(summary, look="Start MLflow: …")) == f"{summary.text()}\n\nStart MLflow: …"
     assert repr(summary) == "Summary(2 trials: 2 complete)"
     assert repr(summarize(optuna.create_study(), TASK)) == "Summary(no trial has ended)"
 

@@ -13,6 +13,7 @@ from schedulefree import AdamWScheduleFree
 
 from lightning_tricks import InputError
 from lightning_tricks.tricks.optimizers import flat
+from lightning_tricks.tricks.optimizers import muon as muon_file
 from lightning_tricks.tricks.optimizers.adam import Adam
 from lightning_tricks.tricks.optimizers.lion import Lion
 from lightning_tricks.tricks.optimizers.momentum import Momentum, TorchMomentum
@@ -185,7 +186,8 @@ def test_lion_equals_the_papers_program_in_numpy():
     np.testing.assert_allclose(parameter.detach().numpy(), weight, rtol=1e-5)
 
 
-def test_muon_equals_torchs_on_hidden_matrices_and_adam_elsewhere():
+def test_muon_equals_torchs_on_hidden_matrices_and_adam_elsewhere(monkeypatch):
+    monkeypatch.setattr(muon_file, "_precision", lambda device: torch.bfloat16)  # as torch does
     ours, theirs = pair()
     muon = torch.optim.Muon(
         [theirs[0].weight, theirs[2].weight],
@@ -208,6 +210,19 @@ def test_muon_equals_torchs_on_hidden_matrices_and_adam_elsewhere():
     groups = DecoupledWeightDecay(strength=0.3, norms_and_biases=True).groups(ours)
     optimizer = Muon(lr=0.01, momentum=0.8).build(groups, ours)
     close(run(optimizer, ours), run(Both(), theirs))
+
+
+@pytest.mark.parametrize("shape", [(5, 9), (9, 5), (1, 4), (6, 6)])
+def test_orthogonalized_equals_the_iterations_in_double_precision(shape):
+    """The iterations change singular values only: s ← 3.4445·s − 4.775·s³ + 2.0315·s⁵."""
+    matrix = np.random.default_rng(0).normal(size=shape)
+    left, lengths, right = np.linalg.svd(matrix, full_matrices=False)
+    lengths /= np.linalg.norm(lengths)
+    for _ in range(5):
+        lengths = 3.4445 * lengths - 4.775 * lengths**3 + 2.0315 * lengths**5
+    found = muon_file.orthogonalized(torch.tensor(matrix, dtype=torch.float32))
+    np.testing.assert_allclose(found, left * lengths @ right, atol=2e-5)
+    assert muon_file.orthogonalized(torch.zeros(2, 3)).tolist() == [[0.0] * 3] * 2
 
 
 def test_muon_reads_a_convolution_as_a_matrix_and_goes_on_from_its_state():

@@ -52,6 +52,17 @@ def test_a_trial_that_was_enqueued_first_is_trained_first():
     assert study.trials[-1].params["optimizer.sgd.lr"] == 0.05
 
 
+def test_an_enqueued_trial_that_does_not_fit_is_named_and_the_study_continues_without_it():
+    study = create_study("tiny", storage=None)
+    study.enqueue_trial({"optimizer": "sdg"})
+    with pytest.raises(InputError, match=r"the enqueued trial 0 does not fit the space: 'sdg' not in"):
+        optimize(study, task(), n_trials=3, space=narrow(), progress=False)
+    optimize(study, task(), n_trials=3, space=narrow(), progress=False)
+    states = [trial.state for trial in study.trials]
+    assert states == [TrialState.FAIL, *[TrialState.COMPLETE] * 3]
+    assert differences(study, task(), store()) == []
+
+
 def told(better):
     """Return a study that was told which optimizer is better, in a given way."""
     study, space = create_study(f"{better} is better", storage=None, seed=1), narrow()

@@ -22,8 +22,9 @@ from mlflow.tracking import MlflowClient
 from optuna.exceptions import StorageInternalError
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
+from programs import end_of, start, until, wait_for
 from sqlalchemy import create_engine, text
-from test_study import assert_agreement, children, start, store, wait_for
+from test_study import assert_agreement, children, store
 
 from lightning_tricks import InputError, Task, create_study, optimize
 from lightning_tricks.search.keys import CHAMPION
@@ -235,12 +236,16 @@ def test_a_second_program_with_other_checkpoints_is_refused_by_the_storage():
 def on_machine(name, storage, trials="6"):
     """Start the study like a machine that shares only the databases."""
     flags = ["--storage", storage, "--checkpoints", f"checkpoints-{name}", "--n-trials", trials]
-    return start(*flags, "--workers", "inline", MACHINE=name, SLOW="0.2")
+    return start(*flags, "--workers", "inline", MACHINE=name, SLOW="1")
 
 
 def stop_between_writes(process, url):
-    """Stop a program like a machine that sleeps, but not while it holds a database lock."""
+    """Stop a program like a machine that sleeps, but not while it holds a database lock.
+
+    Nor between two writes that belong together, such as those of a new run: MLflow was quiet before.
+    """
     while True:
+        until(lambda: time.time() - Path("mlflow.db").stat().st_mtime > 0.5)
         process.send_signal(signal.SIGSTOP)
         time.sleep(0.1)
         files = [*Path().glob("*.lock"), *Path().glob("*-journal")]
@@ -292,15 +297,15 @@ def test_a_program_that_stood_still_and_was_taken_over_writes_nothing_more(kind,
     stop_between_writes(first, url)
     stood_at = known(study)
     second = on_machine("two", url, trials="10")
-    wait_for(second, lambda: known(study) > stood_at, seconds=600)
+    wait_for(second, lambda: known(study) > stood_at)
     first.send_signal(signal.SIGCONT)
-    _, errors = first.communicate(timeout=600)
+    errors = end_of(first)
     assert first.returncode == 4, errors
     assert errors.splitlines()[-1].startswith("error: this program stood still for a while")
     assert f"was taken over by process {second.pid} of" in errors
     assert "Traceback" not in errors
     assert "warning" not in errors
-    _, errors = second.communicate(timeout=600)
+    errors = end_of(second)
     assert second.returncode == 0, errors
     assert differences(study, tiny_study.task(), "sqlite:///mlflow.db") == []
     undisturbed = create_study("tiny", storage=None)
@@ -322,11 +327,11 @@ def test_a_program_that_was_taken_over_and_comes_back_after_the_end_changes_noth
     wait_for(first, lambda: len(finished(study)) == 1)
     stop_between_writes(first, "optuna.journal")
     second = on_machine("two", "optuna.journal", trials="3")
-    _, errors = second.communicate(timeout=600)
+    errors = end_of(second)
     assert second.returncode == 0, errors
     before = Path("optuna.journal").read_bytes(), shown()
     first.send_signal(signal.SIGCONT)
-    _, errors = first.communicate(timeout=600)
+    errors = end_of(first)
     assert first.returncode == 4, errors
     assert "its study was taken over" in errors.splitlines()[-1]
     assert (Path("optuna.journal").read_bytes(), shown()) == before

@@ -15,8 +15,9 @@ import ray
 import troubled
 from conftest import mlp, small_data
 from optuna.trial import TrialState
+from programs import end_of, start, until, wait_for
 from test_repeats import whole
-from test_study import children, load, start, under_way, wait_for
+from test_study import children, load, under_way
 
 from lightning_tricks import Space, Task, Tricks, create_study, optimize, train
 from lightning_tricks.search.outcomes import Outcome
@@ -101,19 +102,13 @@ def test_a_verdict_on_two_workers_trains_each_seed_on_the_split_of_that_seed():
         assert trial.value == pytest.approx(alone.score, abs=1e-4)
 
 
-def rays():
-    """Return Ray's processes that this machine runs."""
-    return [p.pid for p in psutil.process_iter(["name"]) if p.info["name"] in ("raylet", "gcs_server")]
-
-
 def test_a_study_on_two_workers_survives_ctrl_c_and_kill_9_of_its_program():
     """Three programs in turn: the first is told to end, the second killed, the third finishes."""
-    before = set(rays())
     command = ("--n-trials", "12", "--workers", "2")
     first = start(*command, SLOW="1")
     wait_for(first, under_way(1))
     first.send_signal(signal.SIGINT)
-    _, errors = first.communicate(timeout=120)
+    errors = end_of(first)
     assert first.returncode == 130, errors
     assert "finishing the running trials" in errors
     states = [t.state.name for t in load().trials]
@@ -123,15 +118,13 @@ def test_a_study_on_two_workers_survives_ctrl_c_and_kill_9_of_its_program():
 
     second = start(*command, SLOW="1")
     wait_for(second, lambda: len(finished(load())) > done)
+    family = psutil.Process(second.pid).children(recursive=True)
     second.kill()
-    second.communicate(timeout=60)
-    deadline = time.monotonic() + 60
-    while set(rays()) - before:  # no process outlives the program
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    end_of(second)
+    psutil.wait_procs(family)  # no process outlives the program
 
     third = start("--n-trials", "12", "--workers", "inline")
-    _, errors = third.communicate(timeout=120)
+    errors = end_of(third)
     assert third.returncode == 0, errors
     study = load()
     assert [t.number for t in finished(study)] == list(range(12))
@@ -164,10 +157,10 @@ def test_the_death_of_rays_own_processes_costs_a_line_and_no_trial():
 
     for name in ("raylet", "gcs_server", "ray::DashboardAge"):
         done = len(finished(study))
-        wait_for(process, lambda done=done: trains(done), seconds=600)
+        wait_for(process, lambda done=done: trains(done))
         for one in rays_own(process, name):
             one.kill()
-    _, errors = process.communicate(timeout=600)
+    errors = end_of(process)
     assert process.returncode == 0, errors
     # The raylet ends a while after its agent, which may be after the end of the study.
     assert errors.count("Ray died: starting it again") in (2, 3)
@@ -183,9 +176,9 @@ def test_when_ray_cannot_be_had_again_the_study_says_so_and_its_records_are_true
     address = f"127.0.0.1:{cluster.port}"
     process = start("--n-trials", "4", "--ray-address", address, "--workers", "1", SLOW="0.3")
     study = load()
-    wait_for(process, lambda: len(finished(study)) >= 1, seconds=600)
+    wait_for(process, lambda: len(finished(study)) >= 1)
     cluster.stop()
-    _, errors = process.communicate(timeout=600)
+    errors = end_of(process)
     assert process.returncode == 5, errors
     last = errors.splitlines()[-1]
     assert last.startswith("error: Ray died, and no Ray cluster answers")
@@ -243,26 +236,20 @@ def cluster(monkeypatch):
         port = free.getsockname()[1]
     made = Cluster(port)
     made.start("--head", f"--port={made.port}", "--include-dashboard=false")
-    deadline = time.monotonic() + 60
-    while not listens(made.port):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    until(lambda: listens(made.port))
     made.start(f"--address=127.0.0.1:{made.port}")
     yield made
     made.stop()
 
 
 def test_a_dead_node_costs_no_trial_and_the_cluster_is_left_running(cluster):
-    deadline = time.monotonic() + 60
-    while not (cluster.raylets(0) and cluster.raylets(1)):
-        assert time.monotonic() < deadline, [n.poll() for n in cluster.nodes]
-        time.sleep(0.2)
+    until(lambda: cluster.raylets(0) and cluster.raylets(1))
     time.sleep(5)  # wait until the second node has joined
     process = start("--n-trials", "8", "--ray-address", f"127.0.0.1:{cluster.port}", SLOW="0.5")
     wait_for(process, under_way(3))
     for raylet in cluster.raylets(1):
         raylet.kill()
-    _, errors = process.communicate(timeout=240)
+    errors = end_of(process)
     assert process.returncode == 0, errors
     study = load()
     assert {t.state for t in study.trials} <= {TrialState.COMPLETE, TrialState.PRUNED}

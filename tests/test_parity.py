@@ -14,7 +14,7 @@ from test_fusion import assert_same, doubles, pictures, together
 from torch import nn
 from torchvision.ops import StochasticDepth
 
-from lightning_tricks import InMemoryData, Task, Tricks, train
+from lightning_tricks import InMemoryData, Split, Task, Tricks, train
 from lightning_tricks.fusion.member import Member
 from lightning_tricks.fusion.parity import check_parity
 from lightning_tricks.fusion.stack import Stack
@@ -263,6 +263,30 @@ class Skips(nn.Module):
 def test_a_branch_is_skipped_for_a_batch_where_its_layer_says_so():
     task = Task("skips", small_data(), lambda tricks: Skips(), epochs=3)
     recipe = Tricks.parse({**OWN.model_dump(), "stochastic_depth": {"kind": "linear", "p": 0.3}})
+    assert is_as_alone(task, recipe) == ""
+
+
+class StepsFirst(nn.Module):
+    """Sums the steps of a sequence before each, with the steps on the first axis."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.inner, self.head = nn.Linear(2, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, inputs):
+        steps = self.embed(inputs.unflatten(1, (3, 2)).transpose(0, 1))
+        return self.head((steps + self.inner(steps.cumsum(0))).mean(0))
+
+
+@pytest.mark.usefixtures("doubles")
+def test_whole_samples_skip_a_branch_where_steps_come_first():
+    data = small_data()
+    for name, (inputs, targets) in data.splits.items():
+        data.splits[name] = Split(inputs.double(), targets)
+    task = Task("steps first", data, lambda tricks: StepsFirst(), epochs=3)
+    recipe = Tricks.parse({**OWN.model_dump(), "stochastic_depth": {"kind": "linear", "p": 0.3}})
+    skipped = (task.module(recipe).backbone.inner(torch.rand(3, 64, 6)) == 0).all(2)
+    assert 0 < skipped.all(0).sum() == skipped.any(0).sum() < 64
     assert is_as_alone(task, recipe) == ""
 
 

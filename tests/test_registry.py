@@ -1,6 +1,7 @@
 """Are the registered models there, complete, once each, and in their study's experiment?"""
 
 import contextlib
+import os
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from test_study import store, task
 from test_verdict import search
 
 from lightning_tricks import create_study, load_with_tricks
+from lightning_tricks.search.keys import PART_RUNS, UNWRITTEN
 
 DAMAGES = {
     "the alias moved": lambda client: client.set_registered_model_alias("tiny", "champion", "2"),
@@ -21,7 +23,20 @@ DAMAGES = {
     ),
     "the files of the models": lambda client: [shutil.rmtree(p) for p in Path("mlruns").rglob("models")],
     "the files of all runs": lambda client: shutil.rmtree("mlruns"),
+    "empty weights": lambda client: cut_short("*/artifacts/champion/*", 0),
+    "nonsense in a tag": lambda client: client.set_model_version_tag(
+        "tiny", client.get_model_version_by_alias("tiny", "champion").version, "contents", "[1"
+    ),
+    "half a network": lambda client: cut_short("models/*/artifacts/**/*.pt2", 0.5),
 }
+
+
+def cut_short(pattern, share):
+    """Leave only a share of the bytes of some of MLflow's files, as a power cut may."""
+    files = [path for path in Path("mlruns").rglob(pattern) if path.is_file()]
+    assert files
+    for path in files:
+        os.truncate(path, int(share * path.stat().st_size))
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +66,32 @@ def test_registered_models_are_checked_and_brought_back(damage, judged, monkeypa
     assert not again.training
     if damage != "the ensemble is gone":  # MLflow does not reuse the ensemble's version number
         assert len(client.search_model_versions("name='tiny'")) == 2
+
+
+def test_a_part_that_was_not_closed_in_mlflow_is_completed_by_the_same_command(judged, monkeypatch):
+    monkeypatch.chdir(judged)
+    study, client = create_study("tiny", storage="optuna.journal", epochs=3), MlflowClient(store())
+    assert study.user_attrs[UNWRITTEN] == []
+    own = client.get_experiment_by_name("tiny").experiment_id
+    verdict = study.user_attrs[PART_RUNS]["verdict"]
+    runs = client.search_runs([own], f"tags.`mlflow.parentRunId` = '{verdict}'")
+    client.delete_run(runs[0].info.run_id)
+    assert tiny_study.main(tiny_study.task, ["--check"]) == 1
+    study.set_user_attr(UNWRITTEN, ["verdict"])  # as `kill -9` leaves it while MLflow is written to
+    assert tiny_study.main(tiny_study.task, ["--n-trials", "4"]) == 0
+    assert tiny_study.main(tiny_study.task, ["--check"]) == 0
+    assert create_study("tiny", storage="optuna.journal", epochs=3).user_attrs[UNWRITTEN] == []
+
+
+def test_an_experiment_may_be_renamed(judged, monkeypatch):
+    monkeypatch.chdir(judged)
+    client = MlflowClient(store())
+    own = client.get_experiment_by_name("tiny").experiment_id
+    client.rename_experiment(own, "my best work")
+    assert tiny_study.main(tiny_study.task, ["--n-trials", "4"]) == 0
+    assert tiny_study.main(tiny_study.task, ["--check"]) == 0
+    assert {e.name for e in client.search_experiments()} == {"my best work", "Default"}
+    client.rename_experiment(own, "tiny")
 
 
 def test_models_are_of_the_experiment_of_their_study(judged, monkeypatch):

@@ -7,9 +7,9 @@ import pytest
 from conftest import small_data
 from test_study import store, task
 
-from lightning_tricks import Space, Tricks, create_study, optimize
+from lightning_tricks import ModuleTricks, Space, Tricks, create_study, optimize
 from lightning_tricks.data.in_memory import InMemoryData
-from lightning_tricks.report.summary import Summary
+from lightning_tricks.report.summary import Summary, changes_of
 from lightning_tricks.search.keys import TESTS
 from lightning_tricks.search.outcomes import Outcome, best_of
 from lightning_tricks.search.study_state import StudyState
@@ -46,6 +46,14 @@ def test_the_summary_fits_the_terminal_and_loses_nothing(width, monkeypatch):
     assert sorted(whole.replace(" ", "").replace("-", "")) == sorted(
         shown.replace("\n", "").replace(" ", "").replace("-", "")
     )
+
+
+def test_all_that_a_module_does_itself_is_its_own():
+    changed = changes_of(ModuleTricks(), ModuleTricks.yours())
+    assert {stage: theirs for stage, theirs, _ in changed} == dict.fromkeys(
+        ("weight_decay", "optimizer", "clipping", "schedule"), "own"
+    )
+    assert changes_of(Tricks(dropout="dropout"), Tricks()) == [("dropout", "none", "dropout (p 0.1)")]
 
 
 def test_the_summary_is_no_wider_than_a_hundred_columns(monkeypatch):

@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 import optuna
 import pytest
 import tiny_study
+from browser import chromium, needs_chromium
 from mlflow.tracking import MlflowClient
-from playwright.sync_api import sync_playwright
 from test_study import run, store, task
 from test_verdict import search
 
@@ -26,7 +26,6 @@ from lightning_tricks.selection.result import Verdict
 from lightning_tricks.tracking import artifacts
 from lightning_tricks.verdict.reporting import report_of
 
-CHROMIUM = Path("/usr/bin/chromium")
 CUT_OFF = (
     "places => [...document.querySelectorAll(places)]"
     ".filter(box => box.scrollWidth > box.clientWidth).length"
@@ -81,17 +80,17 @@ def test_a_report_says_what_was_found_and_how_to_find_it_again(report):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium")
+@needs_chromium
 def test_a_report_fits_a_phone_and_a_screen_and_asks_nobody(report, tmp_path):
     path = tmp_path / "report.html"
     long = replace(report.verdict.gain, interval=Interval(0.0027, 0.00001, 0.00539))
     report.verdict = replace(report.verdict, gain=long)  # five digits
     path.write_text(report.html(), encoding="utf-8")
     asked, said = [], []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as browser:
         for width in (390, 794, 1300):  # a phone, A4, a screen
-            page = browser.new_page(viewport={"width": width, "height": 900})
+            page = browser.new_page()
+            page.set_viewport_size({"width": width, "height": 900})
             page.on("request", lambda request: asked.append(request.url))
             page.on("console", lambda message: said.append(message.text))
             page.goto(path.as_uri())
@@ -99,7 +98,6 @@ def test_a_report_fits_a_phone_and_a_screen_and_asks_nobody(report, tmp_path):
             places = ".tiles div" if width == 390 else ".scroll, .tiles div, pre"
             assert page.evaluate(CUT_OFF, places) == 0  # on a phone code and wide tables scroll
             assert page.locator("svg").first.bounding_box()["width"] > 0.7 * min(width, 736)
-        browser.close()
     assert set(asked) == {path.as_uri()}
     assert said == []
 

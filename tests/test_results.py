@@ -16,11 +16,11 @@ from pathlib import Path
 import mlflow
 import pytest
 import torch
+from browser import chromium, needs_chromium
 from judged_study import Sized, backbone, task
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 from server import ModelServer, Server
 from test_layers import PACKAGE, ROOT
-from test_tracking import BROWSER, CHROMIUM
 
 from lightning_tricks import create_study, load_with_tricks, recipe_of_champion, references
 from lightning_tricks.search.outcomes import Outcome
@@ -70,12 +70,8 @@ def judged(tmp_path_factory, empty_store):
 
 @pytest.fixture
 def page():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=BROWSER)
-        one = browser.new_page(viewport={"width": 1920, "height": 900})
-        one.set_default_timeout(120_000)
-        yield one
-        browser.close()
+    with chromium() as browser:
+        yield browser.new_page()
 
 
 def follow(page: Page, name: str) -> Page:
@@ -88,9 +84,6 @@ def follow(page: Page, name: str) -> Page:
 def open_parent_run(page: Page) -> None:
     """Click on the link to the study's run; its name appears on a trial's page a moment late."""
     page.locator("a[href*='/runs/']").filter(has_text=re.compile("^judged$")).click()
-
-
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
 
 
 @needs_chromium
@@ -132,7 +125,7 @@ def test_the_printed_link_shows_the_search_alone_and_its_verdict_is_three_clicks
     names.first.click()
     open_parent_run(page)
     verdict = follow(page, "the runs of the verdict")
-    verdict.get_by_role("link", name="report 3").first.wait_for()
+    verdict.get_by_role("link", name="comparison, seed 3").first.wait_for()
 
 
 def ask(server: ModelServer, inputs: torch.Tensor) -> torch.Tensor:

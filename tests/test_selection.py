@@ -112,6 +112,18 @@ def test_as_many_seeds_as_are_said_confirm_a_gain_that_is_there():
     )
     assert 0.7 <= confirmed / 300 <= 0.95
     assert seeds_to_tell(few - 0.9, 0.95) is None  # there is no gain
+    tiny = crossed(generator, 3, 1, 1, 0, 0)
+    assert seeds_to_tell(tiny + 0.02 - tiny.mean(), 0.95) is None  # it would take thousands
+    three = crossed(generator, 3, 1, 1, 0, 0)  # of so few, Student's quantile is far from the normal one
+    three += 4 - three.mean()
+    needed = seeds_to_tell(three, 0.99)
+    spread = three.std(ddof=1)
+    draws = 4 + generator.normal(size=(2000, needed)) * spread
+    low = draws.mean(1) - stats.t.ppf(0.995, needed - 1) * stats.sem(draws, axis=1)
+    assert 0.77 <= (low > 0).mean() <= 0.97  # a whole number of seeds overshoots
+    fewer = draws[:, : needed - 1]
+    low = fewer.mean(1) - stats.t.ppf(0.995, needed - 2) * stats.sem(fewer, axis=1)
+    assert (low > 0).mean() < 0.83
     assert seeds_to_tell(few + crossed(generator, 1, 60, 0, 9, 0), 0.95) is None  # too few samples
 
 

@@ -1,6 +1,10 @@
 """Sharpness-aware minimization, and gradients taken at other weights."""
 
+import random
+
+import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from conftest import fit, mlp, samples, small_data, variant
 from torch import nn
@@ -42,8 +46,8 @@ def test_the_statistics_of_batch_norm_are_those_of_the_first_pass():
 
     variant("sharpness", "sam").closure(module, evaluate)()
     assert len(passes) == 2
-    assert torch.equal(passes[0], passes[1])
-    assert module[1].track_running_stats
+    assert torch.equal(module[1].running_mean, passes[0])
+    assert module[1].num_batches_tracked == 1
 
 
 def test_a_trained_module_sees_two_passes_and_one_step_a_batch():
@@ -97,6 +101,46 @@ def test_both_passes_see_the_same_draws():
     variant("sharpness", "sam").closure(module, evaluate)()
     assert torch.equal(*seen)
     assert not torch.equal(torch.rand(4), seen[0])
+
+
+class Queue(nn.Module):
+    """Draws from NumPy and Python, fills a queue, and replaces a buffer, in each training step."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+        self.register_buffer("queue", torch.zeros(4))
+        self.register_buffer("place", torch.tensor(0))
+        self.seen = []
+
+    def forward(self, inputs):
+        self.seen.append((random.random(), np.random.rand()))  # noqa: NPY002  # as users do
+        with torch.no_grad():
+            self.queue[self.place] += 1
+            self.place = (self.place + 1) % 4
+        return self.layer(inputs)
+
+
+def test_a_queue_moves_once_and_numbers_of_numpy_and_python_are_the_same():
+    module = Queue()
+
+    def evaluate():
+        module.zero_grad()
+        module(torch.ones(1, 3)).sum().backward()
+
+    for _ in range(2):
+        variant("sharpness", "sam").closure(module, evaluate)()
+    assert module.queue.tolist() == [1, 1, 0, 0]
+    assert module.place.item() == 2
+    first, again, second, _ = module.seen
+    assert first == again != second
+
+
+def test_a_callback_that_accumulates_gradients_is_refused_as_well():
+    tricks = Tricks(sharpness={"kind": "sam"})
+    scheduler = pl.callbacks.GradientAccumulationScheduler({1: 3})
+    with pytest.raises(InputError, match=r"accumulate_grad_batches of the Trainer at 1 \(got 3\)"):
+        fit(tricks, mlp(), callbacks=[scheduler])
 
 
 def test_an_exception_leaves_the_weights_where_they_were():

@@ -103,6 +103,22 @@ def test_pin_a_kind_a_field_a_mapping_or_a_whole_trick():
     assert params == {}
 
 
+def test_only_some_stages_are_searched_and_the_others_are_those_of_a_recipe():
+    assert set(SPACE.only("width").searched()) == {"width"}
+    recipe, params = draw(SPACE.only("width", recipe=Recipe(stage="off")))
+    assert (recipe.stage.kind, set(params)) == ("off", {"width"})
+    recipe, params = draw(SPACE.only("stage"))
+    assert (recipe.width, "width" in params) == (16, False)
+    space = Space(Tricks).only("smoothing").narrow({"smoothing": ["none", "label_smoothing"]})
+    assert {path.partition(".")[0] for path in space.searched()} == {"smoothing"}
+
+
+@pytest.mark.parametrize("name", ["nothing", "stage.on.rate"])
+def test_only_takes_the_names_of_stages(name):
+    with pytest.raises(InputError, match=name.partition(".")[0]):
+        SPACE.only(name)
+
+
 def test_what_is_narrowed_is_not_pinned_in_silence():
     narrowed = Space(Tricks).narrow({"averaging": ["none", "ema"]})
     with pytest.raises(InputError, match=r"averaging: is narrowed to .* already; pin it or narrow it"):

@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,6 +17,7 @@ import troubled
 from conftest import Demanding, mlp, small_data, variant
 from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
+from programs import end_of, start, wait_for
 from torch import nn
 
 from lightning_tricks import (
@@ -40,7 +39,6 @@ from lightning_tricks.study.coordinator import MOST_REPEATS
 from lightning_tricks.tracking.agreement import differences
 from lightning_tricks.training import runner
 
-SCRIPT = Path(__file__).with_name("tiny_study.py")
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 
 
@@ -62,15 +60,6 @@ pytestmark = pytest.mark.usefixtures("with_store")
 def run(*arguments):
     """Run the study in this process, like its command."""
     return tiny_study.main(tiny_study.task, [*arguments])
-
-
-def start(*arguments, **environment):
-    return subprocess.Popen(
-        [sys.executable, SCRIPT, *arguments],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **environment},
-    )
 
 
 def load(name="tiny"):
@@ -202,14 +191,6 @@ def test_same_seed_same_scores_and_resumed_equals_undisturbed(tmp_path):
     os.chdir(tmp_path)
 
 
-def wait_for(process, condition, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def under_way(number):
     """Return a function that tells whether a trial is being trained, by the storage on disk."""
 
@@ -245,7 +226,7 @@ def test_stopped_in_the_middle_it_goes_on_to_the_same_scores(stop, tmp_path):
     for number in signals:
         process.send_signal(number)
         time.sleep(0.2)
-    _, errors = process.communicate(timeout=60)
+    errors = end_of(process)
     assert process.returncode == code
     states = [t.state.name for t in load().trials]
     assert states[:2] == ["COMPLETE", "COMPLETE"]
@@ -402,6 +383,24 @@ def test_only_the_weights_of_the_best_few_and_the_references_are_kept():
 
 
 @pytest.mark.usefixtures("without_mlflow")
+@pytest.mark.parametrize("finalists", [0, 2])
+def test_a_timeout_before_the_first_trial_ends_leaves_nothing_to_show(finalists):
+    study = create_study("tiny", storage=None)
+    early = optimize(study, task(), n_trials=4, finalists=finalists, timeout=1e-3, progress=False)
+    assert early.text() == "no trial has ended"
+    assert early.verdict is None
+    optimize(study, task(), n_trials=2, progress=False)
+    assert sum(trial.state.is_finished() for trial in study.trials) == 2
+
+
+def test_callbacks_that_are_no_functions_are_refused_before_a_trial_begins():
+    study = create_study("tiny", storage=None)
+    for callbacks in (print, None, [1]):
+        with pytest.raises(InputError, match="callbacks must be a list of functions"):
+            optimize(study, task(), n_trials=4, callbacks=callbacks, progress=False)
+    assert not study.trials
+
+
 def test_a_timeout_begins_no_further_trial():
     study = create_study("tiny", storage=None)
     optimize(study, task(), n_trials=50, timeout=0.01, progress=False)
@@ -464,9 +463,29 @@ def test_a_second_program_on_the_same_study_is_refused():
     wait_for(process, under_way(0))
     with pytest.raises(InputError, match="another program works on this study"):
         optimize(load(), tiny_study.task(), n_trials=3)
-    process.communicate(timeout=120)
+    end_of(process)
     assert process.returncode == 0
     assert_agreement(load())
+
+
+def test_a_study_of_a_task_has_its_name_direction_and_length():
+    small = task(monitor="val/loss", epochs=6)
+    study = create_study(small, storage=None, pruner="halving")
+    assert (study.study_name, study.direction.name) == ("tiny", "MINIMIZE")
+    assert study.pruner._min_resource == warmup_epochs(6)
+    other = create_study(
+        small, name="other", direction="maximize", epochs=9, storage=None, pruner="halving"
+    )
+    assert (other.study_name, other.direction.name) == ("other", "MAXIMIZE")
+    assert other.pruner._min_resource == warmup_epochs(9)
+    named = create_study("named", storage=None, pruner="halving")
+    assert (named.study_name, named.direction.name) == ("named", "MAXIMIZE")
+    with pytest.raises(InputError, match="epochs must be a whole number"):
+        create_study(small, epochs=0, storage=None)
+    with pytest.raises(InputError, match="a name must be"):
+        create_study(small, name="", storage=None)
+    with pytest.raises(InputError, match="a name must be"):
+        create_study(None, storage=None)
 
 
 def test_a_failed_start_does_not_claim_the_study():

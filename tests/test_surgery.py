@@ -1,6 +1,7 @@
 """Normalization and dropout: where layers are inserted, and what happens to biases."""
 
 import itertools
+import warnings
 from collections import OrderedDict
 
 import pytest
@@ -11,10 +12,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lightning_tricks import MLP, ConvNet, InputError, Space, Task, Tricks, TricksModule
+from lightning_tricks.surgery.anatomy import describe
 from lightning_tricks.surgery.dropout import UniformDropout
 from lightning_tricks.surgery.layers import channels, known_layer
 from lightning_tricks.surgery.norm_places import Place
 from lightning_tricks.surgery.norms import NORMS, declare_norm
+from lightning_tricks.surgery.watch import watch
 from lightning_tricks.task.checks import check
 
 LAYER_NORMS = ["batch", "layer", "group"]
@@ -202,6 +205,10 @@ def test_a_norm_outside_of_a_sequential_is_taken_out():
     [
         (nn.LazyLinear, r"'0' \(LazyLinear\) does not know its sizes yet: pass a batch through"),
         (lambda out: nn.utils.weight_norm(nn.Linear(4, out)), "use torch.nn.utils.parametrizations"),
+        (
+            lambda out: nn.utils.prune.l1_unstructured(nn.Linear(4, out), "weight", 0.5),
+            r"is pruned and cannot be copied because of it: .* torch\.nn\.utils\.prune\.remove",
+        ),
     ],
 )
 def test_a_network_that_no_trick_can_act_on_is_refused_in_a_line(layer, what):
@@ -231,8 +238,191 @@ def test_groups_divide_and_no_feature_stands_alone(width, groups):
     assert width % on_images.num_groups == 0
     assert on_images.num_groups <= groups
     on_features = trick.layer(Place.of(known_layer("", nn.Linear(1, width))))
-    assert width % on_features.num_groups == 0
-    assert width == 1 or on_features.num_groups < width
+    if width == 1:
+        assert on_features is None  # a single feature would become zero
+    else:
+        assert width % on_features.num_groups == 0
+        assert on_features.num_groups < width
+
+
+class Gated(nn.Module):
+    """A convolution scaled by squeeze and excitation, then attention pooling with one score a pixel."""
+
+    def __init__(self, norm=nn.Identity):
+        super().__init__()
+        self.convolution = nn.Conv2d(1, 8, 3)
+        self.squeeze, self.between, self.excite = nn.Conv2d(8, 4, 1), norm(4), nn.Conv2d(4, 8, 1)
+        self.score, self.head = nn.Linear(8, 1), nn.Linear(8, 3)
+
+    def forward(self, images):
+        maps = self.convolution(images)
+        self.gate = self.excite(self.between(self.squeeze(maps.mean((2, 3), keepdim=True)))).sigmoid()
+        pixels = (maps * self.gate).flatten(2).mT
+        self.scores = self.score(pixels)
+        return self.head((pixels * self.scores.softmax(1)).sum(1))
+
+
+@pytest.mark.parametrize("norm", [nn.Identity, nn.BatchNorm2d])
+@pytest.mark.parametrize("kind", LAYER_NORMS)
+def test_no_norm_makes_a_single_number_zero(kind, norm):
+    data = small_data(1, 8, 8)
+    fields = {"groups": 32} if kind == "group" else {}
+    tricks = Tricks.plain().model_copy(
+        update={"normalization": variant("normalization", kind, **fields)}
+    )
+    module = Task("t", data, lambda tricks: Gated(norm), epochs=1).module(tricks)
+    module(data.splits["train"].inputs[:8])
+    assert (module.backbone.gate - 0.5).abs().max() > 1e-3
+    assert module.backbone.scores.std() > 1e-3
+
+
+class Causal(nn.Module):
+    """Predicts each next token from the ones before it, by convolutions."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.words, self.body, self.head = nn.Embedding(8, 16), nn.Conv1d(16, 16, 3), nn.Conv1d(16, 8, 1)
+        self.norm = norm(16)
+
+    def forward(self, tokens):
+        padded = nn.functional.pad(self.words(tokens).mT, (2, 0))
+        return self.head(self.norm(self.body(padded)).relu())
+
+
+@pytest.mark.parametrize("norm", [nn.Identity, nn.BatchNorm1d])
+@pytest.mark.parametrize("kind", LAYER_NORMS)
+def test_no_norm_shows_a_step_what_comes_later(kind, norm):
+    recipe = Tricks(normalization={"kind": kind}, scaling={"kind": "none"})
+    module = TricksModule(Causal(norm), recipe).eval()
+    tokens = torch.randint(0, 8, (4, 12))
+    later = tokens.clone()
+    later[:, -1] = (later[:, -1] + 1) % 8
+    with torch.no_grad():
+        change = (module(tokens) - module(later)).abs().amax((0, 1))
+    assert change[-1] > 1e-3
+    assert change[:-1].max() < 1e-6
+
+
+class MaskedConvolution(nn.Conv2d):
+    """Multiplies with the row above and the pixels on the left (van den Oord et al., 2016)."""
+
+    def forward(self, images):
+        mask = torch.ones_like(self.weight)
+        mask[:, :, 1, 2:] = mask[:, :, 2:] = 0
+        return nn.functional.conv2d(images, self.weight * mask, self.bias, padding=1)
+
+
+class PaddedConvolution(nn.Conv2d):
+    """Multiplies with the row above and the pixel's own row, by what it pads."""
+
+    def __init__(self, inputs, outputs, size):
+        super().__init__(inputs, outputs, (2, size))
+
+    def forward(self, images):
+        return super().forward(nn.functional.pad(images, (1, 1, 1, 0)))
+
+
+class Pixels(nn.Module):
+    """Predicts each pixel from those before it."""
+
+    def __init__(self, convolution, norm):
+        super().__init__()
+        self.body = nn.Sequential(
+            convolution(1, 16, 3),
+            nn.ReLU(),
+            convolution(16, 16, 3),
+            norm(16),
+            nn.ReLU(),
+            nn.Conv2d(16, 4, 1),
+        )
+
+    def forward(self, images):
+        return self.body(images)
+
+
+@pytest.mark.parametrize("norm", [nn.Identity, nn.BatchNorm2d])
+@pytest.mark.parametrize("convolution", [MaskedConvolution, PaddedConvolution])
+@pytest.mark.parametrize("kind", LAYER_NORMS)
+def test_no_norm_shows_a_pixel_what_comes_later(kind, convolution, norm):
+    recipe = Tricks(normalization={"kind": kind}, scaling={"kind": "none"})
+    module = TricksModule(Pixels(convolution, norm), recipe).eval()
+    images = torch.rand(4, 1, 8, 8)
+    later = images.clone()
+    later[:, :, 5] += 1
+    with torch.no_grad():
+        change = (module(images) - module(later)).abs().amax((0, 1, 3))
+    assert change[5] > 1e-3
+    assert change[:5].max() < 1e-6
+
+
+def test_pixels_are_normalized_together_where_they_see_each_other():
+    module = TricksModule(Pixels(lambda *sizes: nn.Conv2d(*sizes, padding=1), nn.Identity), Tricks())
+    assert not any(layer.apart for layer in watch(module, [torch.rand(4, 1, 8, 8)]).layers)
+
+
+def test_new_norms_have_the_number_type_of_their_place():
+    swapped = nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 3)).double()
+    for network in (mlp().double(), swapped):
+        normalized(network, "batch")
+        assert network(torch.randn(4, 6, dtype=torch.float64)).dtype == torch.float64
+
+
+def test_a_norm_stays_before_an_activation_that_halves_the_features():
+    network = nn.Sequential(nn.Linear(6, 16), nn.GLU(), nn.Linear(8, 3))
+    with pytest.warns(UserWarning, match="stays before the activations"):
+        normalized(network, "batch", position="after")
+    assert network(torch.randn(4, 6)).shape == (4, 3)
+
+
+class Idle(nn.Module):
+    """Has dropout that never acts: between the layers of an LSTM of one layer, and in a layer unused."""
+
+    def __init__(self):
+        super().__init__()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch says that it does nothing
+            self.reader = nn.LSTM(6, 16, dropout=0.2, batch_first=True)
+        self.unused, self.body, self.head = nn.Dropout(0.1), nn.Linear(16, 16), nn.Linear(16, 3)
+
+    def forward(self, inputs):
+        return self.head(self.body(self.reader(inputs[:, None])[0][:, -1]).relu())
+
+
+def test_dropout_that_never_acts_does_not_count():
+    network, inputs = Idle(), torch.randn(4, 6)
+    describe(network, watch(network, [inputs]))
+    variant("dropout", "dropout", p=0.5).apply(network.train())
+    assert not torch.equal(network(inputs), network(inputs))
+
+
+class Stepwise(nn.Module):
+    """Features of six steps, normalized over steps and features."""
+
+    def __init__(self):
+        super().__init__()
+        self.into, self.norm, self.head = nn.Linear(5, 4), nn.LayerNorm([6, 4]), nn.Linear(4, 3)
+
+    def forward(self, steps):
+        return self.head(self.norm(self.into(steps)).mean(1))
+
+
+class Channelwise(Stepwise):
+    """The same with a convolution: channels, then steps."""
+
+    def __init__(self):
+        super().__init__()
+        self.into, self.norm = nn.Conv1d(6, 4, 1), nn.LayerNorm([4, 5])
+
+    def forward(self, steps):
+        return self.head(self.norm(self.into(steps)).mean(2))
+
+
+@pytest.mark.parametrize("network", [Stepwise, Channelwise])
+@pytest.mark.parametrize("kind", LAYER_NORMS)
+def test_a_norm_over_steps_and_features_is_replaced_by_one_of_the_features(network, kind):
+    tricks = Tricks.plain().model_copy(update={"normalization": variant("normalization", kind)})
+    module = Task("t", small_data(6, 5), lambda tricks: network(), epochs=1).module(tricks)
+    assert sum(p.numel() for p in module.backbone.norm.parameters()) == 2 * 4
 
 
 @pytest.mark.parametrize("kind", LAYER_NORMS)

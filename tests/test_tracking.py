@@ -1,5 +1,6 @@
 """MLflow with a real server that is killed, and with a real browser."""
 
+import math
 import shutil
 import threading
 import time
@@ -10,10 +11,10 @@ import mlflow
 import pytest
 import tiny_study
 import torch
+from browser import chromium, needs_chromium
 from conftest import mlp
 from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState, create_trial
-from playwright.sync_api import sync_playwright
 from server import Server
 from test_study import assert_agreement, children, load, store, task
 
@@ -26,8 +27,6 @@ from lightning_tricks.tracking.format import metrics_at, significant
 from lightning_tricks.tracking.run_update import Update
 from lightning_tricks.tracking.tracker import Tracker
 from lightning_tricks.trial.result import Epoch, Result
-
-CHROMIUM = shutil.which("chromium")
 
 
 @pytest.fixture
@@ -103,14 +102,14 @@ def test_writing_does_not_wait_for_the_store(monkeypatch):
     tracker = Tracker("sqlite:///mlflow.db", "slow", print)
     tracker.open(None, {})
     released = threading.Event()
-    monkeypatch.setattr(tracker.writer, "_apply", lambda number, update: released.wait(60))
+    monkeypatch.setattr(tracker.writer, "_apply", lambda number, update: released.wait())
     before = set(threading.enumerate())
     for step in range(1000):
         tracker.update(0, Update(metrics=metrics_at(step, {"m": 1.0}, 0)))
     assert not tracker.flush(timeout=0.2)
     assert set(threading.enumerate()) <= before  # no thread for each update
     released.set()
-    assert tracker.flush(timeout=60)
+    assert tracker.flush(timeout=math.inf)
     tracker.close("FINISHED")
 
 
@@ -121,7 +120,7 @@ def test_a_long_trial_is_written_in_few_batches(monkeypatch):
     metrics = [m for step in range(500) for m in metrics_at(step, {"a": 1.0, "b": 2.0}, step)]
     params = {f"p{index}": "x" for index in range(150)}
     tracker.update(0, Update(params=params, metrics=metrics, tags={"trial.state": "COMPLETE"}))
-    assert tracker.flush(timeout=60)
+    assert tracker.flush(timeout=math.inf)
     tracker.close("FINISHED")
     run = MlflowClient(tracker.store).get_run(tracker.run_of(0))
     assert len(run.data.params) == 150
@@ -134,8 +133,7 @@ def test_curves_are_there_while_a_trial_trains():
     seen = []
 
     def backbone(tricks):
-        deadline = time.monotonic() + 60
-        while len(study.trials) > 2 and not seen and time.monotonic() < deadline:
+        while len(study.trials) > 2 and not seen:
             _, nested = children()  # the third trial is under way
             if 2 in nested:
                 seen.append((nested[1].info.status, nested[2].info.status))
@@ -152,7 +150,7 @@ def test_numbers_fit_the_cells_of_the_table():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
+@needs_chromium
 def test_the_printed_link_shows_roles_and_tricks_the_champion_first_and_each_page_tells_what_it_is(
     server,
 ):
@@ -168,25 +166,23 @@ def test_the_printed_link_shows_roles_and_tricks_the_champion_first_and_each_pag
     best = best_of(study.trials, "max").number
     repeat = next(t for t in study.trials if Outcome.read(t).duplicate_of is not None)
     version = MlflowClient(server.uri).get_model_version_by_alias("tiny", "best")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=BROWSER)
-        page = browser.new_page(viewport={"width": 1920, "height": 900})
+    with chromium() as browser:
+        page = browser.new_page()
         page.goto(link)
-        page.wait_for_selector("text=· best", timeout=120_000)
-        page.wait_for_selector("text=first_to_last", timeout=60_000)
+        page.wait_for_selector("text=· best")
+        page.wait_for_selector("text=first_to_last")
         headers = page.eval_on_selector_all(".ag-header-cell[col-id]", LEFT_TO_RIGHT)
         rows = page.eval_on_selector_all(".ag-row [col-id='attributes.`Run Name`']", TOP_TO_BOTTOM)
         page.goto(f"{link}&compareRunsMode=CHART")
-        page.wait_for_selector("text=Add chart", timeout=60_000)
-        page.get_by_text("weights", exact=True).wait_for(timeout=60_000)
+        page.wait_for_selector("text=Add chart")
+        page.get_by_text("weights", exact=True).wait_for()
         charts = page.inner_text("body").split()
         page.goto(f"{link.partition('?')[0]}/{version.run_id}")
-        page.wait_for_selector("text=Best", timeout=60_000)
+        page.wait_for_selector("text=Best")
         trial_page = page.inner_text("body")
         page.goto(f"{server.uri}/#/models/tiny/versions/{version.version}")
-        page.wait_for_selector("text=of the study", timeout=60_000)
+        page.wait_for_selector("text=of the study")
         version_page = page.inner_text("body")
-        browser.close()
     shown = [header for header in headers if header.startswith(("tags", "params", "metrics"))]
     assert shown[:5] == [
         "tags.`role`",
@@ -206,7 +202,6 @@ def test_the_printed_link_shows_roles_and_tricks_the_champion_first_and_each_pag
     assert mlflow.get_tracking_uri() != server.uri
 
 
-BROWSER = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
 LEFT_TO_RIGHT = """cells => cells
     .sort((a, b) => a.getBoundingClientRect().x - b.getBoundingClientRect().x)
     .map(cell => cell.getAttribute("col-id"))"""

@@ -95,7 +95,6 @@ def test_the_first_words_say_what_to_do():
     assert "--verdict-budget" not in nothing.method
     hopeless = Gain(Interval(0.004, -0.002, 0.01), "test/accuracy", 8, 60, chose=False)
     assert "Seeds alone will not tell" in verdict("Not confirmed", hopeless).method
-    assert "Seeds alone" in verdict("Not confirmed", replace(hopeless, more=501)).method
     alone = verdict("No gain found", candidate=None, why="No other recipe was trained to its end.")
     assert alone.headline() == (
         "No gain found: keep the baseline. No other recipe was trained to its end."
@@ -163,6 +162,34 @@ def test_an_ensemble_averages_probabilities_or_numbers():
     torch.testing.assert_close(Ensemble(members, probabilities=True)(inputs).exp(), mean)
     mean = torch.stack([member(inputs) for member in members]).mean(0)
     torch.testing.assert_close(Ensemble(members, probabilities=False)(inputs), mean)
+    # Classes of pixels: as for `cross_entropy`, they are the second dimension.
+    images, pixels = torch.randn(5, 2, 6, 6), [nn.Conv2d(2, 3, 1) for _ in range(2)]
+    mean = torch.stack([member(images).softmax(1) for member in pixels]).mean(0)
+    torch.testing.assert_close(Ensemble(pixels, probabilities=True)(images).exp(), mean)
+
+
+class Pair(nn.Module):
+    """Returns features in addition to its logits."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, inputs):
+        features = self.body(inputs).relu()
+        return self.head(features), features
+
+
+def test_a_network_that_returns_a_tuple_is_scored_by_its_first_output():
+    network, batch = Pair(), torch.randn(4, 6)
+    outputs, _ = evaluation.answers(network, [(batch, torch.zeros(4))] * 2)
+    torch.testing.assert_close(outputs, network.head(network.body(batch).relu()).repeat(2, 1))
+
+
+def test_outputs_of_different_shapes_are_not_compared_by_sample():
+    batches = [(torch.randn(4, steps, 6), torch.zeros(4)) for steps in (2, 3)]
+    with pytest.raises(evaluation.UnlikeOutputs):
+        evaluation.answers(nn.Linear(6, 3), batches)
 
 
 @pytest.mark.slow
@@ -401,7 +428,9 @@ def test_without_a_confirmed_gain_the_baseline_is_the_champion(study):
     assert (held.champion, held.trial) == ("baseline", 0)
     assert recipe_of_champion("tiny", store()) == Tricks()
     run = MlflowClient(store()).get_model_version_by_alias("tiny", "champion").run_id
-    assert MlflowClient(store()).get_run(run).data.tags["role"].startswith("baseline · report")
+    assert (
+        MlflowClient(store()).get_run(run).data.tags["role"].startswith("baseline · comparison, seed ")
+    )
     assert held.rival == held.candidate_trial is not None
     roles = {t.number: run_role(t.number) for t in study.trials}
     assert roles[0] == "champion · baseline"

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -39,7 +38,7 @@ def workers(folder):
         count=1,
         devices=0.5,
         address=None,
-        stall_seconds=8,
+        stall_seconds=30,  # of a machine that is busy, too
     )
     yield made
     made.close()
@@ -223,7 +222,7 @@ def test_auto_stays_in_this_process_until_several_are_worth_their_start(monkeypa
     assert Placement(workers="inline").worthwhile(task, trials=100, seconds=1e4) == 1
 
 
-def test_time_goes_by_while_it_waits(workers):
-    start = time.monotonic()
-    workers.wait(lambda event: False, 0.2)
-    assert time.monotonic() >= start
+def test_waiting_without_work_ends_and_tells_of_nothing(workers):
+    events = []
+    workers.wait(events.append, 0.2)
+    assert events == []

@@ -120,7 +120,7 @@ def read_worth(page: Path) -> dict[tuple[str, str], list[Worth]]:
     (head, _, *rows) = ([cell.strip(" `") for cell in line] for line in lines)
     budgets = [int(cell.split()[0]) for cell in head if cell.endswith("epochs: rate")]
     found = {}
-    for stage, kind, _, *cells in rows:
+    for stage, kind, *cells in rows:
         pairs = zip(cells[1::3], cells[2::3], strict=True)  # each after a learning rate
         found[stage, kind] = [Worth(b, *pair) for b, pair in zip(budgets, pairs, strict=True)]
     return found

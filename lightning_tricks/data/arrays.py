@@ -1,5 +1,6 @@
 """The user's arrays, converted to tensors and checked."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ def read_split(name: str, pair: tuple[Any, Any], regression: bool = False) -> Sp
         targets = targets.float().reshape(len(targets), -1) if targets.dim() else targets
     elif targets.is_floating_point() and bool((targets == targets.round()).all()):
         targets = targets.long()
-    _check(name, Split(inputs, targets), regression)
+    _check(name, Split(inputs, targets), regression, getattr(pair[0], "columns", None))
     return Split(inputs, targets if regression else targets.long())
 
 
@@ -51,7 +52,7 @@ def _array(values: Any) -> Any:
     return array if array.flags.writeable else array.copy()  # pandas shares read-only memory
 
 
-def _check(name: str, split: Split, regression: bool) -> None:
+def _check(name: str, split: Split, regression: bool, columns: Sequence[Any] | None) -> None:
     inputs, targets = split
     if inputs.dim() < 2 or inputs.is_complex():
         raise InputError(
@@ -70,9 +71,11 @@ def _check(name: str, split: Split, regression: bool) -> None:
         )
     if inputs.is_floating_point() and not torch.isfinite(inputs).all():
         bad = (~torch.isfinite(inputs)).nonzero()
+        first = bad[0].tolist()
+        where = first if columns is None else f"{first}, in column {columns[first[1]]!r}"
         raise InputError(
             f"{name}: inputs must be finite (got {len(bad)} NaN or infinite values, the first at "
-            f"{bad[0].tolist()}): fill them, or leave their samples out"
+            f"{where}): fill them, or leave their samples out"
         )
     if regression:
         if not torch.isfinite(targets).all():

@@ -6,6 +6,8 @@ from itertools import islice
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
+from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, Sampler
 
 from lightning_tricks.data.tensor_loader import TensorLoader
@@ -53,6 +55,21 @@ def _seeded(sampler: Any) -> Any:
     alike = copy.copy(sampler)
     alike.generator = None
     return alike
+
+
+def seed_loaders(loaders: Any, seed: int) -> None:
+    """Seed the generators that the loaders of a user's own data module hold.
+
+    Args:
+        loaders: the loaders, in lists or dictionaries.
+        seed: the seed.
+    """
+    for loader in tree_leaves(loaders):
+        batches = getattr(loader, "batch_sampler", None)
+        samplers = (getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None))
+        for holder in (loader, *samplers):
+            if isinstance(generator := getattr(holder, "generator", None), torch.Generator):
+                generator.manual_seed(seed)
 
 
 def training_batches(trainer: pl.Trainer) -> Iterator[Any]:

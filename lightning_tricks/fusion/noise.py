@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from lightning_tricks.fusion.unfusible import Unfusible
-from lightning_tricks.surgery.dropout import UniformDropout, drop_
+from lightning_tricks.surgery.dropout import StepsFirstDepth, UniformDropout, drop_
 
 
 def _each_number(inputs: Tensor) -> tuple[int, ...]:
@@ -22,6 +22,10 @@ def _each_channel(inputs: Tensor) -> tuple[int, ...]:
 
 def _each_sample(inputs: Tensor) -> tuple[int, ...]:
     return (len(inputs), *(1 for _ in inputs.shape[1:]))
+
+
+def _each_second(inputs: Tensor) -> tuple[int, ...]:
+    return (1, inputs.shape[1], *(1 for _ in inputs.shape[2:]))
 
 
 def _each_batch(inputs: Tensor) -> tuple[int, ...]:
@@ -50,6 +54,7 @@ NOISES: Mapping[type[nn.Module], _Kind] = {
     nn.Dropout2d: _Kind(_each_channel),
     nn.Dropout3d: _Kind(_each_channel),
     StochasticDepth: _Kind(_each_sample),
+    StepsFirstDepth: _Kind(_each_second),
 }
 """The kinds of layers that draw."""
 

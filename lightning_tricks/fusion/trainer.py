@@ -48,6 +48,7 @@ class MemberTrainer:
     world_size, global_rank, is_global_zero = 1, 0, True
     accumulate_grad_batches = 1
     val_check_interval = 1.0
+    max_steps = -1
 
     def __init__(
         self, module: pl.LightningModule, loader: TensorLoader, epochs: int, device: torch.device

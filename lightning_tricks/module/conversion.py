@@ -27,20 +27,9 @@ from lightning_tricks.surgery.layers import DROPOUTS, depth_rate
 from lightning_tricks.surgery.torch_internals import names_in
 from lightning_tricks.surgery.unfit import check_fit
 from lightning_tricks.tricks.acting import forward_stages
+from lightning_tricks.tricks.optimizers.own import OwnOptimizer
 from lightning_tricks.tricks.recipe import ModuleTricks, Tricks
 
-_OURS = (
-    "tricks",
-    "tricks_subject",
-    "take_tricks",
-    "pass_batch",
-    "epoch_metrics",
-    "logs_training",
-    "what_it_needs",
-    "is_set_up",
-    "passing",
-)
-"""Names that tricks add to a LightningModule."""
 _HELD = {
     "tricks",
     "epoch_metrics",
@@ -54,7 +43,7 @@ _HELD = {
     "_ends",
     "is_set_up",
 }
-"""Attributes that `without_tricks` deletes."""
+"""Attributes that tricks add to a LightningModule, and `without_tricks` deletes."""
 
 
 def with_tricks(
@@ -103,8 +92,8 @@ def with_tricks(
                 f"{type(module).__name__} has its own: set {stage} to 'none', as ModuleTricks does"
             )
     kind = type(module)
-    taken = {*vars(module), *names_in(module), *vars(kind)}
-    if clash := sorted(taken & set(_OURS)):
+    taken = {*vars(module), *names_in(module), *dir(kind)}
+    if clash := sorted(taken & (_ours() | _HELD)):
         raise InputError(f"{kind.__name__} defines {clash}, and tricks need these names: rename them")
     if not module.automatic_optimization:
         raise InputError(
@@ -164,6 +153,15 @@ class _WithTricks(TricksHooks):
         steady = {"scheduler": LambdaLR(optimizer, lambda count: 1.0), "interval": "epoch"}
         return super().schedule_of(optimizer) or steady
 
+    def lr_schedulers(self) -> Any:
+        """Return the schedule for the module to read; it can step only its own."""
+        held = super().lr_schedulers()
+        if isinstance(self.tricks.optimizer, OwnOptimizer) or held is None:
+            return held
+        shown = copy.copy(held)
+        shown.step = lambda *args, **kwargs: None  # type: ignore[method-assign,union-attr]
+        return shown
+
     @contextmanager
     def passing(self) -> Iterator[TricksHooks]:
         """Lend a copy, because a training step may count, keep or send its batches.
@@ -186,6 +184,12 @@ class _WithTricks(TricksHooks):
             self.training_step(*((batch, batch_idx) if numbered else (batch,)))
 
 
+def _ours() -> set[str]:
+    """Return the names that tricks add to the class of a LightningModule."""
+    own = {name for kind in (TricksHooks, _WithTricks) for name in vars(kind) if name[:2] != "__"}
+    return {name for name in own if not hasattr(pl.LightningModule, name)}
+
+
 def _noting_loss(step: Callable[..., Any]) -> Callable[..., Any]:
     """Return a training step that notes its loss and keeps the user's signature."""
 
@@ -205,6 +209,8 @@ def _noting_loss(step: Callable[..., Any]) -> Callable[..., Any]:
 
 def _size(batch: Any) -> int:
     """Return the number of samples in a batch; 0 if unknown."""
+    if isinstance(batch, Iterator):
+        return 0  # the step itself takes its batches from it
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # Lightning warns when it guesses

@@ -43,9 +43,10 @@ def averaged(outputs: Tensor, *, probabilities: bool) -> Tensor:
 
     Args:
         outputs: outputs of shape (members, N, …).
-        probabilities: whether they are logits. Then the probabilities are averaged, and the result is
-            a logit again.
+        probabilities: whether they are logits of shape (members, N, classes, …), as `cross_entropy`
+            takes them. Then the probabilities are averaged, and the result is a logit again.
     """
     if probabilities:
-        return outputs.log_softmax(-1).logsumexp(0) - math.log(len(outputs))
+        classes = min(2, outputs.dim() - 1)
+        return outputs.log_softmax(classes).logsumexp(0) - math.log(len(outputs))
     return outputs.mean(0)

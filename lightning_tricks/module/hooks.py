@@ -20,6 +20,7 @@ from lightning_tricks.scores import Mode
 from lightning_tricks.surgery.batch_norm import TrainingBatches
 from lightning_tricks.surgery.torch_internals import foreach_norm
 from lightning_tricks.surgery.watch import anatomy_of
+from lightning_tricks.tricks.length import epochs_of, most_accumulated
 from lightning_tricks.tricks.optimizers.own import OwnOptimizer
 from lightning_tricks.tricks.recipe import Tricks
 from lightning_tricks.tricks.recipe_types import type_name
@@ -174,10 +175,11 @@ class TricksHooks(_Module):
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
-        if self.trainer.accumulate_grad_batches > 1 and not self.tricks.sharpness.neutral:
+        batches = most_accumulated(self.trainer)
+        if batches > 1 and not self.tricks.sharpness.neutral:
             raise InputError(
                 "sharpness takes two passes over one batch: leave accumulate_grad_batches of the "
-                f"Trainer at 1 (got {self.trainer.accumulate_grad_batches})"
+                f"Trainer at 1 (got {batches})"
             )
         # A float16 loss scaler skips steps with overflowing gradients.
         self._health.skips = getattr(self.trainer.precision_plugin, "scaler", None) is not None
@@ -236,11 +238,7 @@ class TricksHooks(_Module):
 
     def _budget(self) -> tuple[int, int]:
         """Return the optimizer steps and the epochs of the whole budget."""
-        steps, epochs = self.trainer.estimated_stepping_batches, self.trainer.max_epochs
-        if epochs is None or epochs < 1:
-            raise InputError(
-                f"schedules need the length of training: set max_epochs of the Trainer (got {epochs})"
-            )
+        steps, epochs = self.trainer.estimated_stepping_batches, epochs_of(self.trainer)
         for trick in (self.tricks.schedule, self.tricks.averaging):
             if trick.needs_steps and steps < 1:
                 raise InputError(

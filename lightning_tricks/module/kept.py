@@ -22,7 +22,7 @@ from lightning_tricks.module.conversion import with_tricks
 from lightning_tricks.module.hooks import SAVED, TricksHooks
 from lightning_tricks.module.tricks_module import TricksModule
 from lightning_tricks.surgery.anatomy import Anatomy
-from lightning_tricks.surgery.replace import load_state
+from lightning_tricks.surgery.replace import load_state, load_whole
 from lightning_tricks.tricks.recipe import ModuleTricks, Tricks
 from lightning_tricks.tricks.recipe_types import recipe_of, type_name
 
@@ -172,5 +172,5 @@ def load_checkpoint(path: str | Path, module: Makes, *, trusted: bool = False) -
         raise InputError(f"{str(path)!r} is no checkpoint of tricks: {one_line(error)}") from None
     changed = _made_again(module, recipe, needs)
     with _weights_of_this_module():
-        changed.load_state_dict(state)
+        load_whole(changed, state)
     return changed

@@ -73,7 +73,7 @@ class Summary:
         """Return what Rich prints: the answer, two tables and the notes."""
         wide = room(width)
         parts: list[str | Table] = [_wrapped(self.answer, wide)] if self.answer else []
-        parts += [aligned(header, rows, wide) for header, rows in self._tables]
+        parts += [aligned(header, rows, wide) for header, rows in self._tables if rows]
         parts.append("\n".join(_wrapped(note, wide) for note in (*self.notes, self.counts)))
         return Group(*[item for part in parts for item in ("", part)][1:])
 
@@ -84,7 +84,7 @@ class Summary:
         return [changes, (self.header, self.rows)] if self.changes else [(self.header, self.rows)]
 
     def __str__(self) -> str:
-        return self.text()
+        return "\n\n".join(part for part in (self.text(), self.look) if part)
 
     def __repr__(self) -> str:
         return f"Summary({self.counts})"
@@ -213,9 +213,13 @@ def _changes(task: Task, trial: FrozenTrial, baseline: Tricks) -> tuple[tuple[st
 
 
 def changes_of(recipe: Tricks, reference: Tricks) -> list[tuple[str, str, str]]:
-    """Return what a recipe changes in another: stage, from, to."""
+    """Return what a recipe changes in another: stage, from, to.
+
+    What your module does itself, such as weight decay in its optimizer, is `own` in all stages.
+    """
+    own = isinstance(reference, ModuleTricks) and reference.untouched
     changed = recipe.differences(reference)
-    return [(stage, theirs, mine) for stage, (mine, theirs) in changed.items()]
+    return [(stage, "own" if own else theirs, mine) for stage, (mine, theirs) in changed.items()]
 
 
 def score_of(trial: FrozenTrial) -> str:

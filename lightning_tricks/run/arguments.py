@@ -5,11 +5,13 @@ Slow imports wait until the arguments are read, so a mistyped flag shows at once
 
 import argparse
 import difflib
+import io
 import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from lightning_tricks.errors import ENDING, InputError, TakenOver, Unfinished, user_code
@@ -108,6 +110,7 @@ def main(
         repeats: default number of trainings per trial; None for `auto`.
         flags: the script's own flags, such as `--data-dir`, with their help.
     """
+    _open_streams()
     try:
         parser = _parser(n_trials, finalists, repeats)
         own = [parser.add_argument(flag, help=meaning).dest for flag, meaning in flags.items()]
@@ -129,6 +132,16 @@ def main(
         why = f" ({interrupt})" if str(interrupt) else ""
         sys.stderr.write(f"interrupted{redacted(why)}: run the same command to go on\n")
         return 130
+
+
+def _open_streams() -> None:
+    """Let closed standard streams take what is written, and others replace what they cannot encode."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  # until the program ends
+        elif isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
 
 
 def _parser(n_trials: int, finalists: int, repeats: int | None = None) -> _Parser:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import optuna
 
 from lightning_tricks.budget import MOST, Budget
+from lightning_tricks.checked import checked
 from lightning_tricks.errors import InputError, check_name, quoted, whole_number
 from lightning_tricks.process import unchanged
 from lightning_tricks.report.summary import Summary
@@ -41,6 +42,12 @@ from lightning_tricks.verdict.reporting import remember_command
 from lightning_tricks.verdict.reruns import TimeUp
 from lightning_tricks.workers.placement import Make, Placement
 
+CHECKED = (
+    *("study", "task", "learn_from", "ray_address", "tracking_uri", "checkpoints", "observers"),
+    *("prefer_simple", "ablate", "same_task", "progress", "repair"),
+)
+"""Arguments of `optimize` whose types are checked; the rules for the others say more."""
+
 
 class _Study(optuna.Study):
     """A study that accepts `stop()` outside of Optuna's own loop, as samplers call it."""
@@ -52,6 +59,7 @@ class _Study(optuna.Study):
 
 
 @unchanged()
+@checked(*CHECKED)
 def optimize(
     study: optuna.Study | StudyMaker,
     task: Task,
@@ -151,7 +159,7 @@ def optimize(
     begin = time.monotonic()
     space = Space(task.tricks) if space is None else space
     placement = Placement(workers, devices_per_trial, ray_address, stall_minutes, GroupSize.of(fuse))
-    _check(study.study_name, task, space)
+    _check(study.study_name, task, space, callbacks)
     limit = None if budget is None else Budget.read(budget)
     terms = Terms(finalists, seeds, verdict_budget, margin, prefer_simple, str(limit or ""))
     n_trials, seed = _most_trials(n_trials, limit), whole_number("seed", seed, 0)
@@ -222,7 +230,8 @@ def _run(search: Session, n_trials: int, terms: Terms, ablate: bool, repair: boo
 
 def _conclude(search: Session, terms: Terms, ablate: bool, repair: bool) -> Summary:
     """Run the verdict and the ablation, and return what was found."""
-    for part in search.study.user_attrs.get(keys.PART_RUNS, {}) if repair else ():
+    opened = search.study.user_attrs.get(keys.PART_RUNS if repair else keys.UNWRITTEN, ())
+    for part in list(opened):
         with beside(search, part):
             pass  # its runs in MLflow are set right when it is taken up
     judged: Verdict | None = None
@@ -284,7 +293,9 @@ def _check_study(
         raise InputError("an ablation is of a verdict's champion: leave finalists above 0")
 
 
-def _check(name: str, task: Task, space: Space[Any]) -> None:
+def _check(name: str, task: Task, space: Space[Any], callbacks: Any) -> None:
+    if not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
+        raise InputError(f"callbacks must be a list of functions (got {callbacks!r:.80})")
     if not isinstance(space, Space) or not issubclass(space.model, task.tricks):
         raise InputError(f"the space must be one of {task.tricks.__name__} (got {space!r:.80})")
     check_name(name)

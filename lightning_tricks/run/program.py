@@ -1,6 +1,7 @@
 """Run a study script after its arguments are read."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +13,7 @@ from typing import Any
 import optuna
 
 from lightning_tricks.data.in_memory import InMemoryData
-from lightning_tricks.errors import InputError, shown, user_code
+from lightning_tricks.errors import InputError, one_line, shown, user_code
 from lightning_tricks.process import unchanged
 from lightning_tricks.redaction import redacted
 from lightning_tricks.run.optimize import optimize
@@ -108,9 +109,8 @@ def _places(given: argparse.Namespace) -> dict[str, Path | None]:
 def _train(name: str, given: argparse.Namespace, task: Task, space: Space[Any]) -> int:
     create = partial(
         create_study,
-        name,
-        direction=task.direction,
-        epochs=task.epochs,
+        task,
+        name=name,
         storage=given.storage,
         sampler=given.sampler,
         pruner=given.pruner,
@@ -119,7 +119,7 @@ def _train(name: str, given: argparse.Namespace, task: Task, space: Space[Any]) 
     options = {name: value for name, value in vars(given).items() if name in OPTIONS}
     options["learn_from"] = [_source(one, given.storage) for one in given.learn_from]
     summary = optimize(StudyMaker(name, create), task, space=space, **options)
-    _print(f"\n{summary.text()}\n\n{summary.look}")
+    _print(f"\n{summary}")
     return 3 if summary.missing else 0
 
 
@@ -147,4 +147,17 @@ def _report(name: str, given: argparse.Namespace, task: Task) -> int:
 
 
 def _print(*lines: str) -> None:
-    sys.stdout.write(redacted("\n".join(lines)) + "\n")
+    """Print to the standard output.
+
+    Raises:
+        InputError: if it cannot be written to, as when its disk is full or its reader has gone.
+    """
+    try:
+        sys.stdout.write(redacted("\n".join(lines)) + "\n")
+        sys.stdout.flush()
+    except OSError as error:
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # Python flushes it again at its end
+        raise InputError(
+            f"the standard output cannot be written to ({one_line(error)}): the study holds what was "
+            "found, and the same command prints it"
+        ) from None

@@ -48,8 +48,8 @@ def check(
     if study.direction.name.lower() != task.direction:
         raise InputError(
             f"study {study.study_name!r} was made to {study.direction.name.lower()}, but the task needs "
-            f"to {task.direction} {task.monitor}; make another study, with "
-            f"direction={task.direction!r} and a new name"
+            f"to {task.direction} {task.monitor}; make another study, with a new name: "
+            "create_study(task, name=...)"
         )
     identity = {
         "task": task.name,

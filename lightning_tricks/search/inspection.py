@@ -1,6 +1,6 @@
 """Checks what a storage keeps of a study: like any file, it may be damaged."""
 
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from pydantic import FiniteFloat, TypeAdapter, ValidationError
@@ -22,6 +22,7 @@ from lightning_tricks.search.keys import (
     PLANNED,
     PRIOR,
     TESTS,
+    UNWRITTEN,
     VERDICT,
     kept,
 )
@@ -45,6 +46,7 @@ _KEPT: dict[str, TypeAdapter[Any]] = {
     PRIOR: TypeAdapter(dict[str, dict[str, FiniteFloat]]),
     PART_OF: TypeAdapter(str),
     PART_RUNS: TypeAdapter(dict[str, str]),
+    UNWRITTEN: TypeAdapter(list[Literal["verdict", "ablation"]]),
     COMMANDS: TypeAdapter(list[str]),
     FUSE: TypeAdapter(GroupSize),
     PLANNED: TypeAdapter(Planned),

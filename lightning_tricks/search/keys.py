@@ -37,6 +37,8 @@ PARTS = (VERDICT, ABLATION)
 """Stages after a search. Each is a study of its own; its result is stored with the search."""
 PART_OF, PART_RUNS = kept("part_of"), kept("part_runs")
 """The search that a part belongs to; and, stored with a search, the MLflow runs of its parts."""
+UNWRITTEN = kept("unwritten")
+"""Study attribute: the parts that MLflow may lack some of, because they were not closed there."""
 REPORTED = kept("reported")
 """A digest of what the kept report was made of."""
 COMMANDS, FUSE = kept("commands"), kept("group_size")

@@ -15,6 +15,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from lightning_tricks.errors import InputError, one_line
 from lightning_tricks.search.draft import DRAFT, DraftStorage
 
 T = TypeVar("T")
@@ -76,7 +77,13 @@ def ask(
         trial = take_up(shown, waiting)
         try:
             drawn = suggest(trial)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, (ValueError, InputError)):
+                study.tell(trial.number, state=TrialState.FAIL)
+                raise InputError(
+                    f"the enqueued trial {trial.number} does not fit the space: {one_line(error)}; it "
+                    "is marked as failed, and the study continues without it"
+                ) from None
             requeue(study, trial)
             raise
         return _of(study, trial, trial._trial_id), drawn

@@ -1,17 +1,18 @@
 """Make or load Optuna studies."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import optuna
+from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_tricks.errors import InputError, UnknownStudy, check_name
+from lightning_tricks.errors import InputError, UnknownStudy, check_name, shown, user_code, whole_number
 from lightning_tricks.scores import is_own
 from lightning_tricks.search.optuna_internals import storage_of
 from lightning_tricks.search.outcomes import part_name
@@ -19,6 +20,11 @@ from lightning_tricks.search.promotion import is_paused
 from lightning_tricks.search.pruners import PRUNERS
 from lightning_tricks.search.sampling.samplers import SAMPLERS
 from lightning_tricks.search.storage.opening import opened, place_of, storage_file, unopened
+from lightning_tricks.task.task import Task
+
+Make = TypeVar("Make")
+_ERRORS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, NotImplementedError)
+"""Exceptions of a sampler or a pruner; those of a storage are others."""
 
 
 @dataclass(frozen=True)
@@ -30,46 +36,84 @@ class StudyMaker:
 
 
 def create_study(
-    name: str,
+    task: Task | str,
     *,
-    direction: Literal["minimize", "maximize"] = "maximize",
-    epochs: int = 20,
+    name: str | None = None,
+    direction: Literal["minimize", "maximize"] | None = None,
+    epochs: int | None = None,
     storage: str | Path | BaseStorage | None = "optuna.journal",
     sampler: str | BaseSampler = "tricks",
-    pruner: str = "pause",
+    pruner: str | BasePruner = "pause",
     seed: int = 0,
 ) -> optuna.Study:
     """Create an Optuna study, or load it if it exists.
 
     Args:
-        name: the study's name.
-        direction: `maximize` or `minimize`.
-        epochs: the full budget of a trial, which the pruner needs.
+        task: what the study is of, which gives name, direction and epochs. Or only the study's name.
+        name: the study's name, if it is not the task's.
+        direction: `maximize` or `minimize`; without a task, `maximize` unless given.
+        epochs: the full budget of a trial, which some pruners need; without a task, 20 unless given.
         storage: the path of a journal file, an Optuna URL, a storage, or None for memory.
         sampler: `tricks`, this package's own; `tpe`, `gp` or `random`, Optuna's; or any sampler object.
-        pruner: one of `PRUNERS`.
+        pruner: one of `PRUNERS`, or any pruner object.
         seed: the sampler's seed.
 
     Raises:
         InputError: if the storage cannot be opened or a name is not known.
+
+    Example:
+        task = Task("mine", (train, validation), network, epochs=10)
+        study = create_study(task)
+        again = create_study(task, name="mine-gp", sampler="gp")
     """
-    check_name(name)
-    for what, given, known in (("sampler", sampler, SAMPLERS), ("pruner", pruner, PRUNERS)):
-        if not isinstance(given, BaseSampler) and given not in known:
-            raise InputError(f"{what} must be one of {sorted(known)} (got {given!r})")
+    own = _settings(task)
+    name = check_name(own[0] if name is None else name)
+    direction = own[1] if direction is None else direction
+    epochs = whole_number("epochs", own[2] if epochs is None else epochs, 1)
+    if direction not in ("minimize", "maximize"):
+        raise InputError(f"direction must be 'minimize' or 'maximize' (got {direction!r})")
+    drawing = sampler if isinstance(sampler, BaseSampler) else _known("sampler", sampler, SAMPLERS)(seed)
+    pruning = pruner if isinstance(pruner, BasePruner) else _known("pruner", pruner, PRUNERS)(epochs)
     try:
         return optuna.create_study(
             study_name=name,
             storage=None if storage is None else opened(storage),
             direction=direction,
-            sampler=sampler if isinstance(sampler, BaseSampler) else SAMPLERS[sampler](seed),
-            pruner=PRUNERS[pruner](epochs),
+            sampler=drawing,
+            pruner=pruning,
             load_if_exists=True,
         )
     except InputError:
         raise
     except Exception as error:  # each storage raises its own
         raise unopened(storage, error) from None
+
+
+def _known(what: str, name: object, known: Mapping[str, Make]) -> Make:
+    """Return what makes the sampler or pruner of a name."""
+    if not isinstance(name, str) or name not in known:
+        raise InputError(f"{what} must be one of {sorted(known)}, or an object (got {shown(name, 80)})")
+    return known[name]
+
+
+def _settings(task: Task | str) -> tuple[str, Literal["minimize", "maximize"], int]:
+    """Return the name, direction and epochs of a task's study, or defaults for one of this name."""
+    return (task.name, task.direction, task.epochs) if isinstance(task, Task) else (task, "maximize", 20)
+
+
+@contextmanager
+def failing(what: str, chosen: object, hint: str = "") -> Iterator[None]:
+    """Turn errors of the user's sampler or pruner into an `InputError`; those of our own are bugs.
+
+    Args:
+        what: "sampler" or "pruner".
+        chosen: the object.
+        hint: what another one must do.
+    """
+    own = type(chosen).__module__.startswith("lightning_tricks.")
+    words = f"the {what} {type(chosen).__name__} fails"
+    with user_code(words, f"give another one to create_study{hint}", of=() if own else _ERRORS):
+        yield
 
 
 def load_study(name: str, storage: str | Path | BaseStorage) -> optuna.Study:

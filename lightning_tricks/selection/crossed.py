@@ -8,6 +8,8 @@ from scipy import stats
 
 from lightning_tricks.selection.intervals import LEVEL, Interval
 
+MOST_SEEDS = 500
+"""More seeds than these are no way to tell."""
 Matrix = NDArray[np.floating[Any]]
 """Scores of each model on each block of samples, of shape (seeds, blocks)."""
 
@@ -37,10 +39,22 @@ def crossed_interval(values: Matrix, level: float = LEVEL) -> Interval:
     total = of_seeds + of_samples
     if total <= 1e-18:  # all scores are equal: they say nothing about the variance
         return Interval(mean, None, None)
-    parts = [(of_seeds, seeds - 1), (of_samples, blocks - 1)]
-    freedom = total**2 / sum(part**2 / degrees for part, degrees in parts if degrees)
+    freedom = _freedom(of_seeds, of_samples, seeds, blocks)
     half = float(stats.t.ppf((1 + level) / 2, freedom) * np.sqrt(total))
     return Interval(mean, mean - half, mean + half)
+
+
+def _freedom(of_seeds: Any, of_samples: Any, seeds: Any, blocks: int) -> Any:
+    """Return Satterthwaite's degrees of freedom; of each entry, if numbers of seeds are an array.
+
+    Args:
+        of_seeds: variance of the mean due to seeds; 0 for a single seed.
+        of_samples: variance of the mean due to samples; 0 for a single block.
+        seeds: number of seeds.
+        blocks: number of blocks.
+    """
+    shares = of_seeds**2 / np.maximum(seeds - 1, 1) + of_samples**2 / max(blocks - 1, 1)
+    return (of_seeds + of_samples) ** 2 / shares
 
 
 def _variances(values: Matrix) -> tuple[float, float]:
@@ -63,13 +77,21 @@ def seeds_to_tell(values: Matrix, level: float, power: float = 0.8) -> int | Non
     Args:
         values: the differences, of shape (seeds, blocks); higher is better.
         level: level of the interval that must exclude zero.
-        power: probability that it does, if the true gain equals the observed one.
+        power: probability that it does, if the true gain equals the observed one, by the noncentral t
+            distribution.
 
     Returns:
-        The total number of seeds; None if no number is enough, because there are too few samples or
-        there is no gain.
+        The total number of seeds; None if `MOST_SEEDS` are not enough, because there are too few samples
+        or there is no gain.
     """
     of_seeds, of_samples = _variances(values)
-    needed = float(stats.norm.ppf((1 + level) / 2) + stats.norm.ppf(power))
-    room = (max(float(values.mean()), 0.0) / needed) ** 2 - of_samples
-    return int(np.ceil(of_seeds * len(values) / room)) if room > 0 else None
+    mean, total = float(values.mean()), of_seeds + of_samples
+    if mean <= 0 or total <= 1e-18:
+        return None
+    seeds = np.arange(2, MOST_SEEDS + 1)
+    then = of_seeds * len(values) / seeds  # the variance due to seeds, for each number of seeds
+    freedom = _freedom(then, of_samples, seeds, values.shape[1])
+    distance = mean / np.sqrt(then + of_samples)
+    told = stats.nct.sf(stats.t.ppf((1 + level) / 2, freedom), freedom, distance)
+    enough = seeds[told >= power]
+    return int(enough[0]) if len(enough) else None

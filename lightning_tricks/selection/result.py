@@ -17,8 +17,6 @@ ENSEMBLE = " ensemble"
 """What the name of a row ends in that is of several models together."""
 WORDS = {BASELINE: "the baseline", YOURS: "your module as it is"}
 """What they are called in sentences."""
-MOST_SEEDS = 500
-"""More seeds than these are no way to tell."""
 Label = Literal["Confirmed gain", "Not confirmed", "No gain found"]
 
 
@@ -219,7 +217,7 @@ class Verdict(Kept):
         half = self.gain.interval.half_width
         if self.terms.margin is not None and half is not None and half <= self.margin:
             return "The interval is as narrow as --margin asks for."
-        if self.gain.more is None or self.gain.more > MOST_SEEDS:
+        if self.gain.more is None:
             return "Seeds alone will not tell: the samples are too few for a gain of this size."
         more, budget = self.gain.more, (self.spent or self.budget) + 2 * self.gain.more
         seeds = "1 more seed" if more == 1 else f"{more} more seeds"

@@ -99,6 +99,27 @@ class Space(Generic[T]):
             space = space._change(path, Domain.parse(path, options, space.domains[path]))
         return space._checked()
 
+    def only(self, *names: str, recipe: T | None = None) -> "Space[T]":
+        """Return the space with all other stages pinned to a recipe.
+
+        Args:
+            names: the stages that are still searched, such as `optimizer`.
+            recipe: the recipe; by default `model()`, the baseline.
+
+        Raises:
+            InputError: if a stage does not exist, or a part of another is pinned or narrowed already.
+
+        Example:
+            space = Space(Tricks).only("optimizer", "schedule")
+        """
+        for name in names:
+            self._field(name)
+            if "." in name:
+                raise InputError(f"`only` takes whole stages (got {name!r}): narrow or pin the others")
+        others = {path.partition(".")[0] for path in self.searched()} - set(names)
+        held = self.model() if recipe is None else recipe
+        return self.pin({stage: getattr(held, stage) for stage in sorted(others)})
+
     def without(self, stage: str, kinds: Collection[str]) -> "Space[T]":
         """Return the space without some kinds of a stage; at least one other kind must be left."""
         left = [kind for kind in self.domains[stage].extremes() if kind not in kinds]

@@ -13,6 +13,7 @@ from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.pruners import prunes
 from lightning_tricks.search.sampling.given import given_recipe
 from lightning_tricks.search.sampling.shaped import PartialFixed
+from lightning_tricks.search.studies import failing
 from lightning_tricks.seeds import derive
 from lightning_tricks.study.grouping import Grouping
 from lightning_tricks.study.pauses import Pauses
@@ -21,6 +22,7 @@ from lightning_tricks.study.trial_decisions import OpenTrial
 from lightning_tricks.trial.job import Job
 from lightning_tricks.tricks.recipe import Tricks
 
+ANOTHER = ", which must take conditional spaces with floats"
 Repeats = Callable[[OpenTrial, int, Outcome], None]
 """Called with a repeated trial, and the number and the outcome of the earlier trial of its recipe."""
 
@@ -59,7 +61,8 @@ class Proposals:
         group = None if first is None else first.group
         noted = self.pauses.noted | ({} if group is None else {keys.GROUP: list(group)})
         drawing = sampler or self.study.sampler
-        trial, tricks = ask(self.study, drawing, self._suggest, noted, self.pauses.waits)
+        with failing("sampler", self.study.sampler, ANOTHER):
+            trial, tricks = ask(self.study, drawing, self._suggest, noted, self.pauses.waits)
         self._latest = max(self._latest, trial.number)
         self._left_over.discard(trial.number)
         given = trial.user_attrs.get(keys.SEED)

@@ -11,6 +11,7 @@ import optuna
 
 from lightning_tricks.search import keys, outcomes
 from lightning_tricks.search.outcomes import Outcome
+from lightning_tricks.search.studies import failing
 from lightning_tricks.trial.job import Job
 from lightning_tricks.trial.result import Epoch, Result, stopped_after
 
@@ -85,11 +86,15 @@ class OpenTrial:
         if epoch.number > self.reported:
             self.trial.report(epoch.score, epoch.number)
         undecided = prune and epoch.number >= self.reported and self.stop_at is None
-        if undecided and self.trial.should_prune() and epoch.number + 1 < epochs:
+        if undecided and self._should_stop() and epoch.number + 1 < epochs:
             self.stop_at = epoch.number
             self.trial.set_user_attr(keys.STOP_AT, epoch.number)
         self.stopped = epoch.number == self.stop_at
         return self.stopped
+
+    def _should_stop(self) -> bool:
+        with failing("pruner", self.trial.study.pruner):
+            return self.trial.should_prune()
 
     def lose_worker(self, reason: str, *, counts: bool = True) -> Result | None:
         """Note a lost worker; return the trial's result if this ends it, None if it goes on.

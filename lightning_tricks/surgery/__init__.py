@@ -8,9 +8,13 @@ Its files, in the order of imports:
 - `layers.py` kinds known by class
 - `norms.py` which modules normalize
 - `graph.py` autograd's graph, from a result back
+- `convolutions.py`
+- `factors.py` which parameter a factor of a product is
 - `uses.py` how a network uses its parameters
 - `products.py` weights by how they are used
 - `inputs.py` the feature axis, the number of outputs
+- `dependence.py` which places depend on which
+- `found_norms.py` the norms of a network that ran
 - `teachers.py` copied parts
 - `build.py` writes the anatomy
 - `watch.py` runs a network for it

@@ -36,6 +36,8 @@ class Weight:
     """Dimension of its output units."""
     parts: int = 1
     """Number of equal matrices stacked along that dimension, such as the gates of an LSTM."""
+    blocks: int = 1
+    """Number of matrices one after another in it: groups of a convolution, or leading dimensions."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,11 @@ class Layer:
     """Number of features or channels of its outputs."""
     dims: int | None = None
     """Number of dimensions after the channels; None if features are the last dimension."""
+    positions: int = 0
+    """Number of positions of a channel in a sample's outputs, such as pixels; 0 if unknown."""
+    apart: bool = False
+    """Whether its positions must be normalized apart: steps of a sequence, or positions of maps that
+    must not see later ones."""
     called: bool = False
     """Whether a module may be put before or after it: it is called, takes a tensor and returns one."""
     ran: bool = True
@@ -74,6 +81,10 @@ class Norm:
     """Whether features are the last dimension, or the first after the batch."""
     dims: int | None
     """Number of dimensions in addition to batch and channels; None if unknown."""
+    positions: int = 0
+    """Number of positions of a channel in a sample, such as pixels; 0 if unknown."""
+    apart: bool = False
+    """Whether its positions must be normalized apart, as in `Layer`."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +131,8 @@ class Anatomy:
     draws: tuple[Draw, ...] = ()
     idle: tuple[str, ...] = ()
     """Names of the trainable parameters that the module's own optimizer does not train."""
+    compiled: tuple[str, ...] = ()
+    """Paths of the parts that `torch.jit` compiled, in which no layer can be changed."""
     copies: tuple[tuple[str, str], ...] = ()
     """Pairs of paths: a module without gradients, and the module that it is a copy of."""
     attends: bool = False
@@ -128,6 +141,8 @@ class Anatomy:
     """Number of outputs per sample, such as classes."""
     axes: Axes = field(default_factory=Axes)
     """The position of the features in the inputs."""
+    samples: int = 0
+    """Axis of the samples in the hidden layers' outputs; 1 if the steps of a sequence come first."""
     watched: bool = False
     """Whether a batch was passed through. If not, the order of assignment is used."""
     why: str = field(default="", compare=False)
@@ -137,6 +152,24 @@ class Anatomy:
     def hidden(self) -> tuple[Layer, ...]:
         """The layers except the outputs."""
         return tuple(layer for layer in self.layers if not layer.output)
+
+    def notes(self) -> Iterator[str]:
+        """Yield what a user should know, line by line."""
+        if not self.watched:
+            yield (
+                "the network could not be watched while it runs: its layers are assumed to run in the "
+                f"order in which they were assigned ({self.why})"
+            )
+        if self.compiled:
+            yield (
+                f"no trick changes the layers in {', '.join(self.compiled)}, which torch.jit compiled: "
+                "give the network as it was before"
+            )
+        if self.idle:
+            yield (
+                f"no trial trains {len(self.idle)} parameters that the module's own optimizer leaves "
+                f"out, such as {self.idle[0]}; to train all, set transfer to 'all'"
+            )
 
     def without_idle(self, names: Collection[str]) -> Self:
         """Return the anatomy with some trainable parameters marked as not trained.

@@ -6,6 +6,7 @@
 import operator
 from collections import Counter, deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -41,7 +42,20 @@ class Branch(NamedTuple):
 
 def branches(module: nn.Module) -> list[Branch]:
     """Return the residual branches of a module, in the order of its forward."""
-    return list(_branches(module, ""))
+    with _attributes_kept(module):
+        return list(_branches(module, ""))
+
+
+@contextmanager
+def _attributes_kept(module: nn.Module) -> Iterator[None]:
+    """Restore the attributes that a module's own code sets, such as its last attention weights."""
+    before = [(part, dict(vars(part))) for part in module.modules()]
+    try:
+        yield
+    finally:
+        for part, attributes in before:
+            vars(part).clear()
+            vars(part).update(attributes)
 
 
 class _Tracer(fx.Tracer):

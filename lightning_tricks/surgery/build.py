@@ -1,5 +1,6 @@
 """Builds the anatomy of a network from the record of a run."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,18 +12,21 @@ from lightning_tricks.surgery.anatomy import (
     Anatomy,
     Draw,
     Layer,
-    Norm,
     Weight,
     modules_of,
     parameters_of,
 )
-from lightning_tricks.surgery.graph import ends, nodes_of, tensors_in
+from lightning_tricks.surgery.convolutions import CONVOLUTIONS
+from lightning_tricks.surgery.dependence import axis_of_samples, one_sided, results
+from lightning_tricks.surgery.factors import regular
+from lightning_tricks.surgery.found_norms import are_apart, found_norms, mixed_norms, positions
+from lightning_tricks.surgery.graph import ends, nodes_of, parameters_reached, tensors_in
 from lightning_tricks.surgery.inputs import axes_of, outputs_of
 from lightning_tricks.surgery.layers import ACTIVATIONS, DROPOUTS, known_layer
-from lightning_tricks.surgery.norms import NORMS, known, normalizes, place_of
 from lightning_tricks.surgery.products import channels_of, weight_of
 from lightning_tricks.surgery.teachers import copies
-from lightning_tricks.surgery.uses import CONVOLUTIONS, Seen, Use
+from lightning_tricks.surgery.unfit import compiled
+from lightning_tricks.surgery.uses import Seen, Use
 
 RATES = ("p", "rate", "prob", "probability")
 """Names of attributes that hold the rate of a dropout function, besides those with `drop` in them."""
@@ -40,18 +44,22 @@ def build(network: nn.Module, seen: Seen, result: Any, inputs: Any = None, why: 
     """
     builder = _Builder(network, seen)
     layers = builder.layers(nodes_of(result))
+    sided = one_sided(results(layers, seen, 4, 5))
+    norms = tuple(found_norms(builder.modules, seen, sided))
     main = next(iter(tensors_in(result)), None)
     return Anatomy(
-        layers=tuple(layers),
-        norms=tuple(builder.norms()),
-        mixed=tuple(builder.mixed()),
+        layers=tuple(_with_positions(layer, seen, sided) for layer in layers),
+        norms=norms,
+        mixed=tuple(mixed_norms(builder.modules, norms)),
         runs=tuple(seen.calls),
         tables=tuple(builder.tables()),
         draws=tuple(builder.draws()),
-        copies=tuple(copies(network)),
+        compiled=tuple(compiled(network)),
+        copies=tuple(copies(network, parameters_reached(nodes_of(result)))),
         attends=seen.attends or any(isinstance(m, nn.MultiheadAttention) for m in network.modules()),
         outputs=outputs_of(main, layers),
         axes=axes_of(inputs, seen, layers),
+        samples=axis_of_samples(results(layers, seen, 3)),
         watched=bool(seen.calls),
         why=why,
     )
@@ -101,6 +109,7 @@ class _Builder:
             width = first.fans.outputs if dims is None else channels_of(shape, uses)
         layer = Layer(path, tuple(weights.values()), self._biases(path), width, dims)
         called = path in self.seen.calls and len(weights) == 1 and not list(_plain_children(module))
+        called &= all(use.last for use in uses)
         return self._told(replace(layer, called=called and self._gives(layer)))
 
     def _gives(self, layer: Layer) -> bool:
@@ -118,6 +127,11 @@ class _Builder:
             kept = "they are parametrized"
         elif any(not bool(parameter.any()) for parameter in held if not parameter.is_meta):
             kept = "they are zero on purpose"
+        elif layer.dims is None and not all(
+            regular(p.shape, weight.unit, weight.blocks) or weight.parts > 1
+            for p, weight in zip(held, layer.weights, strict=True)
+        ):
+            kept = "they are summed along several axes"
         trained = any(parameter.requires_grad for parameter in held)
         activation = "" if not layer.called else self._activation(layer.path)
         return replace(layer, kept=kept, trained=trained, activation=activation)
@@ -157,7 +171,7 @@ class _Builder:
         for path in found:  # operations after its product belong to the layer
             if path in self.seen.calls and found[path].called:
                 owners |= dict.fromkeys(self.seen.calls[path].nodes, path)
-        if last := set(ends(roots, owners)):
+        if last := set(ends(roots, owners, self.seen.derivatives)):
             return last
         ran = [layer.path for layer in found.values() if layer.ran]
         return set(ran[-1:])
@@ -184,43 +198,6 @@ class _Builder:
         own = self.modules[path].named_parameters(recurse=False)
         return tuple(_join(path, name) for name, p in own if name.startswith("bias") and p.dim() == 1)
 
-    def norms(self) -> Iterator[Norm]:
-        """Walk the modules that only normalize, in the order in which they run."""
-        ran = [path for path in self.seen.calls if path in self.modules]
-        idle = [path for path in self.modules if path not in self.seen.calls]
-        walked: set[int] = set()
-        for path in (*ran, *idle):
-            module = self.modules[path]
-            if id(module) in walked:
-                continue
-            walked.add(id(module))
-            if (place := self._place(path, module)) is not None:
-                yield place
-
-    def _place(self, path: str, module: nn.Module) -> Norm | None:
-        if all(not p.requires_grad for p in module.parameters()) and list(module.parameters()):
-            return None
-        call = self.seen.calls.get(path)
-        sample = call.inputs[0] if call is not None and call.inputs else None
-        if known(module):
-            return place_of(path, module)
-        if sample is None or call is None or not isinstance(call.output, Tensor):
-            return None
-        return normalizes(path, module, sample, call.output)
-
-    def mixed(self) -> Iterator[str]:
-        """Walk the names of the trained norm classes that are not in `norms`."""
-        pure = {id(self.modules[norm.path]) for norm in self.norms()}
-        names = {
-            f"{type(m).__module__}.{type(m).__qualname__}"
-            for m in self.modules.values()
-            if isinstance(m, NORMS)
-            and id(m) not in pure
-            and not known(m)
-            and any(p.requires_grad for p in m.parameters())
-        }
-        yield from sorted(names)
-
     def tables(self) -> list[str]:
         """Return the names of the lookup tables."""
         kinds = (nn.Embedding, nn.EmbeddingBag)
@@ -229,15 +206,30 @@ class _Builder:
 
     def draws(self) -> Iterator[Draw]:
         """Walk the places that call a dropout function, with the attributes that hold their rates."""
-        # Attention that takes its rate from a layer inside it, which then never runs, does not count.
-        idle = {id(m) for path, m in self.modules.items() if path not in self.seen.calls}
         for path, rate in dict.fromkeys(self.seen.drops):
             module = self.modules[path]
-            if any(isinstance(m, DROPOUTS) and m.p == rate and id(m) in idle for m in module.modules()):
+            if (idle := self._idle_dropout(path, rate)) is not None:
+                yield Draw(idle, "p", rate)
                 continue
             names = [n for n, v in vars(module).items() if isinstance(v, float) and v == rate]
             named = [n for n in names if "drop" in n.lower()] or [n for n in names if n in RATES]
             yield Draw(path, named[0] if len(named) == 1 else "", rate)
+
+    def _idle_dropout(self, path: str, rate: float) -> str | None:
+        """Return the path of a dropout layer that never runs and from which a module takes its rate."""
+        inside = (f"{path}." if path else "") + "{}"
+        named = ((inside.format(name), m) for name, m in self.modules[path].named_modules())
+        idle = ((at, m) for at, m in named if isinstance(m, DROPOUTS) and at not in self.seen.calls)
+        return next((at for at, m in idle if m.p == rate), None)
+
+
+def _with_positions(layer: Layer, seen: Seen, sided: bool) -> Layer:
+    """Return a layer with `positions` and `apart` filled in."""
+    if layer.dims is None:
+        return layer
+    shape = positions(layer.path, seen)
+    apart = are_apart(shape, layer.dims, sided=sided)
+    return replace(layer, positions=math.prod(shape), apart=apart)
 
 
 def _plain_children(module: nn.Module) -> Iterator[nn.Module]:

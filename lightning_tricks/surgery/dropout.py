@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
 
 
 class UniformDropout(nn.Dropout):
@@ -17,6 +18,14 @@ class UniformDropout(nn.Dropout):
             return inputs
         mask = drop_(torch.empty_like(inputs, dtype=torch.float32), self.p).to(inputs.dtype)
         return inputs * mask.div_(1 - self.p)
+
+
+class StepsFirstDepth(StochasticDepth):  # type: ignore[misc]  # torchvision has no types
+    """Stochastic depth of inputs whose samples are on the second axis."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        kept: Tensor = super().forward(input.transpose(0, 1))
+        return kept.transpose(0, 1)
 
 
 def drop_(mask: Tensor, p: float, generator: torch.Generator | None = None) -> Tensor:

@@ -1,6 +1,6 @@
 """Facts read from autograd's graph, and from the torch functions that run."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -46,22 +46,37 @@ def tensors_in(value: Any) -> list[Tensor]:
     return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
 
-def ends(roots: Iterable[Any], owners: dict[Any, Any]) -> list[Any]:
+def parameters_reached(roots: Iterable[Any]) -> set[int]:
+    """Return the ids of the parameters that a result or a loss depends on."""
+    return {id(node.variable) for node in _walk(roots) if hasattr(node, "variable")}
+
+
+def ends(roots: Iterable[Any], owners: dict[Any, Any], derivatives: Iterable[Any] = ()) -> list[Any]:
     """Return the owners of the first nodes that have one, walking back through the graph.
 
     Args:
         roots: the nodes of a result or a loss.
         owners: the owners of some nodes.
+        derivatives: nodes at which to stop: a derivative depends on each layer directly.
     """
-    found: dict[Any, None] = {}
-    waiting, visited = list(roots), set()
+    walked = _walk(roots, owners, derivatives)
+    return list(dict.fromkeys(owners[node] for node in walked if node in owners))
+
+
+def _walk(roots: Iterable[Any], last: Container[Any] = (), omitted: Iterable[Any] = ()) -> Iterator[Any]:
+    """Walk the nodes back from some, each once.
+
+    Args:
+        roots: the nodes to begin with.
+        last: nodes behind which the walk does not go on.
+        omitted: nodes that it leaves out, with what only they depend on.
+    """
+    waiting, visited = list(roots), {None, *omitted}
     while waiting:
         node = waiting.pop()
-        if node is None or node in visited:
+        if node in visited:
             continue
         visited.add(node)
-        if node in owners:
-            found[owners[node]] = None
-        else:
+        yield node
+        if node not in last:
             waiting += [earlier for earlier, _ in node.next_functions]
-    return list(found)

@@ -8,6 +8,9 @@ from torch import Tensor
 from lightning_tricks.surgery.anatomy import Axes, Layer
 from lightning_tricks.surgery.uses import Seen
 
+UNLIKE = 3.0
+"""Factor between the ranges of deviations along two axes from which one of them is of features."""
+
 
 def axes_of(inputs: Any, seen: Seen, layers: Sequence[Layer]) -> Axes:
     """Return the axis of the features or channels of inputs, found by the first layer that runs.
@@ -27,10 +30,25 @@ def _features(inputs: Tensor, seen: Seen, layers: Sequence[Layer]) -> int | None
     usual = {2: 1, 3: None}.get(inputs.dim(), 1)
     first = next((layer for layer in layers if layer.ran), None)
     call = None if first is None else seen.calls.get(first.path)
-    if inputs.dim() == 2 or first is None or call is None or not call.inputs:
+    if first is None or call is None or not call.inputs:
         return usual
-    found = _axis(inputs, call.inputs[0], last=first.dims is None)
+    given = call.inputs[0]
+    if inputs.dim() == 2:  # features, or the steps of one channel
+        return None if first.dims is not None and given.dim() > 2 and given.shape[1] == 1 else usual
+    found = _axis(inputs, given, last=first.dims is None)
+    linear = first.dims is None and len(first.weights) == 1
+    if inputs.dim() == 3 and linear and found != 2:
+        return _of_units(inputs)  # it may mix the steps of each feature
     return usual if found is None else found
+
+
+def _of_units(inputs: Tensor) -> int | None:
+    """Return the axis, 1 or 2, along which the numbers have different units; None if neither."""
+    spreads = [inputs.double().std(dim=(0, 3 - axis)).clamp(min=1e-12) for axis in (1, 2)]
+    first, second = (float(spread.max() / spread.min()) for spread in spreads)
+    if max(first, second) < UNLIKE * min(first, second):
+        return None
+    return 1 if first > second else 2
 
 
 def _axis(inputs: Tensor, given: Tensor, *, last: bool) -> int | None:

@@ -11,13 +11,13 @@ from torchvision.ops import StochasticDepth
 from lightning_tricks.surgery.anatomy import Fans, Layer, Weight
 from lightning_tricks.surgery.torch_internals import Convolution, DropoutLayer, TransposedConvolution
 
+# nn.GLU is none of them: it halves the features, so a norm after it would need another width.
 ACTIVATIONS: tuple[type[nn.Module], ...] = tuple(
     getattr(nn, name)
     for name in [
         "CELU",
         "ELU",
         "GELU",
-        "GLU",
         "Hardshrink",
         "Hardsigmoid",
         "Hardswish",
@@ -88,7 +88,8 @@ def _single(path: str, name: str, layer: Weighted) -> Layer:
     bias = () if layer.bias is None else (name.removesuffix("weight") + "bias",)
     transposed = isinstance(layer, TransposedConvolution)
     dims = None if isinstance(layer, nn.Linear) else len(layer.kernel_size)
-    weight = Weight(name, fans(layer), unit=int(transposed))
+    groups = 1 if isinstance(layer, nn.Linear) else layer.groups
+    weight = Weight(name, fans(layer), unit=int(transposed), blocks=groups)
     return Layer(path, (weight,), bias, channels(layer), dims, called=True)
 
 
@@ -129,12 +130,15 @@ def fans(layer: Weighted) -> Fans:
 
     `torch.nn.init` ignores `groups` in the fan-out of a convolution, and swaps the fans of a transposed
     one. Here each output sums over k·in/groups inputs, and each input reaches k·out/groups outputs
-    (ignoring the stride), with kernel size k.
+    (ignoring the stride), with kernel size k. An output of a transposed convolution with stride s sums
+    over a share 1/s of these inputs in each dimension.
     """
     if isinstance(layer, nn.Linear):
         return Fans(layer.in_features, layer.out_features)
     kernel = math.prod(layer.kernel_size)
-    return Fans(kernel * layer.in_channels // layer.groups, kernel * layer.out_channels // layer.groups)
+    strides = math.prod(layer.stride) if isinstance(layer, TransposedConvolution) else 1
+    summed = max(kernel // strides, 1)
+    return Fans(summed * layer.in_channels // layer.groups, kernel * layer.out_channels // layer.groups)
 
 
 def unit_dims(weight: torch.Tensor, unit: int) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from torch import nn
 
@@ -26,12 +26,25 @@ class Place(NamedTuple):
     """Whether they are the last dimension, as after a linear layer, or the first after the batch."""
     dims: int | None
     """Number of dimensions in addition to batch and channels; None if unknown."""
+    apart: bool = False
+    """Whether the positions of a sample must be normalized apart, so that none sees later ones."""
+    alone: bool = False
+    """Whether a position is normalized alone, because they are apart, or there is one only."""
 
     @classmethod
     def of(cls, one: Layer | Norm) -> "Place":
         """Return the place behind a layer, or the place of a norm."""
         last = one.last if isinstance(one, Norm) else one.dims is None
-        return cls(one.width, last, one.dims)
+        return cls(one.width, last, one.dims, one.apart, last or one.apart or one.positions == 1)
+
+    @property
+    def single(self) -> bool:
+        """Whether a sample has one number here, which becomes zero if its own mean is subtracted."""
+        return self.width == 1 and self.alone
+
+
+Make: TypeAlias = Callable[[Place], nn.Module | None]
+"""Returns a new norm for a place; None if the place should stay as it is."""
 
 
 def remove_norms(network: nn.Module) -> int:
@@ -45,19 +58,19 @@ def remove_norms(network: nn.Module) -> int:
     return removed
 
 
-def swap_norms(network: nn.Module, make: Callable[[Place], nn.Module]) -> int:
+def swap_norms(network: nn.Module, make: Make) -> int:
     """Replace a network's norms by new ones, and return how many."""
     swapped = _replace_norms(network, make)
     modules = modules_of(network)
     for layer in anatomy_of(network).layers:
         for path in filter(None, (layer.path, layer.activation)):
-            if NORM in submodules(modules[path]):
-                attach(modules[path], NORM, make(Place.of(layer)))
+            if NORM in submodules(modules[path]) and (norm := make(Place.of(layer))) is not None:
+                attach(modules[path], NORM, _like(norm, modules[path], network))
                 swapped += 1
     return swapped
 
 
-def _replace_norms(network: nn.Module, make: Callable[[Place], nn.Module]) -> int:
+def _replace_norms(network: nn.Module, make: Make) -> int:
     """Replace each norm by a module for its place. Modules that the norm runs after itself stay."""
     modules, replaced = modules_of(network), 0
     for norm in anatomy_of(network).norms:
@@ -66,27 +79,39 @@ def _replace_norms(network: nn.Module, make: Callable[[Place], nn.Module]) -> in
         old = modules[norm.path]
         after = after_norm(old)
         new = make(Place.of(norm)) if norm.width else nn.Identity()
+        if new is None:
+            continue
+        new = _like(new, old, network)
         replace_everywhere(network, old, nn.Sequential(new, *after) if after else new)
         replaced += 1
     return replaced
 
 
-def insert_norms(network: nn.Module, make: Callable[[Place], nn.Module], position: Position) -> int:
+def insert_norms(network: nn.Module, make: Make, position: Position) -> int:
     """Put a norm behind every hidden layer, or behind its activation, and return how many.
 
     A layer loses its bias if the norm cancels it.
     """
     modules = modules_of(network)
-    found = [(layer, m) for layer, m in layers_in(network, anatomy_of(network)) if layer.called]
-    hidden = [(layer, module) for layer, module in found if not layer.output]
-    for layer, module in hidden:
-        norm = make(Place.of(layer))
+    layers = layers_in(network, anatomy_of(network))
+    found = [(layer, module) for layer, module in layers if layer.called and layer.ran]
+    hidden = [(layer, module, make(Place.of(layer))) for layer, module in found if not layer.output]
+    normed = [(layer, module, norm) for layer, module, norm in hidden if norm is not None]
+    for layer, module, made in normed:
+        norm = _like(made, module, network)
         if position == "after" and layer.activation:
             attach(modules[layer.activation], NORM, norm)
         else:
             attach(module, NORM, norm)
             _drop_cancelled(module, norm)
-    return len(hidden)
+    return len(normed)
+
+
+def _like(norm: nn.Module, place: nn.Module, network: nn.Module) -> nn.Module:
+    """Give a norm the number type and the device of the place where it goes, else of the network."""
+    weights = (p for module in (place, network) for p in module.parameters() if p.is_floating_point())
+    first = next(weights, None)
+    return norm if first is None else norm.to(first.device, first.dtype)
 
 
 def stays_before(network: nn.Module) -> bool:

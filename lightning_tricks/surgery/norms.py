@@ -1,6 +1,7 @@
 """The norm layers of a network, and which of them may be replaced."""
 
 import copy
+from collections.abc import Collection
 from typing import TypeVar
 
 import torch
@@ -57,6 +58,13 @@ class LastGroupNorm(nn.GroupNorm):
         return super().forward(input.reshape(-1, input.shape[-1])).view(input.shape)
 
 
+class StepGroupNorm(LastGroupNorm):
+    """Group norm of the second dimension, for each position separately."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.movedim(1, -1)).movedim(-1, 1).contiguous()
+
+
 def declare_norm(kind: type[Class]) -> type[Class]:
     """Declare that a class only runs one of torch's norms, and then its own children one by one.
 
@@ -70,7 +78,7 @@ def declare_norm(kind: type[Class]) -> type[Class]:
     return kind
 
 
-for _own in (FreeBatchNorm, LastBatchNorm, LastGroupNorm):
+for _own in (FreeBatchNorm, LastBatchNorm, LastGroupNorm, StepGroupNorm):
     declare_norm(_own)
 
 
@@ -86,20 +94,31 @@ def after_norm(norm: nn.Module) -> list[nn.Module]:
     return [child for child in norm.children() if declared and not isinstance(child, nn.Identity)]
 
 
-def place_of(path: str, norm: nn.Module) -> Norm:
-    """Return what a known norm normalizes, by its class."""
+def place_of(path: str, norm: nn.Module, convolved: Collection[int] = ()) -> Norm:
+    """Return what a known norm normalizes, by its class.
+
+    Args:
+        path: the norm's path.
+        norm: the norm.
+        convolved: the numbers of channels that the network's convolutions return. Layer norm over
+            several dimensions begins with the channels, if it begins with one of these.
+    """
     if isinstance(norm, LastBatchNorm | LastGroupNorm):
         width = norm.num_features if isinstance(norm, LastBatchNorm) else norm.num_channels
-        return Norm(path, width, last=True, dims=None)
+        steps = isinstance(norm, StepGroupNorm)
+        return Norm(path, width, last=not steps, dims=None, apart=steps)
     if isinstance(norm, nn.GroupNorm):
         return Norm(path, norm.num_channels, last=False, dims=None)
     if isinstance(norm, BatchOrInstanceNorm):
         dims = next((d for d in (1, 2, 3) if f"{d}d" in type(norm).__name__), None)
         return Norm(path, norm.num_features, last=False, dims=dims)
     if isinstance(norm, nn.LayerNorm | nn.RMSNorm):
+        first, *others = norm.normalized_shape
         # `LayerNorm2d` of torchvision and timm normalizes the channels of images.
-        dims = 2 if "2d" in type(norm).__name__ else len(norm.normalized_shape) - 1
-        return Norm(path, norm.normalized_shape[0], last=not dims, dims=dims or None)
+        dims = 2 if "2d" in type(norm).__name__ else len(others)
+        if len(others) == 1 and first not in convolved:  # steps, then features
+            return Norm(path, others[0], last=True, dims=None)
+        return Norm(path, first, last=not dims, dims=dims or None)
     return Norm(path, 0, last=False, dims=None)
 
 

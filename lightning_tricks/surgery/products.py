@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 
 from lightning_tricks.surgery.anatomy import Fans, Weight
-from lightning_tricks.surgery.uses import CONVOLUTIONS, Use
+from lightning_tricks.surgery.convolutions import CONVOLUTIONS
+from lightning_tricks.surgery.uses import Use
 
 
 def weight_of(name: str, shape: Sequence[int], use: Use) -> Weight:
@@ -13,11 +14,14 @@ def weight_of(name: str, shape: Sequence[int], use: Use) -> Weight:
         transposed, _ = CONVOLUTIONS[use.function]
         kernel = math.prod(shape[2:])
         first, second = shape[:2]
-        inputs, outputs = (first // use.groups, second) if transposed else (second, first // use.groups)
-        return Weight(name, Fans(kernel * inputs, kernel * outputs), unit=int(transposed))
-    if use.left:
-        return Weight(name, Fans(shape[-1], shape[-2]), unit=len(shape) - 2)
-    return Weight(name, Fans(shape[-2], shape[-1]), unit=len(shape) - 1)
+        taken, given = (first // use.groups, second) if transposed else (second, first // use.groups)
+        summed = max(kernel // use.stride, 1) if transposed else kernel
+        fans = Fans(summed * taken, kernel * given)
+        return Weight(name, fans, unit=int(transposed), blocks=use.groups)
+    inputs, outputs = use.inputs or (len(shape) - 2,), use.outputs or (len(shape) - 1,)
+    fans = Fans(math.prod(shape[axis] for axis in inputs), math.prod(shape[axis] for axis in outputs))
+    blocks = math.prod(shape) // max(fans.inputs * fans.outputs, 1)
+    return Weight(name, fans, unit=outputs[-1], blocks=blocks)
 
 
 def channels_of(shape: Sequence[int], uses: Sequence[Use]) -> int:

@@ -26,4 +26,9 @@ def load_state(module: nn.Module, state: Mapping[str, Any]) -> None:
 
     The metadata come from the module's own `state_dict`: layers read the version of their state there.
     """
-    module.load_state_dict(with_metadata_of(state, module))
+    load_whole(module, with_metadata_of(state, module))
+
+
+def load_whole(module: nn.Module, state: Mapping[str, Any]) -> None:
+    """Load a `state_dict` into a module, which may lack entries if its `strict_loading` is off."""
+    module.load_state_dict(state, strict=getattr(module, "strict_loading", True))

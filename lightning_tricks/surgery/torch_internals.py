@@ -77,10 +77,12 @@ def with_metadata_of(state: Mapping[str, Any], module: nn.Module) -> Mapping[str
     Layers read the version of their state there.
     """
     full = module.state_dict()
-    metadata = full._metadata  # type: ignore[attr-defined]  # as torch passes it on
+    if not hasattr(full, "_metadata"):  # the module's own state_dict gives a plain dictionary
+        return state
+    metadata = full._metadata  # as torch passes it on
     full.clear()
     full.update(state)
-    full._metadata = metadata  # type: ignore[attr-defined]
+    full._metadata = metadata
     return full
 
 

@@ -1,24 +1,20 @@
 """A record of how a network uses its parameters while a batch passes through it."""
 
-import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from lightning_tricks.surgery.convolutions import CONVOLUTIONS, of_convolution
+from lightning_tricks.surgery.factors import PRODUCTS, Factors, name_of
 from lightning_tricks.surgery.graph import nodes_of
 from lightning_tricks.surgery.torch_internals import DropoutLayer
 
-CONVOLUTIONS = {
-    f"conv{'_transpose' * transposed}{dims}d": (transposed, dims)
-    for transposed, dims in itertools.product((False, True), (1, 2, 3))
-}
-_PRODUCTS = {"addmm": 2, "addbmm": 2, "mm": 1, "bmm": 1, "matmul": 1, "__matmul__": 1}
-"""Functions that multiply matrices, with the position of the right factor in their arguments."""
 _RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
 _CELLS = {"lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"}
 _DROPOUTS = {
@@ -42,9 +38,15 @@ class Use:
     names: tuple[str, ...]
     """Names of the parameters."""
     function: str
-    left: bool = False
-    """Whether the parameter is the left factor, of shape (outputs, inputs), as in `linear`."""
+    inputs: tuple[int, ...] = ()
+    """Axes of the parameter that are summed over; empty for the second last."""
+    outputs: tuple[int, ...] = ()
+    """Axes of the parameter that the result has; empty for the last."""
+    last: bool = True
+    """Whether the result ends with the outputs."""
     groups: int = 1
+    stride: int = 1
+    """Product of a convolution's strides."""
     nodes: list[Any] = field(default_factory=list)
     """Nodes of the results in autograd's graph."""
 
@@ -74,6 +76,8 @@ class Seen:
     attends: bool = False
     takers: dict[int, list[str]] = field(default_factory=dict)
     """Paths of the modules that took a tensor, by the tensor's id."""
+    derivatives: list[Any] = field(default_factory=list)
+    """Nodes of the results of `torch.autograd.grad`."""
     alive: list[Any] = field(default_factory=list)
     """Tensors kept alive, so that their ids stay unique."""
 
@@ -85,6 +89,7 @@ class _Recorder(TorchFunctionMode):
         super().__init__()
         self.network, self.seen = network, seen
         self.names = {id(p): name for name, p in network.named_parameters()}
+        self.factors = Factors(network)
         self.paths = {id(module): path for path, module in network.named_modules()}
         self.running: list[tuple[str, nn.Module]] = [("", network)]
         self.shares: set[int] = set()
@@ -95,7 +100,8 @@ class _Recorder(TorchFunctionMode):
     ) -> Any:
         del types
         result = func(*args, **(kwargs or {}))
-        name = getattr(func, "__name__", "")
+        name = name_of(func)
+        self.factors.note(name, args, kwargs or {}, func, result)
         note = _NOTES.get(name)
         if note is not None:
             note(self, name, args, kwargs or {}, result)
@@ -123,16 +129,21 @@ class _Recorder(TorchFunctionMode):
         self.seen.alive.append(output)
 
     def multiply(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        """Note a product with a matrix or a kernel."""
-        layer = name == "linear" or name in CONVOLUTIONS
-        place = 1 if layer else _PRODUCTS[name]
-        found, left = self._name(kwargs.get("weight", _at(args, place)), layer), layer
-        if not found and _PRODUCTS.get(name) == 1:
-            found, left = self._name(_at(args, 0), False), True  # W @ x
+        """Note a product with a matrix."""
+        if name == "linear" and len(args) < 2:
+            args = (None, kwargs["weight"])
+        if (product := self.factors.product(name, args, kwargs)) is not None:
+            self._use((product.pop("name"),), name, result, **product)
+        elif name == "linear" and (found := self._made(args[1])):
+            self._use((found,), name, result, inputs=(1,), outputs=(0,))
+        self.seen.attends |= bool({id(leaf) for leaf in tree_leaves(args)} & self.shares)
+
+    def convolve(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        """Note a product with a kernel."""
+        kernel = kwargs.get("weight", _at(args, 1))
+        found = self.names.get(id(kernel)) or self._made(kernel)
         if found:
-            groups = int(kwargs.get("groups", _at(args, 6) or 1)) if name in CONVOLUTIONS else 1
-            self._use((found,), name, result, left=left, groups=groups)
-        self.seen.attends |= bool({id(arg) for arg in args} & self.shares)
+            self._use((found,), name, result, **of_convolution(name, args, kwargs))
 
     def share(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """Note the result of a softmax: multiplied with a matrix, it is attention."""
@@ -163,6 +174,12 @@ class _Recorder(TorchFunctionMode):
             if id(leaf) in self.names:
                 self.seen.tables[self.names[id(leaf)]] = None
 
+    def derive(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        """Note derivatives, which a loss may hold."""
+        del name, args, kwargs
+        self.seen.derivatives += nodes_of(result)
+        self.seen.alive.append(result)
+
     def drop(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """Note a call of a dropout function."""
         if id(_at(args, 0)) in self.shares:
@@ -177,13 +194,13 @@ class _Recorder(TorchFunctionMode):
         path = self.running[-1][0]
         self.seen.uses.append(Use(path, names, function, nodes=nodes_of(result), **more))
 
-    def _name(self, weight: Any, computed: bool) -> str:
-        """Return the name of a parameter; for a computed weight, of the one that it is made of.
+    def _made(self, weight: Any) -> str:
+        """Return the name of the parameter that a computed weight is made of.
 
         A weight that is made of several, such as a mean and a deviation, has no name.
         """
-        if not isinstance(weight, Tensor) or id(weight) in self.names or not computed:
-            return self.names.get(id(weight), "")
+        if not isinstance(weight, Tensor):
+            return ""
         path, module = self.running[-1]
         own = [
             name
@@ -200,12 +217,14 @@ def _at(args: tuple[Any, ...], place: int) -> Any:
 
 
 _NOTES: dict[str, Callable[..., None]] = {
-    **dict.fromkeys(("linear", *CONVOLUTIONS, *_PRODUCTS), _Recorder.multiply),
+    **dict.fromkeys(PRODUCTS, _Recorder.multiply),
+    **dict.fromkeys(CONVOLUTIONS, _Recorder.convolve),
     **dict.fromkeys((*_RECURRENT, *_CELLS, "multi_head_attention_forward"), _Recorder.recur),
     "scaled_dot_product_attention": _Recorder.attend,
     **dict.fromkeys(("embedding", "embedding_bag"), _Recorder.look_up),
     **dict.fromkeys(_DROPOUTS, _Recorder.drop),
     "softmax": _Recorder.share,
+    "grad": _Recorder.derive,
 }
 
 
@@ -215,6 +234,8 @@ def recording(network: nn.Module) -> Iterator[Seen]:
     recorder = _Recorder(network, Seen())
     handles = []
     for module in network.modules():
+        if isinstance(module, torch.jit.ScriptModule):  # it takes no such hooks
+            continue
         handles.append(module.register_forward_pre_hook(recorder.begin, with_kwargs=True))
         handles.append(module.register_forward_hook(recorder.end, always_call=True))
     try:

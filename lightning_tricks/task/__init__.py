@@ -10,6 +10,7 @@ Its files, in the order of imports:
 - `task.py` `Task`
 - `rehearsal.py` tries recipes on a batch
 - `making.py` whether networks of one recipe are equal
+- `lookups.py` inputs that a network looks up
 - `outputs.py` whether loss and metrics take what a network returns
 - `kinds_left.py` the kinds that no check has removed
 - `data_checks.py` what the data take

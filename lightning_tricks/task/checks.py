@@ -11,10 +11,12 @@ import pytorch_lightning as pl
 from lightning_tricks.data.in_memory import InMemoryData
 from lightning_tricks.errors import InputError
 from lightning_tricks.flavors import is_lightning_module
+from lightning_tricks.module.hooks import TricksHooks
 from lightning_tricks.module.measures import mode_of
 from lightning_tricks.module.tricks_module import Batch, TricksModule, heads
 from lightning_tricks.space.space import Space
 from lightning_tricks.surgery.anatomy import Anatomy
+from lightning_tricks.task import rehearsal
 from lightning_tricks.task.data_checks import (
     check_batches,
     check_loader,
@@ -22,16 +24,13 @@ from lightning_tricks.task.data_checks import (
     unscaled_targets,
 )
 from lightning_tricks.task.kinds_left import KindsLeft
+from lightning_tricks.task.lookups import check_lookups, looks_up_inputs
 from lightning_tricks.task.making import made_again
-from lightning_tricks.task.outputs import check_measures, check_scaling, looks_up_inputs, outputs_of
-from lightning_tricks.task.rehearsal import build, overrides, rehearse_module, rehearse_network, step
+from lightning_tricks.task.outputs import check_measures, outputs_of
 from lightning_tricks.task.task import SAMPLES, Task
 from lightning_tricks.task.watching import Watched
 from lightning_tricks.tricks.acting import batch_stages, forward_stages, layer_stages, weight_stages
-from lightning_tricks.tricks.recipe import (
-    ModuleTricks,
-    Tricks,
-)
+from lightning_tricks.tricks.recipe import ModuleTricks, Tricks
 
 _STEPS = ("configure_gradient_clipping", "lr_scheduler_step", "optimizer_step")
 """Hooks of a LightningModule that tricks replace."""
@@ -98,20 +97,19 @@ class _Checks:
     def _check_network(self) -> None:
         """Check which kinds a plain network takes."""
         anatomy = self.task.watched(self.kinds.baseline).anatomy
-        self._say_if_unwatched(anatomy)
+        self.lines += anatomy.notes()
         self._keep_fixed_dropout(anatomy)
         for stage in weight_stages(self.task.tricks):
-            self.kinds.try_each(stage, partial(build, self.task))
+            self.kinds.try_each(stage, partial(rehearsal.build, self.task))
         module, batch = self._check_shapes()
-        rehearse_network(self.task, batch, "", module.tricks)
+        rehearsal.rehearse_network(self.task, batch, "", module.tricks)
         for stage in (*layer_stages(self.task.tricks), *batch_stages(self.task.tricks)):
-            self.kinds.try_each(stage, partial(rehearse_network, self.task, batch, stage))
-        module = rehearse_network(self.task, batch, "", self.kinds.baseline)
-        self.kinds.try_each("optimizer", partial(step, module))
+            self.kinds.try_each(stage, partial(rehearsal.rehearse_network, self.task, batch, stage))
+        self._try_steps(rehearsal.rehearse_network(self.task, batch, "", self.kinds.baseline))
 
     def _check_module(self, network: pl.LightningModule) -> None:
         """Check which kinds a LightningModule takes: train it on a batch and validate it."""
-        if not overrides(network, "validation_step"):
+        if not rehearsal.overrides(network, "validation_step"):
             raise InputError(
                 f"{type(network).__name__} has no validation_step, and trials are compared by what it "
                 "logs: write one, or set validation data and a monitor that it logs"
@@ -119,18 +117,24 @@ class _Checks:
         seen = self.task.watched(self.kinds.baseline)
         _check_logged(self.task.monitor, list(seen.logged), "monitor")
         self._check_plateau(list(seen.logged))
-        self._say_if_unwatched(seen.anatomy)
+        self.lines += seen.anatomy.notes()
         self._say_if_untested(network)
         self._say_what_is_replaced(network, seen)
         for stage in forward_stages(self.task.tricks):
-            self.kinds.try_each(stage, partial(build, self.task))
+            self.kinds.try_each(stage, partial(rehearsal.build, self.task))
         self._keep_fixed_dropout(seen.anatomy)
         self._keep_what_fits(seen.anatomy)
         made = (*weight_stages(self.task.tricks), *layer_stages(self.task.tricks))
         for stage in (*made, "sharpness", "averaging"):
-            self.kinds.try_each(stage, partial(rehearse_module, self.task, stage=stage))
-        module = rehearse_module(self.task, self.kinds.recipe_with("schedule", "constant"))
-        self.kinds.try_each("optimizer", partial(step, module))
+            self.kinds.try_each(stage, partial(rehearsal.rehearse_module, self.task, stage=stage))
+        self._try_steps(
+            rehearsal.rehearse_module(self.task, self.kinds.recipe_with("schedule", "constant"))
+        )
+        self.kinds.try_each("optimizer", partial(rehearsal.rehearse_average, self.task))
+
+    def _try_steps(self, module: TricksHooks) -> None:
+        self.kinds.try_each("optimizer", partial(rehearsal.step, module))
+        self.kinds.try_each("clipping", partial(rehearsal.check_clipping, module))
 
     def notes(self) -> Iterator[str]:
         """Yield what the user should know, line by line."""
@@ -153,22 +157,9 @@ class _Checks:
                 "if they are pretrained, give the task the baseline Tricks.fine_tuning()"
             )
 
-    def _say_if_unwatched(self, anatomy: Anatomy) -> None:
-        """Note that the network could not be watched, or that some parameters are never trained."""
-        if not anatomy.watched:
-            self.lines.append(
-                "the network could not be watched while it runs: its layers are assumed to run in the "
-                f"order in which they were assigned ({anatomy.why})"
-            )
-        if anatomy.idle:
-            self.lines.append(
-                f"no trial trains {len(anatomy.idle)} parameters that the module's own optimizer leaves "
-                f"out, such as {anatomy.idle[0]}; to train all, set transfer to 'all'"
-            )
-
     def _say_if_untested(self, network: pl.LightningModule) -> None:
         """Note that the module cannot use the test split."""
-        if self.task.tests() and not overrides(network, "test_step"):
+        if self.task.tests() and not rehearsal.overrides(network, "test_step"):
             self.lines.append(
                 f"the test split is not used, because {type(network).__name__} has no test_step: with "
                 "one that logs the score, the verdict compares on samples that chose nothing"
@@ -185,7 +176,7 @@ class _Checks:
             self.lines.append(
                 f"no trial trains {name} unchanged, because it cannot train so: {seen.warning}"
             )
-        if own := [hook for hook in _STEPS if overrides(network, hook)]:
+        if own := [hook for hook in _STEPS if rehearsal.overrides(network, hook)]:
             self.lines.append(
                 f"{', '.join(own)} of {name} run only in trial `yours`: tricks replace them elsewhere"
             )
@@ -220,13 +211,14 @@ class _Checks:
         _check_logged(self.task.monitor, names, "monitor")
         self._check_plateau(names)
         inputs, targets = self.task.example()
-        module = build(
+        module = rehearsal.build(
             self.task, self.kinds.recipe_with("normalization", self.kinds.off("normalization"))
         )
         assert isinstance(module, TricksModule)
         outputs = heads(outputs_of(module, inputs))[0]
-        looks_up = looks_up_inputs(module, inputs)
-        self.kinds.try_each("scaling", partial(check_scaling, module, inputs, looks_up))
+        lookups = partial(check_lookups, module, inputs, looks_up_inputs(module, inputs))
+        for stage in ("scaling", "mixing"):
+            self.kinds.try_each(stage, lookups)
         check_measures(self.task, outputs, targets)
         self.lines += labels_from_one(self.task.data, outputs)
         self.lines += unscaled_targets(outputs, targets)

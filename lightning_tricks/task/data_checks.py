@@ -37,11 +37,20 @@ def check_batches(kinds: KindsLeft) -> None:
 
 
 def check_loader(kinds: KindsLeft) -> list[str]:
-    """Check what depends on the length of the training loader; return what the user should know."""
+    """Check what depends on the length of the training loader; return what the user should know.
+
+    Raises:
+        InputError: if it has no batches, or no validation ends an epoch.
+    """
     task = kinds.task
     if "val_check_interval" not in task.trainer and isinstance(task.data, InMemoryData):
         return []
     loader = data_facts.training_loader(task.data, task.rehearsed)
+    if length_of(loader) == 0:
+        raise InputError(
+            "the training loader has no batches: give it more samples, or leave out drop_last (got "
+            "length 0)"
+        )
     _check_validation(loader, task.trainer)
     if not data_facts.knows_steps(loader, task.trainer):
         for stage in ("schedule", "averaging"):

@@ -13,7 +13,6 @@ from lightning_tricks.module.measures import accuracy
 from lightning_tricks.module.tricks_module import TricksModule
 from lightning_tricks.surgery.graph import functions_called
 from lightning_tricks.task.task import Task
-from lightning_tricks.tricks.recipe import Tricks
 
 
 def outputs_of(module: TricksModule, inputs: torch.Tensor) -> Any:
@@ -35,45 +34,6 @@ def outputs_of(module: TricksModule, inputs: torch.Tensor) -> Any:
             f"{type(outputs).__name__}): return that from its forward, or put it into a LightningModule"
         )
     return outputs
-
-
-def looks_up_inputs(module: TricksModule, inputs: torch.Tensor) -> bool:
-    """Tell whether a network looks up some of its inputs, such as category codes, in an embedding.
-
-    It does if an embedding gets other numbers when the inputs change, or fails then. The module must be
-    in evaluation mode, and take the inputs.
-    """
-    asked: list[torch.Tensor] = []
-    embeddings = [m for m in module.backbone.modules() if isinstance(m, torch.nn.Embedding)]
-    hooks = [
-        embedding.register_forward_pre_hook(lambda layer, given: asked.append(given[0].detach().clone()))
-        for embedding in embeddings
-    ]
-    try:
-        for changed in (inputs, inputs * 3 + 1) if embeddings else ():
-            with torch.no_grad():
-                module.backbone(module.cast(changed))
-    except (IndexError, RuntimeError):
-        return True
-    finally:
-        for hook in hooks:
-            hook.remove()
-    half = len(asked) // 2
-    return not all(map(torch.equal, asked[:half], asked[half:]))
-
-
-def check_scaling(module: TricksModule, inputs: torch.Tensor, looks_up: bool, tricks: Tricks) -> None:
-    """Check that scaling changes no numbers that the network looks up.
-
-    Raises:
-        InputError: if it does.
-    """
-    if not tricks.scaling.neutral:
-        module.check_scalable(inputs)
-        if looks_up:
-            raise InputError(
-                "scaling would change the numbers that nn.Embedding looks up: set scaling to 'none'"
-            )
 
 
 def check_measures(task: Task, outputs: Any, targets: torch.Tensor) -> None:

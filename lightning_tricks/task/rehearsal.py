@@ -8,6 +8,8 @@ from lightning_tricks.errors import InputError, user_code
 from lightning_tricks.flavors import flavor_of
 from lightning_tricks.module.hooks import TricksHooks
 from lightning_tricks.module.tricks_module import Batch, TricksModule
+from lightning_tricks.surgery.watch import anatomy_of
+from lightning_tricks.surgery.weight_norm import trained_weights
 from lightning_tricks.task.task import Task
 from lightning_tricks.task.watching import fit_one_batch
 from lightning_tricks.tricks.optimizers.muon import MuonOptimizer
@@ -81,6 +83,31 @@ def step(module: TricksHooks, tricks: Tricks) -> None:
         optimizer.step()
         if isinstance(optimizer, MuonOptimizer) and not optimizer.acts:
             raise InputError("optimizer 'muon' finds nothing to act on: all its matrices are frozen")
+
+
+def rehearse_average(task: Task, tricks: Tricks) -> None:
+    """Train and validate a LightningModule with an optimizer that shows averaged weights.
+
+    Raises:
+        InputError: if training or validation fails.
+    """
+    if tricks.optimizer.callback() is not None:
+        rehearse_module(task, tricks, "optimizer")
+
+
+def check_clipping(module: TricksHooks, tricks: Tricks) -> None:
+    """Check that clipping by layer finds a layer to act on.
+
+    Raises:
+        InputError: if all layers are outputs, or frozen.
+    """
+    network = module.tricks_subject
+    hidden = (not layer.output for layer, *_ in trained_weights(network, anatomy_of(network)))
+    if tricks.clipping.layerwise and not any(hidden):
+        raise InputError(
+            f"clipping {tricks.clipping.kind!r} found nothing to act on: looked for the trained weights "
+            "of layers other than the outputs"
+        )
 
 
 def overrides(module: Any, hook: str) -> bool:

@@ -22,6 +22,7 @@ from lightning_tricks.module.conversion import with_tricks
 from lightning_tricks.module.measures import Measure, accuracy, mode_of
 from lightning_tricks.module.tricks_module import TricksModule
 from lightning_tricks.scores import Mode
+from lightning_tricks.seeds import seed_generators
 from lightning_tricks.surgery.unfit import check_fit
 from lightning_tricks.surgery.watch import watch
 from lightning_tricks.task import data_facts, fingerprint
@@ -31,7 +32,9 @@ from lightning_tricks.tricks.recipe import ModuleTricks, Tricks
 from lightning_tricks.tricks.scaling import Cast, takes_tokens
 
 SAMPLES = 4
-"""Number of samples passed through a network to watch it."""
+"""Number of samples for a rehearsal."""
+WATCHED = 8
+"""Maximum number of samples passed through a network to watch it: few may leave a branch idle."""
 _BY_NAME: Any = "by name"
 
 
@@ -313,13 +316,14 @@ class Task:
             return made if self._makes_new else copy.deepcopy(made)
 
         with isolate_rng():
+            seed_generators(0)  # what a network does may depend on its weights
             network = make() if network is None else network
             structure = structure_of(network)
             if structure not in self._seen:
                 if is_lightning_module(network):
                     self._seen[structure] = watch_training(make, self.data_of, self.rehearsed)
                 else:
-                    inputs = Cast(tokens=takes_tokens(network))(self.example()[0][:SAMPLES])
+                    inputs = Cast(tokens=takes_tokens(network))(self.example()[0][:WATCHED])
                     with user_code(f"the backbone does not take inputs of shape {tuple(inputs.shape)}"):
                         self._seen[structure] = Watched(watch(make(), [inputs]))
             return self._seen[structure]

@@ -4,9 +4,10 @@ MLflow's own functions are not used: they also look for networks of the run at M
 URI, which may differ from the client's.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
+from mlflow.entities import FileInfo
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
@@ -21,6 +22,22 @@ def files_of(client: MlflowClient, artifact_uri: str, folder: str | None = None)
     """Return the names of a run's files, or of those in one of its folders."""
     found = repository(client, artifact_uri).list_artifacts(folder)
     return frozenset(Path(file.path).name for file in found)
+
+
+Listed = Callable[[str | None], Iterable[FileInfo]]
+
+
+def sizes_of(listed: Listed, folder: str | None = None) -> dict[str, int]:
+    """Return the sizes of all files in a folder and below, by path.
+
+    Args:
+        listed: a function that lists a folder of a run or of an exported network.
+        folder: the folder; None for all files.
+    """
+    found: dict[str, int] = {}
+    for file in listed(folder):
+        found |= sizes_of(listed, file.path) if file.is_dir else {file.path: int(file.file_size or 0)}
+    return found
 
 
 def holds(client: MlflowClient, run_id: str, names: Collection[str]) -> bool:

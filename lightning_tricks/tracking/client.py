@@ -179,9 +179,34 @@ def refused_for_good(error: Exception) -> bool:
     return isinstance(error, MlflowException) and error.error_code in _FOR_GOOD
 
 
-def search_runs(client: MlflowClient, experiment_id: str, condition: str) -> Iterable[Run]:
-    """Yield the runs of an experiment that meet a condition."""
-    ask = partial(client.search_runs, [experiment_id], filter_string=condition, max_results=1000)
+def active_run(client: MlflowClient, run_id: str) -> Run | None:
+    """Return a run; None if it does not exist or was deleted."""
+    try:
+        found = client.get_run(run_id)
+    except mlflow.MlflowException:
+        return None
+    return found if str(found.info.lifecycle_stage) == "active" else None
+
+
+def experiments_of(client: MlflowClient, name: str, run_id: str | None) -> list[str]:
+    """Return the ids of the experiments with a study's runs: of its name, and one that was renamed.
+
+    Args:
+        client: the MLflow client.
+        name: the study's name.
+        run_id: id of the study's run; None if Optuna knows of none.
+    """
+    named = client.get_experiment_by_name(name)
+    held = None if run_id is None else active_run(client, run_id)
+    ids = [] if named is None else [str(named.experiment_id)]
+    if held is not None and held.info.experiment_id not in ids:
+        ids.append(str(held.info.experiment_id))
+    return ids
+
+
+def search_runs(client: MlflowClient, experiment_ids: list[str], condition: str) -> Iterable[Run]:
+    """Yield the runs of some experiments that meet a condition."""
+    ask = partial(client.search_runs, experiment_ids, filter_string=condition, max_results=1000)
     return pages(ask)
 
 

@@ -13,7 +13,7 @@ from lightning_tricks.search.archive import BEST, CHAMPION
 from lightning_tricks.search.keys import ENSEMBLE
 from lightning_tricks.tracking.addresses import SQLITE, file_of
 from lightning_tricks.tracking.artifacts import files_of
-from lightning_tricks.tracking.client import connect, one_line_errors, search_runs
+from lightning_tricks.tracking.client import connect, experiments_of, one_line_errors, search_runs
 from lightning_tricks.tracking.registry import (
     is_whole,
     stray_models,
@@ -90,16 +90,15 @@ def sweep(uri: str, name: str, run_id: str | None, others: Collection[str] = ())
         found = _holdings(client, name, run_id, others)
         for version_number in found.stray_versions:
             client.delete_model_version(name, version_number)
-        experiment = client.get_experiment_by_name(name)
-        for model in [] if experiment is None else stray_models(client, experiment.experiment_id, name):
+        for model in stray_models(client, experiments_of(client, name, run_id), name):
             client.delete_logged_model(model)
         for stray in found.strays:
             client.delete_run(stray)
 
 
 def _holdings(client: MlflowClient, name: str, run_id: str | None, others: Collection[str]) -> Holdings:
-    experiment = client.get_experiment_by_name(name)
-    runs = [] if experiment is None else list(search_runs(client, experiment.experiment_id, ""))
+    experiments = experiments_of(client, name, run_id)
+    runs = list(search_runs(client, experiments, "")) if experiments else []
     parent = {run.info.run_id: run.data.tags.get(PARENT, run.info.run_id) for run in runs}
     asked = {run for run, above in parent.items() if above == run_id}
     own = asked | {run for run, above in parent.items() if above in others}
@@ -119,7 +118,7 @@ def _holdings(client: MlflowClient, name: str, run_id: str | None, others: Colle
         ],
         strays=[run.info.run_id for run in ours if run.info.run_id not in own],
         stray_versions=[str(v.version) for v in versions if v.run_id not in own],
-        stray_models=[] if experiment is None else stray_models(client, experiment.experiment_id, name),
+        stray_models=stray_models(client, experiments, name),
         aliases=aliases,
         broken=partial(_broken, client, [v for v in versions if str(v.version) in aliases.values()]),
         files=partial(_files, client, [run for run in runs if run.info.run_id == run_id]),
@@ -151,4 +150,4 @@ def _recorded(client: MlflowClient, run: Run) -> Recorded:
 
 def children(client: MlflowClient, experiment_id: str, run_id: str) -> Iterable[Run]:
     """Yield the runs of a study's trials."""
-    return search_runs(client, experiment_id, f"tags.`{PARENT}` = '{run_id}'")
+    return search_runs(client, [experiment_id], f"tags.`{PARENT}` = '{run_id}'")

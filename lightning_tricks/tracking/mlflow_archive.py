@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 from lightning_tricks.markdown import escaped
 from lightning_tricks.process import command
 from lightning_tricks.search.archive import REPORT, Archive, Models
-from lightning_tricks.search.keys import MLFLOW_RUN, PART_RUNS, REPORTED
+from lightning_tricks.search.keys import MLFLOW_RUN, PART_RUNS, REPORTED, UNWRITTEN
 from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.studies import begun, finished
 from lightning_tricks.search.study_state import StudyState, known_runs
@@ -115,11 +115,15 @@ class MLflowArchive(Archive):
         )
         runs = self.study.user_attrs.get(PART_RUNS, {})
         self.study.set_user_attr(PART_RUNS, {**runs, part: own.tracker.writer.run_id})
+        others = [one for one in self.study.user_attrs.get(UNWRITTEN, []) if one != part]
+        self.study.set_user_attr(UNWRITTEN, [*others, part])
         try:
             with own.opened():
                 yield own
         finally:
             self.whole &= own.whole
+        if own.whole:
+            self.study.set_user_attr(UNWRITTEN, others)
 
     def began(self, number: int, tricks: Tricks, seed: int) -> None:
         update = trial_updates.began(self.task, tricks, seed, milliseconds())

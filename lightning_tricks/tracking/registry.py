@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import torch
@@ -20,17 +21,17 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from lightning_tricks.module.ensemble import Answering
-from lightning_tricks.tracking.artifacts import files_of
+from lightning_tricks.tracking.artifacts import repository, sizes_of
 from lightning_tricks.tracking.client import pages
 
 FILES, CONTENTS, TRIALS = "files", "contents", "trials"
-"""Tags of a version: the folder of its run with the files, their names, and its trials."""
+"""Tags of a version: the folder of its run with the files, their sizes by path, and its trials."""
 STUDY = "study"
 """Tag of an exported network: its study."""
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 """MLflow's error codes for something that does not exist."""
-NETWORK = "network"
-"""Tag of a version: the id of its exported network."""
+NETWORK, NETWORK_CONTENTS = "network", "network_contents"
+"""Tags of a version: the id of its exported network, and the sizes of its files by path."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,12 @@ def register(
                 client.log_model_artifacts(model_id, str(network))
             number = str(found.version)
         else:
-            number = _make_version(client, wanted, files, network if exported else None)
+            number = _make_version(client, wanted, network if exported else None)
+        held = {f"{wanted.alias}/{path.name}": path for path in files}
+        parts = {path.relative_to(network).as_posix(): path for path in network.rglob("*")}
+        for tag, paths in {CONTENTS: held, NETWORK_CONTENTS: parts}.items():
+            sizes = {name: path.stat().st_size for name, path in paths.items() if path.is_file()}
+            client.set_model_version_tag(wanted.name, number, tag, json.dumps(sizes))
     client.set_registered_model_alias(wanted.name, wanted.alias, number)
     return number, exported
 
@@ -122,9 +128,7 @@ def _export(answering: Answering, run_id: str, path: Path) -> bool:
     return True
 
 
-def _make_version(
-    client: MlflowClient, wanted: Registration, files: Sequence[Path], network: Path | None
-) -> str:
+def _make_version(client: MlflowClient, wanted: Registration, network: Path | None) -> str:
     """Make a version of the logged files; return its number."""
     with contextlib.suppress(mlflow.MlflowException):  # it exists already
         client.create_registered_model(wanted.name)
@@ -140,12 +144,7 @@ def _make_version(
         client.finalize_logged_model(model_id, "READY")
         for run_id in filter(None, (wanted.run_id, wanted.shown_by)):
             client.log_outputs(run_id, [LoggedModelOutput(model_id, 0)])
-    tags = {
-        FILES: wanted.alias,
-        CONTENTS: ",".join(path.name for path in files),
-        TRIALS: wanted.label,
-        NETWORK: model_id or "",
-    }
+    tags = {FILES: wanted.alias, TRIALS: wanted.label, NETWORK: model_id or ""}
     made = client.create_model_version(wanted.name, source, wanted.run_id, tags, model_id=model_id)
     number = str(made.version)
     if model_id is not None:  # pages of runs list the registered versions of their models by this tag
@@ -195,15 +194,26 @@ def holds(client: MlflowClient, name: str, versions: Mapping[str, str]) -> bool:
 
 
 def is_whole(client: MlflowClient, found: ModelVersion) -> bool:
-    """Return whether a version has all its files and its exported network."""
-    folder = found.tags.get(FILES, "")
+    """Return whether a version has all its files and its exported network, none of them cut short."""
+    files, exported = (_kept_sizes(found, tag) for tag in (CONTENTS, NETWORK_CONTENTS))
+    if files is None or exported is None or _lost(client, found):
+        return False  # the program that made it died before all was there, or someone deleted it
     run = client.get_run(str(found.run_id)).info
-    there = files_of(client, run.artifact_uri, folder)
-    wanted = set(filter(None, found.tags.get(CONTENTS, "").split(",")))
-    if not wanted <= there or _lost(client, found):
+    there = sizes_of(repository(client, run.artifact_uri).list_artifacts, found.tags.get(FILES))
+    if not files.items() <= there.items():
         return False
     model_id = network_of(found)
-    return model_id is None or bool(client.list_logged_model_artifacts(model_id))
+    listed = None if model_id is None else partial(client.list_logged_model_artifacts, model_id)
+    return listed is None or bool(exported.items() <= sizes_of(listed).items())
+
+
+def _kept_sizes(found: ModelVersion, tag: str) -> dict[str, Any] | None:
+    """Return the sizes that a tag of a version holds; None if it holds none."""
+    try:
+        kept = json.loads(found.tags.get(tag, ""))
+    except ValueError:  # anyone may write tags
+        return None
+    return kept if isinstance(kept, dict) else None
 
 
 def _lost(client: MlflowClient, found: ModelVersion) -> bool:
@@ -218,10 +228,10 @@ def _lost(client: MlflowClient, found: ModelVersion) -> bool:
     return False
 
 
-def stray_models(client: MlflowClient, experiment_id: str, name: str) -> list[str]:
+def stray_models(client: MlflowClient, experiment_ids: list[str], name: str) -> list[str]:
     """Return the ids of a study's exported networks that belong to no version."""
     known = {network_of(version) for version in versions_of(client, name)}
-    found = pages(partial(client.search_logged_models, [experiment_id]))
+    found = pages(partial(client.search_logged_models, experiment_ids)) if experiment_ids else ()
     return [str(m.model_id) for m in found if m.tags.get(STUDY) == name and m.model_id not in known]
 
 

@@ -8,7 +8,6 @@ study is run again, `reconcile` writes from it whatever is missing.
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Self
 
-import mlflow
 from mlflow.entities import Metric, RunData, RunTag
 
 from lightning_tricks.errors import InputError, locked, one_line
@@ -18,6 +17,7 @@ from lightning_tricks.task.task import Task
 from lightning_tricks.tracking import registry, view
 from lightning_tricks.tracking.artifacts import holds
 from lightning_tricks.tracking.client import (
+    active_run,
     connect,
     experiment_id,
     make_database,
@@ -62,13 +62,13 @@ class Tracker:
         with one_line_errors(uri):
             make_database(uri)
             self.client = connect(uri)
-            found = experiment_id(self.client, name, uri)
-            self.experiment_id = found or self.client.create_experiment(name)
+            self.experiment_id = experiment_id(self.client, name, uri) or ""
 
     def for_part(self, part: str) -> Self:
         """Return a tracker for a part of the study, such as its verdict."""
         own = type(self)(self.store, self.name, self._warn, self._guard, part)
         own.renamed = self.renamed  # each name is reported once
+        own.experiment_id = self.experiment_id
         return own
 
     @property
@@ -104,9 +104,11 @@ class Tracker:
         return run_id
 
     def _open(self, run_id: str | None, tags: Mapping[str, str]) -> str:
-        if run_id is not None and self._exists(run_id):
+        if run_id is not None and (held := active_run(self.client, run_id)) is not None:
+            self.experiment_id = str(held.info.experiment_id)  # which the user may have renamed
             self.client.update_run(run_id, status="RUNNING")
         else:
+            self.experiment_id = self.experiment_id or self.client.create_experiment(self.name)
             if run_id is not None:  # the run was deleted: remove its trials and write all again
                 for child in list(children(self.client, self.experiment_id, run_id)):
                     self.client.delete_run(child.info.run_id)
@@ -119,12 +121,6 @@ class Tracker:
         self.client.log_batch(run_id, tags=[RunTag(k, v) for k, v in tags.items()])
         self.client.log_text(run_id, tags.get("command", ""), "command.txt")
         return run_id
-
-    def _exists(self, run_id: str) -> bool:
-        try:
-            return str(self.client.get_run(run_id).info.lifecycle_stage) == "active"
-        except mlflow.MlflowException:
-            return False
 
     def update(self, number: int, update: Update) -> None:
         """Queue an update of a trial, and return at once."""

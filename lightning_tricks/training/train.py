@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import overload
 
-from lightning_tricks.errors import InputError
+from lightning_tricks.checked import check_type
+from lightning_tricks.errors import InputError, whole_number
 from lightning_tricks.task.task import Task
 from lightning_tricks.training.ranks import RankDied
 from lightning_tricks.training.runner import Runner
@@ -59,9 +60,12 @@ def train(
         InputError: if neither `seed` nor `seeds` is given, or both are.
         Interrupted: soon after `interrupted()` becomes true.
     """
+    check_type("task", task, Task)
+    check_type("tricks", tricks, Tricks)
     if (seed is None) == (seeds is None):
         raise InputError("train takes either seed (a whole number) or seeds (several): give one of them")
     if seed is not None:
+        seed = whole_number("seed", seed, 0)
         return fit(Training(task, tricks, seed, report, interrupted, checkpoint))
     jobs = [Job(number, tricks, each) for number, each in enumerate(seeds or ())]
     results: dict[int, Result] = {}

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from lightning_tricks.data.loaders import seed_loaders
 from lightning_tricks.errors import one_line
 from lightning_tricks.module.health import Diverged
 from lightning_tricks.module.lightning_internals import begin_batches_anew, check_not_cut_short
@@ -116,7 +117,9 @@ class TrialCallback(pl.Callback):
         if self.progress:
             self._save(trainer)
         rank = f" on rank {trainer.global_rank}" if trainer.global_rank else ""
-        self.seed_all(derive(self.seed, trainer.current_epoch, f"epoch{rank}"))
+        seed = derive(self.seed, trainer.current_epoch, f"epoch{rank}")
+        self.seed_all(seed)
+        seed_loaders(trainer.train_dataloader, seed)
         if self.resuming:
             # Lightning has already made this epoch's iterator, from another random state.
             begin_batches_anew(trainer)

@@ -13,6 +13,7 @@ Its files, in the order of imports:
 - `optimizers/`
 - `sharpness.py`
 - `clipping.py`
+- `length.py` epochs of a whole training
 - `schedules.py`
 - `averaging.py`
 - `stopping.py`

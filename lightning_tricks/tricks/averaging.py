@@ -15,12 +15,14 @@ from torch import Tensor, nn
 from lightning_tricks.space.domains import Float
 from lightning_tricks.space.trick import Trick
 from lightning_tricks.surgery.batch_norm import refresh_statistics
+from lightning_tricks.surgery.replace import load_whole
 from lightning_tricks.surgery.torch_internals import (
     BatchNormLayer,
     cloned,
     foreach_copy_,
     foreach_lerp_,
 )
+from lightning_tricks.tricks.length import epochs_of
 
 
 class AveragingTrick(Trick):
@@ -133,7 +135,7 @@ class WeightAveraging(pl.Callback):
         if trainer.global_step == self.steps:
             return  # this batch only accumulated gradients
         self.steps = trainer.global_step
-        total, epochs = int(trainer.estimated_stepping_batches), trainer.max_epochs or 1
+        total, epochs = int(trainer.estimated_stepping_batches), epochs_of(trainer)
         done = trainer.current_epoch + (1.0 if trainer.is_last_batch else 0.5)
         if weight := self.trick.weight(self.updates, done, epochs, total):
             self._update(pl_module, weight)
@@ -192,7 +194,7 @@ class WeightAveraging(pl.Callback):
     ) -> None:
         if trainer.state.fn == "fit" and "raw_state_dict" in checkpoint:
             self.other = [value.clone() for value in _tensors(pl_module)]  # loaded by Lightning
-            pl_module.load_state_dict(checkpoint["raw_state_dict"])
+            load_whole(pl_module, checkpoint["raw_state_dict"])
 
     def state_dict(self) -> dict[str, Any]:
         return {"updates": self.updates, "steps": self.steps, "refreshed": self.refreshed}

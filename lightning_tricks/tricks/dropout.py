@@ -81,19 +81,22 @@ class Dropout(DropoutTrick):
 
 
 def set_rate(network: nn.Module, p: float) -> int:
-    """Set the rate of all dropout layers and functions of a network; return their number."""
-    layers = [layer for layer in network.modules() if isinstance(layer, DROPOUTS)]
-    for layer in layers:
-        layer.p = p  # type: ignore[assignment]  # a plain attribute of torch's dropout layers
-    inside = [
-        m for m in network.modules() if isinstance(m, nn.MultiheadAttention | nn.RNNBase) and m.dropout
-    ]
-    for holder in inside:
-        holder.dropout = p
-    modules, called = modules_of(network), anatomy_of(network).draws
-    for draw in called:
+    """Set the rate of all dropout layers and functions of a network; return how many act."""
+    modules, anatomy = modules_of(network), anatomy_of(network)
+    acting = set()
+    for path, module in modules.items():
+        if isinstance(module, DROPOUTS):
+            module.p = p  # type: ignore[assignment]  # a plain attribute of torch's dropout layers
+        elif isinstance(module, nn.MultiheadAttention | nn.RNNBase) and module.dropout:
+            module.dropout = p
+        else:
+            continue
+        single = isinstance(module, nn.RNNBase) and module.num_layers == 1  # drops between layers
+        if not single and (path in anatomy.runs or not anatomy.watched):
+            acting.add(id(module))
+    for draw in anatomy.draws:
         setattr(modules[draw.path], draw.attribute, p)
-    return len(layers) + len(inside) + len(called)
+    return len(acting) + len(anatomy.draws)
 
 
 def _check_switchable(kind: str, network: nn.Module) -> None:

@@ -6,6 +6,7 @@ and attention. Layers whose weights are tied, parametrized or zero on purpose st
 
 import math
 from abc import abstractmethod
+from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from lightning_tricks.errors import InputError
 from lightning_tricks.space.domains import Float
 from lightning_tricks.space.trick import Trick
-from lightning_tricks.surgery.anatomy import Fans, parameters_of
+from lightning_tricks.surgery.anatomy import Fans, Layer, Weight, parameters_of
 from lightning_tricks.surgery.layers import LOOKED_FOR
 from lightning_tricks.surgery.watch import anatomy_of
 from lightning_tricks.surgery.weight_norm import trained_weights
@@ -48,7 +49,7 @@ class InitializationTrick(Trick):
         for layer, weight, parameter in found:
             plain = layer.output or weight.parts > 1 or len(layer.weights) > 1
             with torch.no_grad():
-                for part in parameter.chunk(weight.parts, weight.unit):
+                for part in _matrices(parameter, layer, weight):
                     drawn = torch.empty_like(part, memory_format=torch.contiguous_format)
                     self.draw(drawn, weight.fans, head=plain)
                     part.copy_(drawn)
@@ -65,6 +66,15 @@ class InitializationTrick(Trick):
             fans: its true fans.
             head: whether no activation such as ReLU follows.
         """
+
+
+def _matrices(parameter: Tensor, layer: Layer, weight: Weight) -> Iterator[Tensor]:
+    """Walk views of the matrices or kernels that a weight holds."""
+    if layer.dims is None and parameter.dim() > 2:
+        yield from parameter.flatten(0, -3)
+        return
+    for block in parameter.chunk(weight.blocks):
+        yield from block.chunk(weight.parts, weight.unit)
 
 
 class _AsItIs(InitializationTrick):

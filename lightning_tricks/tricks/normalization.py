@@ -25,7 +25,7 @@ from lightning_tricks.surgery.norm_places import (
     stays_before,
     swap_norms,
 )
-from lightning_tricks.surgery.norms import FreeBatchNorm, LastBatchNorm, LastGroupNorm
+from lightning_tricks.surgery.norms import FreeBatchNorm, LastBatchNorm, LastGroupNorm, StepGroupNorm
 from lightning_tricks.surgery.watch import anatomy_of
 from lightning_tricks.surgery.weight_norm import normalize_weights
 
@@ -106,8 +106,8 @@ class _LayerwiseNorm(NormalizationTrick):
             )
 
     @abstractmethod
-    def layer(self, place: Place) -> nn.Module:
-        """Return a new norm layer for this place."""
+    def layer(self, place: Place) -> nn.Module | None:
+        """Return a new norm layer for this place; None if the place should stay as it is."""
 
 
 class BatchNorm(_LayerwiseNorm):
@@ -132,7 +132,10 @@ class BatchNorm(_LayerwiseNorm):
 class LayerNorm(_LayerwiseNorm):
     """x ← γ·(x − mean)/std + β over the features of each sample (Ba et al., 2016).
 
-    On convolutions the mean and std are over channels and pixels, with γ and β per channel.
+    On images the mean and std are over channels and pixels, with γ and β per channel. On sequences, and
+    in a causal network such as a PixelCNN, they are over the channels of each position, so that none
+    sees later ones. A layer with a single output per sample gets none, because the output would become
+    zero.
 
     When it helps: in transformers and recurrent networks, and with small batches: it works the same way
     in training and in use. In convolutional networks `batch` or `group` is the usual choice.
@@ -140,15 +143,22 @@ class LayerNorm(_LayerwiseNorm):
 
     kind: Literal["layer"] = "layer"
 
-    def layer(self, place: Place) -> nn.Module:
-        return nn.LayerNorm(place.width) if place.last else nn.GroupNorm(1, place.width)
+    def layer(self, place: Place) -> nn.Module | None:
+        if place.single:
+            return None
+        if place.last:
+            return nn.LayerNorm(place.width)
+        return (StepGroupNorm if place.apart else nn.GroupNorm)(1, place.width)
 
 
 class GroupNorm(_LayerwiseNorm):
     """Layer norm within each group of channels (Wu and He, 2018).
 
-    If `groups` does not divide the number of channels, the largest smaller divisor is used. On linear
-    layers a group has at least two features, because a single feature would become zero.
+    If `groups` does not divide the number of channels, the largest smaller divisor is used. A group has
+    at least two numbers of a sample, because a single one would become zero: on linear layers, and on
+    maps of one pixel, at least two features. A layer with a single output per sample gets no norm. On
+    sequences, and in a causal network such as a PixelCNN, each position is normalized alone, so that
+    none sees later ones.
 
     When it helps: in convolutional networks with small batches, as with large images.
     """
@@ -156,11 +166,12 @@ class GroupNorm(_LayerwiseNorm):
     kind: Literal["group"] = "group"
     groups: Annotated[int, Int(2, 32, log=True)] = Field(default=8, ge=1, le=2**16)
 
-    def layer(self, place: Place) -> nn.Module:
+    def layer(self, place: Place) -> nn.Module | None:
+        if place.single:
+            return None
         width = place.width
-        flat = place.last or place.dims == 1  # nn.BatchNorm1d may have stood on either
-        most = min(self.groups, max(width // 2, 1)) if flat else self.groups
-        kind = LastGroupNorm if place.last else nn.GroupNorm
+        most = min(self.groups, max(width // 2, 1)) if place.alone else self.groups
+        kind = LastGroupNorm if place.last else StepGroupNorm if place.apart else nn.GroupNorm
         return kind(max(g for g in range(1, most + 1) if width % g == 0), width)
 
 

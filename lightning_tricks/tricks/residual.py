@@ -16,7 +16,9 @@ from lightning_tricks.space.domains import Float
 from lightning_tricks.space.trick import Trick
 from lightning_tricks.surgery.attach import DEPTH, attach
 from lightning_tricks.surgery.branches import Branch, branches
+from lightning_tricks.surgery.dropout import StepsFirstDepth
 from lightning_tricks.surgery.layers import depth_rate
+from lightning_tricks.surgery.watch import anatomy_of
 
 LOOKED = "looked with torch.fx for sums of a path and its shortcut"
 
@@ -137,11 +139,12 @@ class LinearStochasticDepth(ResidualTrick):
             super().apply(module)
 
     def change(self, module: nn.Module, found: list[Branch]) -> int:
+        kind = StepsFirstDepth if anatomy_of(module).samples else StochasticDepth
         changed = 0
         for number, branch in enumerate(found, start=1):
             if branch.end and branch.alone:
                 rate, end = self.p * number / len(found), module.get_submodule(branch.end)
-                attach(end, DEPTH, StochasticDepth(rate, "row"))
+                attach(end, DEPTH, kind(rate, "row"))
                 changed += 1
         return changed
 

@@ -1,10 +1,12 @@
 """Sharpness-aware minimization: prefer weights whose surroundings have a low loss too."""
 
+import random
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -12,7 +14,6 @@ from torch import Tensor, nn
 from lightning_tricks.space.domains import Float
 from lightning_tricks.space.trick import Trick
 from lightning_tricks.surgery.torch_internals import (
-    BatchNormLayer,
     foreach_add_,
     foreach_copy_,
     foreach_mul,
@@ -55,8 +56,8 @@ class NoSharpness(SharpnessTrick):
 class SharpnessAware(SharpnessTrick):
     """g ← ∇L(w + ρ·∇L(w)/‖∇L(w)‖) as SAM (Foret et al., 2021). A step costs two passes.
 
-    Both passes see the same augmentation, mixing and dropout. The batch-norm statistics come from the
-    first pass. Your own `training_step` logs everything twice.
+    Both passes draw the same random numbers, from torch, NumPy and Python. Buffers, such as batch-norm
+    statistics, come from the first pass. Your own `training_step` logs everything twice.
 
     When it helps: in long runs that overfit, if you can afford a second pass.
     """
@@ -74,13 +75,12 @@ class SharpnessAware(SharpnessTrick):
 
     def closure(self, module: nn.Module, evaluate: Evaluate) -> Evaluate:
         def twice() -> Any:
-            device = next(module.parameters()).device
-            draws = _random_state(device)
+            draws = _random_state(next(module.parameters()).device)
             result = evaluate()
             if all(parameter.grad is None for parameter in module.parameters()):
                 return result  # this step has no loss
-            with self._climbed(module), _statistics_kept(module):
-                _draw_again(draws, device)
+            with self._climbed(module), _buffers_kept(module):
+                draws()
                 evaluate()
             return result
 
@@ -104,26 +104,32 @@ class SharpnessAware(SharpnessTrick):
 
 
 @contextmanager
-def _statistics_kept(module: nn.Module) -> Iterator[None]:
-    norms = [m for m in module.modules() if isinstance(m, BatchNormLayer)]
-    kept = [(norm, norm.track_running_stats) for norm in norms if norm.training]
-    for norm, _ in kept:
-        norm.track_running_stats = False
+def _buffers_kept(module: nn.Module) -> Iterator[None]:
+    """Give a module its buffers back, changed or replaced, at the end of the `with` block."""
+    named = [(m, name, held) for m in module.modules() for name, held in m.named_buffers(recurse=False)]
+    before = [held.clone() for _, _, held in named]
     try:
         yield
     finally:
-        for norm, tracked in kept:
-            norm.track_running_stats = tracked
+        with torch.no_grad():
+            for (owner, name, held), value in zip(named, before, strict=True):
+                setattr(owner, name, held.copy_(value))
 
 
-def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
-    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+def _random_state(device: torch.device) -> Callable[[], None]:
+    """Return a function that brings back the random state of torch, NumPy and Python."""
+    python, state = random.getstate(), torch.get_rng_state()
+    others = np.random.get_state()  # noqa: NPY002  # users draw from it
+    on_gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 
+    def restore() -> None:
+        random.setstate(python)
+        np.random.set_state(others)  # noqa: NPY002  # users draw from it
+        torch.set_rng_state(state)
+        if on_gpu is not None:
+            torch.cuda.set_rng_state(on_gpu, device)
 
-def _draw_again(state: tuple[Tensor, Tensor | None], device: torch.device) -> None:
-    torch.set_rng_state(state[0])
-    if state[1] is not None:
-        torch.cuda.set_rng_state(state[1], device)
+    return restore
 
 
 Sharpness = NoSharpness | SharpnessAware

@@ -16,7 +16,9 @@ from pydantic import Field
 from lightning_tricks.scores import Mode, best, is_better, monitored
 from lightning_tricks.space.domains import Float
 from lightning_tricks.space.trick import Trick
+from lightning_tricks.surgery.replace import load_whole
 from lightning_tricks.surgery.torch_internals import cloned
+from lightning_tricks.tricks.length import epochs_of
 
 
 class StoppingTrick(Trick):
@@ -96,13 +98,13 @@ class BestWeights(pl.Callback):
 
     def _look(self, trainer: pl.Trainer) -> None:
         waited = self.last_epoch - self.best_epoch
-        if waited >= max(round(self.patience * (trainer.max_epochs or 1)), 1):
+        if waited >= max(round(self.patience * epochs_of(trainer)), 1):
             trainer.should_stop = True
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # After `on_train_end`, where the average replaces the weights.
         if self.weights:
-            pl_module.load_state_dict(self.weights)
+            load_whole(pl_module, self.weights)
         else:
             warnings.warn(
                 "stopping 'patience' did nothing: no validation at the end of an epoch gave "

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from optuna.trial import FrozenTrial
 
-from lightning_tricks.errors import one_line
+from lightning_tricks.errors import ENDING, one_line
 from lightning_tricks.markdown import escaped
 from lightning_tricks.report.summary import Summary, summarize, summarize_verdict
 from lightning_tricks.search import keys, outcomes
@@ -81,7 +81,7 @@ class _Conclusion:
         """Look at the test split with a trial's model, or say why that cannot be."""
         try:
             self.trained.test(trial)
-        except Exception as error:  # of the user's code: the study stands
+        except (Exception, *ENDING) as error:  # of the user's code: the study stands
             self.progress.warn(
                 f"trial {trial.number} has no test score: {type(error).__name__}: {one_line(error)}"
             )

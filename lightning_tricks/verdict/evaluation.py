@@ -15,7 +15,7 @@ from torchmetrics import Metric
 
 from lightning_tricks.flavors import flavor_of
 from lightning_tricks.module.ensemble import averaged
-from lightning_tricks.module.tricks_module import TricksModule
+from lightning_tricks.module.tricks_module import TricksModule, heads
 from lightning_tricks.scores import without_split
 from lightning_tricks.task import rehearsal
 from lightning_tricks.task.quiet import silent_trainer
@@ -25,12 +25,21 @@ BLOCKS = 100
 """Maximum number of blocks that the samples of a split are divided into."""
 
 
+class UnlikeOutputs(ValueError):
+    """The outputs for a split are no single tensor."""
+
+
 def evaluator(
     task: Task, module: pl.LightningModule, callbacks: Sequence[pl.Callback] = ()
 ) -> pl.Trainer:
     """Return a silent Trainer that tests or validates a module of a task."""
     settings = {k: v for k, v in task.trainer.items() if k in ("accelerator", "precision")}
     return silent_trainer(flavor_of(module), callbacks=callbacks, **settings)
+
+
+def tests(task: Task, module: pl.LightningModule) -> bool:
+    """Tell whether there is a test split, and the module has a step for it."""
+    return task.tests() and rehearsal.overrides(module, "test_step")
 
 
 def example_of(task: Task, module: pl.LightningModule) -> NDArray[Any] | None:
@@ -54,12 +63,17 @@ def answers(network: nn.Module, batches: Any) -> tuple[Tensor, Tensor]:
     Args:
         network: the network, in evaluation mode.
         batches: the batches of a validation or test split.
+
+    Raises:
+        UnlikeOutputs: if samples have outputs of different shapes.
     """
     outputs, targets = [], []
     torch.manual_seed(0)  # a loader that shuffles gives every network the same order
     for inputs, some in batches:
-        outputs.append(network.to(inputs.device)(inputs).float().cpu())
+        outputs.append(heads(network.to(inputs.device)(inputs))[0].float().cpu())
         targets.append(some.cpu())
+    if len({answer.shape[1:] for answer in outputs}) > 1:
+        raise UnlikeOutputs("samples have outputs of different shapes")
     return torch.cat(outputs), torch.cat(targets)
 
 

@@ -21,7 +21,7 @@ from lightning_tricks.verdict import models
 from lightning_tricks.verdict.allowance import Allowance, allowance
 from lightning_tricks.verdict.comparison import Comparison
 from lightning_tricks.verdict.finalists import by_name, finalists, full_trainings
-from lightning_tricks.verdict.reruns import Reruns, recipe_of
+from lightning_tricks.verdict.reruns import Reruns, TimeUp, recipe_of
 
 
 def judge(search: Session, terms: Terms, *, ablates: bool = False) -> Verdict:
@@ -36,6 +36,8 @@ def judge(search: Session, terms: Terms, *, ablates: bool = False) -> Verdict:
         KeyboardInterrupt: if the user asked for it; the same command goes on.
     """
     trials = finalists(search, terms.finalists)
+    if BASELINE not in trials:
+        raise TimeUp  # before the baseline ended
     before = verdict_of(search.study)
     same = before is not None and before.names == tuple(trials) and before.covers(terms)
     if before is not None and same and _is_registered(search):

@@ -1,6 +1,7 @@
 """The rows of a verdict: scores of a recipe's models, one by one and as an ensemble."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple, TypeGuard
 
 import numpy as np
@@ -48,7 +49,7 @@ class ModelScores:
         self.task = own.task
         self.trained = Trained(own)
         self.measure = evaluation.measure_of(self.task, self.task.monitor)
-        self.tests = self.task.tests()
+        self.tests = evaluation.tests(self.task, self.task.module(self.task.reference()))
         """Whether models are scored on a test split."""
         self.validates = self.task.splits_vary
         """Whether recipes are compared on the validation samples of their own splits."""
@@ -117,15 +118,18 @@ class ModelScores:
         if self.tests:
             self.trained.test(trial)
             score = np.array([self.trained.study_state.tests[number][test_name(self.task.monitor)]])
-        if not isinstance(module, TricksModule) or self.measure is None:
-            scored = self._by_batch(module, score)
-            self._tested[number] = self._compared[number] = scored
-            return
+        if isinstance(module, TricksModule) and self.measure is not None:
+            with suppress(evaluation.UnlikeOutputs):
+                self._score_by_sample(trial, module, score)
+                return
+        self._tested[number] = self._compared[number] = self._by_batch(module, score)
+
+    def _score_by_sample(self, trial: FrozenTrial, module: TricksModule, score: Values) -> None:
         parts = [self._answers("test", trial, module)] if self.tests else []
-        self._tested[number] = self._blocks(parts, score)
+        self._tested[trial.number] = self._blocks(parts, score)
         if self.validates or not self.tests:
             parts.append(self._answers("val", trial, module))
-        self._compared[number] = self._blocks(parts, score)
+        self._compared[trial.number] = self._blocks(parts, score)
 
     def _by_batch(self, module: pl.LightningModule, score: Values) -> Values:
         """Return the score of a user's module: by batch if it logs that, else the given score."""

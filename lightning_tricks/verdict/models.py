@@ -183,8 +183,8 @@ def _page(registered: Registered, recipe: Tricks, study_state: StudyState, what:
 
 
 def test(task: Task, module: pl.LightningModule) -> dict[str, float]:
-    """Return the metrics on the test split; empty if the data module has none."""
-    if not task.tests():
+    """Return the metrics on the test split; empty if there is none, or no step for it."""
+    if not evaluation.tests(task, module):
         return {}
     with quiet():
         found = evaluation.evaluator(task, module).test(

@@ -19,6 +19,10 @@ class TimeUp(Exception):
     """Time was up before a verdict or an ablation was complete."""
 
 
+SHOWN = {keys.REPORT: "comparison"}
+"""Phases that people know under another name; the seeds are derived from the stored one."""
+
+
 class Reruns:
     """Trains recipes over seeds; skips what is already trained.
 
@@ -77,7 +81,7 @@ class Reruns:
             keys.ENTRY: name,
             keys.PHASE: phase,
             keys.SEED_INDEX: seed_index,
-            keys.ROLE: f"{name} · {phase} {seed_index + 1}",
+            keys.ROLE: f"{name} · {SHOWN.get(phase, phase)}, seed {seed_index + 1}",
         }
         enqueue(own.study, own.space, recipe, attrs)
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Literal
 
 import joblib
@@ -61,7 +61,7 @@ class Placement:
             )
         if self.workers == "inline" and self.ray_address is not None:
             raise InputError("a Ray cluster cannot be used with workers inline: leave one of them out")
-        if not self.stall_minutes > 0:
+        if not isinstance(self.stall_minutes, Real) or not self.stall_minutes > 0:
             raise InputError(f"stall_minutes must be greater than 0 (got {self.stall_minutes!r})")
 
     @property
