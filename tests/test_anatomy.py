@@ -402,7 +402,7 @@ def test_a_weight_that_is_made_of_several_parameters_is_no_weight_to_draw():
     assert names == []
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")  # people still have such parts
+@pytest.mark.filterwarnings("ignore:.torch.jit")  # people still have such parts
 @pytest.mark.parametrize(
     "compiling", [torch.jit.script, lambda part: torch.jit.trace(part, torch.ones(2, 8))]
 )

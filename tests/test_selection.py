@@ -127,6 +127,10 @@ def test_as_many_seeds_as_are_said_confirm_a_gain_that_is_there():
     assert seeds_to_tell(few + crossed(generator, 1, 60, 0, 9, 0), 0.95) is None  # too few samples
 
 
+def test_a_gain_that_hardly_varies_needs_few_seeds():
+    assert seeds_to_tell(np.array([[9.999], [10.001]]), 0.95) == 2
+
+
 # Looks.
 
 

@@ -91,7 +91,8 @@ def seeds_to_tell(values: Matrix, level: float, power: float = 0.8) -> int | Non
     seeds = np.arange(2, MOST_SEEDS + 1)
     then = of_seeds * len(values) / seeds  # the variance due to seeds, for each number of seeds
     freedom = _freedom(then, of_samples, seeds, values.shape[1])
-    distance = mean / np.sqrt(then + of_samples)
+    # Beyond 10⁴ deviations SciPy's series does not converge, and every distance is as sure.
+    distance = np.minimum(mean / np.sqrt(then + of_samples), 1e4)
     told = stats.nct.sf(stats.t.ppf((1 + level) / 2, freedom), freedom, distance)
     enough = seeds[told >= power]
     return int(enough[0]) if len(enough) else None
