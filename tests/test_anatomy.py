@@ -426,9 +426,14 @@ PRODUCTS = {
     "einsum of a list": ((8, 5), lambda x, w: torch.einsum("nf,fo->no", [x, w]), 1),
     "einsum without a result": ((5, 8), lambda x, w: torch.einsum("nf,of", x, w), 0),
     "einsum from the right": ((5, 8), lambda x, w: torch.einsum("of,...f->...o", w, x), 0),
+    "einsum of last axes": ((1, 8, 5), lambda x, w: torch.einsum("nf,...fo->...no", x, w)[0], 2),
     "tensordot": ((8, 5), lambda x, w: torch.tensordot(x, w, dims=1), 1),
     "tensordot of axes": ((5, 8), lambda x, w: torch.tensordot(x, w, dims=([1], [1])), 0),
     "inner": ((5, 8), torch.inner, 0),
+    "a mask": ((5, 8), lambda x, w: x @ (w * torch.ones(5, 8).tril()).T, 0),
+    "dropped connections": ((8, 5), lambda x, w: x @ F.dropout(w, 0.1), 1),
+    "in half precision": ((8, 5), lambda x, w: (x.bfloat16() @ w.to(torch.bfloat16)).float(), 1),
+    "with an adapter": ((5, 8), lambda x, w: F.linear(x, w + torch.zeros(5, 2) @ torch.ones(2, 8)), 0),
 }
 
 
@@ -450,6 +455,51 @@ def test_a_weight_is_known_however_it_is_multiplied(name):
     assert [weight.name for weight in head.weights] == ["head"]
     assert (tuple(head.weights[0].fans), head.weights[0].unit) == ((8, 5), unit)
     assert (body.output, head.output, head.kept) == (False, True, "")
+
+
+SLICES = {
+    "index": ((15, 8), lambda x, w: F.linear(x, w[5:10]), 3),
+    "chunk": ((8, 15), lambda x, w: sum(x @ part for part in w.chunk(3, 1)), 3),
+    "split": ((15, 8), lambda x, w: sum(x @ part.T for part in w.split(5)), 3),
+    "narrow": ((15, 8), lambda x, w: torch.einsum("nf,of->no", x, w.narrow(0, 10, 5)), 3),
+    "unbind": ((3, 5, 8), lambda x, w: sum(F.linear(x, part) for part in w.unbind()), 1),
+    "one of several": ((3, 5, 8), lambda x, w: F.linear(x, w[1]), 1),
+}
+
+
+@pytest.mark.parametrize("name", SLICES)
+def test_a_slice_of_a_weight_is_drawn_as_the_matrix_that_it_is(name):
+    shape, multiply, parts = SLICES[name]
+    weight = watch(HeadOf(shape, multiply), [torch.randn(3, 6)]).layers[1].weights[0]
+    assert (weight.name, tuple(weight.fans), weight.parts) == ("head", (8, 5), parts)
+
+
+CHANGES = {
+    "a scale": lambda x, w: x @ (w * 0.1).T,
+    "unit length": lambda x, w: F.linear(F.normalize(x), F.normalize(w)),
+    "standardized": lambda x, w: x @ ((w - w.mean()) / w.std()).t(),
+    "a function": lambda x, w: x @ torch.tanh(w).T,
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_weight_that_is_changed_before_its_use_is_a_layers_and_not_drawn_again(name):
+    body, head = watch(HeadOf((5, 8), CHANGES[name]), [torch.randn(3, 6)]).layers
+    assert [weight.name for weight in head.weights] == ["head"]
+    assert (body.output, head.output) == (False, True)
+    assert head.kept == "they are changed before they are used"
+
+
+def test_a_weight_that_is_used_in_another_shape_is_not_drawn_again():
+    by_head = HeadOf((10, 8), lambda x, w: torch.einsum("nf,hof->nho", x, w.view(2, 5, 8)))
+    head = watch(by_head, [torch.randn(3, 6)]).layers[1]
+    assert [weight.name for weight in head.weights] == ["head"]
+    assert head.kept == "they are used in another shape"
+
+
+def test_a_learned_query_is_no_weight():
+    network = HeadOf((1, 2, 8), lambda x, w: w.expand(len(x), 2, 8) @ x.unsqueeze(-1))
+    assert [layer.path for layer in watch(network, [torch.randn(3, 6)]).layers] == ["body"]
 
 
 def test_experts_are_matrices_and_a_weight_of_several_axes_is_not_drawn_again():

@@ -4,7 +4,7 @@ import optuna
 import pytest
 import tiny_study
 
-from lightning_tricks import InputError, create_study, load_study, optimize, train
+from lightning_tricks import InputError, Tricks, create_study, load_study, optimize, train
 
 WRONG = {
     "study": ("tiny", 0, optuna.Study),
@@ -48,6 +48,12 @@ def test_an_argument_of_another_type_is_refused_by_its_name(name, value, tmp_pat
 def test_a_recipe_to_train_is_of_its_type(tricks, seed):
     with pytest.raises(InputError, match="tricks must be of type Tricks"):
         train(tiny_study.task(), tricks, seed)
+
+
+@pytest.mark.parametrize("seeds", [3, "12", [0.5], [-1], [None], [True]])
+def test_seeds_are_whole_numbers(seeds):
+    with pytest.raises(InputError, match=r"seeds? must be .*whole number"):
+        train(tiny_study.task(), Tricks(), seeds=seeds)
 
 
 def test_a_sampler_that_fails_is_named_and_another_one_continues_its_study(tmp_path, monkeypatch):

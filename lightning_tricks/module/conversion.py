@@ -159,7 +159,7 @@ class _WithTricks(TricksHooks):
         if isinstance(self.tricks.optimizer, OwnOptimizer) or held is None:
             return held
         shown = copy.copy(held)
-        shown.step = lambda *args, **kwargs: None  # type: ignore[method-assign,union-attr]
+        shown.step = lambda *args, **kwargs: None  # type: ignore[method-assign,union-attr]  # one schedule
         return shown
 
     @contextmanager

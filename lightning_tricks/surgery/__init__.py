@@ -9,7 +9,8 @@ Its files, in the order of imports:
 - `norms.py` which modules normalize
 - `graph.py` autograd's graph, from a result back
 - `convolutions.py`
-- `factors.py` which parameter a factor of a product is
+- `views.py` which parameter a tensor shows
+- `factors.py` which factor of a product is a weight
 - `uses.py` how a network uses its parameters
 - `products.py` weights by how they are used
 - `inputs.py` the feature axis, the number of outputs

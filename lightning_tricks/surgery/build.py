@@ -110,7 +110,8 @@ class _Builder:
         layer = Layer(path, tuple(weights.values()), self._biases(path), width, dims)
         called = path in self.seen.calls and len(weights) == 1 and not list(_plain_children(module))
         called &= all(use.last for use in uses)
-        return self._told(replace(layer, called=called and self._gives(layer)))
+        kept = next((use.kept for use in uses if use.kept), "")
+        return self._told(replace(layer, called=called and self._gives(layer), kept=kept))
 
     def _gives(self, layer: Layer) -> bool:
         """Tell whether a module returns one tensor, of the width of its layer."""
@@ -122,7 +123,7 @@ class _Builder:
     def _told(self, layer: Layer) -> Layer:
         """Return a layer with `kept`, `trained` and `activation` filled in."""
         held = [self.parameters[weight.name] for weight in layer.weights]
-        kept = ""
+        kept = layer.kept
         if any(".parametrizations." in f".{weight.name}" for weight in layer.weights):
             kept = "they are parametrized"
         elif any(not bool(parameter.any()) for parameter in held if not parameter.is_meta):

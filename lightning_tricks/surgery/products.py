@@ -21,7 +21,8 @@ def weight_of(name: str, shape: Sequence[int], use: Use) -> Weight:
     inputs, outputs = use.inputs or (len(shape) - 2,), use.outputs or (len(shape) - 1,)
     fans = Fans(math.prod(shape[axis] for axis in inputs), math.prod(shape[axis] for axis in outputs))
     blocks = math.prod(shape) // max(fans.inputs * fans.outputs, 1)
-    return Weight(name, fans, unit=outputs[-1], blocks=blocks)
+    of_part = Fans(fans.inputs, fans.outputs // use.parts)
+    return Weight(name, of_part, unit=outputs[-1], parts=use.parts, blocks=blocks)
 
 
 def channels_of(shape: Sequence[int], uses: Sequence[Use]) -> int:

@@ -11,9 +11,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from lightning_tricks.surgery.convolutions import CONVOLUTIONS, of_convolution
-from lightning_tricks.surgery.factors import PRODUCTS, Factors, name_of
+from lightning_tricks.surgery.factors import CHANGED, PRODUCTS, used_in
 from lightning_tricks.surgery.graph import nodes_of
 from lightning_tricks.surgery.torch_internals import DropoutLayer
+from lightning_tricks.surgery.views import Views
 
 _RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
 _CELLS = {"lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"}
@@ -44,6 +45,10 @@ class Use:
     """Axes of the parameter that the result has; empty for the last."""
     last: bool = True
     """Whether the result ends with the outputs."""
+    parts: int = 1
+    """Number of equal slices of the parameter along its outputs, of which one was used."""
+    kept: str = ""
+    """Why the parameter must not be drawn again; empty if it may."""
     groups: int = 1
     stride: int = 1
     """Product of a convolution's strides."""
@@ -88,8 +93,7 @@ class _Recorder(TorchFunctionMode):
     def __init__(self, network: nn.Module, seen: Seen) -> None:
         super().__init__()
         self.network, self.seen = network, seen
-        self.names = {id(p): name for name, p in network.named_parameters()}
-        self.factors = Factors(network)
+        self.views = Views(network)
         self.paths = {id(module): path for path, module in network.named_modules()}
         self.running: list[tuple[str, nn.Module]] = [("", network)]
         self.shares: set[int] = set()
@@ -100,11 +104,11 @@ class _Recorder(TorchFunctionMode):
     ) -> Any:
         del types
         result = func(*args, **(kwargs or {}))
-        name = name_of(func)
-        self.factors.note(name, args, kwargs or {}, func, result)
-        note = _NOTES.get(name)
-        if note is not None:
+        name = getattr(func, "__name__", "")
+        if (note := _NOTES.get(name)) is not None:
             note(self, name, args, kwargs or {}, result)
+        else:
+            self.views.note(args, result)
         return result
 
     def begin(self, module: nn.Module, args: Any, kwargs: Any) -> None:
@@ -132,8 +136,9 @@ class _Recorder(TorchFunctionMode):
         """Note a product with a matrix."""
         if name == "linear" and len(args) < 2:
             args = (None, kwargs["weight"])
-        if (product := self.factors.product(name, args, kwargs)) is not None:
-            self._use((product.pop("name"),), name, result, **product)
+        if (used := used_in(self.views, name, args, kwargs)) is not None:
+            axes = {"inputs": used.inputs, "outputs": used.outputs, "last": used.last}
+            self._use((used.name,), name, result, **axes, parts=used.parts, kept=used.kept)
         elif name == "linear" and (found := self._made(args[1])):
             self._use((found,), name, result, inputs=(1,), outputs=(0,))
         self.seen.attends |= bool({id(leaf) for leaf in tree_leaves(args)} & self.shares)
@@ -141,9 +146,11 @@ class _Recorder(TorchFunctionMode):
     def convolve(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """Note a product with a kernel."""
         kernel = kwargs.get("weight", _at(args, 1))
-        found = self.names.get(id(kernel)) or self._made(kernel)
+        view = self.views.of(kernel)
+        found = view.name if view is not None and view.in_order else self._made(kernel)
         if found:
-            self._use((found,), name, result, **of_convolution(name, args, kwargs))
+            kept = CHANGED if view is not None and view.changed else ""
+            self._use((found,), name, result, kept=kept, **of_convolution(name, args, kwargs))
 
     def share(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """Note the result of a softmax: multiplied with a matrix, it is attention."""
@@ -153,10 +160,8 @@ class _Recorder(TorchFunctionMode):
 
     def recur(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """Note a step of a recurrent layer or of attention, which use several weights."""
-        leaves = tree_leaves((args, kwargs))
-        names = [self.names[id(leaf)] for leaf in leaves if id(leaf) in self.names]
         self.seen.attends |= name in _ATTENTION
-        if names:
+        if names := self.views.names(tree_leaves((args, kwargs))):
             self._use(tuple(names), name, result)
 
     def attend(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
@@ -170,9 +175,7 @@ class _Recorder(TorchFunctionMode):
     def look_up(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """Note a lookup table."""
         del name, result
-        for leaf in tree_leaves((args, kwargs)):
-            if id(leaf) in self.names:
-                self.seen.tables[self.names[id(leaf)]] = None
+        self.seen.tables |= dict.fromkeys(self.views.names(tree_leaves((args, kwargs))))
 
     def derive(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """Note derivatives, which a loss may hold."""
@@ -184,6 +187,7 @@ class _Recorder(TorchFunctionMode):
         """Note a call of a dropout function."""
         if id(_at(args, 0)) in self.shares:
             self.share(name, args, kwargs, result)
+        self.views.note(args, result, masks=True)
         path, module = self.running[-1]
         rate = kwargs.get("p", 0.5 if len(args) < 2 else args[1])
         training = kwargs.get("training", True if len(args) < 3 else args[2])

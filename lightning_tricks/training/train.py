@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import overload
 
 from lightning_tricks.checked import check_type
-from lightning_tricks.errors import InputError, whole_number
+from lightning_tricks.errors import InputError, shown, whole_number
 from lightning_tricks.task.task import Task
 from lightning_tricks.training.ranks import RankDied
 from lightning_tricks.training.runner import Runner
@@ -57,7 +57,7 @@ def train(
         seeds: several seeds instead of one; the results have the same order.
 
     Raises:
-        InputError: if neither `seed` nor `seeds` is given, or both are.
+        InputError: if neither `seed` nor `seeds` is given, both are, or a seed is no whole number.
         Interrupted: soon after `interrupted()` becomes true.
     """
     check_type("task", task, Task)
@@ -67,7 +67,10 @@ def train(
     if seed is not None:
         seed = whole_number("seed", seed, 0)
         return fit(Training(task, tricks, seed, report, interrupted, checkpoint))
-    jobs = [Job(number, tricks, each) for number, each in enumerate(seeds or ())]
+    if not isinstance(seeds, Iterable):
+        raise InputError(f"seeds must be whole numbers, such as range(3) (got {shown(seeds, 80)})")
+    each = [whole_number("a seed", seed, 0) for seed in seeds]
+    jobs = [Job(number, tricks, seed) for number, seed in enumerate(each)]
     results: dict[int, Result] = {}
 
     def on_result(job: Job, result: Result | RankDied) -> None:

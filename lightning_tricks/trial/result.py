@@ -39,7 +39,7 @@ class Result:
     parameters: int = 0
     """Number of trainable parameters."""
     seconds: float = 0.0
-    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    weights: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     """State dict of the module at the end."""
 
     @property
