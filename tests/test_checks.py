@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 import torchmetrics
-from conftest import mlp, small_data, trainer
+from conftest import mlp, samples, small_data, trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -333,6 +333,48 @@ def test_labels_and_probabilities_are_no_unscaled_targets():
     assert not any("targets" in note for note in check(task, Space(Tricks)).notes)
 
 
+def test_if_nothing_is_left_of_what_is_searched_it_is_an_error():
+    space = Space(Tricks).only("smoothing").narrow({"smoothing": ["none", "label_smoothing"]})
+    inputs, _ = samples(60, 6)
+    numbers = InMemoryData.from_arrays(inputs, inputs[:, :3], regression=True)
+    settings = {"loss": F.mse_loss, "metrics": {}, "monitor": "val/loss"}
+    task = Task("t", numbers, lambda tricks: mlp(), **settings)
+    with pytest.raises(InputError, match="nothing is left to search: left out of the search: smoothing"):
+        check(task, space)
+
+
+def test_the_plateau_schedule_watches_no_accuracy():
+    task = Task("t", small_data(), lambda tricks: mlp(), validation_loss="val/accuracy")
+    notes = check(task, Space(Tricks)).notes
+    assert any("plateau (validation_loss 'val/accuracy' is no" in note for note in notes)
+
+
+def test_a_loss_may_take_several_outputs_per_number():
+    inputs, _ = samples(60, 6)
+    share = torch.tensor([0.1, 0.5, 0.9])
+
+    def pinball(outputs, targets):
+        return torch.maximum(share * (targets - outputs), (share - 1) * (targets - outputs)).mean()
+
+    data = InMemoryData.from_arrays(inputs, inputs[:, :1], regression=True)
+    settings = {"metrics": {}, "monitor": "val/loss", "epochs": 1}
+    task = Task("quantiles", data, lambda tricks: mlp(), loss=pinball, **settings)
+    check(task, Space(Tricks))
+    mixing = replace(task, backbone=lambda tricks: nn.Sequential(mlp(classes=1), nn.Flatten(0)))
+    with pytest.raises(InputError, match="compares each output with all targets"):
+        check(replace(mixing, loss=lambda o, t: ((o - t) ** 2).mean()), Space(Tricks))
+
+
+def test_soft_labels_are_no_numbers_to_predict():
+    inputs, labels = samples(60, 6)
+    soft = F.one_hot(labels, 3).float()
+    data = InMemoryData.from_arrays(inputs, soft, regression=True)
+    with pytest.raises(InputError, match=r"one-hot or soft labels give class numbers"):
+        check(Task("soft", data, lambda tricks: mlp()), Space(Tricks))
+    settings = {"loss": nn.CrossEntropyLoss(), "metrics": {}, "monitor": "val/loss"}
+    check(Task("soft", data, lambda tricks: mlp(), **settings), Space(Tricks))
+
+
 def test_a_backbone_that_is_no_network_is_told():
     with pytest.raises(InputError, match=r"must be an nn.Module \(got str\)"):
         TricksModule("x", Tricks())
@@ -342,6 +384,9 @@ def test_a_backbone_that_is_no_network_is_told():
     ("monitor", "mode", "noted"),
     [
         *[(f"val_{n}", "min", False) for n in ("logloss", "log_loss", "mape", "rmsle", "wer", "bce")],
+        *[(f"val_{n}", "min", False) for n in ("neg_log_likelihood", "incorrect", "neg_elbo")],
+        *[(f"val_{n}", "max", False) for n in ("neg_log_loss", "neg_mean_squared_error")],
+        *[(f"val_{n}", "max", True) for n in ("accuracy_gap", "acc_std", "error_free_rate")],
         *[(name, "min", False) for name in ("valloss", "val/brier", "val/fid", "val_err@1", "rmse")],
         *[
             (f"val_{n}", "max", False)

@@ -98,6 +98,16 @@ def test_bad_data_is_one_clear_line(case):
     assert "\n" not in str(caught.value)
 
 
+def test_a_column_whose_differences_are_lost_in_32_bits_is_named():
+    generator = np.random.default_rng(0)
+    seconds = 1.7e9 + generator.uniform(0, 100, 60)
+    table = pd.DataFrame({"size": generator.normal(size=60), "time": seconds})
+    with pytest.warns(UserWarning, match="the differences in column 'time' are lost"):
+        InMemoryData.from_arrays(table, [0, 1] * 30)
+    table["time"] -= table["time"].mean()
+    InMemoryData.from_arrays(table, [0, 1] * 30)
+
+
 def test_no_test_split_is_an_error_when_it_is_asked_for():
     with pytest.raises(InputError, match="no test split"):
         bad().test_dataloader()

@@ -146,7 +146,7 @@ def test_the_recipes_of_the_cookbook_run(tmp_path_factory):
     images = TensorDataset(torch.rand(8, 3, 32, 32), torch.arange(8) % 10)
     loader = DataLoader(images, batch_size=4)
     tasks = run_blocks(small, {"train": loader, "validation": loader})
-    assert set(tasks) == {"table", "prices", "smoothing", "pets"}
+    assert set(tasks) == {"table", "prices", "smoothing", "smoothing-of-mine", "pets"}
 
 
 def test_a_recipe_of_the_cookbook_has_twelve_lines_at_most():

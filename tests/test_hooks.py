@@ -200,7 +200,7 @@ def test_what_needs_a_forward_of_ours_is_left_out_of_a_study_of_a_users_module()
     checked = check(task, Space(Tricks))
     assert checked.space.domains["scaling"].extremes() == ("none",)
     assert "left out of the search: scaling unit, signed, standardize" in checked.notes[-1]
-    with pytest.raises(InputError, match="as ModuleTricks does"):
+    with pytest.raises(InputError, match="use tricks=ModuleTricks"):
         check(task, Space(Tricks).pin({"scaling": "unit"}))
 
 

@@ -22,7 +22,8 @@ from sklearn.metrics import f1_score
 from test_study import store, task
 from torch import nn
 from torch.utils.data import DataLoader
-from torchmetrics.classification import MulticlassF1Score
+from torchmetrics import MetricCollection
+from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, BinaryRecall, MulticlassF1Score
 
 import lightning_tricks
 from lightning_tricks import (
@@ -639,6 +640,47 @@ def test_the_scores_of_batches_average_to_the_score_and_shuffling_changes_nothin
     assert torch.equal(one.marks, other.marks)
     assert not torch.equal(one.marks, found.marks)
     assert batch_scores(its_task, module, "test", "test_f1") is None
+
+
+class LitMetrics(Lit):
+    """Logs metrics of torchmetrics, as objects."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how, self.acc = how, BinaryAccuracy()
+        self.some = MetricCollection({"test_acc": BinaryAccuracy(), "test_recall": BinaryRecall()})
+        self.rank = BinaryAUROC()
+
+    def test_step(self, batch, number):
+        scores = self(batch["x"]).diff()[:, 0].sigmoid()
+        if self.how == "collection":
+            self.some.update(scores, batch["y"])
+            self.log_dict(self.some)
+            return
+        metric = self.rank if self.how == "rank" else self.acc
+        metric(scores, batch["y"]) if self.how == "forward" else metric.update(scores, batch["y"])
+        self.log("test_acc", metric, on_step=False, on_epoch=True)
+
+
+@pytest.mark.parametrize("how", ["update", "forward", "collection"])
+def test_a_metric_that_is_logged_as_an_object_has_a_score_in_each_batch(how):
+    module, its_task = LitMetrics(how), lit(160, 150, 150)
+    found = batch_scores(its_task, module, "test", "test_acc")
+    rows = Rows(150, 150)
+    right = (module(rows.inputs).argmax(1) == (rows.inputs[:, 0] > 0).long()).double()
+    assert found.scores.mean() == pytest.approx(float(right.mean()))
+    assert found.scores[3] - found.scores[4] == pytest.approx(
+        float(right[48:64].mean() - right[64:80].mean())
+    )
+    again = batch_scores(its_task, module, "test", "test_acc")  # the metric is as it was
+    assert again.scores == pytest.approx(found.scores)
+
+
+def test_a_metric_that_is_no_mean_over_batches_has_no_scores_of_batches():
+    module, shifted = LitMetrics("rank"), lit(160, 150, 300)
+    rows = shifted.data.test_dataloader().dataset
+    rows.inputs = rows.inputs[rows.inputs[:, 0].argsort()]  # most batches are of one class
+    assert batch_scores(shifted, module, "test", "test_acc") is None
 
 
 class Jumps(nn.Module):

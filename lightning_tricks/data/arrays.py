@@ -1,5 +1,6 @@
 """The user's arrays, converted to tensors and checked."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,9 @@ from torch import Tensor
 
 from lightning_tricks.data.tensor_loader import Split
 from lightning_tricks.errors import InputError, one_line
+
+LOST = 0.01
+"""Share of a column's standard deviation that rounding may have without a warning."""
 
 
 def read_split(name: str, pair: tuple[Any, Any], regression: bool = False) -> Split:
@@ -24,6 +28,7 @@ def read_split(name: str, pair: tuple[Any, Any], regression: bool = False) -> Sp
     """
     inputs, targets = (_tensor(name, *part) for part in zip(("inputs", "targets"), pair, strict=True))
     if inputs.is_floating_point():
+        _warn_of_rounding(inputs, getattr(pair[0], "columns", None))
         inputs = inputs.float()
     if regression:
         targets = targets.float().reshape(len(targets), -1) if targets.dim() else targets
@@ -31,6 +36,20 @@ def read_split(name: str, pair: tuple[Any, Any], regression: bool = False) -> Sp
         targets = targets.long()
     _check(name, Split(inputs, targets), regression, getattr(pair[0], "columns", None))
     return Split(inputs, targets if regression else targets.long())
+
+
+def _warn_of_rounding(inputs: Tensor, columns: Sequence[Any] | None) -> None:
+    """Warn if a column of 64-bit numbers loses its differences in 32 bits, as seconds of time do."""
+    if inputs.dtype != torch.float64 or inputs.dim() != 2 or not len(inputs):
+        return
+    lost = (inputs - inputs.float().double()).std(0, correction=0) > LOST * inputs.std(0, correction=0)
+    if bool(lost.any()):
+        at = int(lost.nonzero()[0])
+        column = at if columns is None else repr(columns[at])
+        warnings.warn(
+            f"the differences in column {column} are lost in 32-bit numbers: subtract its mean first",
+            stacklevel=5,
+        )
 
 
 def _tensor(name: str, what: str, values: Any) -> Tensor:

@@ -22,7 +22,7 @@ def length_of(loader: Any) -> int | None:
     """Return the number of batches of a loader; None if unknown."""
     try:
         return len(loader)
-    except TypeError:
+    except (TypeError, RuntimeError):  # Lightning's CombinedLoader has a length once it is walked
         return None
 
 

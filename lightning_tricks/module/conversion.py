@@ -13,7 +13,6 @@ from pytorch_lightning.utilities.data import extract_batch_size
 from pytorch_lightning.utilities.signature_utils import is_param_in_hook_signature
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 from torch.utils._pytree import tree_leaves
 
 from lightning_tricks.errors import InputError
@@ -29,6 +28,7 @@ from lightning_tricks.surgery.unfit import check_fit
 from lightning_tricks.tricks.acting import forward_stages
 from lightning_tricks.tricks.optimizers.own import OwnOptimizer
 from lightning_tricks.tricks.recipe import ModuleTricks, Tricks
+from lightning_tricks.tricks.schedules import GrowingLambdaLR
 
 _HELD = {
     "tricks",
@@ -86,10 +86,13 @@ def with_tricks(
     check_fit(module)
     recipe = tricks if isinstance(tricks, Tricks) else ModuleTricks.parse(tricks)
     for stage in forward_stages(type(recipe)):
+        hint = (
+            f"set {stage} to 'none'" if isinstance(recipe, ModuleTricks) else "use tricks=ModuleTricks"
+        )
         if not getattr(recipe, stage).neutral:
             raise InputError(
                 f"{stage} {getattr(recipe, stage).kind!r} needs a forward of TricksModule, and "
-                f"{type(module).__name__} has its own: set {stage} to 'none', as ModuleTricks does"
+                f"{type(module).__name__} has its own: {hint}"
             )
     kind = type(module)
     taken = {*vars(module), *names_in(module), *dir(kind)}
@@ -150,7 +153,7 @@ class _WithTricks(TricksHooks):
 
     def schedule_of(self, optimizer: Optimizer) -> dict[str, Any]:
         # The module's code may ask for its schedule, even when the recipe has none.
-        steady = {"scheduler": LambdaLR(optimizer, lambda count: 1.0), "interval": "epoch"}
+        steady = {"scheduler": GrowingLambdaLR(optimizer, lambda count: 1.0), "interval": "epoch"}
         return super().schedule_of(optimizer) or steady
 
     def lr_schedulers(self) -> Any:

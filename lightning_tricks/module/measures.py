@@ -9,7 +9,7 @@ from torchmetrics import Metric
 from lightning_tricks.scores import Mode, without_split
 
 _LESS = re.compile(
-    r"loss(es)?(?![a-z])|error|deviance|perplexity|divergence|distance|hinge|(?<![a-z])(err|l1|l2|mse|rmse|"
+    r"loss(es)?(?![a-z])|error|incorrect|inaccura|dissimilar|deviance|perplexity|divergence|distance|hinge|(?<![a-z])(err|l1|l2|mse|rmse|"
     r"msle|rmsle|mae|rmae|mape|smape|medae|mdape|nll|ppl|bpc|bpb|ce|bce|xent|kl|kld|wer|cer|mer|per|brier|"
     r"ece|eer|crps|fid|kid|lpips)(?![a-z])"
 )
@@ -20,6 +20,10 @@ _MORE = re.compile(
     r"rouge|meteor|n?dcg|mrr|pearson|spearman|kendall|em)(?![a-z])"
 )
 """Words for a metric of which more is better."""
+_NEGATIVE = re.compile(r"(?<![a-z])(neg|negative|minus)(?![a-z])")
+"""Words that turn the rest of a name around, as in scikit-learn's `neg_log_loss`."""
+_UNSAID = re.compile(r"(?<![a-z])(gap|std|var|variance|difference|diff|free|1-)(?![a-z])|1-")
+"""Words that leave open whether less is better."""
 Measure = Callable[[Tensor, Tensor], Tensor]
 """Function of outputs and targets. A `torchmetrics.Metric` is computed over a whole split."""
 
@@ -32,9 +36,13 @@ def mode_of(monitor: str, metrics: Mapping[str, Measure]) -> Mode | None:
     metric = metrics.get(without_split(monitor))
     if isinstance(metric, Metric) and metric.higher_is_better is not None:
         return "max" if metric.higher_is_better else "min"
-    if _LESS.search(monitor.lower()):
-        return "min"
-    return "max" if _MORE.search(monitor.lower()) else None
+    name = monitor.lower()
+    if _UNSAID.search(name):
+        return None
+    less = _LESS.search(name)
+    if less is None and _MORE.search(name) is None:
+        return None
+    return "min" if (less is not None) != (_NEGATIVE.search(name) is not None) else "max"
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -4,9 +4,11 @@ import warnings
 
 from torch import nn
 
+from lightning_tricks.surgery.attach import positions_of_norms
 from lightning_tricks.surgery.batch_norm import batch_norms
+from lightning_tricks.surgery.watch import anatomy_of
 
-ONE_SAMPLE = "a last batch of one sample is left out: batch norm needs two"
+ONE_SAMPLE = "batches of one sample are left out: batch norm needs two"
 
 
 class Singles:
@@ -17,12 +19,16 @@ class Singles:
     """
 
     def __init__(self, network: nn.Module) -> None:
-        self._norms = batch_norms(network)
+        paths = {id(module): path for path, module in network.named_modules()}
+        known = positions_of_norms(anatomy_of(network))
+        norms = batch_norms(network)
+        # A map of several positions has enough values in one sample.
+        self._norms = [norm for norm in norms if known.get(paths[id(norm)], 0) < 2]
         self._largest, self._told = 0, False
 
     @property
     def possible(self) -> bool:
-        """Whether the network has batch norms, so that the batch size matters."""
+        """Whether the network has batch norms that cannot use one sample, so that batch size matters."""
         return bool(self._norms)
 
     def skips(self, size: int) -> bool:

@@ -174,7 +174,7 @@ class Report:
     @property
     def changes(self) -> list[tuple[str, str, str]]:
         """What the new recipe changes: stage, from, to."""
-        reference = reference_of(self.task, self.verdict, self.task.reference())
+        reference = reference_of(self.task, self.verdict.incumbent, self.task.reference())
         return [] if self._new is None else changes_of(self._new, reference)
 
     def _formulas(self) -> Notes:

@@ -20,7 +20,7 @@ from lightning_tricks.search.outcomes import Outcome, best_of, counted, is_repea
 from lightning_tricks.search.studies import finished
 from lightning_tricks.search.study_state import StudyState
 from lightning_tricks.selection.ablation import Ablation
-from lightning_tricks.selection.result import ENSEMBLE, YOURS, Row, Verdict
+from lightning_tricks.selection.result import ENSEMBLE, YOURS, Row, Verdict, incumbent_of
 from lightning_tricks.task.task import Task
 from lightning_tricks.tricks.recipe import ModuleTricks, Tricks
 
@@ -122,13 +122,15 @@ def summarize(study: optuna.Study, task: Task) -> Summary:
         [title, score_of(trial), *(f"{test[name]:.4f}" if name in test else "" for name in names)]
         for title, trial, test in zip(titles, shown.values(), tests, strict=True)
     ]
+    incumbent = incumbent_of([role for role, trial in roles.items() if trial is not None])
+    reference = reference_of(task, incumbent, state.baseline)
     found = Summary(["", task.monitor, *names], rows, count(ended))
     if best is None:
         return found
     return replace(
         found,
         answer=f"Best of the search: {_known(best, roles)}, {task.monitor} {best.value:.4f}.",
-        changes=_changes(task, best, state.baseline),
+        changes=_changes(task, best, reference),
         changer=f"trial {best.number}",
         notes=(NO_VERDICT,),
     )
@@ -153,7 +155,7 @@ def summarize_verdict(
 ) -> Summary:
     """Tell the verdict of a study: what the candidate changes, and scores over fresh seeds."""
     ended = finished(study)
-    reference = reference_of(task, verdict, StudyState.read(study, task).baseline)
+    reference = reference_of(task, verdict.incumbent, StudyState.read(study, task).baseline)
     single = {name: row for name, row in verdict.rows.items() if not name.endswith(ENSEMBLE)}
     tested = any(row.test for row in single.values())
     rows = [[verdict.title(name), *_scores(row)][: 3 if tested else 2] for name, row in single.items()]
@@ -164,7 +166,10 @@ def summarize_verdict(
         TESTED if tested else VALIDATED,
     ]
     if (later := counted(ended) - verdict.searched) > 0 < verdict.searched:
-        told.append(f"This verdict is of the first {verdict.searched} trials: {later} came after it.")
+        told.append(
+            f"This verdict is of the first {verdict.searched} trials: {later} came after it. Run with "
+            "finalists again for a new one, if they changed who is among the best."
+        )
     told += [ablation.headline()] if ablation is not None and ablation.trial == verdict.trial else []
     changer = verdict.changer
     trial = None if changer is None else trial_named(ended, changer)
@@ -197,9 +202,9 @@ def _ensembles(task: Task, verdict: Verdict) -> list[str]:
     return [f"Ensembles of {verdict.terms.seeds} models, {metric}: {', '.join(found)}."] if found else []
 
 
-def reference_of(task: Task, verdict: Verdict, baseline: Tricks) -> Tricks:
-    """Return the recipe that a verdict compares with: your module as it is, or else the baseline."""
-    if verdict.incumbent == YOURS and issubclass(task.tricks, ModuleTricks):
+def reference_of(task: Task, incumbent: str, baseline: Tricks) -> Tricks:
+    """Return the recipe to compare with: your module as it is, or else the baseline."""
+    if incumbent == YOURS and issubclass(task.tricks, ModuleTricks):
         return task.tricks.yours()
     return baseline
 

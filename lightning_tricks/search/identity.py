@@ -104,12 +104,14 @@ def _compare(name: str, theirs: dict[str, Any], mine: dict[str, Any], same_task:
     before = theirs.pop(FINGERPRINT, now)  # absent from older studies
     if difference := _difference(theirs, mine):
         raise InputError(
-            f"study {name!r} was made with other settings: {difference}; choose another --study-name"
+            f"study {name!r} was made with other settings: {difference}; choose another --study-name "
+            "(in Python: create_study(task, name=...))"
         )
     if (difference := _difference(before, now)) and not same_task:
         raise InputError(
-            f"study {name!r} was made with other settings: {difference}; choose another --study-name, "
-            "or add --same-task if the scores are still comparable"
+            f"study {name!r} was made with other settings: {difference}; choose another --study-name "
+            "(in Python: create_study(task, name=...)), or add --same-task if the scores are still "
+            "comparable"
         )
 
 

@@ -144,15 +144,15 @@ class Progress:
         self.pruned += state == "PRUNED"
         self.failed += state == "FAIL"
         numbers = {"paused": len(self.paused), "pruned": self.pruned, "failed": self.failed}
-        counts = ", ".join(f"{n} {what}" for what, n in numbers.items() if n or what == "pruned")
-        news = f"{counts}{f', best {best}' if best else ''}{self._left()}"
+        counts = [f"{n} {what}" for what, n in numbers.items() if n]
+        news = ", ".join(filter(None, (*counts, best and f"best {best}", self._left())))
         if self._live is not None:
             (task,) = self._live.task_ids
             self._live.update(
                 task, total=self.total, completed=self.done, description=news, refresh=True
             )
         elif line:
-            self.print(f"{self.done}/{self.total or '?'}  {line}  ({news})")
+            self.print(f"{self.done}/{self.total or '?'}  {line}{news and f'  ({news})'}")
 
     def _left(self) -> str:
         left = (self.total or 0) - self.done
@@ -160,4 +160,4 @@ class Progress:
             return ""
         rounds, tried = math.ceil(left / self.workers), self.done - self._before - 1
         seconds = sum(self._trained[1:]) / max(tried, 1)
-        return f", {duration(rounds * seconds)} left"
+        return f"{duration(rounds * seconds)} left"

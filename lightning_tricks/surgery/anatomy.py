@@ -131,6 +131,8 @@ class Anatomy:
     draws: tuple[Draw, ...] = ()
     idle: tuple[str, ...] = ()
     """Names of the trainable parameters that the module's own optimizer does not train."""
+    later: tuple[str, ...] = ()
+    """Names of the frozen parameters that the module's own optimizer holds, to be trained later."""
     compiled: tuple[str, ...] = ()
     """Paths of the parts that `torch.jit` compiled, in which no layer can be changed."""
     copies: tuple[tuple[str, str], ...] = ()

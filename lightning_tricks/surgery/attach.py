@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lightning_tricks.surgery.anatomy import Anatomy
 from lightning_tricks.surgery.torch_internals import hooks_of, submodules
 
 NORM = "tricks_norm"
@@ -17,6 +18,12 @@ DROPOUT = "tricks_dropout"
 """Name of a child that drops inputs."""
 DEPTH = "tricks_depth"
 """Name of a child that skips the outputs of some samples."""
+
+
+def positions_of_norms(anatomy: Anatomy) -> dict[str, int]:
+    """Return the number of positions of a channel in a sample at each norm, also at those put in."""
+    attached = {f"{layer.path}.{NORM}": layer.positions for layer in anatomy.layers}
+    return attached | {norm.path: norm.positions for norm in anatomy.norms}
 
 
 def _norm_outputs(layer: Any, inputs: Any, output: Tensor) -> Any:

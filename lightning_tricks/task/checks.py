@@ -58,7 +58,8 @@ def check(task: Task, space: Space[Any], devices: int = 1) -> Checked:
 
     Raises:
         InputError: if a trial on several devices has repeats, the outputs do not fit the targets, the
-            monitor is not logged, or no kind of a stage is left. A pinned kind is never left out.
+            monitor is not logged, no kind of a stage is left, or nothing of what is searched. A pinned
+            kind is never left out.
     """
     space.check()
     if devices > 1 < task.repeats:
@@ -68,10 +69,13 @@ def check(task: Task, space: Space[Any], devices: int = 1) -> Checked:
         )
     if isinstance(task.data, InMemoryData):
         task.data.check_devices(devices)
-    checks = _Checks(task, KindsLeft(task, space.around(task.reference())))
+    searched = space.around(task.reference())
+    checks = _Checks(task, KindsLeft(task, searched))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the trial that draws the trick warns again
         checks.run()
+    if searched.searched() and not checks.kinds.space.searched():
+        raise InputError(f"nothing is left to search: {'; '.join(checks.kinds.notes())}")
     return Checked(checks.kinds.space, list(checks.notes()))
 
 
@@ -225,13 +229,22 @@ class _Checks:
         return module, (inputs[:SAMPLES], targets[:SAMPLES])
 
     def _check_plateau(self, logged: list[str]) -> None:
+        rising = [name for name in logged if mode_of(name, self.task.metrics) == "max"]
+        others = [name for name in logged if name not in rising]
+
         def attempt(tricks: Tricks) -> None:
-            if tricks.schedule.kind == "plateau":
-                _check_logged(self.task.plateau, logged, "validation_loss")
+            if tricks.schedule.kind != "plateau":
+                return
+            if self.task.plateau in rising:
+                raise InputError(
+                    f"validation_loss {self.task.plateau!r} is no loss: more of it is better"
+                )
+            _check_logged(self.task.plateau, others, "validation_loss")
 
         self.kinds.try_each("schedule", attempt)
 
 
 def _check_logged(name: str, logged: list[str], what: str) -> None:
     if name not in logged:
-        raise InputError(f"{what} {name!r} is never logged; must be one of {logged}")
+        choice = f"must be one of {logged}" if logged else "log one in validation_step"
+        raise InputError(f"{what} {name!r} is never logged; {choice}")

@@ -1,7 +1,7 @@
 """What a plain network returns, and whether the loss and the metrics take it."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -13,6 +13,17 @@ from lightning_tricks.module.measures import accuracy
 from lightning_tricks.module.tricks_module import TricksModule
 from lightning_tricks.surgery.graph import functions_called
 from lightning_tricks.task.task import Task
+
+_BY_NUMBER = {"mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"}
+"""Losses that compare number by number, and broadcast shapes that differ."""
+_NUMBERS = (
+    "numbers to predict need another loss, metrics and monitor: give the task, for example, "
+    "loss=torch.nn.functional.mse_loss, metrics={}, monitor='val/loss'"
+)
+_CLASSES = (
+    "for one-hot or soft labels give class numbers (targets.argmax(1)), or give the task "
+    "loss=torch.nn.CrossEntropyLoss(), metrics={}, monitor='val/loss'"
+)
 
 
 def outputs_of(module: TricksModule, inputs: torch.Tensor) -> Any:
@@ -63,25 +74,29 @@ def _check_fit(task: Task, outputs: Any, targets: torch.Tensor) -> None:
     if len(outputs) != len(targets):
         raise ValueError("one output per sample is needed")
     if targets.is_floating_point() and task.loss is F.cross_entropy:
-        raise ValueError(
-            "numbers to predict need another loss, metrics and monitor: give the task, for example, "
-            "loss=torch.nn.functional.mse_loss, metrics={}, monitor='val/loss'"
-        )
+        raise ValueError(_CLASSES if _are_shares(targets) else _NUMBERS)
     logits = _takes_logits(task, outputs, targets)
-    if targets.is_floating_point() and outputs.shape != targets.shape and not logits:
+    unlike = outputs.shape != targets.shape
+    numbers = targets.is_floating_point() and not logits
+    if unlike and numbers and _calls(task, outputs, targets, _BY_NUMBER):
         raise ValueError("numbers to predict need outputs of the same shape")
-    if outputs.dim() == targets.dim() + 1 and outputs.shape[-1] == 1 and _mixes(task, outputs, targets):
+    if unlike and 1 in (outputs.shape[-1], targets.shape[-1]) and _mixes(task, outputs, targets):
         raise ValueError(
             "the loss compares each output with all targets: give it targets of the shape of the outputs"
         )
-    scored = any(f is accuracy for f in task.metrics.values())
+    if not logits and any(f is accuracy for f in task.metrics.values()):
+        _check_accuracy(outputs, targets)
+
+
+def _check_accuracy(outputs: torch.Tensor, targets: torch.Tensor) -> None:
+    """Check that outputs that are no binary logits have an accuracy."""
     single = outputs.dim() == 1 or outputs.shape[1] == 1
-    if scored and not logits and single and _binary(targets):
+    if single and _binary(targets):
         raise ValueError(
             "accuracy takes binary logits, as binary_cross_entropy_with_logits does: give the task that "
             "loss, or other metrics and a monitor"
         )
-    if targets.is_floating_point() and scored and not logits:
+    if targets.is_floating_point():
         raise ValueError(
             "numbers to predict have no accuracy: give the task other metrics and a monitor, such as "
             "metrics={}, monitor='val/loss'"
@@ -103,13 +118,24 @@ def _binary(targets: torch.Tensor) -> bool:
     return not bool(((targets != 0) & (targets != 1)).any())
 
 
+def _are_shares(targets: torch.Tensor) -> bool:
+    """Tell whether targets are shares of classes, of shape (N, classes)."""
+    several = targets.dim() == 2 and targets.shape[1] > 1 and bool((targets >= 0).all())
+    return several and bool(torch.isclose(targets.sum(1), targets.new_ones(())).all())
+
+
+def _calls(task: Task, outputs: torch.Tensor, targets: torch.Tensor, names: Collection[str]) -> bool:
+    """Tell whether the loss calls one of some torch functions."""
+    with functions_called() as called, torch.no_grad():
+        task.loss(outputs, targets)
+    return not called.keys().isdisjoint(names)
+
+
 def _takes_logits(task: Task, outputs: torch.Tensor, targets: torch.Tensor) -> bool:
     """Tell whether the loss takes binary logits, with targets of 0 and 1."""
     if not _binary(targets):
         return False
-    with functions_called() as called, torch.no_grad():
-        task.loss(outputs, targets)
-    return bool(called.keys() & {"binary_cross_entropy_with_logits", "soft_margin_loss"})
+    return _calls(task, outputs, targets, {"binary_cross_entropy_with_logits", "soft_margin_loss"})
 
 
 def _check_numbers(values: Mapping[str, Any]) -> None:

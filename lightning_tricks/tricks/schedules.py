@@ -36,6 +36,22 @@ class ScheduleTrick(Trick):
         """
 
 
+class GrowingLambdaLR(LambdaLR):
+    """Torch's `LambdaLR` of one function, for optimizers that get further groups in training.
+
+    Lightning's `BaseFinetuning` adds them. A group keeps the rate that it was added with, and follows
+    the function from there.
+    """
+
+    def get_lr(self) -> list[Any]:
+        factor = self.lr_lambdas[0]
+        for group in self.optimizer.param_groups[len(self.base_lrs) :]:
+            before = factor(self.last_epoch - 1)
+            self.base_lrs.append(group["lr"] / before if before else group["lr"])
+        self.lr_lambdas += [factor] * (len(self.base_lrs) - len(self.lr_lambdas))
+        return super().get_lr()
+
+
 class FactorSchedule(ScheduleTrick):
     """A schedule that depends on time alone."""
 
@@ -44,7 +60,7 @@ class FactorSchedule(ScheduleTrick):
 
     def build(self, optimizer: Optimizer, steps: int, epochs: int) -> dict[str, Any]:
         per_epoch = 1.0 if self.interval == "epoch" else steps / epochs
-        scheduler = LambdaLR(optimizer, lambda count: self.factor(count / per_epoch, epochs))
+        scheduler = GrowingLambdaLR(optimizer, lambda count: self.factor(count / per_epoch, epochs))
         return {"scheduler": scheduler, "interval": self.interval}
 
     def after(self, done: int, steps: int, epochs: int) -> float:

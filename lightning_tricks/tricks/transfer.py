@@ -86,9 +86,12 @@ class OwnParameters(TransferTrick):
     kind: Literal["own"] = "own"
 
     def freeze(self, module: nn.Module) -> list[nn.Module]:
-        held = parameters_of(module)
+        held, modules = parameters_of(module), modules_of(module)
         for name in anatomy_of(module).idle:
-            held[name].requires_grad_(False)
+            owner = modules.get(name.rpartition(".")[0])
+            replaced = [] if owner is None else owner.parameters()  # of another norm, or of weight norm
+            for parameter in [held[name]] if name in held else replaced:
+                parameter.requires_grad_(False)
         return []
 
     def rate(self, place: float) -> float:

@@ -23,9 +23,11 @@ class WeightDecayTrick(Trick):
     def groups(self, module: nn.Module) -> list[dict[str, Any]]:
         """Split the trainable parameters of a module into optimizer groups.
 
-        The keys `l2`, `l1` and `decoupled` of a group hold its coefficients.
+        The keys `l2`, `l1` and `decoupled` of a group hold its coefficients. Frozen parameters that the
+        module's own optimizer holds belong to them, because the module may unfreeze them.
         """
-        trainable = [p for p in module.parameters() if p.requires_grad]
+        later = anatomy_of(module).later
+        trainable = [p for name, p in module.named_parameters() if p.requires_grad or name in later]
         spared = set() if self.decays_all() else norms_and_biases(module)
         decayed = [p for p in trainable if id(p) not in spared]
         rest = [p for p in trainable if id(p) in spared]

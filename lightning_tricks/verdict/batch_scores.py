@@ -1,7 +1,7 @@
 """Scores of a user's LightningModule, batch by batch."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from pytorch_lightning.utilities.data import extract_batch_size
 from pytorch_lightning.utilities.seed import isolate_rng
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
+from torchmetrics import Metric
 
 from lightning_tricks.task.quiet import quiet
 from lightning_tricks.task.task import Task
@@ -31,15 +32,76 @@ class Scored(NamedTuple):
     """Checksums of the batches: equal if the batches are equal."""
 
 
+class _Metrics:
+    """Computes the values of a module's torchmetrics on each batch alone."""
+
+    def __init__(self, module: pl.LightningModule) -> None:
+        self._all = [metric for metric in module.modules() if isinstance(metric, Metric)]
+        self._alone = {id(metric): metric.clone() for metric in self._all}
+        self._given: dict[int, list[tuple[Any, Any]]] = {}
+        """What each metric was updated with in this batch."""
+
+    def begin(self) -> None:
+        """Begin a batch."""
+        self._given.clear()
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Note meanwhile what the metrics are updated with."""
+        with contextlib.ExitStack() as stack:
+            for metric in self._all:
+                stack.enter_context(_replaced(metric, "update", self._noting(metric)))
+            yield
+
+    def value(self, metric: Metric) -> float:
+        """Return a metric's value on this batch; not a number if it has none."""
+        try:
+            alone = self._alone[id(metric)].to(metric.device)
+            alone.reset()
+            for args, kwargs in self._given[id(metric)]:
+                alone.update(*args, **kwargs)
+            return float(alone.compute())
+        except Exception:  # a metric that was not seen, or cannot be computed on a single batch
+            return float("nan")
+
+    def _noting(self, metric: Metric) -> Callable[..., None]:
+        update = metric.update
+
+        def noting(*args: Any, **kwargs: Any) -> None:
+            self._given.setdefault(id(metric), []).append((args, kwargs))
+            update(*args, **kwargs)
+
+        return noting
+
+
+@contextlib.contextmanager
+def _replaced(thing: nn.Module, name: str, value: Any) -> Iterator[None]:
+    """Give an object another attribute meanwhile."""
+    before = vars(thing).get(name)
+    object.__setattr__(thing, name, value)
+    try:
+        yield
+    finally:
+        if before is None:
+            object.__delattr__(thing, name)
+        else:
+            object.__setattr__(thing, name, before)
+
+
 class _Recorder(pl.Callback):
     """Records the value that a module logs under a name in each batch."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, module: pl.LightningModule) -> None:
+        self.name, self.module = name, module
+        self.metrics = _Metrics(module)
         self.scores: list[float] = []
+        self.sizes: list[int] = []
+        """Number of samples in each batch: as logged, else as counted."""
         self.marks: list[float] = []
-        self.samples = 0
+        self.of_metric = False
+        """Whether the module logs a metric of torchmetrics, and not a number."""
         self._inside = False
+        self._batch: Any = None
 
     def on_test_batch_start(self, *given: Any, **unused: Any) -> None:
         del unused
@@ -61,23 +123,42 @@ class _Recorder(pl.Callback):
         self._inside = True
         leaves = [leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)]
         self.marks += [float(leaf.double().sum()) for leaf in leaves]
-        self.samples += extract_batch_size(batch)
+        self._batch = batch
+        self.metrics.begin()
 
     @contextlib.contextmanager
-    def listening(self, module: pl.LightningModule) -> Iterator[None]:
-        """Record what a module logs meanwhile."""
-        log = module.log
+    def listening(self) -> Iterator[None]:
+        """Record what the module logs meanwhile."""
+        log = self.module.log
 
         def heard(name: str, value: Any, *rest: Any, **options: Any) -> None:
-            if name == self.name and self._inside and isinstance(value, (Tensor, int, float)):
-                self.scores.append(float(value))
+            if name == self.name and self._inside:
+                self._hear(value, options.get("batch_size"))
             log(name, value, *rest, **options)
 
-        object.__setattr__(module, "log", heard)
-        try:
+        with self.metrics.listening(), _replaced(self.module, "log", heard):
             yield
-        finally:
-            object.__delattr__(module, "log")
+
+    def _hear(self, value: Any, size: int | None) -> None:
+        self.sizes.append(extract_batch_size(self._batch) if size is None else size)
+        if isinstance(value, Metric):
+            self.of_metric = True
+            self.scores.append(self.metrics.value(value))
+        elif isinstance(value, (Tensor, int, float)):
+            self.scores.append(float(value))
+
+    def fits(self, whole: float) -> bool:
+        """Tell whether the scores are of all batches, and their mean is the score of the split.
+
+        It is not for a metric such as F1, which is no mean over samples.
+        """
+        scores = np.array(self.scores)
+        if not FEWEST <= len(scores) == len(self.sizes) or not np.isfinite(scores).all():
+            return False
+        if not self.of_metric:
+            return True
+        mean, error = np.average(scores, weights=self.sizes), scores.std(ddof=1) / np.sqrt(len(scores))
+        return bool(abs(mean - whole) <= error + 1e-6)
 
 
 @isolate_rng()
@@ -93,17 +174,18 @@ def batch_scores(
         name: name under which the module logs the score.
 
     Returns:
-        The scores; None if the module does not log a number in each batch, or there are few batches.
+        The scores; None if the module does not log the score in each batch, if a metric of torchmetrics
+        is no mean over batches, or if there are few batches.
     """
-    recorder = _Recorder(name)
+    recorder = _Recorder(name, module)
     torch.manual_seed(0)  # a loader that shuffles gives every module the same order
-    with quiet(), recorder.listening(module):
+    with quiet(), recorder.listening():
         trainer = evaluator(task, module, [recorder])
         run = trainer.test if split == "test" else trainer.validate
         run(module, datamodule=task.data_of(module), verbose=False)
         whole = trainer.callback_metrics.get(name)
-    batches = len(recorder.scores)
-    if whole is None or batches < FEWEST or not np.isfinite(recorder.scores).all():
+    if whole is None or not recorder.fits(float(whole)):
         return None
     scores = np.array(recorder.scores)
-    return Scored(scores - scores.mean() + float(whole), recorder.samples, torch.tensor(recorder.marks))
+    marks = torch.tensor(recorder.marks)
+    return Scored(scores - scores.mean() + float(whole), sum(recorder.sizes), marks)

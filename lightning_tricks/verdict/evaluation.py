@@ -25,6 +25,10 @@ BLOCKS = 100
 """Maximum number of blocks that the samples of a split are divided into."""
 
 
+_KEPT = ("accelerator", "precision", "inference_mode", "limit_val_batches", "limit_test_batches")
+"""Settings of a task's Trainer that an evaluation keeps."""
+
+
 class UnlikeOutputs(ValueError):
     """The outputs for a split are no single tensor."""
 
@@ -33,7 +37,7 @@ def evaluator(
     task: Task, module: pl.LightningModule, callbacks: Sequence[pl.Callback] = ()
 ) -> pl.Trainer:
     """Return a silent Trainer that tests or validates a module of a task."""
-    settings = {k: v for k, v in task.trainer.items() if k in ("accelerator", "precision")}
+    settings = {k: v for k, v in task.trainer.items() if k in _KEPT}
     return silent_trainer(flavor_of(module), callbacks=callbacks, **settings)
 
 

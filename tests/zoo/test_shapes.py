@@ -4,11 +4,12 @@ import copy
 import warnings
 
 import lightning
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from conftest import in_order, mlp, samples, small_data, trainer, variant
+from conftest import VARIANTS, in_order, mlp, samples, small_data, trainer, variant
 from pytorch_lightning.callbacks import BaseFinetuning
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
@@ -599,14 +600,35 @@ def test_a_last_batch_of_one_sample_is_left_out_beside_batch_norm(count):
     loader = DataLoader(TensorDataset(*samples(count, 6)), 8, shuffle=True)
     task = Task("single", (loader, loader), lambda tricks: mlp(), epochs=2)
     notes = check(task, Space(Tricks)).notes
-    assert any("one sample is left out" in note for note in notes) == (count == 17)
+    assert any("batches of one sample are left out" in note for note in notes) == (count == 17)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="a last batch of one sample")
+        warnings.filterwarnings("ignore", message="batches of one sample")
         assert train(task, Tricks(), seed=0).state == "complete"
     own = module_task(Counting, data=(dicts(count), dicts(seed=1)))
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="a last batch of one sample")
+        warnings.filterwarnings("ignore", message="batches of one sample")
         assert train(own, ModuleTricks(), seed=0).state == "complete"
+
+
+class OnSequences(Plain):
+    """Normalizes maps, of which one sample has several values."""
+
+    def __init__(self):
+        super().__init__()
+        body = [nn.Conv1d(1, 8, 3), nn.BatchNorm1d(8), nn.ReLU(), nn.AdaptiveAvgPool1d(1)]
+        self.network = nn.Sequential(nn.Unflatten(1, (1, 6)), *body, nn.Flatten(), nn.Linear(8, 3))
+        self.single = 0
+
+    def training_step(self, batch, batch_idx):
+        self.single += len(batch["labels"]) == 1
+        return super().training_step(batch, batch_idx)
+
+
+def test_a_batch_of_one_map_is_learned():
+    task = module_task(OnSequences, data=(dicts(17), dicts(seed=1)))
+    module = build(task, ModuleTricks())
+    trainer(2).fit(module, dicts(17), dicts(seed=1))
+    assert module.single == 2
 
 
 class Asking(Plain):
@@ -818,6 +840,76 @@ def test_a_linear_probe_stays_one_in_all_trials():
     before = module.network[0].weight.clone()
     trainer(1).fit(module, dicts(), dicts(seed=1))
     assert not torch.equal(module.network[0].weight, before)
+
+
+class NormedProbe(Plain):
+    """A linear probe of a body with batch norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.network.insert(1, nn.BatchNorm1d(8))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.network[3].parameters(), 0.1)
+
+
+@pytest.mark.parametrize("kind", ["own", "group", "none", "weight"])
+def test_nothing_of_a_frozen_body_learns_whatever_normalizes_it(kind):
+    task = module_task(NormedProbe)
+    module = build(task, ModuleTricks(normalization=kind))
+    before = {name: p.clone() for name, p in module.named_parameters()}
+    trainer(1).fit(module, dicts(), dicts(seed=1))
+    moved = {name for name, p in module.named_parameters() if not torch.equal(p, before[name])}
+    assert moved
+    assert all(name.startswith("network.3") for name in moved)
+
+
+class Thawing(Plain):
+    """Its optimizer holds all parameters; the body is frozen in the first epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.network[0].requires_grad_(False)
+
+    def on_train_epoch_start(self):
+        self.network[0].requires_grad_(self.current_epoch > 0)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "muon", "schedule_free"])
+def test_what_a_module_unfreezes_itself_learns_in_all_trials(optimizer):
+    task = module_task(Thawing)
+    for epochs, learns in ((1, False), (2, True)):
+        module = build(task, ModuleTricks(optimizer=optimizer))
+        before = module.network[0].weight.clone()
+        trainer(epochs).fit(module, dicts(), dicts(seed=1))
+        assert torch.equal(module.network[0].weight, before) != learns
+
+
+class UnfreezeModule(BaseFinetuning):
+    def freeze_before_training(self, pl_module):
+        self.freeze(pl_module.network[0])
+
+    def finetune_function(self, pl_module, epoch, optimizer):
+        if epoch == 1:
+            self.unfreeze_and_add_param_group(pl_module.network[0], optimizer, lr=0.01)
+
+
+@pytest.mark.filterwarnings("ignore:The provided params to be frozen")
+@pytest.mark.parametrize("kind", [kind for stage, kind in VARIANTS if stage == "schedule"])
+def test_every_schedule_takes_the_groups_that_a_callback_adds(kind):
+    module = build(
+        module_task(Plain, validation_loss="val_loss"),
+        ModuleTricks(schedule=kind, weight_decay="none", optimizer={"kind": "sgd", "lr": 0.1}),
+    )
+    rates = []
+    callback = pl.callbacks.LambdaCallback(
+        on_train_batch_end=lambda runner, *_: rates.append(
+            [g["lr"] for g in runner.optimizers[0].param_groups]
+        )
+    )
+    trainer(4, callbacks=[UnfreezeModule(), callback]).fit(module, dicts(), dicts(seed=1))
+    first, added = zip(*[each for each in rates if len(each) == 2], strict=True)
+    assert np.array(added) * first[0] == pytest.approx(np.array(first) * added[0])  # one factor
 
 
 class Stepping(Plain):
