@@ -127,6 +127,13 @@ def test_as_many_seeds_as_are_said_confirm_a_gain_that_is_there():
     assert seeds_to_tell(few + crossed(generator, 1, 60, 0, 9, 0), 0.95) is None  # too few samples
 
 
+@given(st.integers(2, 12), st.integers(1, 40), st.integers(0, 1000))
+def test_other_samples_never_make_an_interval_narrower_than_the_seeds_alone(seeds, blocks, number):
+    values = crossed(np.random.default_rng(number), seeds, blocks, 1.0, 2.0, 3.0)
+    alone = mean_interval(list(values.mean(1)))
+    assert crossed_interval(values).half_width >= alone.half_width * (1 - 1e-9)
+
+
 def test_a_gain_that_hardly_varies_needs_few_seeds():
     assert seeds_to_tell(np.array([[9.999], [10.001]]), 0.95) == 2
 

@@ -88,6 +88,7 @@ def test_the_first_words_say_what_to_do():
     possible = verdict("Not confirmed")
     assert possible.headline() == f"Not confirmed: {gain}. Keep the baseline."
     assert possible.changer == "trial 7"
+    assert "rules out a gain above 0.0100." in possible.method
     assert (
         "About 14 more seeds would tell: verdict_budget=68, or --verdict-budget 68." in possible.method
     )

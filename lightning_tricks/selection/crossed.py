@@ -20,7 +20,8 @@ def crossed_interval(values: Matrix, level: float = LEVEL) -> Interval:
     The model: a score is a mean, plus a seed effect, plus an effect of the samples that all seeds share,
     plus noise. The variance of the mean has a closed form, by two-way random-effects analysis of
     variance: the variance of the seeds' means, plus the variance between blocks beyond noise (Owen,
-    2007). The degrees of freedom follow Satterthwaite (1946).
+    2007). The degrees of freedom follow Satterthwaite (1946), which is too narrow by a few percent for
+    three seeds; so the interval is never narrower than Student's over the seeds alone.
 
     Args:
         values: scores of shape (seeds, blocks). The difference of two such matrices compares two
@@ -41,6 +42,8 @@ def crossed_interval(values: Matrix, level: float = LEVEL) -> Interval:
         return Interval(mean, None, None)
     freedom = _freedom(of_seeds, of_samples, seeds, blocks)
     half = float(stats.t.ppf((1 + level) / 2, freedom) * np.sqrt(total))
+    if seeds > 1:
+        half = max(half, float(stats.t.ppf((1 + level) / 2, seeds - 1) * np.sqrt(of_seeds)))
     return Interval(mean, mean - half, mean + half)
 
 

@@ -178,7 +178,8 @@ class Verdict(Kept):
     def method(self) -> str:
         """How the answer was found, and what would make it surer, in sentences."""
         how = "" if self.gain is None else self.gain.method
-        return " ".join(sentence for sentence in (how, self._more(), self._used()) if sentence)
+        sentences = (how, self._at_most(), self._more(), self._used())
+        return " ".join(sentence for sentence in sentences if sentence)
 
     def dropped_but_higher(self, mode: Mode) -> list[str]:
         """Return a sentence for each recipe that did better than the champion, but was not compared.
@@ -209,6 +210,13 @@ class Verdict(Kept):
             return use
         which = ", the best other recipe" if self.label == "No gain found" else ""
         return f"{self.gain} over {have}, with {self.candidate}{which}. {use.capitalize()}"
+
+    def _at_most(self) -> str:
+        """Say how large a gain may be that is not confirmed."""
+        high = None if self.gain is None else self.gain.interval.high
+        if self.label != "Not confirmed" or high is None:
+            return ""
+        return f"The interval rules out a gain above {Interval(high, None, None)}."
 
     def _more(self) -> str:
         """Say what it would take to confirm a gain that is not."""
