@@ -1,5 +1,6 @@
 """Is the champion the one that the rules give, and are the intervals true?"""
 
+import copy
 import functools
 import json
 import re
@@ -682,6 +683,41 @@ def test_a_metric_that_is_no_mean_over_batches_has_no_scores_of_batches():
     rows = shifted.data.test_dataloader().dataset
     rows.inputs = rows.inputs[rows.inputs[:, 0].argsort()]  # most batches are of one class
     assert batch_scores(shifted, module, "test", "test_acc") is None
+
+
+class LitInTraining(Lit):
+    """Can be validated in training only."""
+
+    def validation_step(self, batch, number):
+        self.log("lr", self.optimizers().param_groups[0]["lr"])
+        super().validation_step(batch, number)
+
+
+class Swapping(pl.Callback):
+    """Validates other weights than it leaves in the module, as an average by hand does."""
+
+    def on_validation_start(self, trainer, module):
+        self.kept = copy.deepcopy(module.network.state_dict())
+        for parameter in module.network.parameters():
+            parameter.data.neg_()
+
+    def on_validation_end(self, trainer, module):
+        module.network.load_state_dict(self.kept)
+
+
+@pytest.mark.usefixtures("without_mlflow")
+@pytest.mark.parametrize(
+    "options", [{"backbone": lambda tricks: LitInTraining()}, {"callbacks": [Swapping()]}]
+)
+def test_a_module_that_scores_differently_alone_has_the_score_of_its_training(study, options, capsys):
+    summary = search(study, replace(lit(160, 150), **options), progress=True)
+    assert summary.verdict.gain.samples is None
+    own, other = (
+        summary.verdict.rows[name].validation.mean
+        for name in (summary.verdict.incumbent, summary.verdict.candidate)
+    )
+    assert summary.verdict.gain.interval.mean == pytest.approx(other - own)
+    assert capsys.readouterr().err.count("no score of val_acc by batch") == 1
 
 
 class Jumps(nn.Module):

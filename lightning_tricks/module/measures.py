@@ -20,9 +20,11 @@ _MORE = re.compile(
     r"rouge|meteor|n?dcg|mrr|pearson|spearman|kendall|em)(?![a-z])"
 )
 """Words for a metric of which more is better."""
-_NEGATIVE = re.compile(r"(?<![a-z])(neg|negative|minus)(?![a-z])")
+_NEGATED = re.compile(
+    r"(?<![a-z])(neg|negative|minus)[_ -]?(log|mean|median|root|max|elbo|brier|(r?mse|mae)(?![a-z]))"
+)
 """Words that turn the rest of a name around, as in scikit-learn's `neg_log_loss`."""
-_UNSAID = re.compile(r"(?<![a-z])(gap|std|var|variance|difference|diff|free|1-)(?![a-z])|1-")
+_UNSAID = re.compile(r"(?<![a-z])(gap|std|var|variance|difference|diff|free)(?![a-z])|(?<![a-z0-9])1-")
 """Words that leave open whether less is better."""
 Measure = Callable[[Tensor, Tensor], Tensor]
 """Function of outputs and targets. A `torchmetrics.Metric` is computed over a whole split."""
@@ -37,12 +39,11 @@ def mode_of(monitor: str, metrics: Mapping[str, Measure]) -> Mode | None:
     if isinstance(metric, Metric) and metric.higher_is_better is not None:
         return "max" if metric.higher_is_better else "min"
     name = monitor.lower()
-    if _UNSAID.search(name):
+    less = _LESS.search(name) is not None
+    if _UNSAID.search(name) or not (less or _MORE.search(name)):
         return None
-    less = _LESS.search(name)
-    if less is None and _MORE.search(name) is None:
-        return None
-    return "min" if (less is not None) != (_NEGATIVE.search(name) is not None) else "max"
+    negated = _NEGATED.search(name) is not None
+    return "min" if less != negated else "max"
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:

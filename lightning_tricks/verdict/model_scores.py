@@ -57,6 +57,7 @@ class ModelScores:
         self._tested: dict[int, Values] = {}
         self._together: dict[tuple[str, tuple[int, ...]], Values | None] = {}
         self._seen: set[int] = set()
+        self._said = False
         self._marks: Tensor | None = None
         """Targets or batch checksums of the first model's samples, to check that others' are equal."""
 
@@ -137,18 +138,24 @@ class ModelScores:
         try:
             found = batch_scores(self.task, module, "test" if self.tests else "val", name)
         except Exception as error:  # outside of training the user's step may miss something
-            self.trained.session.progress.warn(f"no score of {name} by batch: {error_words(error)}")
+            self._say(f"no score of {name} by batch: {error_words(error)}")
             return score
         if found is None or self._differs(found.marks):
             return score
         if not self.tests and not np.isclose(found.scores.mean(), score.mean(), rtol=1e-3, atol=1e-6):
-            self.trained.session.progress.warn(
+            self._say(
                 f"no score of {name} by batch: the kept weights have {found.scores.mean():.4f}, and had "
                 f"{score.mean():.4f} in training; does a callback change them?"
             )
             return score
         self._seen |= set(range(found.samples))
         return found.scores
+
+    def _say(self, why: str) -> None:
+        """Say once why the user's module has no score by batch."""
+        if not self._said:
+            self._said = True
+            self.trained.session.progress.warn(why)
 
     def _blocks(self, parts: Sequence[Answers], score: Values) -> Values:
         """Return the score by block of samples; the given score if there are no blocks."""
