@@ -103,8 +103,8 @@ def _watch(
     idle = [n for n, p in module.named_parameters() if p.requires_grad and id(p) not in look.optimized]
     later = [n for n, p in module.named_parameters() if not p.requires_grad and id(p) in look.optimized]
     anatomy = found[0].without_idle(idle) if look.optimized else found[0]
-    logged = tuple(sorted(trainer.callback_metrics))
     anatomy = replace(anatomy, later=tuple(later))
+    logged = tuple(sorted(trainer.callback_metrics))
     return Watched(anatomy, logged, late=look.structure != before, trains=True)
 
 

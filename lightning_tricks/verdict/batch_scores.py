@@ -148,9 +148,9 @@ class _Recorder(pl.Callback):
             self.scores.append(float(value))
 
     def fits(self, whole: float) -> bool:
-        """Tell whether the scores are of all batches, and their mean is the score of the split.
+        """Tell whether there are enough scores, and their mean is the score of the split.
 
-        It is not for a metric such as F1, which is no mean over samples.
+        It is not for a metric such as AUROC, which is no mean over samples.
         """
         scores = np.array(self.scores)
         if not FEWEST <= len(scores) == len(self.sizes) or not np.isfinite(scores).all():
