@@ -27,14 +27,15 @@ def read_split(name: str, pair: tuple[Any, Any], regression: bool = False) -> Sp
         InputError: if they are not numbers, not finite, or differ in length.
     """
     inputs, targets = (_tensor(name, *part) for part in zip(("inputs", "targets"), pair, strict=True))
+    columns = getattr(pair[0], "columns", None)
     if inputs.is_floating_point():
-        _warn_of_rounding(inputs, getattr(pair[0], "columns", None))
+        _warn_of_rounding(inputs, columns)
         inputs = inputs.float()
     if regression:
         targets = targets.float().reshape(len(targets), -1) if targets.dim() else targets
     elif targets.is_floating_point() and bool((targets == targets.round()).all()):
         targets = targets.long()
-    _check(name, Split(inputs, targets), regression, getattr(pair[0], "columns", None))
+    _check(name, Split(inputs, targets), regression, columns)
     return Split(inputs, targets if regression else targets.long())
 
 

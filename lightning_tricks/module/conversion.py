@@ -23,6 +23,7 @@ from lightning_tricks.module.tricks_module import TricksModule
 from lightning_tricks.scores import Mode
 from lightning_tricks.surgery.anatomy import Anatomy, describe, forget
 from lightning_tricks.surgery.layers import DROPOUTS, depth_rate
+from lightning_tricks.surgery.replace import replaced_attributes
 from lightning_tricks.surgery.torch_internals import names_in
 from lightning_tricks.surgery.unfit import check_fit
 from lightning_tricks.tricks.acting import forward_stages
@@ -86,10 +87,9 @@ def with_tricks(
     check_fit(module)
     recipe = tricks if isinstance(tricks, Tricks) else ModuleTricks.parse(tricks)
     for stage in forward_stages(type(recipe)):
-        hint = (
-            f"set {stage} to 'none'" if isinstance(recipe, ModuleTricks) else "use tricks=ModuleTricks"
-        )
         if not getattr(recipe, stage).neutral:
+            fits = isinstance(recipe, ModuleTricks)
+            hint = f"set {stage} to 'none'" if fits else "use tricks=ModuleTricks"
             raise InputError(
                 f"{stage} {getattr(recipe, stage).kind!r} needs a forward of TricksModule, and "
                 f"{type(module).__name__} has its own: {hint}"
@@ -183,8 +183,12 @@ class _WithTricks(TricksHooks):
         """Run the training step so that norms gather statistics, without logging."""
         # As in Lightning, the second argument is the batch number, whatever its name.
         numbered = is_param_in_hook_signature(self.training_step, "batch_idx", min_args=2)
-        with _muted(self, "log", "log_dict"):
+        with replaced_attributes(self, log=_silent, log_dict=_silent):
             self.training_step(*((batch, batch_idx) if numbered else (batch,)))
+
+
+def _silent(*args: Any, **kwargs: Any) -> None:
+    """Log nothing."""
 
 
 def _ours() -> set[str]:
@@ -220,14 +224,3 @@ def _size(batch: Any) -> int:
             return int(extract_batch_size(batch))
     except Exception:  # a batch may be anything
         return 0
-
-
-@contextmanager
-def _muted(module: pl.LightningModule, *methods: str) -> Iterator[None]:
-    for name in methods:
-        object.__setattr__(module, name, lambda *args, **kwargs: None)
-    try:
-        yield
-    finally:
-        for name in methods:
-            object.__delattr__(module, name)

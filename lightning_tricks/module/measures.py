@@ -9,8 +9,9 @@ from torchmetrics import Metric
 from lightning_tricks.scores import Mode, without_split
 
 _LESS = re.compile(
-    r"loss(es)?(?![a-z])|error|incorrect|inaccura|dissimilar|deviance|perplexity|divergence|distance|hinge|(?<![a-z])(err|l1|l2|mse|rmse|"
-    r"msle|rmsle|mae|rmae|mape|smape|medae|mdape|nll|ppl|bpc|bpb|ce|bce|xent|kl|kld|wer|cer|mer|per|brier|"
+    r"loss(es)?(?![a-z])|error|incorrect|inaccura|dissimilar|deviance|perplexity|divergence|distance|"
+    r"hinge|(?<![a-z])(err|l1|l2|mse|rmse|msle|rmsle|mae|rmae|mape|smape|medae|mdape|nll|ppl|bpc|bpb|"
+    r"ce|bce|xent|kl|kld|wer|cer|mer|per|brier|"
     r"ece|eer|crps|fid|kid|lpips)(?![a-z])"
 )
 """Words for a metric of which less is better."""

@@ -102,16 +102,13 @@ def _compare(name: str, theirs: dict[str, Any], mine: dict[str, Any], same_task:
     theirs, mine = dict(theirs), dict(mine)
     now = mine.pop(FINGERPRINT)
     before = theirs.pop(FINGERPRINT, now)  # absent from older studies
-    if difference := _difference(theirs, mine):
+    settings = _difference(theirs, mine)
+    difference = settings or ("" if same_task else _difference(before, now))
+    hint = "" if settings else ", or add --same-task if the scores are still comparable"
+    if difference:
         raise InputError(
             f"study {name!r} was made with other settings: {difference}; choose another --study-name "
-            "(in Python: create_study(task, name=...))"
-        )
-    if (difference := _difference(before, now)) and not same_task:
-        raise InputError(
-            f"study {name!r} was made with other settings: {difference}; choose another --study-name "
-            "(in Python: create_study(task, name=...)), or add --same-task if the scores are still "
-            "comparable"
+            f"(in Python: create_study(task, name=...)){hint}"
         )
 
 

@@ -21,7 +21,7 @@ Its files, in the order of imports:
 - `watch.py` runs a network for it
 - `attach.py` new modules before and after a layer
 - `dropout.py` fast masks
-- `replace.py` replaces modules
+- `replace.py` replaces modules and attributes
 - `weight_norm.py`
 - `norm_places.py` swaps, inserts, moves norms
 - `branches.py` residual branches, by tracing

@@ -129,7 +129,7 @@ class _Builder:
         elif any(not bool(parameter.any()) for parameter in held if not parameter.is_meta):
             kept = "they are zero on purpose"
         elif layer.dims is None and not all(
-            regular(p.shape, weight.unit, weight.blocks) or weight.parts > 1
+            regular(p.shape, weight.unit, weight.blocks)
             for p, weight in zip(held, layer.weights, strict=True)
         ):
             kept = "they are summed along several axes"

@@ -14,8 +14,6 @@ _ROWS = {"linear": 1, "inner": 1}
 """Functions whose second argument holds a row for each output."""
 PRODUCTS = {*_RIGHT, *_LEFT, *_ROWS, "einsum", "tensordot", "bilinear"}
 """Functions that multiply matrices."""
-CHANGED = "they are changed before they are used"
-"""Why such weights must not be drawn again: their scale is chosen for what is computed from them."""
 
 
 class Product(NamedTuple):
@@ -69,9 +67,7 @@ def _used(view: View, parameter: Any, factor: Any, product: Product) -> Used:
     parts = 1
     if outputs:
         parts = parameter.shape[outputs[-1]] // max(factor.shape[product.outputs[-1]], 1)
-    kept = CHANGED if view.changed else ""
-    kept = kept if view.whole else "they are used in another shape"
-    return Used(view.name, inputs, outputs, product.last, max(parts, 1), kept)
+    return Used(view.name, inputs, outputs, product.last, max(parts, 1), view.kept)
 
 
 def _products(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Iterator[Product]:

@@ -1,6 +1,7 @@
-"""Replaces modules by others, and loads states into modules."""
+"""Replaces modules and attributes by others, and loads states into modules."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -19,6 +20,20 @@ def replace_everywhere(network: nn.Module, old: nn.Module, new: nn.Module) -> No
         for name, child in list(submodules(parent).items()):
             if child is old:
                 setattr(parent, name, new)
+
+
+@contextmanager
+def replaced_attributes(module: nn.Module, **values: Any) -> Iterator[None]:
+    """Give a module other methods or plain attributes meanwhile."""
+    before = {name: value for name, value in vars(module).items() if name in values}
+    for name, value in values.items():
+        object.__setattr__(module, name, value)  # without torch's search
+    try:
+        yield
+    finally:
+        for name in values:
+            object.__delattr__(module, name)
+        vars(module).update(before)
 
 
 def load_state(module: nn.Module, state: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from lightning_tricks.surgery.convolutions import CONVOLUTIONS, of_convolution
-from lightning_tricks.surgery.factors import CHANGED, PRODUCTS, used_in
+from lightning_tricks.surgery.factors import PRODUCTS, used_in
 from lightning_tricks.surgery.graph import nodes_of
 from lightning_tricks.surgery.torch_internals import DropoutLayer
 from lightning_tricks.surgery.views import Views
@@ -137,8 +137,8 @@ class _Recorder(TorchFunctionMode):
         if name == "linear" and len(args) < 2:
             args = (None, kwargs["weight"])
         if (used := used_in(self.views, name, args, kwargs)) is not None:
-            axes = {"inputs": used.inputs, "outputs": used.outputs, "last": used.last}
-            self._use((used.name,), name, result, **axes, parts=used.parts, kept=used.kept)
+            how = used._asdict()
+            self._use((how.pop("name"),), name, result, **how)
         elif name == "linear" and (found := self._made(args[1])):
             self._use((found,), name, result, inputs=(1,), outputs=(0,))
         self.seen.attends |= bool({id(leaf) for leaf in tree_leaves(args)} & self.shares)
@@ -149,7 +149,7 @@ class _Recorder(TorchFunctionMode):
         view = self.views.of(kernel)
         found = view.name if view is not None and view.in_order else self._made(kernel)
         if found:
-            kept = CHANGED if view is not None and view.changed else ""
+            kept = "" if view is None else view.kept
             self._use((found,), name, result, kept=kept, **of_convolution(name, args, kwargs))
 
     def share(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:

@@ -17,10 +17,13 @@ class View(NamedTuple):
     """Whether a number differs from the parameter's, except for those that a mask sets to zero."""
 
     @property
-    def whole(self) -> bool:
-        """Whether no axis joins several of the parameter's, and none is a part of one."""
+    def kept(self) -> str:
+        """Why the parameter must not be drawn again, as a weight; empty if it may."""
         held = [axis for axes in self.axes for axis in axes]
-        return len(held) == len(set(held)) and all(len(axes) <= 1 for axes in self.axes)
+        if len(held) > len(set(held)) or any(len(axes) > 1 for axes in self.axes):
+            return "they are used in another shape"
+        # The parameter's scale was chosen for what is computed from it.
+        return "they are changed before they are used" if self.changed else ""
 
     @property
     def in_order(self) -> bool:

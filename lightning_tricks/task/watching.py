@@ -16,6 +16,7 @@ from lightning_tricks.flavors import flavor_of
 from lightning_tricks.module.lightning_internals import check_not_cut_short
 from lightning_tricks.surgery.anatomy import Anatomy
 from lightning_tricks.surgery.build import build
+from lightning_tricks.surgery.replace import replaced_attributes
 from lightning_tricks.surgery.uses import recording
 from lightning_tricks.surgery.watch import without_trace
 from lightning_tricks.task.quiet import quiet, silent_trainer
@@ -142,11 +143,8 @@ def _recorded(module: pl.LightningModule, found: list[Anatomy]) -> Iterator[None
         found.append(build(module, seen, loss))
         return result
 
-    object.__setattr__(module, "training_step", training_step)
-    try:
+    with replaced_attributes(module, training_step=training_step):
         yield
-    finally:
-        object.__delattr__(module, "training_step")
 
 
 def prepare(

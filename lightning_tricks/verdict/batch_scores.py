@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 from pytorch_lightning.utilities.data import extract_batch_size
 from pytorch_lightning.utilities.seed import isolate_rng
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_leaves
 from torchmetrics import Metric
 
+from lightning_tricks.surgery.replace import replaced_attributes
 from lightning_tricks.task.quiet import quiet
 from lightning_tricks.task.task import Task
 from lightning_tricks.verdict.evaluation import evaluator
@@ -50,7 +51,7 @@ class _Metrics:
         """Note meanwhile what the metrics are updated with."""
         with contextlib.ExitStack() as stack:
             for metric in self._all:
-                stack.enter_context(_replaced(metric, "update", self._noting(metric)))
+                stack.enter_context(replaced_attributes(metric, update=self._noting(metric)))
             yield
 
     def value(self, metric: Metric) -> float:
@@ -72,20 +73,6 @@ class _Metrics:
             update(*args, **kwargs)
 
         return noting
-
-
-@contextlib.contextmanager
-def _replaced(thing: nn.Module, name: str, value: Any) -> Iterator[None]:
-    """Give an object another attribute meanwhile."""
-    before = vars(thing).get(name)
-    object.__setattr__(thing, name, value)
-    try:
-        yield
-    finally:
-        if before is None:
-            object.__delattr__(thing, name)
-        else:
-            object.__setattr__(thing, name, before)
 
 
 class _Recorder(pl.Callback):
@@ -136,7 +123,7 @@ class _Recorder(pl.Callback):
                 self._hear(value, options.get("batch_size"))
             log(name, value, *rest, **options)
 
-        with self.metrics.listening(), _replaced(self.module, "log", heard):
+        with self.metrics.listening(), replaced_attributes(self.module, log=heard):
             yield
 
     def _hear(self, value: Any, size: int | None) -> None:
