@@ -1,7 +1,8 @@
 """Hides passwords in URLs, in everything that is printed, warned of or recorded.
 
 In a malformed URL the password goes up to the last `@`. If in doubt, we hide a word too many rather than
-show part of a password.
+show part of a password. One case cannot be told from a host: a password that holds an `@`, instead of
+%40, in a URL that was cut off after it. `check_url` refuses databases' URLs with such a password.
 """
 
 import re

@@ -137,8 +137,16 @@ class _Recorder(TorchFunctionMode):
         if name == "linear" and len(args) < 2:
             args = (None, kwargs["weight"])
         if (used := used_in(self.views, name, args, kwargs)) is not None:
-            how = used._asdict()
-            self._use((how.pop("name"),), name, result, **how)
+            self._use(
+                (used.name,),
+                name,
+                result,
+                inputs=used.inputs,
+                outputs=used.outputs,
+                last=used.last,
+                parts=used.parts,
+                kept=used.kept,
+            )
         elif name == "linear" and (found := self._made(args[1])):
             self._use((found,), name, result, inputs=(1,), outputs=(0,))
         self.seen.attends |= bool({id(leaf) for leaf in tree_leaves(args)} & self.shares)
