@@ -10,8 +10,9 @@ Its files, in the order of imports:
 - `graph.py` autograd's graph, from a result back
 - `convolutions.py`
 - `views.py` which parameter a tensor shows
+- `seen.py` what a network did with its parameters
 - `factors.py` which factor of a product is a weight
-- `uses.py` how a network uses its parameters
+- `uses.py` records that
 - `products.py` weights by how they are used
 - `inputs.py` the feature axis, the number of outputs
 - `dependence.py` which places depend on which

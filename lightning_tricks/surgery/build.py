@@ -24,9 +24,9 @@ from lightning_tricks.surgery.graph import ends, nodes_of, parameters_reached, t
 from lightning_tricks.surgery.inputs import axes_of, outputs_of
 from lightning_tricks.surgery.layers import ACTIVATIONS, DROPOUTS, known_layer
 from lightning_tricks.surgery.products import channels_of, weight_of
+from lightning_tricks.surgery.seen import Seen, Use
 from lightning_tricks.surgery.teachers import copies
 from lightning_tricks.surgery.unfit import compiled
-from lightning_tricks.surgery.uses import Seen, Use
 
 RATES = ("p", "rate", "prob", "probability")
 """Names of attributes that hold the rate of a dropout function, besides those with `drop` in them."""

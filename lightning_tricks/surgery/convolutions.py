@@ -11,12 +11,10 @@ CONVOLUTIONS = {
 """Names of the functions, each with whether it is transposed, and its number of dimensions."""
 
 
-def of_convolution(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, int]:
+def of_convolution(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, int]:
     """Return the groups of a convolution and the product of its strides."""
     stride = kwargs.get("stride", (args[3] if len(args) > 3 else 1))
     strides = stride if isinstance(stride, (tuple, list)) else [stride]
     every = strides if len(strides) > 1 else list(strides) * CONVOLUTIONS[name][1]
-    return {
-        "groups": int(kwargs.get("groups", args[6] if len(args) > 6 else 1)),
-        "stride": math.prod(every),
-    }
+    groups = int(kwargs.get("groups", args[6] if len(args) > 6 else 1))
+    return groups, math.prod(every)

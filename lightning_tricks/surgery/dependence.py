@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_tricks.surgery.anatomy import Layer
-from lightning_tricks.surgery.uses import Seen
+from lightning_tricks.surgery.seen import Seen
 
 SMALL = 0.05
 """A gradient relative to another that counts as none. Batch norm passes a little to all places."""

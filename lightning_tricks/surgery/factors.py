@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from lightning_tricks.surgery.seen import Use
 from lightning_tricks.surgery.views import View, Views
 
 _RIGHT = {"mm": 1, "bmm": 1, "matmul": 1, "__matmul__": 1, "addmm": 2, "addbmm": 2, "baddbmm": 2}
@@ -29,22 +30,8 @@ class Product(NamedTuple):
     """Whether the result ends with the last of these axes."""
 
 
-class Used(NamedTuple):
-    """A parameter in a product, by its own axes."""
-
-    name: str
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-    last: bool
-    """As in `Product`."""
-    parts: int
-    """Number of slices, equal to the one that was used, of its last axis of outputs."""
-    kept: str
-    """Why it must not be drawn again; empty if it may."""
-
-
-def used_in(views: Views, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Used | None:
-    """Return the parameter in a product; None if no factor is one.
+def used_in(views: Views, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Use | None:
+    """Return how a product uses a parameter; None if no factor is one.
 
     Args:
         views: the parameters of the network.
@@ -58,16 +45,24 @@ def used_in(views: Views, name: str, args: Sequence[Any], kwargs: dict[str, Any]
         factor = args[product.place] if product.place < len(args) else None
         view = views.of(factor)
         if view is not None and len(view.axes) > 1:
-            return _used(view, views.parameter(view.name), factor, product)
+            return _use(name, view, views.parameter(view.name), factor, product)
     return None
 
 
-def _used(view: View, parameter: Any, factor: Any, product: Product) -> Used:
+def _use(function: str, view: View, parameter: Any, factor: Any, product: Product) -> Use:
     inputs, outputs = view.of(product.inputs), view.of(product.outputs)
     parts = 1
     if outputs:
         parts = parameter.shape[outputs[-1]] // max(factor.shape[product.outputs[-1]], 1)
-    return Used(view.name, inputs, outputs, product.last, max(parts, 1), view.kept)
+    return Use(
+        (view.name,),
+        function,
+        inputs=inputs,
+        outputs=outputs,
+        last=product.last,
+        parts=max(parts, 1),
+        kept=view.kept,
+    )
 
 
 def _products(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Iterator[Product]:

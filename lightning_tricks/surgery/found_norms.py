@@ -10,7 +10,7 @@ from lightning_tricks.surgery.anatomy import Norm
 from lightning_tricks.surgery.convolutions import CONVOLUTIONS
 from lightning_tricks.surgery.norms import NORMS, known, normalizes, place_of
 from lightning_tricks.surgery.products import channels_of
-from lightning_tricks.surgery.uses import Seen
+from lightning_tricks.surgery.seen import Seen
 
 
 def found_norms(modules: Mapping[str, nn.Module], seen: Seen, sided: bool) -> Iterator[Norm]:

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from lightning_tricks.surgery.anatomy import Axes, Layer
-from lightning_tricks.surgery.uses import Seen
+from lightning_tricks.surgery.seen import Seen
 
 UNLIKE = 3.0
 """Factor between the ranges of deviations along two axes from which one of them is of features."""

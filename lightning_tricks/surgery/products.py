@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from lightning_tricks.surgery.anatomy import Fans, Weight
 from lightning_tricks.surgery.convolutions import CONVOLUTIONS
-from lightning_tricks.surgery.uses import Use
+from lightning_tricks.surgery.seen import Use
 
 
 def weight_of(name: str, shape: Sequence[int], use: Use) -> Weight:

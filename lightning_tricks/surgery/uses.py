@@ -1,8 +1,7 @@
-"""A record of how a network uses its parameters while a batch passes through it."""
+"""Records how a network uses its parameters while a batch passes through it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 from lightning_tricks.surgery.convolutions import CONVOLUTIONS, of_convolution
 from lightning_tricks.surgery.factors import PRODUCTS, used_in
 from lightning_tricks.surgery.graph import nodes_of
+from lightning_tricks.surgery.seen import Call, Seen, Use
 from lightning_tricks.surgery.torch_internals import DropoutLayer
 from lightning_tricks.surgery.views import Views
 
@@ -28,63 +28,6 @@ _DROPOUTS = {
     "dropout_",
 }
 _ATTENTION = {"scaled_dot_product_attention", "multi_head_attention_forward"}
-
-
-@dataclass
-class Use:
-    """A multiplication with parameters of the network."""
-
-    path: str
-    """Path of the module that was running."""
-    names: tuple[str, ...]
-    """Names of the parameters."""
-    function: str
-    inputs: tuple[int, ...] = ()
-    """Axes of the parameter that are summed over; empty for the second last."""
-    outputs: tuple[int, ...] = ()
-    """Axes of the parameter that the result has; empty for the last."""
-    last: bool = True
-    """Whether the result ends with the outputs."""
-    parts: int = 1
-    """Number of equal slices of the parameter along its outputs, of which one was used."""
-    kept: str = ""
-    """Why the parameter must not be drawn again; empty if it may."""
-    groups: int = 1
-    stride: int = 1
-    """Product of a convolution's strides."""
-    nodes: list[Any] = field(default_factory=list)
-    """Nodes of the results in autograd's graph."""
-
-
-@dataclass
-class Call:
-    """A module that ran."""
-
-    path: str
-    inputs: list[Tensor] = field(default_factory=list)
-    """Input tensors of its last call."""
-    output: Any = None
-    count: int = 0
-    nodes: list[Any] = field(default_factory=list)
-
-
-@dataclass
-class Seen:
-    """The record of a run."""
-
-    uses: list[Use] = field(default_factory=list)
-    calls: dict[str, Call] = field(default_factory=dict)
-    """Last call of each module, by path, in the order in which they began."""
-    tables: dict[str, None] = field(default_factory=dict)
-    drops: list[tuple[str, float]] = field(default_factory=list)
-    """Path and rate of each call of a dropout function."""
-    attends: bool = False
-    takers: dict[int, list[str]] = field(default_factory=dict)
-    """Paths of the modules that took a tensor, by the tensor's id."""
-    derivatives: list[Any] = field(default_factory=list)
-    """Nodes of the results of `torch.autograd.grad`."""
-    alive: list[Any] = field(default_factory=list)
-    """Tensors kept alive, so that their ids stay unique."""
 
 
 class _Recorder(TorchFunctionMode):
@@ -136,19 +79,11 @@ class _Recorder(TorchFunctionMode):
         """Note a product with a matrix."""
         if name == "linear" and len(args) < 2:
             args = (None, kwargs["weight"])
-        if (used := used_in(self.views, name, args, kwargs)) is not None:
-            self._use(
-                (used.name,),
-                name,
-                result,
-                inputs=used.inputs,
-                outputs=used.outputs,
-                last=used.last,
-                parts=used.parts,
-                kept=used.kept,
-            )
-        elif name == "linear" and (found := self._made(args[1])):
-            self._use((found,), name, result, inputs=(1,), outputs=(0,))
+        use = used_in(self.views, name, args, kwargs)
+        if use is None and name == "linear" and (found := self._made(args[1])):
+            use = Use((found,), name, inputs=(1,), outputs=(0,))
+        if use is not None:
+            self._note(use, result)
         self.seen.attends |= bool({id(leaf) for leaf in tree_leaves(args)} & self.shares)
 
     def convolve(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
@@ -158,7 +93,8 @@ class _Recorder(TorchFunctionMode):
         found = view.name if view is not None and view.in_order else self._made(kernel)
         if found:
             kept = "" if view is None else view.kept
-            self._use((found,), name, result, kept=kept, **of_convolution(name, args, kwargs))
+            groups, stride = of_convolution(name, args, kwargs)
+            self._note(Use((found,), name, kept=kept, groups=groups, stride=stride), result)
 
     def share(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """Note the result of a softmax: multiplied with a matrix, it is attention."""
@@ -170,7 +106,7 @@ class _Recorder(TorchFunctionMode):
         """Note a step of a recurrent layer or of attention, which use several weights."""
         self.seen.attends |= name in _ATTENTION
         if names := self.views.names(tree_leaves((args, kwargs))):
-            self._use(tuple(names), name, result)
+            self._note(Use(tuple(names), name), result)
 
     def attend(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """Note attention without weights of its own."""
@@ -202,9 +138,9 @@ class _Recorder(TorchFunctionMode):
         if training and rate and not isinstance(module, DropoutLayer):
             self.seen.drops.append((path, float(rate)))
 
-    def _use(self, names: tuple[str, ...], function: str, result: Any, **more: Any) -> None:
-        path = self.running[-1][0]
-        self.seen.uses.append(Use(path, names, function, nodes=nodes_of(result), **more))
+    def _note(self, use: Use, result: Any) -> None:
+        use.path, use.nodes = self.running[-1][0], nodes_of(result)
+        self.seen.uses.append(use)
 
     def _made(self, weight: Any) -> str:
         """Return the name of the parameter that a computed weight is made of.

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from lightning_tricks.surgery.anatomy import Anatomy, describe, held_anatomy
 from lightning_tricks.surgery.build import build
+from lightning_tricks.surgery.seen import Seen
 from lightning_tricks.surgery.torch_internals import Convolution
-from lightning_tricks.surgery.uses import Seen, recording
+from lightning_tricks.surgery.uses import recording
 
 MOST_GUESSES = 8
 """Number of guessed inputs to try if none are given."""
