@@ -375,6 +375,13 @@ def test_soft_labels_are_no_numbers_to_predict():
     check(Task("soft", data, lambda tricks: mlp(), **settings), Space(Tricks))
 
 
+def test_short_integers_are_no_class_numbers():
+    inputs, labels = samples(60, 6)
+    loader = DataLoader(TensorDataset(inputs, labels.int()), batch_size=20)
+    with pytest.raises(InputError, match=r"64-bit integers: targets\.long\(\) \(got torch\.int32\)"):
+        check(Task("short", (loader, loader), lambda tricks: mlp()), Space(Tricks))
+
+
 def test_a_backbone_that_is_no_network_is_told():
     with pytest.raises(InputError, match=r"must be an nn.Module \(got str\)"):
         TricksModule("x", Tricks())

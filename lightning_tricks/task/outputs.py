@@ -16,6 +16,8 @@ from lightning_tricks.task.task import Task
 
 _BY_NUMBER = {"mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"}
 """Losses that compare number by number, and broadcast shapes that differ."""
+_SHORT = {torch.int8, torch.int16, torch.int32}
+"""Integers that torch's cross entropy does not take."""
 _NUMBERS = (
     "numbers to predict need another loss, metrics and monitor: give the task, for example, "
     "loss=torch.nn.functional.mse_loss, metrics={}, monitor='val/loss'"
@@ -75,6 +77,8 @@ def _check_fit(task: Task, outputs: Any, targets: torch.Tensor) -> None:
         raise ValueError("one output per sample is needed")
     if targets.is_floating_point() and task.loss is F.cross_entropy:
         raise ValueError(_CLASSES if _are_shares(targets) else _NUMBERS)
+    if targets.dtype in _SHORT and task.loss is F.cross_entropy:
+        raise ValueError(f"class numbers must be 64-bit integers: targets.long() (got {targets.dtype})")
     logits = _takes_logits(task, outputs, targets)
     unlike = outputs.shape != targets.shape
     numbers = targets.is_floating_point() and not logits
