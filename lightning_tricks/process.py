@@ -69,7 +69,8 @@ def _loggers() -> Callable[[], None]:
 
     def restore() -> None:
         for logger, (level, disabled) in before.items():
-            logger.setLevel(level)
+            if logger.level != level:  # setting a level empties the caches of all loggers
+                logger.setLevel(level)
             logger.disabled = disabled
 
     return restore

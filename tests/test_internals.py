@@ -1,6 +1,8 @@
 """Private names of other packages, each used in one file: which one did an upgrade remove?"""
 
 import ast
+import functools
+import importlib
 from pathlib import Path
 
 import optuna
@@ -15,10 +17,13 @@ from optuna.trial import TrialState
 from torch import nn
 
 import lightning_tricks
+from lightning_tricks.flavors import FLAVORS
+from lightning_tricks.module import lightning_internals
 from lightning_tricks.module.lightning_internals import CURRENT_HOOK, begin_batches_anew
 from lightning_tricks.search import optuna_internals
 from lightning_tricks.search.storage.waiting import RetryingStorage, retrying
 from lightning_tricks.surgery import torch_internals
+from lightning_tricks.task.quiet import silent_trainer
 
 PACKAGE = Path(lightning_tricks.__file__).parent
 INTERNALS = ("optuna_internals", "lightning_internals", "torch_internals", "ray_driver")
@@ -105,7 +110,7 @@ def test_optuna_draws_the_same_for_a_trial_that_is_made_afterwards(name, pruner,
     found = []
     for how in ("at once", "afterwards"):
         study = optuna.create_study(
-            storage=f"sqlite:///{tmp_path / how}.db",
+            storage=f"sqlite:///{tmp_path / how}.db" if pruner == "none" else None,
             study_name="same",
             sampler=SAMPLERS[name](),
             pruner=optuna.pruners.HyperbandPruner() if pruner == "hyperband" else None,
@@ -287,3 +292,30 @@ def test_a_state_keeps_the_versions_of_the_layers_that_it_is_loaded_into():
     state = nn.BatchNorm1d(2).state_dict()
     found = torch_internals.with_metadata_of(dict(state), nn.BatchNorm1d(2))
     assert found._metadata[""]["version"] == 2
+
+
+@pytest.mark.parametrize("flavor", FLAVORS, ids=lambda flavor: flavor.trainer)
+def test_trainers_have_the_callbacks_of_entry_points_which_are_read_once(flavor, monkeypatch):
+    class Watching(flavor.package.Callback):
+        pass
+
+    class Installed:
+        name = "watching"
+
+        def load(self):
+            return Watching
+
+    read = []
+
+    def entry_points(**given):
+        read.append(given)
+        return [Installed()]
+
+    registry = importlib.import_module(f"{flavor.fabric}.utilities.registry")
+    before = registry.entry_points
+    monkeypatch.setattr(lightning_internals, "_entry_points", functools.cache(entry_points))
+    trainers = [silent_trainer(flavor, accelerator="cpu") for _ in range(2)]
+    assert read == [{"group": f"{flavor.trainer}.callbacks_factory"}]
+    watching = [one for trainer in trainers for one in trainer.callbacks if isinstance(one, Watching)]
+    assert len(set(watching)) == 2  # each has its own
+    assert registry.entry_points is before

@@ -1,11 +1,37 @@
 """Calls into Lightning's private names, all in this file, because they may change."""
 
+import functools
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import entry_points
 from typing import Any
 
 import pytorch_lightning as pl
 
 CURRENT_HOOK = "_current_fx_name"
 """Attribute of a module that Lightning sets twice per hook, about fifty times per step."""
+
+
+_entry_points = functools.cache(entry_points)
+
+
+@contextmanager
+def reading_entry_points_once(fabric: str) -> Iterator[None]:
+    """Make Trainers without reading the metadata of all installed packages for each.
+
+    They look there for callbacks of other packages, which takes longer than anything else they do.
+
+    Args:
+        fabric: name of the package with Fabric.
+    """
+    registry = importlib.import_module(f"{fabric}.utilities.registry")
+    before = registry.entry_points
+    registry.entry_points = _entry_points  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        registry.entry_points = before  # type: ignore[attr-defined]
 
 
 def trainer_if_any(module: pl.LightningModule) -> pl.Trainer | None:

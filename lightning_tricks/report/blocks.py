@@ -81,8 +81,25 @@ class Code:
         return f"```{self.language}\n{self.text}\n```"
 
 
+@dataclass(frozen=True)
+class Picture:
+    """A figure, drawn."""
+
+    svg: str
+
+    def html(self) -> str:
+        """Return it as HTML; on a phone it scrolls sideways and stays legible."""
+        return f'<div class="scroll">{self.svg}</div>'
+
+
 Written = str | Table | Tiles | Notes | Code
+Drawn = Written | Picture
 Block = Written | Figure
+
+
+def drawn(block: Block) -> Drawn:
+    """Return a block with its figure drawn, which takes a while: once for all files."""
+    return Picture(svg(block)) if isinstance(block, Figure) else block
 
 
 def _marked(text: str) -> str:
@@ -95,10 +112,8 @@ def _whole(text: str) -> str:
     return re.sub(r"\S+ ± \S+", r'<span class="whole">\g<0></span>', html.escape(text))
 
 
-def html_of(block: Block) -> str:
-    """Return a block as HTML, figures as SVG; on a phone they scroll sideways and stay legible."""
-    if isinstance(block, Figure):
-        return f'<div class="scroll">{svg(block)}</div>'
+def html_of(block: Drawn) -> str:
+    """Return a block as HTML."""
     return f"<p>{_marked(block)}</p>" if isinstance(block, str) else block.html()
 
 

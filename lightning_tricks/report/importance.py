@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import optuna
 from optuna.importance import PedAnovaImportanceEvaluator
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from lightning_tricks.search.sampling.given import given_recipe
 from lightning_tricks.search.studies import unannounced
@@ -28,7 +28,7 @@ def importances(study: optuna.Study) -> dict[str, tuple[float, float, float]]:
         study: the search.
     """
     complete = [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
-    trials = [trial for trial in complete if given_recipe(trial) is None]
+    trials = [_bare(trial) for trial in complete if given_recipe(trial) is None]
     if len({t.value for t in trials}) < 2:
         return {}
     generator = random.Random(0)
@@ -40,6 +40,11 @@ def importances(study: optuna.Study) -> dict[str, tuple[float, float, float]]:
         middle = statistics.median(values)
         found[name] = (middle, values[RESAMPLES // 40], values[-1 - RESAMPLES // 40])
     return dict(sorted(found.items(), key=lambda item: -item[1][0]))
+
+
+def _bare(trial: FrozenTrial) -> FrozenTrial:
+    """Return a trial with what its importance needs alone: resamples copy all that it holds."""
+    return create_trial(value=trial.value, params=trial.params, distributions=trial.distributions)
 
 
 def _evaluate(study: optuna.Study, trials: Sequence[FrozenTrial]) -> dict[str, float]:

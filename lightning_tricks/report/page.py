@@ -4,17 +4,26 @@ import html
 import json
 import re
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from importlib.metadata import version
 
 import optuna
-from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_tricks.markdown import escaped
 from lightning_tricks.report import facts, figures
 from lightning_tricks.report.answer import first_screen
-from lightning_tricks.report.blocks import Block, Code, Notes, Table, html_of, markdown
-from lightning_tricks.report.drawing import svg
+from lightning_tricks.report.blocks import (
+    Block,
+    Code,
+    Drawn,
+    Notes,
+    Picture,
+    Table,
+    drawn,
+    html_of,
+    markdown,
+)
 from lightning_tricks.report.importance import ENOUGH, importances
 from lightning_tricks.report.scores import scores
 from lightning_tricks.report.summary import changes_of, reference_of
@@ -96,14 +105,14 @@ class Report:
     def markdown(self) -> str:
         """Return the report in Markdown, without the figures."""
         parts = [f"# Study {self.search.study_name}", f"> {escaped(self.answer)}", self._made()]
-        for title, blocks in self._sections():
-            written = [markdown(block) for block in blocks if not isinstance(block, Figure)]
+        for title, blocks in self.sections:
+            written = [markdown(block) for block in blocks if not isinstance(block, Picture)]
             parts += ([f"## {title}"] if title else []) + written if written else []
         return "\n\n".join([*parts, f"<!-- {MARK} -->"]) + "\n"
 
     def html(self) -> str:
         """Return the report as one HTML file."""
-        first, *others = self._sections()
+        first, *others = self.sections
         label, found, rest = self.answer.partition(":")
         body = [
             f"<h1>Study {html.escape(self.search.study_name)}</h1>",
@@ -125,11 +134,16 @@ class Report:
     def images(self) -> dict[str, str]:
         """Return the figures as SVG, by the names of their files."""
         found: dict[str, str] = {}
-        for title, blocks in self._sections():
+        for title, blocks in self.sections:
             name = "_".join(re.findall(r"[a-z]+", title.lower())) or "gain"
-            for figure in (block for block in blocks if isinstance(block, Figure)):
-                found[f"figures/{len(found) + 1}_{name}.svg"] = svg(figure)
+            for picture in (block for block in blocks if isinstance(block, Picture)):
+                found[f"figures/{len(found) + 1}_{name}.svg"] = picture.svg
         return found
+
+    @cached_property
+    def sections(self) -> list[tuple[str, list[Drawn]]]:
+        """Titles, and what stands below each."""
+        return [(title, list(map(drawn, blocks))) for title, blocks in self._sections()]
 
     def _sections(self) -> Iterator[tuple[str, list[Block]]]:
         monitor, mode = self.task.monitor, self.task.mode

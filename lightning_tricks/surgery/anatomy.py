@@ -188,21 +188,24 @@ class Anatomy:
 
     def plain(self) -> dict[str, Any]:
         """Return the anatomy as plain data."""
-        data: dict[str, Any] = TypeAdapter(type(self)).dump_python(self, mode="json")
+        data: dict[str, Any] = _PLAIN.dump_python(self, mode="json")
         return data
 
-    @classmethod
-    def read(cls, data: Any) -> Self:
+    @staticmethod
+    def read(data: Any) -> "Anatomy":
         """Return the anatomy from the result of `plain`.
 
         Raises:
             InputError: if the data are no anatomy.
         """
         try:
-            found: Self = TypeAdapter(cls).validate_python(data)
+            return _PLAIN.validate_python(data)
         except ValidationError as error:
             raise InputError(f"an anatomy cannot be read: {one_line(error)}") from None
-        return found
+
+
+_PLAIN = TypeAdapter(Anatomy)
+"""Reads and writes an anatomy. Each trial does, and pydantic takes 10 ms to make this."""
 
 
 def describe(network: nn.Module, anatomy: Anatomy) -> None:

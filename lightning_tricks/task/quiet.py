@@ -12,6 +12,7 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.loggers.logger import DummyLogger
 
 from lightning_tricks.flavors import FLAVORS, Flavor, adapt
+from lightning_tricks.module.lightning_internals import reading_entry_points_once
 
 _SILENT: Mapping[str, Any] = {
     "devices": 1,
@@ -48,7 +49,8 @@ def silent_trainer(
         "callbacks": [adapt(callback, flavor) for callback in callbacks],
         "enable_checkpointing": any(isinstance(c, package.callbacks.Checkpoint) for c in callbacks),
     }
-    trainer: pl.Trainer = package.Trainer(**{**_SILENT, **own, **settings})
+    with reading_entry_points_once(flavor.fabric):
+        trainer: pl.Trainer = package.Trainer(**{**_SILENT, **own, **settings})
     return trainer
 
 
