@@ -1,5 +1,6 @@
 """Shared by several tests: the variants of every stage, small networks and small data."""
 
+import functools
 import inspect
 import logging
 import os
@@ -17,11 +18,11 @@ from mlflow.tracking import MlflowClient
 from sklearn.datasets import load_digits
 from torch import nn
 
-from lightning_tricks import InMemoryData, Split, Tricks, TricksModule, optimize
+import lightning_tricks
+from lightning_tricks import InMemoryData, Split, Tricks, TricksModule
 from lightning_tricks.space.trick import stages
 from lightning_tricks.surgery.attach import DROPOUT, NORM
 from lightning_tricks.task.backbones import Residual
-from lightning_tricks.training.group_size import Fuse, GroupSize
 
 # The time of an example says something about the machine only.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -33,8 +34,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
 
 
-MEASURING = GroupSize.of
-"""The original of what `nothing_is_fused_unless_asked_for` replaces."""
+optimize = functools.partial(lightning_tricks.optimize, fuse="off")
+"""Measured group sizes depend on what else runs, and the last bits of a score depend on them."""
 
 
 def in_order(layers):
@@ -44,11 +45,6 @@ def in_order(layers):
         before, after = layer._modules.get(DROPOUT), layer._modules.get(NORM)
         found += [one for one in (before, layer, after) if one is not None]
     return found
-
-
-def as_asked(fuse: Fuse) -> GroupSize:
-    """Return a group size that is not measured: `auto` trains one at a time."""
-    return MEASURING("off" if fuse == "auto" else fuse)
 
 
 VARIANTS = [(stage, kind) for stage, options in stages(Tricks).items() for kind in options]
@@ -176,12 +172,6 @@ def trainer(epochs: int, **options: Any) -> pl.Trainer:
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_fused_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measured group sizes depend on what else runs, and the last bits of a score depend on them."""
-    monkeypatch.setattr(GroupSize, "of", as_asked)
-
-
-@pytest.fixture(autouse=True)
 def seeded() -> None:
     pl.seed_everything(0, verbose=False)
 
@@ -228,4 +218,5 @@ def with_store(empty_store, in_its_own_folder):
 @pytest.fixture
 def without_mlflow(monkeypatch):
     """Run studies without MLflow in tests that ignore it: MLflow takes half of their time."""
-    monkeypatch.setitem(inspect.unwrap(optimize).__kwdefaults__, "tracking_uri", None)
+    kept = inspect.unwrap(lightning_tricks.optimize).__kwdefaults__
+    monkeypatch.setitem(kept, "tracking_uri", None)

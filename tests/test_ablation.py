@@ -9,22 +9,14 @@ import optuna
 import pytest
 import tiny_study
 import torch
+from conftest import optimize
 from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.tracking import MlflowClient
 from test_study import store
 from torch import nn
 
-from lightning_tricks import (
-    InMemoryData,
-    InputError,
-    Space,
-    Task,
-    Tricks,
-    ablate,
-    create_study,
-    optimize,
-)
+from lightning_tricks import InMemoryData, InputError, Space, Task, Tricks, ablate, create_study
 from lightning_tricks.search.keys import (
     ABLATION,
     COMPARISON,
@@ -218,7 +210,7 @@ def loud(backbone=mlp_of_six):
     """Return a task with inputs far from 0, where plain does not learn, so the champion has tricks."""
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(150, 6, generator=generator)
-    data = InMemoryData.from_arrays(inputs + 1e3, (inputs[:, 0] > 0).long(), batch_size=8)
+    data = InMemoryData.from_arrays(inputs + 1e3, (inputs[:, 0] > 0).long(), batch_size=32)
     return Task("tiny", data, backbone, epochs=4)
 
 
@@ -293,6 +285,7 @@ def test_a_study_with_an_ablation(study):
     assert len(part().trials) == len(own)
 
 
+@pytest.mark.slow
 def test_an_ablation_that_is_interrupted_goes_on_to_the_same_end(study):
     search(study, loud(), space=NARROW)
     options = {"space": NARROW, "seeds": 3, "progress": False, "workers": "inline"}

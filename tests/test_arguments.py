@@ -3,8 +3,9 @@
 import optuna
 import pytest
 import tiny_study
+from conftest import optimize
 
-from lightning_tricks import InputError, Tricks, create_study, load_study, optimize, train
+from lightning_tricks import InputError, Tricks, create_study, load_study, train
 
 WRONG = {
     "study": ("tiny", 0, optuna.Study),

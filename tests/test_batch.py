@@ -6,11 +6,11 @@ from collections import Counter
 import pytest
 import pytorch_lightning as pl
 import torch
-from conftest import mlp, samples, small_data
+from conftest import mlp, optimize, samples, small_data
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, TensorDataset
 
-from lightning_tricks import InputError, ModuleTricks, Space, Task, Tricks, create_study, optimize, train
+from lightning_tricks import InputError, ModuleTricks, Space, Task, Tricks, create_study, train
 from lightning_tricks.data.batches import batch_size_of, resized, with_batch_size
 from lightning_tricks.data.loaders import LoaderData
 from lightning_tricks.fusion.shape import shape_of

@@ -1,29 +1,24 @@
 """A budget over a whole study: it is kept, in epochs exactly, and the study is the same each time."""
 
+import contextlib
+import io
 import itertools
 import math
 import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import optuna
 import pytest
-from conftest import mlp, small_data
+from conftest import mlp, optimize, small_data
 from hypothesis import given
 from hypothesis import strategies as some
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.study import StudyDirection
 from optuna.trial import create_trial
 
-from lightning_tricks import (
-    InputError,
-    Observer,
-    Space,
-    Task,
-    Tricks,
-    create_study,
-    load_study,
-    optimize,
-)
+from lightning_tricks import InputError, Observer, Space, Task, Tricks, create_study, load_study
 from lightning_tricks.budget import Budget
 from lightning_tricks.search import keys
 from lightning_tricks.search.outcomes import Outcome, counted
@@ -110,10 +105,27 @@ def taken(folder, repeats=1):
     return [sum(one.epochs for one in spent_on(trials, number)) for trials, number in stages]
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Return the folder of an undisturbed study, its verdict and what it printed."""
+    folder, shown = tmp_path_factory.mktemp("whole"), io.StringIO()
+    with contextlib.redirect_stderr(shown):
+        verdict = studied(folder, progress=True).verdict
+    return folder, verdict, shown.getvalue()
+
+
+@pytest.fixture
+def copied(whole, tmp_path):
+    """Return the test's own copy of the undisturbed study's folder."""
+    return Path(shutil.copytree(whole[0], tmp_path / "copied"))
+
+
 @pytest.mark.parametrize("repeats", [1, 2])
-def test_a_number_of_epochs_is_spent_but_not_exceeded(repeats, tmp_path):
-    studied(tmp_path, repeats=repeats)
-    search, verdict, ablation = taken(tmp_path, repeats)
+def test_a_number_of_epochs_is_spent_but_not_exceeded(repeats, whole, tmp_path):
+    folder = whole[0] if repeats == 1 else tmp_path
+    if repeats > 1:
+        studied(folder, repeats=repeats)
+    search, verdict, ablation = taken(folder, repeats)
     assert 0.85 * 80 <= search + verdict <= 80  # the next pair of trainings would not fit
     assert ablation == 0
     assert abs(search - 40) <= 6
@@ -123,8 +135,8 @@ def test_the_ablation_gets_its_share_with_as_many_seeds_as_it_affords(tmp_path):
     searched = ("normalization", "schedule", "dropout")
     pins = {stage: getattr(Tricks.plain(), stage).kind for stage in Tricks.model_fields}
     few = Space(Tricks).pin({stage: kind for stage, kind in pins.items() if stage not in searched})
-    studied(tmp_path, "750 epochs", ablate=True, seeds=6, space=few)  # enough for any champion's
-    assert 0.85 * 750 <= sum(taken(tmp_path)) <= 1.02 * 750
+    studied(tmp_path, "500 epochs", ablate=True, space=few)  # enough for any champion's
+    assert 0.85 * 500 <= sum(taken(tmp_path)) <= 1.02 * 500
     assert taken(tmp_path)[2] > 100
 
 
@@ -136,30 +148,27 @@ def test_an_ablation_that_the_budget_does_not_afford_leaves_its_share_to_the_ver
     assert 85 <= sum(taken(tmp_path)) <= 100
 
 
-def test_it_says_at_the_start_what_it_affords(tmp_path, capsys):
-    studied(tmp_path, progress=True)
-    shown = capsys.readouterr().err
+def test_it_says_at_the_start_what_it_affords(whole):
+    folder, _, shown = whole
     trials = int(re.search(r"the budget of 80 epochs affords about (\d+) trials and (\d+)", shown)[1])
-    held = load_study("budgets", tmp_path / "optuna.journal")
+    held = load_study("budgets", folder / "optuna.journal")
     planned = held.user_attrs[keys.PLANNED]
     assert planned == {"budget": "80 epochs", "trials": counted(held.trials)}
     assert abs(planned["trials"] - trials) <= 3
 
 
-def test_a_study_that_is_asked_again_is_not_trained_further(tmp_path):
-    first = studied(tmp_path)
-    before = taken(tmp_path)
-    assert studied(tmp_path).verdict == first.verdict
-    assert studied(tmp_path, budget=None, n_trials=6).verdict == first.verdict
-    assert taken(tmp_path) == before
+def test_a_study_that_is_asked_again_is_not_trained_further(whole, copied):
+    verdict, before = whole[1], taken(copied)
+    assert studied(copied).verdict == verdict
+    assert studied(copied, budget=None, n_trials=6).verdict == verdict
+    assert taken(copied) == before
 
 
-def test_a_larger_budget_goes_on(tmp_path):
-    studied(tmp_path)
-    before = taken(tmp_path)
-    studied(tmp_path, "120 epochs")
-    assert 0.9 * 120 <= sum(taken(tmp_path)) <= 120
-    assert all(now > then for now, then in zip(taken(tmp_path)[:2], before, strict=False))
+def test_a_larger_budget_goes_on(copied):
+    before = taken(copied)
+    studied(copied, "120 epochs")
+    assert 0.9 * 120 <= sum(taken(copied)) <= 120
+    assert all(now > then for now, then in zip(taken(copied)[:2], before, strict=False))
 
 
 class Interrupting(Observer):
@@ -184,19 +193,16 @@ def trials_in(folder):
     ]
 
 
-def test_an_interrupted_study_takes_the_same_trials(tmp_path):
-    for name in ("whole", "parts"):
-        (tmp_path / name).mkdir()
-    undisturbed = studied(tmp_path / "whole").verdict
+def test_an_interrupted_study_takes_the_same_trials(whole, tmp_path):
     for at in itertools.count(10, 10):
         try:
-            found = studied(tmp_path / "parts", observers=[Interrupting(at)]).verdict
+            found = studied(tmp_path, observers=[Interrupting(at)]).verdict
             break
         except KeyboardInterrupt:
             continue
     assert at > 20  # it was interrupted a few times
-    assert trials_in(tmp_path / "parts") == trials_in(tmp_path / "whole")
-    assert found == undisturbed
+    assert trials_in(tmp_path) == trials_in(whole[0])
+    assert found == whole[1]
 
 
 def test_a_time_ends_the_search_and_leaves_some_for_the_verdict(tmp_path, capsys):

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 import torchmetrics
-from conftest import mlp, samples, small_data, trainer
+from conftest import mlp, optimize, samples, small_data, trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -22,7 +22,6 @@ from lightning_tricks import (
     Tricks,
     TricksModule,
     create_study,
-    optimize,
     train,
     with_tricks,
 )
@@ -408,7 +407,8 @@ def test_the_direction_follows_from_the_monitors_name_or_a_note_says_so(monitor,
     task = Task("t", small_data(), lambda tricks: mlp(), monitor=f"val/{name}", metrics=metrics)
     assert Task("t", small_data(), lambda tricks: mlp(), monitor=monitor).mode == mode
     assert task.mode == mode
-    notes = check(task, Space(Tricks)).notes
+    kinds = {stage: getattr(Tricks.plain(), stage).kind for stage in Tricks.model_fields}
+    notes = check(task, Space(Tricks).pin(kinds)).notes
     assert any("is taken to be better" in note for note in notes) == noted
 
 

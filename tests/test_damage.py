@@ -7,12 +7,13 @@ import optuna
 import pytest
 import tiny_study
 import torch
+from conftest import optimize
 from mlflow.tracking import MlflowClient
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from test_study import children, load, run, store, task
 
-from lightning_tricks import InputError, Space, Tricks, create_study, optimize
+from lightning_tricks import InputError, Space, Tricks, create_study
 from lightning_tricks.errors import UnknownStudy
 from lightning_tricks.search.keys import OUTCOME
 from lightning_tricks.search.storage.journal import CHECKSUM

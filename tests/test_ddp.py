@@ -8,11 +8,11 @@ import optuna
 import pytest
 import torch
 import troubled
-from conftest import mlp, small_data
+from conftest import mlp, optimize, small_data
 from optuna.trial import TrialState
 from torch import nn
 
-from lightning_tricks import InputError, Space, Task, Tricks, create_study, optimize, train
+from lightning_tricks import InputError, Space, Task, Tricks, create_study, train
 from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.training.ranks import RankDied, Ranks
 from lightning_tricks.trial.training import Training

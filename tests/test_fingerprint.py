@@ -6,11 +6,11 @@ import linecache
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import mlp, samples, small_data
+from conftest import mlp, optimize, samples, small_data
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_tricks import InMemoryData, InputError, Space, Task, Tricks, create_study, optimize
+from lightning_tricks import InMemoryData, InputError, Space, Task, Tricks, create_study
 from lightning_tricks.search.identity import claim
 from lightning_tricks.task.fingerprint import _source, of_function
 

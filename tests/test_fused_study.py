@@ -9,14 +9,14 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from conftest import MEASURING, mlp, small_data
+from conftest import mlp, optimize, small_data
 from optuna.trial import TrialState
 from programs import end_of, start, wait_for
 from test_fusion import Choosy
 from test_repeats import whole
 from test_study import load, run, store, values
 
-from lightning_tricks import InputError, ModuleTricks, Space, Task, Tricks, create_study, optimize, train
+from lightning_tricks import InputError, ModuleTricks, Space, Task, Tricks, create_study, train
 from lightning_tricks.fusion.shape import shape_of
 from lightning_tricks.search.keys import FUSE, GROUP, VERDICT, kept
 from lightning_tricks.search.outcomes import Outcome
@@ -131,11 +131,12 @@ def test_who_dies_while_a_group_is_drawn_goes_on_to_the_same_trials(monkeypatch,
     assert values(again) == values(study)
 
 
-def test_a_verdict_has_its_seeds_in_groups_and_says_the_same(monkeypatch):
+def test_a_verdict_has_its_seeds_in_groups_and_says_the_same():
     judged = {}
     for fuse in ("off", 8):
         study = create_study(f"by {fuse}", storage="optuna.journal")
-        search(study, n_trials=4, finalists=1, seeds=3, fuse=fuse)
+        recorded = {} if fuse == 8 else {"tracking_uri": None}
+        search(study, n_trials=4, finalists=1, seeds=3, fuse=fuse, **recorded)
         own = optuna.load_study(study_name=f"by {fuse}.verdict", storage=study._storage)
         named = [
             (
@@ -146,7 +147,7 @@ def test_a_verdict_has_its_seeds_in_groups_and_says_the_same(monkeypatch):
             for t in own.trials
         ]
         judged[fuse] = {name: t.value for name, t in zip(named, own.trials, strict=True)}
-        assert differences(own, task(), store()) == []
+    assert differences(own, task(), store()) == []
     assert judged[8].keys() == judged["off"].keys()
     same = sum(judged[8][name] == pytest.approx(value) for name, value in judged["off"].items())
     assert same >= 0.9 * len(judged[8])  # rounding may move one of 12 samples to the other side
@@ -204,7 +205,6 @@ def test_a_wrong_number_is_told_in_a_line(wrong, capsys):
 @pytest.fixture
 def taking(monkeypatch):
     """Return a function that sets the seconds per training that `auto` measures for each group size."""
-    monkeypatch.setattr(GroupSize, "of", MEASURING)
 
     def take(seconds):
         found = seconds if callable(seconds) else seconds.__getitem__
@@ -228,7 +228,7 @@ def faster_up_to(most):
     ],
 )
 def test_auto_takes_as_many_as_the_time_for_each_falls_with(seconds, best):
-    found = MEASURING("auto").grown(64, lambda count: (seconds[count], ""))
+    found = GroupSize.of("auto").grown(64, lambda count: (seconds[count], ""))
     assert (found.best, found.final) == (best, True)
     assert found.grown(64, pytest.fail) == found
 
@@ -240,7 +240,7 @@ def test_no_more_are_tried_than_are_wanted():
         asked.append(count)
         return 1 / count, ""
 
-    some = MEASURING("auto").grown(3, measure)
+    some = GroupSize.of("auto").grown(3, measure)
     assert (some.best, some.final, max(asked)) == (4, False, 4)
     asked.clear()
     assert some.grown(4, measure) == some
@@ -250,12 +250,11 @@ def test_no_more_are_tried_than_are_wanted():
 
 def test_what_was_disturbed_once_is_tried_again():
     slow = iter([1.0, 1.0, 0.6, 9.0, 0.3, 0.4, 0.5])  # 1 twice, 2, 4 disturbed, 4, 8 twice
-    assert MEASURING("auto").grown(64, lambda count: (next(slow), "")).best == 4
+    assert GroupSize.of("auto").grown(64, lambda count: (next(slow), "")).best == 4
 
 
 @pytest.mark.usefixtures("without_mlflow")
-def test_auto_says_why_nothing_is_fused(capsys, monkeypatch):
-    monkeypatch.setattr(GroupSize, "of", MEASURING)
+def test_auto_says_why_nothing_is_fused(capsys):
     its_task = Task("tiny", small_data(), lambda tricks: Choosy(), epochs=1)
     found = GroupSize().grown(2, Runner(its_task).seconds)
     assert found.alone
@@ -266,8 +265,7 @@ def test_auto_says_why_nothing_is_fused(capsys, monkeypatch):
 
 
 @pytest.mark.usefixtures("without_mlflow")
-def test_auto_says_what_of_a_task_cannot_be_fused(capsys, monkeypatch):
-    monkeypatch.setattr(GroupSize, "of", MEASURING)
+def test_auto_says_what_of_a_task_cannot_be_fused(capsys):
     its_task = task(trainer={"precision": "bf16-mixed"})
     search(
         create_study("tiny", storage=None),
@@ -305,9 +303,8 @@ class Own(pl.LightningModule):
 @pytest.mark.usefixtures("without_mlflow")
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("fuse", ["auto", 4])
-def test_trials_that_cannot_be_trained_as_one_are_not_drawn_as_groups(fuse, capsys, monkeypatch):
+def test_trials_that_cannot_be_trained_as_one_are_not_drawn_as_groups(fuse, capsys):
     """So what is drawn does not depend on when a worker finds out."""
-    monkeypatch.setattr(GroupSize, "of", MEASURING)
     its_task = Task(
         "tiny",
         small_data(),
@@ -325,8 +322,8 @@ def test_trials_that_cannot_be_trained_as_one_are_not_drawn_as_groups(fuse, caps
 
 def test_auto_measures_what_is_there_and_off_is_one():
     assert GroupSize().grown(64, Runner(task()).seconds).best in (1, 2, 4, 8, 16, 32, 64)
-    assert MEASURING("off").alone
-    assert MEASURING(5) == GroupSize(5, final=True, automatic=False)
+    assert GroupSize.of("off").alone
+    assert GroupSize.of(5) == GroupSize(5, final=True, automatic=False)
 
 
 @pytest.mark.usefixtures("without_mlflow")
@@ -401,7 +398,6 @@ def test_who_leaves_while_it_is_measured_loses_nothing(monkeypatch):
         signal.raise_signal(signal.SIGTERM)
         raise Interrupted
 
-    monkeypatch.setattr(GroupSize, "of", MEASURING)
     with monkeypatch.context() as patch:
         patch.setattr(Runner, "seconds", leave)
         study = create_study("tiny", storage="optuna.journal")

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 import torchmetrics
-from conftest import in_order, mlp, samples, small_data, trainer
+from conftest import in_order, mlp, optimize, samples, small_data, trainer
 from sklearn.datasets import load_diabetes
 from torch import nn
 
@@ -23,7 +23,6 @@ from lightning_tricks import (
     Tricks,
     TricksModule,
     create_study,
-    optimize,
     with_tricks,
 )
 from lightning_tricks.search.outcomes import counted

@@ -130,6 +130,7 @@ def test_every_file_is_in_the_architecture():
     assert files == set(ORDER)
 
 
+@pytest.mark.slow
 def test_the_example_of_the_readme_runs(capsys):
     text = (ROOT / "README.md").read_text()
     example = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)[0]

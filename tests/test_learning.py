@@ -3,21 +3,12 @@
 import numpy as np
 import optuna
 import pytest
-from conftest import mlp, small_data
+from conftest import mlp, optimize, small_data
 from optuna.distributions import CategoricalDistribution
 from optuna.study import StudyDirection
 from optuna.trial import create_trial
 
-from lightning_tricks import (
-    ImageTricks,
-    InputError,
-    Space,
-    Task,
-    Tricks,
-    create_study,
-    load_study,
-    optimize,
-)
+from lightning_tricks import ImageTricks, InputError, Space, Task, Tricks, create_study, load_study
 from lightning_tricks import main as script
 from lightning_tricks.scores import rank_of
 from lightning_tricks.search import keys

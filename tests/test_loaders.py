@@ -3,7 +3,7 @@
 import pytest
 import pytorch_lightning as pl
 import torch
-from conftest import mlp, samples, trainer
+from conftest import mlp, optimize, samples, trainer
 from torch.utils.data import (
     DataLoader,
     IterableDataset,
@@ -12,7 +12,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from lightning_tricks import InputError, Task, Tricks, TricksModule, create_study, optimize, train
+from lightning_tricks import InputError, Task, Tricks, TricksModule, create_study, train
 from lightning_tricks.data.loaders import LoaderData, fresh
 from lightning_tricks.trial import callback
 from lightning_tricks.trial.result import Interrupted

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import pytest
 import torch
-from conftest import mlp, samples, small_data, trainer
+from conftest import mlp, optimize, samples, small_data, trainer
 from mlflow.tracking import MlflowClient
 from pydantic import Field
 from test_checks import Own
@@ -21,7 +21,6 @@ from lightning_tricks import (
     TricksModule,
     create_study,
     load_with_tricks,
-    optimize,
     recipe_of_champion,
     recipe_of_run,
     references,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import tiny_study
-from conftest import mlp, small_data
+from conftest import mlp, optimize, small_data
 from hypothesis import example, given
 from hypothesis import strategies as st
 from mlflow.exceptions import MlflowException
@@ -13,7 +13,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.validation import _validate_metric_name
 from test_study import children, store
 
-from lightning_tricks import Task, create_study, optimize
+from lightning_tricks import Task, create_study
 from lightning_tricks.tracking.agreement import differences
 from lightning_tricks.tracking.names import MOST_CHARACTERS, OWN, key_of, name_of
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
-from conftest import mlp, small_data
+from conftest import mlp, optimize, small_data
 from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta
 from optuna.trial import TrialState, create_trial
 from optuna_dashboard._note import get_note_from_system_attrs
 from test_study import children, store
 
-from lightning_tricks import InputError, Space, Task, Tricks, create_study, optimize
+from lightning_tricks import InputError, Space, Task, Tricks, create_study
 from lightning_tricks.search.sampling.samplers import SAMPLERS
 from lightning_tricks.search.sampling.trick_sampler import TrickSampler
 from lightning_tricks.search.studies import finished

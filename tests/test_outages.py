@@ -17,7 +17,7 @@ from pathlib import Path
 import optuna
 import pytest
 import tiny_study
-from conftest import mlp, small_data
+from conftest import mlp, optimize, small_data
 from mlflow.tracking import MlflowClient
 from optuna.exceptions import StorageInternalError
 from optuna.storages import InMemoryStorage
@@ -26,7 +26,7 @@ from programs import end_of, start, until, wait_for
 from sqlalchemy import create_engine, text
 from test_study import assert_agreement, children, store
 
-from lightning_tricks import InputError, Task, create_study, optimize
+from lightning_tricks import InputError, Task, create_study
 from lightning_tricks.search.keys import CHAMPION
 from lightning_tricks.search.storage import lock
 from lightning_tricks.search.storage.waiting import retrying

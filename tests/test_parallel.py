@@ -13,13 +13,13 @@ import psutil
 import pytest
 import ray
 import troubled
-from conftest import mlp, small_data
+from conftest import mlp, optimize, small_data
 from optuna.trial import TrialState
 from programs import end_of, start, until, wait_for
 from test_repeats import whole
 from test_study import children, load, under_way
 
-from lightning_tricks import Space, Task, Tricks, create_study, optimize, train
+from lightning_tricks import Space, Task, Tricks, create_study, train
 from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.search.studies import finished
 from lightning_tricks.tracking.agreement import differences

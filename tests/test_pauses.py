@@ -7,14 +7,14 @@ from datetime import datetime
 
 import optuna
 import pytest
-from conftest import mlp, small_data
+from conftest import mlp, optimize, small_data
 from hypothesis import given
 from hypothesis import strategies as some
 from mlflow.tracking import MlflowClient
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_tricks import Observer, Task, Tricks, create_study, optimize
+from lightning_tricks import Observer, Task, Tricks, create_study
 from lightning_tricks.search import keys
 from lightning_tricks.search.promotion import GOING_ON, LEAST, hopeless, is_paused, promotable
 from lightning_tricks.search.pruners import rung_of
@@ -198,7 +198,9 @@ class Interrupting(Observer):
         self._count()
 
 
-@pytest.mark.parametrize("at", [17, 21, 22, 23, 30, 37])
+@pytest.mark.parametrize(
+    "at", [21, 22, 23, *(pytest.param(at, marks=pytest.mark.slow) for at in (17, 30, 37))]
+)
 def test_interrupted_anywhere_it_goes_on_to_the_same_trials(at, undisturbed, tmp_path, capsys):
     with pytest.raises(KeyboardInterrupt):
         searched(tmp_path, observers=[Interrupting(at)])

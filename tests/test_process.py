@@ -13,11 +13,11 @@ import pytest
 import pytorch_lightning as pl
 import tiny_study
 import torch
-from conftest import mlp, small_data
+from conftest import mlp, optimize, small_data
 from test_study import children, run, store, task
 from torch import nn
 
-from lightning_tricks import ModuleTricks, Task, create_study, optimize
+from lightning_tricks import ModuleTricks, Task, create_study
 from lightning_tricks.study.signals import Signals
 from lightning_tricks.tracking.agreement import differences
 
@@ -173,6 +173,7 @@ LAUNCHERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_what_a_launcher_left_in_the_shell_changes_nothing(launcher, monkeypatch):
     for name, value in LAUNCHERS[launcher].items():

@@ -68,6 +68,7 @@ def test_a_refused_command_leaves_nothing_behind(case, capsys):
     assert list(Path().iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flag", "form"),
     [
@@ -121,6 +122,7 @@ def test_a_damaged_journal_names_its_line_and_the_remedy_works(capsys, with_stor
     assert tiny_study.main(tiny_study.task, command) == 0
 
 
+@pytest.mark.slow
 def test_a_locked_database_is_said_to_be_locked(capsys, with_store):
     Path("optuna.db").touch()
     for name, flag in (("mlflow.db", "--tracking-uri"), ("optuna.db", "--storage")):

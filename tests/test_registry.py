@@ -1,11 +1,13 @@
 """Are the registered models there, complete, once each, and in their study's experiment?"""
 
 import contextlib
+import itertools
 import os
 import shutil
 from pathlib import Path
 
 import mlflow
+import optuna
 import pytest
 import tiny_study
 from mlflow.tracking import MlflowClient
@@ -14,6 +16,7 @@ from test_verdict import search
 
 from lightning_tricks import create_study, load_with_tricks
 from lightning_tricks.search.keys import PART_RUNS, UNWRITTEN
+from lightning_tricks.tracking.holdings import PARENT
 
 DAMAGES = {
     "the alias moved": lambda client: client.set_registered_model_alias("tiny", "champion", "2"),
@@ -49,12 +52,30 @@ def judged(tmp_path_factory, empty_store):
     return folder
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_registered_models_are_checked_and_brought_back(damage, judged, monkeypatch, capsys):
+TOGETHER = (
+    ("the alias moved", "a network without a version", "half a network"),
+    ("the ensemble is gone", "empty weights"),
+    ("nonsense in a tag", "the files of the models"),
+    ("the files of all runs",),
+)
+"""Damages that do not hide each other."""
+
+
+def test_every_damage_is_done_once():
+    assert sorted(itertools.chain(*TOGETHER)) == sorted(DAMAGES)
+
+
+@pytest.mark.parametrize("damages", TOGETHER, ids=" and ".join)
+def test_registered_models_are_checked_and_brought_back(damages, judged, monkeypatch, capsys):
     monkeypatch.chdir(judged)
     client = MlflowClient(store())
-    DAMAGES[damage](client)
-    assert tiny_study.main(tiny_study.task, ["--check"]) == 1
+    told = 0
+    for damage in damages:
+        DAMAGES[damage](client)
+        capsys.readouterr()
+        assert tiny_study.main(tiny_study.task, ["--check"]) == 1
+        before, told = told, len(capsys.readouterr().out)
+        assert told > before, damage  # than without this damage
     assert tiny_study.main(tiny_study.task, ["--check", "--repair"]) == 0, capsys.readouterr().out
     assert tiny_study.main(tiny_study.task, ["--check"]) == 0, capsys.readouterr().out
     mlflow.set_tracking_uri(store())
@@ -64,7 +85,7 @@ def test_registered_models_are_checked_and_brought_back(damage, judged, monkeypa
     again = load_with_tricks("models:/tiny@champion", tiny_study.backbone, tracking_uri=store())
     assert again(inputs).shape == (len(inputs), 3)
     assert not again.training
-    if damage != "the ensemble is gone":  # MLflow does not reuse the ensemble's version number
+    if "the ensemble is gone" not in damages:  # MLflow does not reuse the ensemble's version number
         assert len(client.search_model_versions("name='tiny'")) == 2
 
 
@@ -81,6 +102,50 @@ def test_a_part_that_was_not_closed_in_mlflow_is_completed_by_the_same_command(j
     assert tiny_study.main(tiny_study.task, ["--n-trials", "4"]) == 0
     assert tiny_study.main(tiny_study.task, ["--check"]) == 0
     assert create_study("tiny", storage="optuna.journal", epochs=3).user_attrs[UNWRITTEN] == []
+
+
+def verdict_trials():
+    storage = create_study("tiny", storage="optuna.journal", epochs=3)._storage
+    return optuna.load_study(study_name="tiny.verdict", storage=storage).trials
+
+
+def test_check_and_repair_know_the_verdict(judged, monkeypatch, capsys):
+    monkeypatch.chdir(judged)
+    assert tiny_study.main(tiny_study.task, ["--check"]) == 0
+    client = MlflowClient(store())
+    experiment = client.get_experiment_by_name("tiny").experiment_id
+    (parent,) = client.search_runs([experiment], "tags.`role` = 'verdict'")
+    children = client.search_runs([experiment], f"tags.`{PARENT}` = '{parent.info.run_id}'")
+    client.set_tag(children[0].info.run_id, "trial.state", "FAIL")
+    assert tiny_study.main(tiny_study.task, ["--check"]) == 1
+    assert "verdict: trial" in capsys.readouterr().out
+    assert tiny_study.main(tiny_study.task, ["--check", "--repair"]) == 0
+    assert tiny_study.main(tiny_study.task, ["--check"]) == 0
+
+
+def test_a_verdict_whose_run_was_deleted_is_written_anew_with_its_models(judged, monkeypatch, capsys):
+    monkeypatch.chdir(judged)
+    client = MlflowClient(store())
+    experiment = client.get_experiment_by_name("tiny").experiment_id
+    (parent,) = client.search_runs([experiment], "tags.`role` = 'verdict'")
+    before = verdict_trials()
+    client.delete_run(parent.info.run_id)
+    assert tiny_study.main(tiny_study.task, ["--check"]) == 1
+    assert tiny_study.main(tiny_study.task, ["--check", "--repair"]) == 0
+    capsys.readouterr()
+    assert tiny_study.main(tiny_study.task, ["--check"]) == 0, capsys.readouterr().out
+    assert [trial.value for trial in verdict_trials()] == [trial.value for trial in before]
+    inputs, _ = tiny_study.task().example()
+    mlflow.set_tracking_uri(store())
+    for alias in ("champion", "ensemble"):
+        model = mlflow.pytorch.load_model(f"models:/tiny@{alias}")
+        assert model(inputs).shape == (len(inputs), 3)
+    (registered,) = [
+        version
+        for version in client.search_model_versions("name='tiny'")
+        if "champion" in client.get_model_version("tiny", version.version).aliases
+    ]
+    assert registered.run_id not in (None, parent.info.run_id)
 
 
 def test_an_experiment_may_be_renamed(judged, monkeypatch):

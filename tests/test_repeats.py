@@ -8,11 +8,11 @@ import numpy as np
 import optuna
 import pytest
 import torch
-from conftest import small_data
+from conftest import optimize, small_data
 from test_study import store
 from torch import nn
 
-from lightning_tricks import InMemoryData, InputError, Task, Tricks, create_study, optimize, train
+from lightning_tricks import InMemoryData, InputError, Task, Tricks, create_study, train
 from lightning_tricks.run.program import FEW, SEVERAL, _repeats
 from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.seeds import derive
@@ -158,7 +158,7 @@ def test_a_trial_that_was_killed_goes_on_to_the_same_end(tmp_path, monkeypatch):
 # The study as a whole.
 
 
-@pytest.mark.parametrize("workers", ["inline", 2])
+@pytest.mark.parametrize("workers", ["inline", pytest.param(2, marks=pytest.mark.slow)])
 def test_a_study_of_repeated_trials(with_store, workers):
     study = create_study("whole", storage="optuna.journal", pruner="none")
     run = functools.partial(optimize, study, whole(), n_trials=4, workers=workers)

@@ -4,10 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import small_data
+from conftest import optimize, small_data
 from test_study import store, task
 
-from lightning_tricks import ModuleTricks, Space, Tricks, create_study, optimize
+from lightning_tricks import ModuleTricks, Space, Tricks, create_study
 from lightning_tricks.data.in_memory import InMemoryData
 from lightning_tricks.report.summary import Summary, changes_of
 from lightning_tricks.search.keys import TESTS

@@ -1,6 +1,8 @@
 """The report to share: one file that needs no network, on a phone and on a screen."""
 
+import contextlib
 import re
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -33,14 +35,23 @@ CUT_OFF = (
 """Counts what is wider than its place."""
 
 
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory, empty_store):
+    """Return a folder with a study that has a verdict."""
+    folder = tmp_path_factory.mktemp("judged")
+    shutil.copy(empty_store, folder / "mlflow.db")
+    with contextlib.chdir(folder):
+        search(create_study("tiny", storage="optuna.journal"), task(), n_trials=8)
+    return folder
+
+
 @pytest.fixture
-def report(with_store):
-    study = create_study("tiny", storage="optuna.journal")
-    search(study, task(), n_trials=8)
+def report(judged, in_its_own_folder, monkeypatch):
+    monkeypatch.chdir(judged)
+    study = create_study("tiny")
     return report_of(study, task(), Verdict.read(study.user_attrs[kept(VERDICT)]))
 
 
-@pytest.mark.usefixtures("without_mlflow")
 def test_a_report_says_what_was_found_and_how_to_find_it_again(report):
     text = report.markdown()
     label = report.verdict.label
@@ -149,17 +160,17 @@ def test_a_report_is_drawn_again_only_if_something_changed_or_was_lost(report, m
 TAKEN = ("optuna.journal", "mlflow.db", "checkpoints/r.html", "notes.html", "model.html", "folder.html")
 
 
-@pytest.mark.parametrize("place", TAKEN)
-def test_a_report_takes_the_place_of_nothing_else(place, with_store, capsys):
+def test_a_report_takes_the_place_of_nothing_else(with_store, capsys):
     assert run("--n-trials", "2") == 0
     Path("notes.html").write_text("mine")
     Path("model.md").write_text("mine")  # `model.html` would be written next to it
     Path("folder.html").mkdir()
     before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
-    capsys.readouterr()
-    assert run("--report", place) == 2
-    assert capsys.readouterr().err.count("\n") == 1
-    assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
+    for place in TAKEN:
+        capsys.readouterr()
+        assert run("--report", place) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+        assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
 
 
 def test_a_report_is_whole_or_is_the_one_before(report, monkeypatch):

@@ -6,14 +6,14 @@ import statistics
 import optuna
 import pytest
 import search
-from conftest import mlp, small_data
+from conftest import mlp, optimize, small_data
 from optuna.distributions import CategoricalDistribution
 from optuna.pruners import HyperbandPruner
 from optuna.samplers import RandomSampler
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
-from lightning_tricks import Space, Task, Tricks, create_study, optimize, suggest
+from lightning_tricks import Space, Task, Tricks, create_study, suggest
 from lightning_tricks.errors import TakenOver
 from lightning_tricks.module.tricks_module import accuracy
 from lightning_tricks.search.pruners import PRUNERS

@@ -14,22 +14,13 @@ import pytest
 import tiny_study
 import torch
 import troubled
-from conftest import Demanding, mlp, small_data, variant
+from conftest import Demanding, mlp, optimize, small_data, variant
 from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
 from programs import end_of, start, wait_for
 from torch import nn
 
-from lightning_tricks import (
-    ConvNet,
-    InputError,
-    Space,
-    Task,
-    Tricks,
-    create_study,
-    load_with_tricks,
-    optimize,
-)
+from lightning_tricks import ConvNet, InputError, Space, Task, Tricks, create_study, load_with_tricks
 from lightning_tricks.scores import rank_of
 from lightning_tricks.search.outcomes import Outcome, is_repeat
 from lightning_tricks.search.promotion import is_paused
@@ -407,12 +398,15 @@ def test_a_timeout_begins_no_further_trial():
     assert len([t for t in study.trials if t.state.is_finished()]) <= 1
 
 
-@pytest.mark.parametrize(("at_timeout", "state"), [("finish", "COMPLETE"), ("requeue", "WAITING")])
+@pytest.mark.parametrize(
+    ("at_timeout", "state"),
+    [pytest.param("finish", "COMPLETE", marks=pytest.mark.slow), ("requeue", "WAITING")],
+)
 def test_at_a_timeout_the_trial_under_way_is_finished_or_put_back(at_timeout, state, tmp_path):
-    chosen = troubled.task(tmp_path, epochs=6)
+    chosen = troubled.task(tmp_path, epochs=4)
     slow = Space(troubled.Troubled).pin({"trouble": "slow"})
     study = create_study("tiny", storage=None)
-    optimize(study, chosen, n_trials=9, space=slow, timeout=4, at_timeout=at_timeout, progress=False)
+    optimize(study, chosen, n_trials=9, space=slow, timeout=3, at_timeout=at_timeout, progress=False)
     assert [t.state.name for t in study.trials if t.state.is_finished() or t.params] == [state]
     kept = [path.name for path in Path("checkpoints/tiny/running").iterdir()]
     assert kept == (["trial-00000.ckpt"] if state == "WAITING" else [])

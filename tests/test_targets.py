@@ -3,9 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import convnet, mlp, samples, variant
+from conftest import convnet, mlp, optimize, samples, variant
 
-from lightning_tricks import ImageTricks, Task, Tricks, TricksModule, optimize
+from lightning_tricks import ImageTricks, Task, Tricks, TricksModule
 from lightning_tricks.errors import InputError
 from lightning_tricks.module.measures import accuracy
 from lightning_tricks.search.studies import create_study

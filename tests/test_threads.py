@@ -4,11 +4,12 @@ import time
 
 import pytest
 import torch
-from conftest import MEASURING, mlp, small_data
+from conftest import mlp, optimize, small_data
 from torch import nn
 
-from lightning_tricks import Task, Tricks, create_study, optimize
+from lightning_tricks import Task, Tricks, create_study
 from lightning_tricks.training import threads
+from lightning_tricks.training.group_size import GroupSize
 from lightning_tricks.training.runner import Runner
 from lightning_tricks.training.threads import best_threads
 from lightning_tricks.trial.job import Job
@@ -70,7 +71,7 @@ def test_a_worker_measures_once_and_trains_with_what_it_found(monkeypatch):
         "lightning_tricks.training.runner.best_threads", lambda task: asked.append(task) or 1
     )
     runner, jobs = Runner(task()), [Job(0, Tricks.plain(), 0)]
-    for width in (MEASURING(4), MEASURING("auto"), MEASURING("auto")):
+    for width in (GroupSize.of(4), GroupSize.of("auto"), GroupSize.of("auto")):
         runner.train(jobs, lambda *unused: False, lambda *unused: None, width)
     assert len(asked) == 1  # a given number is the user's choice
     assert torch.get_num_threads() == 1
@@ -78,7 +79,6 @@ def test_a_worker_measures_once_and_trains_with_what_it_found(monkeypatch):
 
 @pytest.mark.usefixtures("without_mlflow")
 def test_the_process_has_its_threads_again(with_store, monkeypatch):
-    monkeypatch.setattr("lightning_tricks.training.group_size.GroupSize.of", MEASURING)
     monkeypatch.setattr(Waiting, "slow", 2)
-    optimize(create_study("waiting", storage=None), task(), n_trials=2, progress=False)
+    optimize(create_study("waiting", storage=None), task(), n_trials=2, fuse="auto", progress=False)
     assert torch.get_num_threads() == 2

@@ -12,13 +12,13 @@ import pytest
 import tiny_study
 import torch
 from browser import chromium, needs_chromium
-from conftest import mlp
+from conftest import mlp, optimize
 from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState, create_trial
 from server import Server
 from test_study import assert_agreement, children, load, store, task
 
-from lightning_tricks import Space, Tricks, create_study, optimize
+from lightning_tricks import Space, Tricks, create_study
 from lightning_tricks.search.outcomes import Outcome, best_of
 from lightning_tricks.search.study_state import StudyState
 from lightning_tricks.tracking import trial_updates, writer

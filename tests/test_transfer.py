@@ -5,20 +5,11 @@ import warnings
 
 import pytest
 import torch
-from conftest import mlp, samples, small_data, trainer, variant
+from conftest import mlp, optimize, samples, small_data, trainer, variant
 from test_checks import Own
 from torch import nn
 
-from lightning_tricks import (
-    ModuleTricks,
-    Space,
-    Task,
-    Tricks,
-    TricksModule,
-    create_study,
-    optimize,
-    with_tricks,
-)
+from lightning_tricks import ModuleTricks, Space, Task, Tricks, TricksModule, create_study, with_tricks
 from lightning_tricks.search.outcomes import Outcome
 from lightning_tricks.task.checks import check
 

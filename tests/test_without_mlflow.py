@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import tiny_study
 import torch
+from conftest import optimize
 
-from lightning_tricks import MLP, InputError, Observer, create_study, load_with_tricks, main, optimize
+from lightning_tricks import MLP, InputError, Observer, create_study, load_with_tricks, main
 from lightning_tricks.search.keys import BASELINE, kept
 from lightning_tricks.search.studies import load_study
 from lightning_tricks.workers.inline import Inline

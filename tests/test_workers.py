@@ -8,9 +8,9 @@ import pytest
 import ray
 import torch
 import troubled
-from conftest import mlp, small_data
+from conftest import mlp, optimize, small_data
 
-from lightning_tricks import InputError, Task, create_study, optimize, train
+from lightning_tricks import InputError, Task, create_study, train
 from lightning_tricks.search.studies import finished
 from lightning_tricks.training.group_size import GroupSize
 from lightning_tricks.trial.job import Job

@@ -1,20 +1,25 @@
 """A study of seconds, for the tests to start, stop and kill."""
 
-import functools
 import os
 import sys
 import time
 
-from conftest import as_asked, mlp, small_data
+from conftest import mlp, small_data
 
 import lightning_tricks
 from lightning_tricks import Task
 from lightning_tricks.run import optimize as optimizing
 from lightning_tricks.search.storage import lock
-from lightning_tricks.training.group_size import GroupSize
 
-main = functools.partial(lightning_tricks.main, finalists=0, repeats=1)
-"""Runs a search alone, each recipe trained once: other tests cover verdicts and repeats."""
+
+def main(make_task, arguments=None, **defaults):
+    """Run a search alone, each recipe trained once by itself: other tests cover the rest.
+
+    Measured group sizes depend on what else runs, and the last bits of a score depend on them.
+    """
+    given = sys.argv[1:] if arguments is None else arguments
+    defaults = {"finalists": 0, "repeats": 1, **defaults}
+    return lightning_tricks.main(make_task, ["--fuse", "off", *given], **defaults)
 
 
 def backbone(tricks):
@@ -49,7 +54,6 @@ def be_another_machine(name):
 
 if __name__ == "__main__":
     check_at_once()
-    GroupSize.of = as_asked  # measured sizes depend on what else runs, and last bits depend on them
     if "MACHINE" in os.environ:
         be_another_machine(os.environ["MACHINE"])
     sys.exit(main(task, n_trials=6))
