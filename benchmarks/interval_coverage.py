@@ -5,7 +5,7 @@ that all seeds share, and noise. For each level and number of seeds it prints ho
 holds the true mean, with Satterthwaite's degrees of freedom alone and as the package has it (never
 narrower than Student's over the seeds), and the ratio of their median widths.
 
-    python benchmarks/coverage.py [--draws 4000]
+    python benchmarks/interval_coverage.py [--draws 4000]
 """
 
 import argparse
