@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_tricks import Diverged, InputError, Tricks, TricksModule
-from lightning_tricks.module.health import GradientHealth, ends
+from lightning_tricks.module.health import GradientHealth, ends, figures
 
 LOGGED = {
     "train/loss",
@@ -136,6 +136,11 @@ def test_the_weights_of_both_ends_are_found_under_spectral_norm(utilities):
     parameters = list(module.parameters())
     first, last = (parameters[place] for place in ends(module, parameters))
     assert (first.shape, last.shape) == (module[0].weight.shape, module[4].weight.shape)
+
+
+def test_gradients_that_reach_no_last_layer_have_a_ratio_of_0():
+    assert figures(1.0, 2.0, 0.0, first=0.5, last=0.0)["weights/first_to_last"] == 0.0
+    assert figures(1.0, 2.0, 0.0, first=0.5, last=0.25)["weights/first_to_last"] == 2.0
 
 
 def test_health_of_no_step_is_empty():

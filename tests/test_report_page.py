@@ -67,6 +67,9 @@ def test_a_report_says_what_was_found_and_how_to_find_it_again(report):
     assert "complete, and fewer than 30 tell little" in text  # of importances
     for title in ("How good it is", "Gradient health", "What it cost"):
         assert f"## {title}" in text
+    health = text.partition("## Gradient health")[2].partition("##")[0]
+    counted = [int(count) for count in re.findall(r"^\| \w+ \| \w+ \| (\d+) \|", health, re.MULTILINE)]
+    assert sum(counted) == len(report.trials)
     assert "| optuna | " in text
     page = report.html()
     assert page.count("<svg") == 5

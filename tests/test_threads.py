@@ -64,6 +64,14 @@ def test_what_is_not_to_be_measured_is_left_as_it_is(why, monkeypatch):
     assert best_threads(some) == 2
 
 
+def test_a_step_takes_the_mean_time_between_the_ends_of_steps():
+    clock = threads._Clock()
+    clock.ends = [1.0, 2.0, 4.0]
+    assert clock.step() == 1.5
+    clock.ends = [1.0]
+    assert clock.step() == float("inf")
+
+
 def test_a_worker_measures_once_and_trains_with_what_it_found(monkeypatch):
     monkeypatch.setattr(Waiting, "slow", 2)
     asked = []

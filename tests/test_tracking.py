@@ -13,6 +13,7 @@ import tiny_study
 import torch
 from browser import chromium, needs_chromium
 from conftest import mlp, optimize
+from mlflow.entities import Metric, RunData, RunTag
 from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState, create_trial
 from server import Server
@@ -326,3 +327,14 @@ def test_a_repeat_has_no_duration_of_its_own():
     assert other.tags["role"] == "repeat of 5"
     assert other.tags["mlflow.runName"].endswith(" · repeat of 5")
     assert other.tags["mlflow.note.content"].startswith("Repeat of 5: nothing was trained.")
+
+
+def test_a_run_holds_an_update_if_it_has_all_its_tags_and_numbers():
+    update = Update(tags={"role": "best"}, metrics=[Metric("loss", 0.5, 0, 0)])
+
+    def run(loss, role):
+        return RunData([Metric("loss", loss, 9, 3)], [], [RunTag("role", role), RunTag("more", "1")])
+
+    assert update.is_held_by(run(0.5, "best"))
+    assert not update.is_held_by(run(0.6, "best"))
+    assert not update.is_held_by(run(0.5, "worst"))
