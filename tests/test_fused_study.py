@@ -135,8 +135,7 @@ def test_a_verdict_has_its_seeds_in_groups_and_says_the_same():
     judged = {}
     for fuse in ("off", 8):
         study = create_study(f"by {fuse}", storage="optuna.journal")
-        recorded = {} if fuse == 8 else {"tracking_uri": None}
-        search(study, n_trials=4, finalists=1, seeds=3, fuse=fuse, **recorded)
+        search(study, n_trials=4, finalists=1, seeds=3, fuse=fuse)
         own = optuna.load_study(study_name=f"by {fuse}.verdict", storage=study._storage)
         named = [
             (
@@ -147,7 +146,7 @@ def test_a_verdict_has_its_seeds_in_groups_and_says_the_same():
             for t in own.trials
         ]
         judged[fuse] = {name: t.value for name, t in zip(named, own.trials, strict=True)}
-    assert differences(own, task(), store()) == []
+        assert differences(own, task(), store()) == []
     assert judged[8].keys() == judged["off"].keys()
     same = sum(judged[8][name] == pytest.approx(value) for name, value in judged["off"].items())
     assert same >= 0.9 * len(judged[8])  # rounding may move one of 12 samples to the other side

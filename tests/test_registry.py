@@ -7,12 +7,11 @@ import shutil
 from pathlib import Path
 
 import mlflow
-import optuna
 import pytest
 import tiny_study
 from mlflow.tracking import MlflowClient
 from test_study import store, task
-from test_verdict import search
+from test_verdict import search, verdict_study
 
 from lightning_tricks import create_study, load_with_tricks
 from lightning_tricks.search.keys import PART_RUNS, UNWRITTEN
@@ -104,11 +103,6 @@ def test_a_part_that_was_not_closed_in_mlflow_is_completed_by_the_same_command(j
     assert create_study("tiny", storage="optuna.journal", epochs=3).user_attrs[UNWRITTEN] == []
 
 
-def verdict_trials():
-    storage = create_study("tiny", storage="optuna.journal", epochs=3)._storage
-    return optuna.load_study(study_name="tiny.verdict", storage=storage).trials
-
-
 def test_check_and_repair_know_the_verdict(judged, monkeypatch, capsys):
     monkeypatch.chdir(judged)
     assert tiny_study.main(tiny_study.task, ["--check"]) == 0
@@ -128,13 +122,13 @@ def test_a_verdict_whose_run_was_deleted_is_written_anew_with_its_models(judged,
     client = MlflowClient(store())
     experiment = client.get_experiment_by_name("tiny").experiment_id
     (parent,) = client.search_runs([experiment], "tags.`role` = 'verdict'")
-    before = verdict_trials()
+    before = verdict_study().trials
     client.delete_run(parent.info.run_id)
     assert tiny_study.main(tiny_study.task, ["--check"]) == 1
     assert tiny_study.main(tiny_study.task, ["--check", "--repair"]) == 0
     capsys.readouterr()
     assert tiny_study.main(tiny_study.task, ["--check"]) == 0, capsys.readouterr().out
-    assert [trial.value for trial in verdict_trials()] == [trial.value for trial in before]
+    assert [trial.value for trial in verdict_study().trials] == [trial.value for trial in before]
     inputs, _ = tiny_study.task().example()
     mlflow.set_tracking_uri(store())
     for alias in ("champion", "ensemble"):

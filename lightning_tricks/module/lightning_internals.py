@@ -12,7 +12,6 @@ import pytorch_lightning as pl
 CURRENT_HOOK = "_current_fx_name"
 """Attribute of a module that Lightning sets twice per hook, about fifty times per step."""
 
-
 _entry_points = functools.cache(entry_points)
 
 
@@ -25,13 +24,13 @@ def reading_entry_points_once(fabric: str) -> Iterator[None]:
     Args:
         fabric: name of the package with Fabric.
     """
-    registry = importlib.import_module(f"{fabric}.utilities.registry")
+    registry: Any = importlib.import_module(f"{fabric}.utilities.registry")
     before = registry.entry_points
-    registry.entry_points = _entry_points  # type: ignore[attr-defined]
+    registry.entry_points = _entry_points
     try:
         yield
     finally:
-        registry.entry_points = before  # type: ignore[attr-defined]
+        registry.entry_points = before
 
 
 def trainer_if_any(module: pl.LightningModule) -> pl.Trainer | None:
